@@ -1,0 +1,239 @@
+"""A model as a flat list of calls, whatever it is nested of.
+
+`flatten` turns a functional or Sequential model, with its submodels at any
+depth, into a `Graph`: steps in an order that can be run, connected by integer
+tensor numbers. A submodel that is used twice gives its steps twice, over the
+same layers. Invariants: nothing is copied or built, no node is added to any
+layer, and running all steps gives the model's outputs.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from unfreeze.core.internals import functional_graph, nodes_in_order, tree
+from unfreeze.errors import ScheduleError
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands for tensor number `index` in a step's arguments."""
+
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call of one layer or operation.
+
+    Attributes:
+        operation: the Keras layer, Keras operation or function that is called.
+        args: positional arguments, tensors replaced by `Ref`.
+        kwargs: keyword arguments, likewise; without `training`, which the
+            runner decides.
+        outputs: numbers of the tensors that the call gives.
+        path: where the operation stands, e.g. `base/conv1`; unique for a layer,
+            as a name alone need not be.
+        containers: paths of the submodels around it, outer first.
+    """
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[int, ...]
+    path: str
+    containers: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Numbers of the tensors that the call reads."""
+        flat = tree.flatten((self.args, self.kwargs))
+        return tuple(leaf.index for leaf in flat if isinstance(leaf, Ref))
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether the operation is a layer (has weights, modes, a name to select by)."""
+        return isinstance(self.operation, keras.layers.Layer)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A flattened model.
+
+    Attributes:
+        steps: calls in an order that can be run.
+        inputs: tensor numbers of the model's inputs, flat.
+        outputs: tensor numbers of the model's outputs, flat.
+        output_structure: the model's outputs as nested, for packing.
+        shapes: symbolic shape of each tensor, by number (batch is None).
+        dtypes: dtype name of each tensor, by number.
+    """
+
+    steps: tuple[Step, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    output_structure: Any
+    shapes: dict[int, tuple[int | None, ...]]
+    dtypes: dict[int, str]
+
+    def pack(self, flat: Sequence[Any]) -> Any:
+        """Give flat outputs the model's own structure."""
+        return tree.pack_sequence_as(self.output_structure, list(flat))
+
+    def consumers(self) -> dict[int, list[Step]]:
+        """Which steps read each tensor, by number; once for each argument."""
+        readers: dict[int, list[Step]] = {}
+        for step in self.steps:
+            for index in step.inputs:
+                readers.setdefault(index, []).append(step)
+        return readers
+
+
+def flatten(model: keras.Model) -> Graph:
+    """Flatten a model into steps.
+
+    Args:
+        model: a built functional or Sequential model. Submodels and layers that
+            are written as subclasses stay one step each.
+
+    Raises:
+        ScheduleError: the model is not built, or is itself a subclass with a
+            `call` of its own, so there is no graph to walk.
+    """
+    flattener = _Flattener()
+    graph = functional_graph(model)
+    if graph is None:
+        raise ScheduleError(
+            f"model {model.name!r} has no graph to walk: build it (call it on data, or give the "
+            "first layer an Input), or write it as a functional or Sequential model"
+        )
+    inputs = [flattener.tensor(x) for x in graph.inputs]
+    outputs = flattener.add(graph, inputs, ())
+    return Graph(
+        steps=tuple(flattener.steps),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        output_structure=graph._outputs_struct,
+        shapes=flattener.shapes,
+        dtypes=flattener.dtypes,
+    )
+
+
+def run_step(step: Step, values: dict[int, Any], training: bool | None) -> None:
+    """Run one step on the tensors in `values` and put its outputs there.
+
+    `training` is passed to layers explicitly, in every step: Keras remembers the
+    last explicit value for all later siblings (keras#20285), so a step without
+    one would inherit its neighbour's mode.
+    """
+
+    def fill(leaf: Any) -> Any:
+        return values[leaf.index] if isinstance(leaf, Ref) else leaf
+
+    args = tree.map_structure(fill, step.args)
+    kwargs = tree.map_structure(fill, step.kwargs)
+    if step.is_layer and training is not None:
+        kwargs["training"] = training
+    result = step.operation(*args, **kwargs)
+    for index, value in zip(step.outputs, tree.flatten(result), strict=True):
+        values[index] = value
+
+
+class _Flattener:
+    """Numbers tensors and collects steps while submodels are opened."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.shapes: dict[int, tuple[int | None, ...]] = {}
+        self.dtypes: dict[int, str] = {}
+        self.paths: dict[int, str] = {}
+        self.taken: set[str] = set()
+
+    def tensor(self, like: Any) -> int:
+        index = len(self.shapes)
+        self.shapes[index] = tuple(like.shape)
+        self.dtypes[index] = keras.backend.standardize_dtype(like.dtype)
+        return index
+
+    def add(self, graph: Any, inputs: Sequence[int], containers: tuple[str, ...]) -> list[int]:
+        """Add all calls of a functional graph; give the numbers of its outputs."""
+        number: dict[int, int] = {}
+        for inner, outer in zip(graph.inputs, inputs, strict=True):
+            number[id(inner)] = self._as_dtype(outer, inner, containers)
+        for node in nodes_in_order(graph):
+            if any(id(x) not in number for x in node.input_tensors):
+                continue
+            outputs = self._add_node(node, number, containers)
+            for symbolic, index in zip(node.outputs, outputs, strict=True):
+                number[id(symbolic)] = index
+        return [number[id(x)] for x in graph.outputs]
+
+    def _add_node(
+        self, node: Any, number: dict[int, int], containers: tuple[str, ...]
+    ) -> Sequence[int]:
+        operation = node.operation
+        inner = functional_graph(operation) if isinstance(operation, keras.Model) else None
+        read = list(node.arguments.keras_tensors)
+        if inner is not None and _can_open(inner, node):
+            path = self._path(operation, containers)
+            return self.add(inner, [number[id(x)] for x in read], (*containers, path))
+
+        def refer(leaf: Any) -> Any:
+            return Ref(number[id(leaf)]) if isinstance(leaf, keras.KerasTensor) else leaf
+
+        args = tree.map_structure(refer, node.arguments.args)
+        kwargs = tree.map_structure(refer, node.arguments.kwargs)
+        kwargs.pop("training", None)
+        outputs = tuple(self.tensor(x) for x in node.outputs)
+        path = self._path(operation, containers)
+        self.steps.append(Step(operation, args, kwargs, outputs, path, containers))
+        return outputs
+
+    def _path(self, operation: Any, containers: tuple[str, ...]) -> str:
+        """A path for an operation, the same for each of its calls, unique among all."""
+        known = self.paths.get(id(operation))
+        if known is not None:
+            return known
+        stem = "/".join((*containers[-1:], operation.name))
+        path, copy = stem, 2
+        while path in self.taken:
+            path, copy = f"{stem}#{copy}", copy + 1
+        self.taken.add(path)
+        self.paths[id(operation)] = path
+        return path
+
+    def _as_dtype(self, outer: int, inner: Any, containers: tuple[str, ...]) -> int:
+        """Cast where a submodel's Input has another dtype, as Keras does on the call."""
+        wanted = keras.backend.standardize_dtype(inner.dtype)
+        if self.dtypes[outer] == wanted:
+            return outer
+        index = self.tensor(inner)
+        cast: Callable[..., Any] = keras.ops.cast
+        path = "/".join((*containers[-1:], "cast"))
+        self.steps.append(Step(cast, (Ref(outer), wanted), {}, (index,), path, containers))
+        return index
+
+
+def _can_open(inner: Any, node: Any) -> bool:
+    """Whether a call of a submodel is no more than its graph on its inputs.
+
+    Keras adds or drops a last axis of size one when ranks differ, and takes
+    extra call arguments (masks); such a call stays one step.
+    """
+    given = tree.flatten(node.arguments.args)
+    if len(given) != len(inner.inputs):
+        return False
+    if any(not isinstance(x, keras.KerasTensor) for x in given):
+        return False
+    extra = {k: v for k, v in node.arguments.kwargs.items() if k != "training" and v is not None}
+    if extra:
+        return False
+    return all(len(x.shape) == len(y.shape) for x, y in zip(given, inner.inputs, strict=True))
+
+
+def count_numbers(weights: Sequence[Any]) -> int:
+    """How many numbers a list of variables holds."""
+    return int(sum(np.prod(w.shape, dtype=np.int64) for w in weights))

@@ -1,0 +1,123 @@
+"""The named schedules, written from the same public parts that users have.
+
+Each is a function that gives a `Schedule`; `preset(name)` finds one by name.
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from unfreeze.core.schedule import Plateau, ReduceRate, Schedule, Stage
+from unfreeze.errors import ScheduleError
+
+
+def two_stage(head: Any = "head") -> Schedule:
+    """The head first, then everything at a tenth of the rate (LP-FT).
+
+    Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022.
+    BatchNorm statistics stay as they were pretrained; each stage ends on a
+    plateau and hands on its best weights.
+    """
+    return Schedule(
+        (
+            Stage("head", train=head, epochs=100, learning_rate=1e-3, until=Plateau(patience=10)),
+            Stage(
+                "all",
+                train="all",
+                epochs=30,
+                learning_rate=1e-4,
+                reduce=ReduceRate(patience=2),
+                until=Plateau(patience=5),
+            ),
+        ),
+        name="two_stage",
+    )
+
+
+def classic(head: Any = "head") -> Schedule:
+    """The recipe that many follow by hand, to the letter, compiled correctly.
+
+    Adam at 1e-3 in both stages, 100 epochs each, no early end, the rate halved
+    after 3 epochs without a gain, BatchNorm in training mode, batches of 128.
+    """
+    common: dict[str, Any] = {
+        "epochs": 100,
+        "learning_rate": 1e-3,
+        "batch_norm": "train",
+        "reduce": ReduceRate(factor=0.5, patience=3),
+        "batch_size": 128,
+    }
+    return Schedule(
+        (Stage("head", train=head, **common), Stage("all", train="all", **common)),
+        name="classic",
+    )
+
+
+def gradual(groups: int = 4, head: Any = "head") -> Schedule:
+    """The head, then the base from the top down in `groups` steps.
+
+    Howard and Ruder, "Universal Language Model Fine-tuning for Text
+    Classification", ACL 2018 (gradual unfreezing).
+    """
+    if groups < 1:
+        raise ScheduleError(f"gradual: groups {groups} must be at least 1")
+    stages = [Stage("head", train=head, epochs=100, learning_rate=1e-3, until=Plateau(patience=10))]
+    for step in range(1, groups + 1):
+        last = step == groups
+        stages.append(
+            Stage(
+                "all" if last else f"top {step}/{groups}",
+                train="all" if last else [head, f"top:{100 * step / groups:g}%"],
+                epochs=30 if last else 5,
+                learning_rate=1e-4,
+                reduce=ReduceRate(patience=2) if last else None,
+                until=Plateau(patience=5) if last else None,
+            )
+        )
+    return Schedule(tuple(stages), name="gradual")
+
+
+def head_only(head: Any = "head") -> Schedule:
+    """Only the head: a linear probe when the head is one layer."""
+    stage = Stage("head", train=head, epochs=200, learning_rate=1e-3, until=Plateau(patience=10))
+    return Schedule((stage,), name="head_only")
+
+
+def full(head: Any = "head") -> Schedule:
+    """Everything from the start, at a fine-tuning rate. `head` is accepted, and not needed."""
+    del head
+    stage = Stage(
+        "all",
+        train="all",
+        epochs=60,
+        learning_rate=1e-4,
+        reduce=ReduceRate(patience=3),
+        until=Plateau(patience=8),
+    )
+    return Schedule((stage,), name="full")
+
+
+PRESETS: dict[str, Callable[..., Schedule]] = {
+    "two_stage": two_stage,
+    "classic": classic,
+    "gradual": gradual,
+    "head_only": head_only,
+    "full": full,
+}
+
+
+def preset(name: str, head: Any = "head") -> Schedule:
+    """The preset schedule of that name.
+
+    Args:
+        name: one of `PRESETS`.
+        head: which layers are the head, as in `Stage.train`.
+
+    Raises:
+        ScheduleError: the name is not known; names the closest.
+    """
+    if name not in PRESETS:
+        close = get_close_matches(name, PRESETS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ScheduleError(f"no schedule is named {name!r}{hint} Known: {', '.join(PRESETS)}")
+    return PRESETS[name](head=head)

@@ -1,0 +1,252 @@
+"""From what a stage says (`train="transfer_*"`) to layers, variables and flags.
+
+`Selection` is worked out without touching the model; `apply` sets the flags.
+Invariant: after `apply`, the trainable variables of the model are exactly
+`Selection.trained`, whatever flags the model had before.
+"""
+
+import fnmatch
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import keras
+
+from unfreeze.core.graph import Graph
+from unfreeze.core.groups import LayerGroup, find_groups
+from unfreeze.core.internals import flatten_layers, is_learnable, own_weights, set_trainable
+from unfreeze.core.schedule import Schedule, Stage
+from unfreeze.errors import ScheduleError
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A layer with the names that a pattern can match."""
+
+    layer: Any
+    path: str
+    containers: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The layer's own name and path, and those of the submodels around it."""
+        around = [part for path in self.containers for part in (path, path.split("/")[-1])]
+        return (self.layer.name, self.path, *around)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What a stage trains.
+
+    Attributes:
+        stage: the stage it was worked out for.
+        entries: all layers of the model, in the order of its graph.
+        chosen: those that the stage's `train` names.
+        trained: variables that get gradients.
+        updating: variables that the layers update by themselves (BatchNorm
+            statistics under the policy "train").
+    """
+
+    stage: Stage
+    entries: tuple[Entry, ...]
+    chosen: tuple[Entry, ...]
+    trained: tuple[Any, ...]
+    updating: tuple[Any, ...]
+
+    @property
+    def live(self) -> frozenset[int]:
+        """Ids of all variables that may change in the stage."""
+        return frozenset(id(v) for v in (*self.trained, *self.updating))
+
+
+def entries(graph: Graph) -> tuple[Entry, ...]:
+    """Each layer of a flattened model once, in the order of its graph."""
+    found: dict[int, Entry] = {}
+    for step in graph.steps:
+        if step.is_layer and id(step.operation) not in found:
+            found[id(step.operation)] = Entry(step.operation, step.path, step.containers)
+    return tuple(found.values())
+
+
+def select(graph: Graph, stage: Stage) -> Selection:
+    """Work out what a stage trains, without changing the model.
+
+    Raises:
+        ScheduleError: a pattern matches no layer, a `!pattern` takes nothing
+            away, or nothing that can be trained is left.
+    """
+    known = entries(graph)
+    chosen = _choose(graph, known, stage)
+    trained: list[Any] = []
+    updating: list[Any] = []
+    for entry in chosen:
+        for layer in flatten_layers(entry.layer):
+            _sort_weights(layer, stage.batch_norm, trained, updating)
+    trained = list({id(v): v for v in trained}.values())
+    if not trained:
+        frozen = stage.batch_norm == "frozen" and any(_norms(e.layer) for e in chosen)
+        hint = (
+            "; BatchNorm layers are frozen in it: use batch_norm='affine' to train them"
+            if frozen
+            else ""
+        )
+        raise ScheduleError(
+            f"stage {stage.name!r} trains nothing: train={_shown(stage.train)} "
+            f"names {len(chosen)} layers, none with weights to train{hint}"
+        )
+    return Selection(stage, known, tuple(chosen), tuple(trained), tuple(updating))
+
+
+def check(graph: Graph, schedule: Schedule) -> list[Selection]:
+    """Work out every stage of a schedule, so that it is refused before the first epoch."""
+    return [select(graph, stage) for stage in schedule]
+
+
+def matching(known: Sequence[Entry], part: Any) -> list[Entry]:
+    """Those of the entries that one pattern, layer or function names (no groups)."""
+    return [entry for entry in known if _matches(entry, part)]
+
+
+def apply(model: keras.Model, selection: Selection) -> None:
+    """Set the model's flags for a stage.
+
+    BatchNorm under "affine" is a frozen layer (Keras then uses its statistics)
+    whose gamma and beta are trainable all the same.
+    """
+    set_trainable(model, True)
+    chosen = {id(entry.layer) for entry in selection.chosen}
+    for entry in selection.entries:
+        if id(entry.layer) not in chosen:
+            set_trainable(entry.layer, False)
+    for entry in selection.chosen:
+        for norm in _norms(entry.layer):
+            set_trainable(norm, selection.stage.batch_norm == "train")
+    if selection.stage.batch_norm == "affine":
+        for variable in selection.trained:
+            variable.trainable = True
+
+
+def flags(model: keras.Model) -> Callable[[], None]:
+    """Remember all trainable flags of a model; the result, called, restores them."""
+    layers = [(layer, layer.trainable) for layer in flatten_layers(model)]
+    variables = [(v, v.trainable) for v in model.weights]
+
+    def restore() -> None:
+        # Outer layers first: setting a layer's flag sets all those inside it.
+        for layer, value in layers:
+            layer.trainable = value
+        for variable, value in variables:
+            if variable.trainable != value:
+                variable.trainable = value
+
+    return restore
+
+
+def _choose(graph: Graph, known: tuple[Entry, ...], stage: Stage) -> list[Entry]:
+    parts = stage.train if isinstance(stage.train, list | tuple | set) else [stage.train]
+    if isinstance(stage.train, set):
+        parts = sorted(stage.train, key=str)
+    groups: list[LayerGroup] | None = None
+    chosen: dict[int, Entry] = {}
+    if parts and all(isinstance(p, str) and p.startswith("!") for p in parts):
+        chosen = {id(entry.layer): entry for entry in known}
+    for part in parts:
+        if isinstance(part, str) and (part == "head" or part.startswith("top:")):
+            if not any(entry.layer.name == part for entry in known):
+                groups = groups if groups is not None else list(find_groups(graph))
+                wanted = {id(layer) for layer in _group_layers(groups, part, stage)}
+                chosen.update({id(e.layer): e for e in known if id(e.layer) in wanted})
+                continue
+        negative = isinstance(part, str) and part.startswith("!")
+        matched = [e for e in known if _matches(e, part[1:] if negative else part)]
+        if not matched:
+            raise ScheduleError(_no_match(stage, part, known))
+        if not negative:
+            chosen.update({id(e.layer): e for e in matched})
+            continue
+        taken = [e for e in matched if chosen.pop(id(e.layer), None) is not None]
+        if not taken:
+            raise ScheduleError(
+                f"stage {stage.name!r}: {part!r} takes nothing away, as none of those layers is "
+                "trained anyway; put it after the pattern that it narrows, or leave it out"
+            )
+    return [entry for entry in known if id(entry.layer) in chosen]
+
+
+def _matches(entry: Entry, part: Any) -> bool:
+    if isinstance(part, str):
+        if part in ("all", "*"):
+            return True
+        if part.startswith("re:"):
+            try:
+                return any(re.search(part[3:], name) for name in entry.names)
+            except re.error as error:
+                raise ScheduleError(f"pattern {part!r} is no regular expression: {error}") from None
+        return any(fnmatch.fnmatchcase(name, part) for name in entry.names)
+    if isinstance(part, keras.layers.Layer):
+        return any(layer is entry.layer for layer in flatten_layers(part))
+    if callable(part):
+        return bool(part(entry.layer))
+    raise ScheduleError(f"cannot select layers by {part!r}: give a pattern, a layer or a function")
+
+
+def _group_layers(groups: Sequence[LayerGroup], part: str, stage: Stage) -> list[Any]:
+    base, head = list(groups[:-1]), list(groups[-1:])
+    if part == "head":
+        count = 0
+    else:
+        count = _top_count(part, len(base), stage)
+    kept = base[len(base) - count :] + head
+    return [layer for group in kept for layer in group.layers]
+
+
+def _top_count(part: str, available: int, stage: Stage) -> int:
+    """How many groups below the head `top:2` or `top:50%` means."""
+    match = re.fullmatch(r"top:(\d+(?:\.\d+)?)(%?)", part)
+    if match is None or (not match.group(2) and "." in match.group(1)):
+        raise ScheduleError(f"stage {stage.name!r}: {part!r} should look like 'top:2' or 'top:50%'")
+    value = float(match.group(1))
+    if match.group(2):
+        if value > 100:
+            raise ScheduleError(f"stage {stage.name!r}: {part!r} is more than the whole base")
+        return -int(-value * available // 100)
+    if value > available:
+        raise ScheduleError(
+            f"stage {stage.name!r}: {part!r}, but the model has {available} groups below its head"
+        )
+    return int(value)
+
+
+def _sort_weights(layer: Any, policy: str, trained: list[Any], updating: list[Any]) -> None:
+    """Put a layer's own weights (not those of layers inside it) where the policy says."""
+    own, kept = own_weights(layer)
+    if isinstance(layer, keras.layers.BatchNormalization):
+        if policy != "frozen":
+            trained.extend(own)
+        if policy == "train":
+            updating.extend(kept)
+        return
+    trained.extend(own)
+    updating.extend(kept)
+
+
+def _norms(layer: Any) -> list[Any]:
+    return [x for x in flatten_layers(layer) if isinstance(x, keras.layers.BatchNormalization)]
+
+
+def _no_match(stage: Stage, part: Any, known: Sequence[Entry]) -> str:
+    names = [e.layer.name for e in known if is_learnable(e.layer)]
+    text = f"stage {stage.name!r}: {_shown(part)} matches no layer of the model"
+    close = get_close_matches(str(part).lstrip("!").strip("*"), names, n=3)
+    if close:
+        return f"{text}; close: {', '.join(close)}"
+    shown = ", ".join(names[-4:])
+    return f"{text}; its last layers with weights are {shown}"
+
+
+def _shown(train: Any) -> str:
+    return (
+        repr(train) if isinstance(train, str | list | tuple) else getattr(train, "name", str(train))
+    )

@@ -1,0 +1,135 @@
+"""The run folder of `fit`: which stages are done, so that a broken run goes on.
+
+Layout: `<run_dir>/fit.json` (format version, what the run is, and a record of
+each stage that has ended) and the weights files that it names. A stage's
+weights are in place before the record that names them. Caches stand in
+`<run_dir>/cache`. Invariant: a run is continued only with the same schedule,
+seed and data; anything else is refused.
+"""
+
+import json
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from unfreeze.core.audit import LayerMovement, StageAudit
+from unfreeze.core.schedule import Schedule
+from unfreeze.core.watch import Row
+from unfreeze.errors import RunError
+from unfreeze.files import atomic_path, write_json
+
+FORMAT = 1
+FILE = "fit.json"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did.
+
+    Attributes:
+        stage: its name.
+        epochs: epochs run.
+        best_epoch: the one whose weights were kept, from 1.
+        monitor: the value it was chosen by, such as `val_loss`.
+        best_value: that value.
+        seconds: wall time, caching included.
+        cache: what became of the cache, in words.
+        trained_weights: how many numbers were trained.
+        audit: what moved.
+        rows: a row of the history for each epoch.
+    """
+
+    stage: str
+    epochs: int
+    best_epoch: int
+    monitor: str
+    best_value: float
+    seconds: float
+    cache: str
+    trained_weights: int
+    audit: StageAudit
+    rows: tuple[Row, ...]
+
+
+def identity(schedule: Schedule, seed: int | None, data: str) -> dict[str, Any]:
+    """What makes a run the same run: written to the folder and compared on the next start."""
+    stages = {stage.name: _plain(stage) for stage in schedule}
+    return {"schedule": stages, "seed": seed, "data": data, "keras": keras.__version__}
+
+
+def finished_stages(run_dir: Path, wanted: dict[str, Any]) -> list[tuple[StageResult, Path]]:
+    """Results and weights of the stages that an earlier run in this folder ended.
+
+    Raises:
+        RunError: the folder holds a run with other settings or data, or its
+            record cannot be read.
+    """
+    file = run_dir / FILE
+    if not file.is_file():
+        return []
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        version = record["format"]
+        found = record["run"]
+        stages = [(_result(item), run_dir / item["weights"]) for item in record["stages"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} cannot be read ({error}): delete it to start afresh") from None
+    if version != FORMAT:
+        raise RunError(f"{file} has format {version}, this version reads {FORMAT}")
+    changed = [key for key in wanted if found.get(key) != wanted[key]]
+    if changed:
+        raise RunError(
+            f"{run_dir} holds a run with another {' and '.join(changed)}: "
+            "take another run_dir, or delete this one to start afresh"
+        )
+    return stages
+
+
+def write_stage(
+    run_dir: Path, run: dict[str, Any], results: list[StageResult], model: keras.Model
+) -> None:
+    """Keep the weights after the newest stage, then record it."""
+    number = len(results)
+    with atomic_path(run_dir / _weights_name(number)) as partial:
+        model.save_weights(partial)
+    stages = [{**asdict(r), "weights": _weights_name(i)} for i, r in enumerate(results, start=1)]
+    write_json(run_dir / FILE, {"format": FORMAT, "run": run, "stages": stages})
+
+
+def _weights_name(number: int) -> str:
+    return f"stage_{number}.weights.h5"
+
+
+def _result(item: dict[str, Any]) -> StageResult:
+    fields = {key: value for key, value in item.items() if key != "weights"}
+    layers = tuple(
+        LayerMovement(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()},
+        )
+        for layer in fields["audit"]["layers"]
+    )
+    fields["audit"] = StageAudit(fields["audit"]["stage"], layers)
+    fields["rows"] = tuple(fields["rows"])
+    return StageResult(**fields)
+
+
+def _plain(value: Any) -> Any:
+    """A stage as JSON: objects that are no plain data stand by their configuration or type."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: _plain(part) for key, part in vars(value).items()}
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, keras.layers.Layer):
+        return f"layer {value.name}"
+    if hasattr(value, "get_config"):
+        return {
+            "class": type(value).__name__,
+            "config": json.dumps(value.get_config(), default=str),
+        }
+    return getattr(value, "__qualname__", type(value).__qualname__)

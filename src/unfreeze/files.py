@@ -1,0 +1,75 @@
+"""Atomic writes: a reader sees the old file or the whole new one, never a part.
+
+Invariant: nothing in this package opens a final file name for writing; all
+outputs go through here (temporary sibling, flush, fsync, rename).
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path that becomes `path` when the block ends well.
+
+    Args:
+        path: the final file; its folder is made when missing.
+
+    Yields:
+        A path in the same folder with the same suffix (some writers choose
+        the format by it). On an exception it is removed and `path` is as before.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # A dotted prefix keeps the half-written file out of globs; the full name
+    # is kept at the end because Keras insists on `.weights.h5` and the like.
+    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=f"-{final.name}", dir=final.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        mode = 0o666 & ~_umask()
+        partial.chmod(mode)
+        partial.replace(final)
+        _sync_folder(final.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write JSON atomically, indented, with a final newline.
+
+    NaN and infinity are refused (ValueError): they are no JSON.
+    """
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself is durable only when the folder is synced; Windows has
+    # no handle for that and does not need it.
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
