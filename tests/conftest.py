@@ -1,9 +1,18 @@
 """Fixtures that every room of the tests shares."""
 
 import os
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
+import filelock
+import numpy as np
 import pytest
+
+from unfreeze.backbones import weights, yamnet_spec
+from unfreeze.errors import WeightsError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -16,3 +25,53 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test recordings at {folder} (set UNFREEZE_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def yamnet_weights() -> Path:
+    """The verified weights of YAMNet, from the cache or fetched once."""
+    try:
+        return weights.resolve_weights("yamnet")
+    except WeightsError as error:
+        _give_up(f"no weights of YAMNet: {error}")
+
+
+@pytest.fixture(scope="session")
+def yamnet_saved_model() -> Path:
+    """Google's own graph as a SavedModel, kept in the cache for the tests alone."""
+    folder = weights.cache_folder() / "tests" / "yamnet_saved_model"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder.with_suffix(".lock"), timeout=900):
+        if not folder.is_dir():
+            partial = Path(tempfile.mkdtemp(dir=folder.parent))
+            try:
+                yamnet_spec.fetch_saved_model(partial)
+                partial.rename(folder)
+            except WeightsError as error:
+                _give_up(f"no reference graph of YAMNet: {error}")
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def google_yamnet(yamnet_saved_model: Path) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+    """Google's graph: a waveform in; scores, embeddings and log-mel frames out."""
+    tensorflow = pytest.importorskip("tensorflow")
+    model = tensorflow.saved_model.load(str(yamnet_saved_model))
+    # The published graph sits inside a wrapper that keeps one class only.
+    graph = getattr(model, "layer-1").layer._func
+
+    def run(waveform: np.ndarray) -> tuple[np.ndarray, ...]:
+        scores, embeddings, log_mel = graph(waveform.astype(np.float32))
+        return scores.numpy(), embeddings.numpy(), log_mel.numpy()
+
+    run.model = model  # keeps the graph's variables alive
+    return run
+
+
+def _give_up(reason: str) -> NoReturn:
+    # In CI a missing file must not hide a failure.
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -6,7 +6,7 @@ outputs go through here (temporary sibling, flush, fsync, rename).
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,15 +28,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     final.parent.mkdir(parents=True, exist_ok=True)
     # A dotted prefix keeps the half-written file out of globs; the full name
     # is kept at the end because Keras insists on `.weights.h5` and the like.
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=f"-{final.name}", dir=final.parent)
-    os.close(handle)
-    partial = Path(name)
+    partial = final.parent / f".partial-{secrets.token_hex(8)}-{final.name}"
+    # Not `tempfile`: it makes files that only their owner can read, and the
+    # umask of a process with threads cannot be asked for safely.
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
-        mode = 0o666 & ~_umask()
-        partial.chmod(mode)
         partial.replace(final)
         _sync_folder(final.parent)
     finally:
@@ -55,12 +54,6 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     NaN and infinity are refused (ValueError): they are no JSON.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
 
 
 def _sync_folder(folder: Path) -> None:

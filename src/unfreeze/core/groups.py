@@ -6,10 +6,13 @@ those between two reductions of the spatial resolution. The last group is the
 head: what comes after the last pooling or flattening to a vector.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import keras
 
 from unfreeze.core.graph import Graph, Step
 from unfreeze.core.internals import is_learnable
@@ -101,7 +104,7 @@ def _by_resolution(graph: Graph, steps: Sequence[Step]) -> list[LayerGroup]:
     groups: list[list[Any]] = []
     last: int | None = None
     for step in steps:
-        size = _positions(graph.shapes[step.outputs[0]])
+        size = _positions(step, graph.shapes[step.outputs[0]])
         if not groups or (size is not None and last is not None and size < last):
             groups.append([])
         groups[-1].append(step.operation)
@@ -109,13 +112,13 @@ def _by_resolution(graph: Graph, steps: Sequence[Step]) -> list[LayerGroup]:
     return [LayerGroup(f"level {i}", tuple(layers)) for i, layers in enumerate(groups, 1)]
 
 
-def _positions(shape: tuple[int | None, ...]) -> int | None:
-    # Channels may come first or last: the product over all but the largest
-    # dimension changes when the resolution does, whichever order it is.
-    known = [d for d in shape[1:] if d is not None]
-    if len(known) < 2:
-        return 1 if len(shape) == 2 else None
-    product = 1
-    for dimension in sorted(known)[:-1]:
-        product *= dimension
-    return product
+def _positions(step: Step, shape: tuple[int | None, ...]) -> int | None:
+    """How many pixels or time steps a layer's output has, None where that is not known."""
+    layout = getattr(step.operation, "data_format", None)
+    if layout is None and hasattr(step.operation, "axis"):
+        return None  # A normalization: it knows its axis only, and keeps the resolution.
+    if layout is None and len(shape) > 3:
+        layout = keras.config.image_data_format()
+    places = shape[2:] if layout == "channels_first" else shape[1:-1]
+    known = [dimension for dimension in places if dimension is not None]
+    return math.prod(known) if len(known) == len(places) else None

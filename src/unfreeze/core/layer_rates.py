@@ -194,6 +194,8 @@ def to_float(value: Any) -> float:
 def _clip_by_global_norm(grads: Sequence[Any], limit: float) -> list[Any]:
     """Shrink all gradients by one factor so that their common norm is at most `limit`."""
     squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads if g is not None]
+    if not squares:
+        return list(grads)
     norm = ops.sqrt(sum(squares[1:], start=squares[0]))
     factor = limit / ops.maximum(norm, limit)
     return [None if g is None else g * ops.cast(factor, g.dtype) for g in grads]

@@ -6,6 +6,7 @@ Invariant: after `apply`, the trainable variables of the model are exactly
 """
 
 import fnmatch
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -130,11 +131,12 @@ def apply(model: keras.Model, selection: Selection) -> None:
 
 def flags(model: keras.Model) -> Callable[[], None]:
     """Remember all trainable flags of a model; the result, called, restores them."""
-    layers = [(layer, layer.trainable) for layer in flatten_layers(model)]
+    # Outer layers first: setting a layer's flag sets all those inside it.
+    ordered = sorted(flatten_layers(model), key=lambda layer: -len(flatten_layers(layer)))
+    layers = [(layer, layer.trainable) for layer in ordered]
     variables = [(v, v.trainable) for v in model.weights]
 
     def restore() -> None:
-        # Outer layers first: setting a layer's flag sets all those inside it.
         for layer, value in layers:
             layer.trainable = value
         for variable, value in variables:
@@ -153,14 +155,14 @@ def _choose(graph: Graph, known: tuple[Entry, ...], stage: Stage) -> list[Entry]
     if parts and all(isinstance(p, str) and p.startswith("!") for p in parts):
         chosen = {id(entry.layer): entry for entry in known}
     for part in parts:
-        if isinstance(part, str) and (part == "head" or part.startswith("top:")):
-            if not any(entry.layer.name == part for entry in known):
-                groups = groups if groups is not None else list(find_groups(graph))
-                wanted = {id(layer) for layer in _group_layers(groups, part, stage)}
-                chosen.update({id(e.layer): e for e in known if id(e.layer) in wanted})
-                continue
         negative = isinstance(part, str) and part.startswith("!")
-        matched = [e for e in known if _matches(e, part[1:] if negative else part)]
+        wanted = part[1:] if negative else part
+        if _is_group(wanted, known):
+            groups = groups if groups is not None else list(find_groups(graph))
+            members = {id(layer) for layer in _group_layers(groups, wanted, stage)}
+            matched = [entry for entry in known if id(entry.layer) in members]
+        else:
+            matched = matching(known, wanted)
         if not matched:
             raise ScheduleError(_no_match(stage, part, known))
         if not negative:
@@ -173,6 +175,13 @@ def _choose(graph: Graph, known: tuple[Entry, ...], stage: Stage) -> list[Entry]
                 "trained anyway; put it after the pattern that it narrows, or leave it out"
             )
     return [entry for entry in known if id(entry.layer) in chosen]
+
+
+def _is_group(part: Any, known: Sequence[Entry]) -> bool:
+    """Whether a pattern means a layer group; a layer or submodel of that very name comes first."""
+    if not isinstance(part, str) or not (part == "head" or part.startswith("top:")):
+        return False
+    return not any(part in entry.names for entry in known)
 
 
 def _matches(entry: Entry, part: Any) -> bool:
@@ -211,7 +220,8 @@ def _top_count(part: str, available: int, stage: Stage) -> int:
     if match.group(2):
         if value > 100:
             raise ScheduleError(f"stage {stage.name!r}: {part!r} is more than the whole base")
-        return -int(-value * available // 100)
+        # Rounded first, as presets write two thirds as 66.6667%.
+        return math.ceil(round(value * available / 100, 3))
     if value > available:
         raise ScheduleError(
             f"stage {stage.name!r}: {part!r}, but the model has {available} groups below its head"

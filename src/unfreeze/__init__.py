@@ -1,0 +1,109 @@
+"""Staged transfer learning on Keras 3: freeze, train the head, unfreeze, train on.
+
+`import unfreeze` is quick: Keras is imported when something that needs it is
+first used. Once Keras is there, our layers are registered with it, so that
+`keras.models.load_model` opens the models that this package writes.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+from unfreeze.version import __version__
+
+if TYPE_CHECKING:
+    from unfreeze.classifier import SoundClassifier
+    from unfreeze.core.audit import Audit
+    from unfreeze.core.callbacks import UnfreezeSchedule
+    from unfreeze.core.find_lr import find_lr
+    from unfreeze.core.presets import classic, full, gradual, head_only, two_stage
+    from unfreeze.core.run import FitResult, fit
+    from unfreeze.core.schedule import Plateau, Reached, ReduceRate, Schedule, Stage
+    from unfreeze.core.schedule_yaml import read_schedule, write_schedule
+    from unfreeze.core.watch import StageCallback
+    from unfreeze.errors import (
+        DataError,
+        RunError,
+        ScheduleError,
+        StageError,
+        UnfreezeError,
+        WeightsError,
+    )
+    from unfreeze.report.plots import plot_moved
+
+_HOME = {
+    "Audit": "core.audit",
+    "DataError": "errors",
+    "FitResult": "core.run",
+    "Plateau": "core.schedule",
+    "Reached": "core.schedule",
+    "ReduceRate": "core.schedule",
+    "RunError": "errors",
+    "Schedule": "core.schedule",
+    "ScheduleError": "errors",
+    "SoundClassifier": "classifier",
+    "Stage": "core.schedule",
+    "StageCallback": "core.watch",
+    "StageError": "errors",
+    "UnfreezeError": "errors",
+    "UnfreezeSchedule": "core.callbacks",
+    "WeightsError": "errors",
+    "classic": "core.presets",
+    "find_lr": "core.find_lr",
+    "fit": "core.run",
+    "full": "core.presets",
+    "gradual": "core.presets",
+    "head_only": "core.presets",
+    "plot_moved": "report.plots",
+    "read_schedule": "core.schedule_yaml",
+    "two_stage": "core.presets",
+    "write_schedule": "core.schedule_yaml",
+}
+
+__all__ = [
+    "Audit",
+    "DataError",
+    "FitResult",
+    "Plateau",
+    "Reached",
+    "ReduceRate",
+    "RunError",
+    "Schedule",
+    "ScheduleError",
+    "SoundClassifier",
+    "Stage",
+    "StageCallback",
+    "StageError",
+    "UnfreezeError",
+    "UnfreezeSchedule",
+    "WeightsError",
+    "__version__",
+    "classic",
+    "find_lr",
+    "fit",
+    "full",
+    "gradual",
+    "head_only",
+    "plot_moved",
+    "read_schedule",
+    "two_stage",
+    "write_schedule",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'unfreeze' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"unfreeze.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+@wrapt.when_imported("keras")  # type: ignore[untyped-decorator]
+def _register_layers(_keras: Any) -> None:
+    # Keras finds a saved model's own classes by registration only.
+    for module in ("audio.logmel", "audio.clip_model", "core.layer_rates"):
+        importlib.import_module(f"unfreeze.{module}")

@@ -1,0 +1,111 @@
+"""The model of a sound classifier, from a waveform to the probabilities of a clip.
+
+Two views of the same layers: the *patch model* (patch in, probabilities out) is
+what trains, on patches that were computed once; the *clip model* (waveform in)
+wraps it for use and is what is saved. A clip's probabilities are the mean over
+its patches.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from unfreeze.audio.logmel import LogMel
+from unfreeze.backbones.frontend import FrontEnd
+
+PATCH_MODEL = "patch_classifier"
+HEAD = "transfer_*"
+
+
+@keras.saving.register_keras_serializable(package="unfreeze")
+class PatchRows(keras.layers.Layer):
+    """(batch, patches, frames, bands) -> (batch * patches, frames, bands)."""
+
+    def call(self, patches: Any) -> Any:
+        """Put the patches of all clips in one row."""
+        return ops.reshape(patches, (-1, *patches.shape[2:]))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shape of the row, its length not known."""
+        return (None, *input_shape[2:])
+
+
+@keras.saving.register_keras_serializable(package="unfreeze")
+class ClipMean(keras.layers.Layer):
+    """Mean of the scores of each clip's patches; keeps the class names in the model.
+
+    Args:
+        labels: name of each class, in the order of the scores.
+    """
+
+    def __init__(self, labels: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.labels = tuple(labels)
+
+    def call(self, scores: Any, patches: Any) -> Any:
+        """(batch * patches, classes) and the patches they came from -> (batch, classes)."""
+        by_clip = ops.reshape(scores, (-1, ops.shape(patches)[1], len(self.labels)))
+        return ops.mean(by_clip, axis=1)
+
+    def compute_output_shape(
+        self, scores_shape: tuple[int | None, ...], patches_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """One row a clip."""
+        return (patches_shape[0], len(self.labels))
+
+    def get_config(self) -> dict[str, Any]:
+        """For saving; the labels travel with the model."""
+        return {**super().get_config(), "labels": list(self.labels)}
+
+
+def patch_model(backbone: keras.Model, classes: int, seed: int) -> keras.Model:
+    """Put a new head on a backbone.
+
+    The head is that of the classic recipe: Dense(64, relu), Dropout(0.5),
+    Dense(classes, softmax), all named `transfer_*`.
+
+    Args:
+        backbone: patches to embeddings (batch, numbers).
+        classes: number of classes.
+        seed: of the head's first weights and of dropout.
+    """
+
+    def start(offset: int) -> keras.initializers.Initializer:
+        return keras.initializers.GlorotUniform(seed=seed + offset)
+
+    layers = keras.layers
+    x = backbone.output
+    x = layers.Dense(64, "relu", kernel_initializer=start(0), name="transfer_dense")(x)
+    x = layers.Dropout(0.5, seed=seed, name="transfer_dropout")(x)
+    x = layers.Dense(classes, "softmax", kernel_initializer=start(1), name="transfer_output")(x)
+    return keras.Model(backbone.input, x, name=PATCH_MODEL)
+
+
+def clip_model(patches_to_scores: keras.Model, front_end: FrontEnd, labels: Sequence[str]) -> Any:
+    """Wrap a patch model: mono waveforms (batch, samples) in, (batch, classes) out.
+
+    Args:
+        patches_to_scores: from `patch_model`; its layers are shared, not copied.
+        front_end: the backbone's.
+        labels: name of each class.
+    """
+    waveform = keras.Input((None,), dtype="float32", name="waveform")
+    patches = LogMel(front_end, name="log_mel")(waveform)
+    scores = patches_to_scores(PatchRows(name="patch_rows")(patches))
+    probabilities = ClipMean(labels, name="clip_mean")(scores, patches)
+    return keras.Model(waveform, probabilities, name="sound_classifier")
+
+
+def parts_of(model: keras.Model) -> tuple[keras.Model, FrontEnd, tuple[str, ...]]:
+    """The patch model, the front end and the labels inside a clip model.
+
+    Raises:
+        ValueError: it is some other model.
+    """
+    names = {layer.name for layer in model.layers}
+    if not {PATCH_MODEL, "log_mel", "clip_mean"} <= names:
+        raise ValueError("not a model of a sound classifier")
+    front_end = model.get_layer("log_mel").front_end
+    return model.get_layer(PATCH_MODEL), front_end, model.get_layer("clip_mean").labels

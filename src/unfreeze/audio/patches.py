@@ -1,0 +1,167 @@
+"""Windows over stored log-mel frames: patches without a copy of their overlap.
+
+Patches are read from the file at the moment they are asked for, not mapped
+into memory: a process that has read all of a large store is no larger for it,
+and a file cut short under a running process is an error and no crash. The
+operating system's cache makes it fast all the same.
+"""
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from unfreeze.audio.names import show
+from unfreeze.errors import RunError
+
+FLOAT = np.dtype("<f4")
+
+
+class FrameFile:
+    """Log-mel frames in a file of bare float32, read by row numbers.
+
+    Args:
+        path: the file; it stays open while the object lives.
+        bands: values in a row.
+
+    Threads may read at once.
+    """
+
+    def __init__(self, path: Path, bands: int) -> None:
+        self.path, self.bands = path, bands
+        self._file = path.open("rb", buffering=0)
+        self._lock = threading.Lock()
+
+    def windows(self, starts: np.ndarray, rows: int) -> np.ndarray:
+        """Read windows of consecutive rows.
+
+        Args:
+            starts: (n,) int, the first row of each window.
+            rows: in each window.
+
+        Returns:
+            (n, rows, bands) float32, the caller's own.
+
+        Raises:
+            RunError: the file ends before a window does.
+        """
+        result = np.empty((len(starts), rows, self.bands), dtype=FLOAT)
+        if not len(starts):
+            return result
+        row_bytes = self.bands * FLOAT.itemsize
+        # One flat view, sliced: a numpy view for each window costs more.
+        target, size = result.data.cast("B"), rows * row_bytes
+        for i, start in enumerate(starts.tolist()):
+            self._read(target[i * size : (i + 1) * size], start * row_bytes)
+        return result
+
+    def _read(self, target: memoryview, offset: int) -> None:
+        if hasattr(os, "preadv"):
+            count = os.preadv(self._file.fileno(), [target], offset)
+        else:
+            with self._lock:
+                self._file.seek(offset)
+                count = self._file.readinto(target) or 0
+        if count != len(target):
+            raise RunError(
+                f"{show(self.path)} ends too early: the feature store is damaged. Delete its "
+                f"folder and run again."
+            )
+
+
+class PatchView:
+    """The patches of some clips, as an array that is read when indexed.
+
+    Attributes:
+        shape: (patches, patch_frames, bands).
+        dtype: float32.
+        clip: (patches,) int64, each patch's clip, as a number in the manifest.
+        fingerprint: SHA-256 over the front end, the clips' contents and order.
+    """
+
+    def __init__(
+        self,
+        frames: FrameFile,
+        starts: np.ndarray,
+        clip: np.ndarray,
+        patch_frames: int,
+        fingerprint: str,
+    ) -> None:
+        self._frames, self._starts = frames, starts
+        self.clip = clip
+        self.shape = (len(starts), patch_frames, frames.bands)
+        self.ndim = 3
+        self.dtype = FLOAT
+        digest = hashlib.sha256(fingerprint.encode("ascii"))
+        digest.update(np.ascontiguousarray(starts, dtype="<i8").tobytes())
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+        """Read patches.
+
+        Args:
+            index: one number, a slice, or an int or bool array of one axis.
+
+        Returns:
+            (n, patch_frames, bands) float32, or (patch_frames, bands) for one
+            number.
+
+        Raises:
+            IndexError: as numpy raises it.
+        """
+        starts = self._starts[index]
+        if np.ndim(starts) == 0:
+            one: np.ndarray = self._frames.windows(np.asarray([starts]), self.shape[1])[0]
+            return one
+        return self._frames.windows(starts, self.shape[1])
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("Patches are read from a file: an array of them is always a copy.")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+
+def repeat_by_clip(values: np.ndarray, patch_clip: np.ndarray) -> np.ndarray:
+    """Give each patch what belongs to its clip, such as its label.
+
+    Args:
+        values: (clips, ...) one row a clip of the manifest.
+        patch_clip: (patches,) int, each patch's clip; `PatchView.clip`.
+
+    Returns:
+        (patches, ...) of the same type.
+    """
+    repeated: np.ndarray = np.asarray(values)[patch_clip]
+    return repeated
+
+
+def clip_means(scores: np.ndarray, patch_clip: np.ndarray, n_clips: int) -> np.ndarray:
+    """Average the scores of each clip's patches.
+
+    Args:
+        scores: (patches, classes).
+        patch_clip: (patches,) int from 0 to n_clips - 1, each patch's clip.
+        n_clips: clips of the manifest.
+
+    Returns:
+        (n_clips, classes) float64; NaN in the rows of clips without a patch.
+
+    Raises:
+        ValueError: the two lengths differ.
+
+    Example:
+        >>> clip_means(np.array([[0.0], [1.0], [5.0]]), np.array([0, 0, 1]), 2)
+        array([[0.5],
+               [5. ]])
+    """
+    if len(scores) != len(patch_clip):
+        raise ValueError(f"{len(scores)} scores for {len(patch_clip)} patches.")
+    sums = np.zeros((n_clips, *np.shape(scores)[1:]))
+    np.add.at(sums, patch_clip, scores)
+    counts = np.bincount(patch_clip, minlength=n_clips)[:, np.newaxis]
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)

@@ -1,0 +1,229 @@
+"""One sound file, opened by its content and read forwards in blocks, as mono.
+
+Memory does not grow with the length of a recording. A file that ends early
+gives what it has; how much was promised is there for the rules to judge.
+"""
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from unfreeze.audio.formats import explain_refusal, has_sound_signature, holds_no_sound
+from unfreeze.audio.names import show
+from unfreeze.audio.wav import WavHeader, read_wav_header
+from unfreeze.errors import DataError
+
+# Sample rates in hertz that are taken for real: below lies no sound that a
+# model could use, above lies no recorder (bat detectors reach 500 kHz).
+LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000
+
+# Values (samples times channels) read at once: 8 MiB.
+BLOCK = 1 << 21
+# Samples read at once from a damaged file, to lose little before the damage.
+_STEP = 1024
+_HEAD = 512
+
+
+class SoundError(DataError):
+    """A sound file that cannot be decoded.
+
+    Attributes:
+        path: the file.
+        rule: the name of the rule it breaks, as in `unfreeze.audio.rules`.
+        cause: what is wrong, without the file's name.
+    """
+
+    def __init__(self, path: Path, rule: str, cause: str) -> None:
+        super().__init__(f"{show(path)}: {cause}.")
+        self.path, self.rule, self.cause = path, rule, cause
+
+
+@dataclass(frozen=True)
+class Sound:
+    """An open sound file.
+
+    Attributes:
+        path: the file.
+        file: libsndfile's reader at the first sample.
+        sample_rate: hertz.
+        channels: 1 or more.
+        promised: samples a channel that libsndfile expects.
+        kept: the part of the bytes promised by a WAV header that is there.
+        exact: False for MPEG, whose expected length is an estimate.
+    """
+
+    path: Path
+    file: soundfile.SoundFile
+    sample_rate: int
+    channels: int
+    promised: int
+    kept: float
+    exact: bool
+
+
+@contextmanager
+def open_sound(path: Path) -> Iterator[Sound]:
+    """Open a sound file by its content.
+
+    Args:
+        path: the file.
+
+    Yields:
+        The open file.
+
+    Raises:
+        SoundError: missing, empty, no regular file, no sound, without a header,
+            or an absurd sample rate.
+    """
+    _check_regular(path)
+    try:
+        with path.open("rb") as raw:
+            head = raw.read(_HEAD)
+            header = read_wav_header(raw)
+        cause = holds_no_sound(head)
+        if cause is not None:
+            # Not left to libsndfile: its MP3 decoder would look for sound in
+            # a text and report every byte on the terminal.
+            raise SoundError(path, "unreadable", cause)
+        file = _open(path, head, header)
+    except OSError as error:
+        raise SoundError(path, "unreadable", f"it cannot be read: {_reason(error)}") from error
+    except soundfile.SoundFileError as error:
+        raise SoundError(path, "unreadable", explain_refusal(path, head, _said(error))) from error
+    with file:
+        if file.format == "RAW":
+            # libsndfile takes .vox, .gsm, .au and .snd files without a known
+            # header for bare samples: anything would "play" as noise.
+            raise SoundError(path, "unreadable", explain_refusal(path, head, "no header"))
+        if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+            cause = (
+                f"its header says {file.samplerate} samples a second, outside "
+                f"{LOWEST_RATE} to {HIGHEST_RATE}"
+            )
+            raise SoundError(path, "unreadable", cause)
+        yield Sound(
+            path=path,
+            file=file,
+            sample_rate=file.samplerate,
+            channels=file.channels,
+            promised=file.frames,
+            kept=1.0 if header is None else header.kept,
+            exact=not file.subtype.startswith("MPEG"),
+        )
+
+
+def mono_blocks(sound: Sound, block: int = BLOCK) -> Iterator[np.ndarray]:
+    """Read an open file to its end, or to the damage, channels averaged.
+
+    Args:
+        sound: from `open_sound`, not yet read.
+        block: values (samples times channels) to read at once.
+
+    Yields:
+        (samples,) float32, never empty.
+
+    Raises:
+        SoundError: not one sample can be decoded.
+    """
+    done = 0
+    step = max(block // sound.channels, 1)
+    try:
+        while len(mono := _read(sound, min(step, sound.promised - done))):
+            done += len(mono)
+            yield mono
+    except soundfile.SoundFileError as error:
+        # The failed read is lost, with all that was good in it.
+        rest = list(_before_damage(sound.path, done))
+        if not rest and not done:
+            raise SoundError(sound.path, "unreadable", f"libsndfile: {_said(error)}") from error
+        yield from rest
+
+
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """Reads forwards only.
+
+    SoundFile seeks to where it already is after every read. In MP3 that seek is
+    not exact, and in every format it costs two more calls.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _open(path: Path, head: bytes, header: WavHeader | None) -> soundfile.SoundFile:
+    if header is not None and header.holds_mpeg and header.trailing:
+        # libsndfile hands all that follows to the MP3 decoder, chunks of text
+        # too, which then complains on the terminal: end where the samples end.
+        return _Forward(io.BytesIO(_bytes(path, 0, header.data_end)))
+    if path.suffix.lower() == ".raw":
+        # By this ending SoundFile would ask for the sample rate.
+        content = path.read_bytes() if has_sound_signature(head) else head
+        return _Forward(io.BytesIO(content))
+    try:
+        # As bytes: SoundFile cannot encode a name that is not UTF-8.
+        return _Forward(str(path) if os.name == "nt" else os.fsencode(path))
+    except soundfile.SoundFileError:
+        if header is None or not header.holds_mpeg:
+            raise
+        # Before 1.1 libsndfile read no MP3 in WAV; also, some headers are odd.
+        return _Forward(io.BytesIO(_bytes(path, header.data_start, header.data_end)))
+
+
+def _bytes(path: Path, start: int, end: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(end - start)
+
+
+def _read(sound: Sound, samples: int) -> np.ndarray:
+    buffer = np.empty((samples, sound.channels), dtype=np.float32)
+    read = sound.file.read(out=buffer) if samples else buffer
+    if sound.channels == 1:
+        return read[:, 0]
+    # Column by column: a mean over short rows costs numpy five times as much.
+    mono = read[:, 0] + read[:, 1]
+    for channel in range(2, sound.channels):
+        mono += read[:, channel]
+    mono *= np.float32(1 / sound.channels)
+    return mono
+
+
+def _before_damage(path: Path, skip: int) -> Iterator[np.ndarray]:
+    """Yield the samples from `skip` up to where decoding fails."""
+    with open_sound(path) as sound:
+        done = 0
+        try:
+            while len(mono := _read(sound, min(_STEP, sound.promised - done))):
+                rest = mono[max(skip - done, 0) :]
+                done += len(mono)
+                if len(rest):
+                    yield rest
+        except soundfile.SoundFileError:
+            return
+
+
+def _check_regular(path: Path) -> None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise SoundError(path, "missing", f"it cannot be opened: {_reason(error)}") from error
+    if not stat.S_ISREG(status.st_mode):
+        # A pipe would block for ever.
+        raise SoundError(path, "unreadable", "it is no regular file")
+    if status.st_size == 0:
+        raise SoundError(path, "empty", "the file has 0 bytes")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _said(error: Exception) -> str:
+    return str(getattr(error, "error_string", error)).strip().rstrip(".")

@@ -1,0 +1,212 @@
+"""Train, validation and test parts that share no group and no content.
+
+Clips that share a group or have the same bytes are one unit; a unit is never
+divided. Units are dealt out class by class so that each part gets its share of
+each class, large units first, and then moved or swapped while that brings the
+parts closer to their shares. Which parts a class appears in comes before the
+shares: training first, then test, then validation.
+
+The result depends on the seed and on the clips' names, groups, labels and
+contents, not on their order.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unfreeze.audio.deal import deal
+from unfreeze.audio.manifest import Clip, Manifest
+from unfreeze.audio.names import show
+from unfreeze.errors import DataError
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which clips belong to which part.
+
+    Attributes:
+        train: (n,) int64 indices into the manifest's clips, ascending.
+        validation: the same; empty when not wanted.
+        test: the same; empty when not wanted.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """Return the three parts by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+def split_clips(
+    manifest: Manifest, *, validation: float = 0.15, test: float = 0.15, seed: int = 0
+) -> Split:
+    """Divide the clips by group, each class in proportion.
+
+    A split column in the manifest is obeyed: its parts stay as they are. A part
+    that it does not name is taken from its training rows.
+
+    Args:
+        manifest: the clips.
+        validation: the part of the clips to validate on, 0 to 1; 0 for none.
+        test: the part to test on, 0 to 1; 0 for none.
+        seed: another seed, another split.
+
+    Returns:
+        The parts; disjoint and complete, `train` with every class.
+
+    Raises:
+        DataError: the fractions leave nothing to train on, there are too few
+            groups, a class would be missing in training, or a group straddles
+            the manifest's own split.
+    """
+    _check_fractions(validation, test)
+    clips = manifest.clips
+    given = np.array([clip.split or "train" for clip in clips], dtype=object)
+    wanted = {"train": 1 - validation - test, "validation": validation, "test": test}
+    if (given != "train").any():
+        _check_straddling(clips, given, "the manifest's split column")
+    parts = [p for p in PARTS if wanted[p] > 0 and (p == "train" or not (given == p).any())]
+    pool = np.flatnonzero(given == "train")
+    if len(parts) > 1:
+        total = sum(wanted[part] for part in parts)
+        shares = [wanted[part] / total for part in parts]
+        given[pool] = _divide([clips[i] for i in pool], parts, shares, seed)
+    split = Split(*(np.flatnonzero(given == part).astype(np.int64) for part in PARTS))
+    check_no_leak(manifest, split)
+    _check_train_has_all(manifest, split)
+    return split
+
+
+def check_no_leak(manifest: Manifest, split: Split) -> None:
+    """Prove that no clip, group or content is in two parts.
+
+    Args:
+        manifest: the clips.
+        split: their parts, from wherever.
+
+    Raises:
+        DataError: naming the group and its files.
+    """
+    part_of = np.full(len(manifest.clips), None, dtype=object)
+    for name, indices in split.parts().items():
+        for index in indices:
+            if part_of[index] is not None:
+                where = show(manifest.clips[index].path)
+                raise DataError(f"Leak: {where} is in {part_of[index]} and in {name}.")
+            part_of[index] = name
+    _check_straddling(manifest.clips, part_of, "the split")
+
+
+def split_notes(manifest: Manifest, split: Split) -> tuple[str, ...]:
+    """Say what a user should know about a split before trusting its scores.
+
+    Args:
+        manifest: the clips.
+        split: their parts.
+
+    Returns:
+        One sentence each; none when every part that has clips has every class.
+    """
+    notes = []
+    for name, indices in split.parts().items():
+        if not len(indices):
+            notes.append(f"There is no {name} part.")
+            continue
+        missing = sorted(set(manifest.labels) - {manifest.clips[i].label for i in indices})
+        if missing:
+            notes.append(
+                f"The {name} part has no clip of {', '.join(map(show, missing))}: too few groups "
+                f"of that class. Record more of it to measure it."
+            )
+    return tuple(notes)
+
+
+def _divide(
+    clips: Sequence[Clip], parts: Sequence[str], shares: Sequence[float], seed: int
+) -> np.ndarray:
+    """Return the part of each clip."""
+    units = _units(clips)
+    if len(units) < len(parts):
+        raise DataError(
+            f"{len(units)} group{'s' if len(units) != 1 else ''} cannot be divided into "
+            f"{len(parts)} parts ({', '.join(parts)}). Record more speakers, sites or sessions, "
+            f"set a fraction to 0, or group more finely."
+        )
+    labels = {label: i for i, label in enumerate(sorted({clip.label for clip in clips}))}
+    counts = [Counter(labels[clips[index].label] for index in unit) for unit in units]
+    result = np.empty(len(clips), dtype=object)
+    for unit, part in zip(units, deal(counts, shares, _ranks(parts), seed), strict=True):
+        result[unit] = parts[part]
+    return result
+
+
+def _ranks(parts: Sequence[str]) -> list[int]:
+    # In which order parts have a claim to the few clips of a rare class.
+    claims = [part for part in ("train", "test", "validation") if part in parts]
+    return [claims.index(part) for part in parts]
+
+
+def _units(clips: Sequence[Clip]) -> list[list[int]]:
+    """Join the clips that share a group or a content; in the order of names."""
+    parent = list(range(len(clips)))
+
+    def find(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[tuple[str, str], int] = {}
+    for index, clip in enumerate(clips):
+        for key in (("group", clip.group), ("content", clip.content)):
+            other = first.setdefault(key, index)
+            parent[find(index)] = find(other)
+    units: dict[int, list[int]] = defaultdict(list)
+    for index in sorted(range(len(clips)), key=lambda i: str(clips[i].path)):
+        units[find(index)].append(index)
+    return list(units.values())
+
+
+def _check_fractions(validation: float, test: float) -> None:
+    for name, value in (("validation", validation), ("test", test)):
+        if not 0 <= value < 1:
+            raise DataError(f"The {name} fraction is {value}; it must be from 0 to below 1.")
+    if validation + test >= 1:
+        raise DataError(
+            f"The fractions for validation ({validation}) and test ({test}) leave nothing to "
+            f"train on. Their sum must be below 1."
+        )
+
+
+def _check_straddling(clips: Sequence[Clip], part_of: np.ndarray, source: str) -> None:
+    for kind in ("group", "content"):
+        members: dict[str, list[int]] = defaultdict(list)
+        for index, clip in enumerate(clips):
+            if part_of[index] is not None:
+                members[getattr(clip, kind)].append(index)
+        for key, indices in members.items():
+            if len({part_of[index] for index in indices}) == 1:
+                continue
+            first = {part_of[index]: index for index in reversed(indices)}
+            files = [f"{show(clips[i].path)} ({part})" for part, i in sorted(first.items())]
+            what = "files with the same bytes" if key == clips[indices[0]].content else None
+            what = what or f"the {len(indices)} clips of group {show(key)!r}"
+            raise DataError(
+                f"Leak: {source} puts {what} into several parts: {', '.join(files)}. "
+                f"Scores would be too good to be true: put them into one part."
+            )
+
+
+def _check_train_has_all(manifest: Manifest, split: Split) -> None:
+    missing = sorted(set(manifest.labels) - {manifest.clips[i].label for i in split.train})
+    if missing:
+        raise DataError(
+            f"The training part has no clip of {', '.join(repr(show(x)) for x in missing)}. "
+            f"Each class needs clips in at least one group of the training part."
+        )

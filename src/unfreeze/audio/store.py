@@ -1,0 +1,279 @@
+"""The feature store: log-mel frames of all clips, computed once, kept on disk.
+
+Layout of the folder, format version 1:
+  meta.json   format, version, fingerprint, front end, counts; written last
+  clips.npy   (clips + 1,) int64, the first frame of each clip, and the end
+  frames.f32  (frames, bands) little-endian float32, clip after clip
+
+Invariants: a folder with a valid meta.json is whole. Patches are windows over
+the frames, so their overlap is stored once. The fingerprint covers the front
+end and the clips' contents in their order, not labels, groups or splits: a
+changed label needs no new store. All lengths are known from the manifest, so
+threads write each clip at its own place and memory stays flat.
+"""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import filelock
+import numpy as np
+
+from unfreeze.audio.decode import decode_blocks, resampled_length
+from unfreeze.audio.frames import log_mel_frames, patch_starts
+from unfreeze.audio.manifest import Clip, Manifest
+from unfreeze.audio.names import show
+from unfreeze.audio.parallel import Progress, run_all
+from unfreeze.audio.patches import FLOAT, FrameFile, PatchView
+from unfreeze.audio.rules import content_hash
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.errors import DataError, RunError
+from unfreeze.files import atomic_path, write_json
+
+_FORMAT, _VERSION = "unfreeze feature store", 1
+_META, _CLIPS, _FRAMES = "meta.json", "clips.npy", "frames.f32"
+# Patch hops computed at once from a long recording: about 30 s.
+_HOPS = 64
+
+
+class PatchStore:
+    """A finished feature store.
+
+    Attributes:
+        folder: where it lies.
+        front_end: the settings it was computed with.
+        fingerprint: SHA-256 over the front end and the contents, in order.
+        clips: number of clips.
+    """
+
+    def __init__(
+        self, folder: Path, front_end: FrontEnd, fingerprint: str, offsets: np.ndarray
+    ) -> None:
+        self.folder, self.front_end, self.fingerprint = folder, front_end, fingerprint
+        self.clips = len(offsets) - 1
+        self._offsets = offsets
+        self._frames = FrameFile(folder / _FRAMES, front_end.bands)
+
+    def patches(self, clip_indices: Sequence[int] | np.ndarray) -> PatchView:
+        """Return the patches of some clips, in the order of the numbers.
+
+        Args:
+            clip_indices: (n,) int, numbers of clips in the manifest.
+
+        Raises:
+            IndexError: a number is negative or too large.
+        """
+        chosen = np.asarray(clip_indices, dtype=np.int64).reshape(-1)
+        if len(chosen) and (chosen.min() < 0 or chosen.max() >= self.clips):
+            raise IndexError(f"Clip numbers go from 0 to {self.clips - 1}.")
+        front = self.front_end
+        lengths = self._offsets[chosen + 1] - self._offsets[chosen]
+        # Clips have few different lengths: cut each kind once.
+        kinds, kind = np.unique(lengths, return_inverse=True)
+        cuts = [patch_starts(int(length), front) for length in kinds]
+        counts = np.array([len(cut) for cut in cuts], dtype=np.int64)[kind]
+        clip = np.repeat(chosen, counts)
+        starts = np.repeat(self._offsets[chosen], counts)
+        if len(chosen):
+            starts += np.concatenate([cuts[k] for k in kind])
+        return PatchView(self._frames, starts, clip, front.patch_frames, self.fingerprint)
+
+
+def build_store(
+    manifest: Manifest,
+    front_end: FrontEnd,
+    folder: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PatchStore:
+    """Compute the log-mel frames of all clips, or open them if they are there.
+
+    Two processes may do this at once: the second waits, then opens. A killed
+    build leaves nothing that looks whole.
+
+    Args:
+        manifest: the clips.
+        front_end: the settings of the backbone.
+        folder: of the store; made when missing. A store of other clips or
+            settings in it is replaced.
+        workers: threads; None takes one a core.
+        progress: called as progress(done, total) with counts of clips.
+
+    Returns:
+        The store, open for reading.
+
+    Raises:
+        DataError: a file changed or vanished since the manifest was read.
+        RunError: the disk is too small, or full.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    fingerprint = store_fingerprint(manifest, front_end)
+    with filelock.FileLock(place / ".lock"):
+        store = open_store(place)
+        if store is None or store.fingerprint != fingerprint:
+            del store
+            _build(manifest, front_end, place, fingerprint, workers, progress)
+            store = open_store(place)
+        elif progress is not None:
+            progress(store.clips, store.clips)
+    if store is None:
+        raise RunError(f"{show(place)} was changed while the feature store was written.")
+    return store
+
+
+def open_store(folder: str | os.PathLike[str]) -> PatchStore | None:
+    """Open a feature store.
+
+    Args:
+        folder: of the store.
+
+    Returns:
+        The store; None when the folder holds none that is whole and of this
+        format version.
+    """
+    place = Path(folder)
+    try:
+        meta = json.loads((place / _META).read_text(encoding="utf-8"))
+        if (meta["format"], meta["version"]) != (_FORMAT, _VERSION):
+            return None
+        front_end = FrontEnd(**meta["front_end"])
+        offsets = np.load(place / _CLIPS, allow_pickle=False)
+        size = (place / _FRAMES).stat().st_size
+        whole = (
+            offsets.dtype == np.int64
+            and offsets.shape == (meta["clips"] + 1,)
+            and offsets[0] == 0
+            and bool((np.diff(offsets) >= front_end.patch_frames).all())
+            and size == offsets[-1] * front_end.bands * FLOAT.itemsize
+        )
+        if not whole:
+            return None
+        return PatchStore(place, front_end, str(meta["fingerprint"]), offsets)
+    except (OSError, ValueError, KeyError, TypeError):
+        # Missing, cut short or foreign: it will be built again.
+        return None
+
+
+def store_fingerprint(manifest: Manifest, front_end: FrontEnd) -> str:
+    """Return what the store of these clips with these settings is known by."""
+    settings: dict[str, Any] = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "front_end": dataclasses.asdict(front_end),
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode("ascii"))
+    for clip in manifest.clips:
+        digest.update(b"\n" + clip.content.encode("ascii"))
+    return digest.hexdigest()
+
+
+def _build(
+    manifest: Manifest,
+    front_end: FrontEnd,
+    folder: Path,
+    fingerprint: str,
+    workers: int | None,
+    progress: Progress | None,
+) -> None:
+    counts = [front_end.frames(_samples(clip, front_end)) for clip in manifest.clips]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    size = int(offsets[-1]) * front_end.bands * FLOAT.itemsize
+    (folder / _META).unlink(missing_ok=True)
+    (folder / _FRAMES).unlink(missing_ok=True)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise RunError(
+            f"The feature store needs {size / 1e9:.2f} GB and the disk of {show(folder)} has "
+            f"{free / 1e9:.2f} GB free. Make room, or choose another folder."
+        )
+    try:
+        with atomic_path(folder / _FRAMES) as partial, partial.open("r+b") as file:
+            file.truncate(size)
+            write = _Writer(file, front_end)
+            run_all(
+                lambda i: write.clip(manifest.clips[i], int(offsets[i]), counts[i]),
+                range(len(counts)),
+                workers=workers,
+                progress=progress,
+            )
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"The disk of {show(folder)} is full. Make room and run again; nothing half "
+                f"written was kept."
+            ) from error
+        raise
+    with atomic_path(folder / _CLIPS) as partial:
+        np.save(partial, offsets, allow_pickle=False)
+    meta = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "fingerprint": fingerprint,
+        "front_end": dataclasses.asdict(front_end),
+        "clips": len(counts),
+        "frames": int(offsets[-1]),
+        "dtype": FLOAT.str,
+    }
+    write_json(folder / _META, meta)
+
+
+class _Writer:
+    """Writes each clip's frames at its place; threads may call it at once."""
+
+    def __init__(self, file: BinaryIO, front_end: FrontEnd) -> None:
+        self._file, self._front_end = file, front_end
+        self._lock = threading.Lock()
+
+    def clip(self, clip: Clip, first: int, count: int) -> None:
+        row = first
+        for frames in frame_blocks(clip.path, self._front_end):
+            # Never beyond this clip's place, should the file have grown.
+            rows = frames[: max(first + count - row, 0)]
+            row += len(frames)
+            with self._lock:
+                self._file.seek((row - len(frames)) * self._front_end.bands * FLOAT.itemsize)
+                self._file.write(rows.astype(FLOAT, copy=False).data)
+        if row != first + count or content_hash(clip.path) != clip.content:
+            raise DataError(
+                f"{show(clip.path)} changed while it was being read. Run again when nothing "
+                f"writes to the data."
+            )
+
+
+def frame_blocks(path: Path, front_end: FrontEnd) -> Iterator[np.ndarray]:
+    """Compute the log-mel frames of a file, piece by piece.
+
+    Args:
+        path: the sound file.
+        front_end: the settings.
+
+    Yields:
+        (n, bands) float32; together `log_mel_frames` of the whole waveform.
+
+    Raises:
+        SoundError: (a DataError) the file cannot be decoded.
+    """
+    step = _HOPS * front_end.patch_hop
+    samples = front_end.padded_samples(step * front_end.hop + front_end.window)
+    waiting = np.zeros(0, dtype=np.float32)
+    for block in decode_blocks(path, front_end.sample_rate):
+        waiting = np.concatenate([waiting, block]) if len(waiting) else block
+        # What stays behind must be long enough not to be padded as a short clip.
+        while len(waiting) >= samples + front_end.min_samples:
+            yield log_mel_frames(waiting[:samples], front_end)[:step]
+            waiting = waiting[step * front_end.hop :]
+    yield log_mel_frames(waiting, front_end)
+
+
+def _samples(clip: Clip, front_end: FrontEnd) -> int:
+    read = round(clip.seconds * clip.sample_rate)
+    return resampled_length(read, clip.sample_rate, front_end.sample_rate)

@@ -1,0 +1,66 @@
+"""How a waveform becomes the patches that a backbone reads.
+
+Plain data and integer arithmetic: the maths of the spectrum is in
+`unfreeze.audio`. All lengths are in samples or in frames, never in seconds,
+so that no rounding can differ between the places that need them.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """Settings of the log-mel front end; the defaults are YAMNet's.
+
+    Source of the defaults: tensorflow/models, research/audioset/yamnet,
+    params.py (Apache 2.0).
+
+    Attributes:
+        sample_rate: samples a second of the waveform.
+        window: samples in one periodic Hann window.
+        hop: samples from one frame to the next.
+        fft: points of the Fourier transform; at least `window`.
+        bands: mel bands (HTK scale).
+        low_hz: lower edge of the lowest band, hertz.
+        high_hz: upper edge of the highest band, hertz.
+        log_offset: added to the mel magnitudes before the logarithm.
+        patch_frames: frames in one patch.
+        patch_hop: frames from one patch to the next.
+        min_samples: shorter waveforms are padded with zeros to this.
+    """
+
+    sample_rate: int = 16_000
+    window: int = 400
+    hop: int = 160
+    fft: int = 512
+    bands: int = 64
+    low_hz: float = 125.0
+    high_hz: float = 7_500.0
+    log_offset: float = 0.001
+    patch_frames: int = 96
+    patch_hop: int = 48
+    min_samples: int = 15_600
+
+    def padded_samples(self, samples: int) -> int:
+        """Length after padding: `min_samples`, then whole patch hops.
+
+        The reference pads a waveform at its end until the last patch is full,
+        so no sample is ever dropped.
+
+        Args:
+            samples: length of the waveform, 0 or more.
+
+        Returns:
+            The padded length in samples, at least `samples`.
+        """
+        extra = max(samples - self.min_samples, 0)
+        hop = self.patch_hop * self.hop
+        return self.min_samples + -(-extra // hop) * hop
+
+    def frames(self, samples: int) -> int:
+        """Frames of the spectrum of a waveform of `samples`, once padded."""
+        return (self.padded_samples(samples) - self.window) // self.hop + 1
+
+    def patches(self, samples: int) -> int:
+        """Patches of a waveform of `samples`, once padded; at least 1."""
+        return (self.frames(samples) - self.patch_frames) // self.patch_hop + 1

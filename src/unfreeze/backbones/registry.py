@@ -1,0 +1,79 @@
+"""The backbones by name: all that the rest of the package needs to know of one.
+
+Another backbone is one more entry in `BACKBONES`: its front end, where its
+weights come from, and a function that builds it.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.tensors import WeightsSpec
+from unfreeze.backbones.yamnet_spec import EMBEDDING_SIZE, YAMNET_WEIGHTS
+from unfreeze.errors import UnfreezeError
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network that turns patches into embeddings.
+
+    Attributes:
+        name: what the user calls it.
+        description: one line for people.
+        license: licence of the architecture and its weights.
+        front_end: how a waveform becomes its input.
+        embedding_size: numbers in one embedding.
+        weights: what its weights must be and where they can be had.
+        build: `build(weights="auto" | path | None)` returns a functional
+            model from patches (patch_frames, bands) to (embedding_size,).
+    """
+
+    name: str
+    description: str
+    license: str
+    front_end: FrontEnd
+    embedding_size: int
+    weights: WeightsSpec
+    build: Callable[..., "keras.Model"]
+
+
+def get_backbone(name: str) -> Backbone:
+    """Return a backbone by its name.
+
+    Args:
+        name: one of `BACKBONES`.
+
+    Raises:
+        UnfreezeError: no backbone has this name; the message lists those that
+            exist and the closest.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    close = difflib.get_close_matches(name, BACKBONES, n=1, cutoff=0.4)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise UnfreezeError(f"Unknown backbone {name!r}; known: {', '.join(BACKBONES)}.{hint}")
+
+
+def _build_yamnet(*args: Any, **kwargs: Any) -> "keras.Model":
+    # Keras is imported only now: the command line must answer without it.
+    from unfreeze.backbones.yamnet import build_yamnet
+
+    return build_yamnet(*args, **kwargs)
+
+
+BACKBONES: dict[str, Backbone] = {
+    "yamnet": Backbone(
+        name="yamnet",
+        description="YAMNet: MobileNet v1 on log-mel patches, trained on AudioSet by Google.",
+        license="Apache-2.0",
+        front_end=FrontEnd(),
+        embedding_size=EMBEDDING_SIZE,
+        weights=YAMNET_WEIGHTS,
+        build=_build_yamnet,
+    ),
+}

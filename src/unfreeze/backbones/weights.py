@@ -1,0 +1,252 @@
+"""Find a backbone's weights, or fetch them once; never use unverified ones.
+
+Tried in this order: a path from the user or the environment variable; the
+cache; the network sources of the backbone. Whatever the source, the result is
+one `.safetensors` file whose tensors have the pinned sha256. One process
+fetches at a time; others wait for it and then find the cache filled.
+
+Layout: `<cache>/weights/<name>.safetensors` and a `.lock` beside it, where
+`<cache>` is UNFREEZE_CACHE or the user's cache folder.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from unfreeze.backbones.formats import read_metadata, read_tensors, write_safetensors
+from unfreeze.backbones.registry import get_backbone
+from unfreeze.backbones.tensors import Progress, Tensors, WeightsSpec, check_tensors
+from unfreeze.errors import WeightsError
+
+# A little more than the slowest fetch that `fetch` allows from two sources.
+_LOCK_SECONDS = 1_300
+
+
+@dataclass(frozen=True)
+class WeightsStatus:
+    """Where a backbone's weights are, as far as a look at the disk tells.
+
+    Attributes:
+        name: the backbone.
+        path: the file that would be used.
+        found_by: "UNFREEZE_..._WEIGHTS" (the variable's name) or "cache".
+        present: whether the file exists.
+        bytes: its size; 0 when absent.
+        source: where the cached weights once came from; empty if not known.
+        sha256: the checksum that its tensors must have.
+    """
+
+    name: str
+    path: Path
+    found_by: str
+    present: bool
+    bytes: int
+    source: str
+    sha256: str
+
+
+def cache_folder() -> Path:
+    """Return the root of our cache: UNFREEZE_CACHE, or the user's cache folder."""
+    root = os.environ.get("UNFREEZE_CACHE")
+    return Path(root).expanduser() if root else Path(platformdirs.user_cache_dir("unfreeze"))
+
+
+def cached_path(name: str = "yamnet") -> Path:
+    """Return where a backbone's verified weights are kept, present or not."""
+    return cache_folder() / "weights" / f"{get_backbone(name).name}.safetensors"
+
+
+def status(name: str = "yamnet") -> WeightsStatus:
+    """Tell where a backbone's weights are; nothing is fetched or hashed."""
+    spec = get_backbone(name).weights
+    own = os.environ.get(spec.env)
+    path = Path(own).expanduser() if own else cached_path(name)
+    present = path.is_file()
+    return WeightsStatus(
+        name=name,
+        path=path,
+        found_by=spec.env if own else "cache",
+        present=present,
+        bytes=path.stat().st_size if present else 0,
+        source=read_metadata(path).get("source", "") if present else "",
+        sha256=spec.sha256,
+    )
+
+
+def load_tensors(path: str | os.PathLike[str], name: str = "yamnet") -> Tensors:
+    """Read a file of weights and verify it.
+
+    Args:
+        path: a `.safetensors`, `.weights.h5` or older Keras `.h5` file.
+        name: the backbone.
+
+    Returns:
+        float32 tensors by canonical name.
+
+    Raises:
+        WeightsError: unreadable, of another network, or another checksum.
+    """
+    spec = get_backbone(name).weights
+    tensors = read_tensors(Path(path), spec.shapes)
+    check_tensors(tensors, spec, str(path))
+    return tensors
+
+
+def verify(path: str | os.PathLike[str], name: str = "yamnet") -> str:
+    """Verify a file of weights and return the sha256 of its tensors.
+
+    Raises:
+        WeightsError: as `load_tensors`.
+    """
+    load_tensors(path, name)
+    return get_backbone(name).weights.sha256
+
+
+def resolve_weights(
+    name: str = "yamnet",
+    *,
+    path: str | os.PathLike[str] | None = None,
+    fetch: bool = True,
+    progress: Progress | None = None,
+) -> Path:
+    """Return a file of verified weights, fetched if need be.
+
+    Args:
+        name: the backbone.
+        path: the user's own file; it goes before all else.
+        fetch: whether the network may be asked.
+        progress: called as progress(done, total) in bytes while fetching; a
+            total of 0 means that it is not known.
+
+    Returns:
+        A `.safetensors` file: the user's own, or the one in the cache.
+
+    Raises:
+        WeightsError: the user's file or the cached one is not right, or the
+            weights cannot be had; the message lists what was tried.
+    """
+    spec = get_backbone(name).weights
+    own = path if path is not None else os.environ.get(spec.env)
+    if own:
+        return _use_own(Path(own).expanduser(), spec, given=path is not None)
+    cached = cached_path(name)
+    if cached.is_file():
+        verify(cached, name)
+        return cached
+    if not fetch:
+        raise WeightsError(_nothing_found(spec, cached, []))
+    return fetch_weights(name, progress=progress, replace=False)
+
+
+def install_file(path: str | os.PathLike[str], name: str = "yamnet") -> Path:
+    """Verify the user's file and keep its weights in the cache.
+
+    Returns:
+        The cached `.safetensors` file.
+
+    Raises:
+        WeightsError: as `load_tensors`, or the cache cannot be written.
+    """
+    tensors = load_tensors(path, name)
+    cached = cached_path(name)
+    _store(cached, tensors, get_backbone(name).weights, f"file {path}")
+    return cached
+
+
+def fetch_weights(
+    name: str = "yamnet", *, progress: Progress | None = None, replace: bool = True
+) -> Path:
+    """Fetch weights from the network into the cache.
+
+    Args:
+        name: the backbone.
+        progress: called as progress(done, total) in bytes.
+        replace: fetch even if another process has just filled the cache.
+
+    Returns:
+        The cached `.safetensors` file.
+
+    Raises:
+        WeightsError: every source failed, or another process holds the lock.
+    """
+    spec = get_backbone(name).weights
+    cached = cached_path(name)
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(cached.with_suffix(".lock"), timeout=_LOCK_SECONDS)
+        with lock:
+            if not replace and cached.is_file():
+                verify(cached, name)
+                return cached
+            tensors, label = _first_source(spec, cached, progress)
+            _store(cached, tensors, spec, label)
+    except filelock.Timeout as error:
+        raise WeightsError(
+            f"Another process has been fetching the weights of {name} for too long "
+            f"(lock {error.lock_file}). Stop it, or wait for it, and try again."
+        ) from error
+    except OSError as error:
+        raise WeightsError(_unwritable(cached, error)) from error
+    return cached
+
+
+def _use_own(path: Path, spec: WeightsSpec, *, given: bool) -> Path:
+    if not path.is_file():
+        origin = "the given path" if given else f"the environment variable {spec.env}"
+        raise WeightsError(
+            f"There is no file of weights at {path} ({origin}). "
+            f"Correct the path, or leave it out to use the cache and the network."
+        )
+    if path.suffix == ".safetensors":
+        verify(path, spec.name)
+        return path
+    return install_file(path, spec.name)
+
+
+def _first_source(
+    spec: WeightsSpec, cached: Path, progress: Progress | None
+) -> tuple[Tensors, str]:
+    failures = []
+    for source in spec.sources:
+        with tempfile.TemporaryDirectory(prefix="unfreeze-") as folder:
+            try:
+                tensors = source.fetch(Path(folder), progress)
+                check_tensors(tensors, spec, source.label)
+            except (WeightsError, OSError) as error:
+                failures.append((source.label, str(error)))
+            else:
+                return tensors, source.label
+    raise WeightsError(_nothing_found(spec, cached, failures))
+
+
+def _store(cached: Path, tensors: Tensors, spec: WeightsSpec, source: str) -> None:
+    metadata = {"backbone": spec.name, "source": source, "sha256": spec.sha256}
+    try:
+        write_safetensors(cached, tensors, metadata)
+    except OSError as error:
+        raise WeightsError(_unwritable(cached, error)) from error
+
+
+def _unwritable(cached: Path, error: OSError) -> str:
+    return (
+        f"The cache folder {cached.parent} cannot be used: {error}. "
+        f"Set UNFREEZE_CACHE to a folder that can be written."
+    )
+
+
+def _nothing_found(spec: WeightsSpec, cached: Path, failures: list[tuple[str, str]]) -> str:
+    lines = [f"The weights of {spec.name} cannot be had. Tried:"]
+    lines += [f"  - {spec.env}: not set", f"  - the cache: no file {cached}"]
+    lines += [f"  - {label}: {cause}" for label, cause in failures]
+    if not failures:
+        lines.append("  - the network: not asked")
+    lines.append(
+        f"What you can do: with a network, run `unfreeze weights --fetch`. Without one, copy "
+        f"yamnet.h5 or the cached file of another machine to this one and run "
+        f"`unfreeze weights --path FILE`, or set {spec.env} to its path."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,36 @@
+"""The command line: `unfreeze COMMAND`. Each command is one thin module.
+
+Keras is imported by the commands that need it, when they run, so that
+`unfreeze --help` answers at once.
+"""
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line; users' errors are one message and exit code 2."""
+    from unfreeze.cli.app import app
+    from unfreeze.errors import UnfreezeError
+
+    try:
+        app()
+    except UnfreezeError as error:
+        _complain(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _complain("stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`unfreeze ... | head`): nobody is left to tell.
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _complain(text: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(Text("error: ", style="bold red"), Text(text), sep="", end="\n")

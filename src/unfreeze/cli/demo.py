@@ -1,0 +1,48 @@
+"""`unfreeze demo`: the whole road on sounds that we synthesize ourselves."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unfreeze.cli.train import Epochs, Json, Out, Quiet, Schedule, Seed, run
+from unfreeze.options import TrainOptions
+
+
+def demo(
+    out: Out = Path("unfreeze-demo"),
+    schedule: Schedule = str(TrainOptions.schedule),
+    epochs: Epochs = 12,
+    clips: Annotated[int, typer.Option(min=6, help="Clips of each of the 20 classes.")] = 20,
+    seed: Seed = TrainOptions.seed,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in the folder.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train on 20 classes of synthetic sounds, to see everything work.
+
+    The sounds are made by this program, not recorded: the score says that the
+    installation works, not how good a classifier of real sounds would be.
+    """
+    from unfreeze import run_folder
+    from unfreeze.audio.synth import write_demo_data
+    from unfreeze.cli.display import bar
+
+    run_folder.claim(out, overwrite)
+    shown = not (json or quiet)
+    if shown:
+        typer.echo(
+            f"Making {20 * clips} synthetic sounds of 20 classes (sirens, bells, engines, noise, "
+            "...).\nThey are computed, not recorded: a good score shows that everything works,\n"
+            "not how good a classifier of real sounds would be.\n"
+        )
+    with tempfile.TemporaryDirectory(prefix="unfreeze-demo-") as folder:
+        with bar("Synthesizing", shown=shown) as progress:
+            data = write_demo_data(Path(folder), clips_per_class=clips, seed=seed, progress=progress)
+        options = TrainOptions(
+            data=data, out=out, schedule=schedule, epochs=epochs, seed=seed, overwrite=overwrite
+        )
+        run(options, json, quiet)

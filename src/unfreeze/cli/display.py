@@ -1,0 +1,189 @@
+"""What the terminal shows while a run goes on: one live line, and lines that stay."""
+
+import json as json_module
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from unfreeze.report.plan_table import plan_table
+from unfreeze.report.tables import audit_table, class_table, metrics_table
+from unfreeze.training import Summary, TrainListener
+
+_WORK = {"reading": "Reading recordings", "weights": "Fetching weights", "features": "Log-mel"}
+
+
+@contextmanager
+def bar(title: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback `(done, total)` that draws a bar on standard error."""
+    with _progress(shown) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total or None)
+
+
+class TrainDisplay(TrainListener):
+    """Shows a training run: bars while it works, tables when a part is done.
+
+    Args:
+        quiet: show nothing but the scores.
+        json: print the scores as JSON, and nothing else on standard output.
+        out: the run folder, to be named at the end.
+    """
+
+    def __init__(self, quiet: bool, json: bool, out: Path | None) -> None:
+        super().__init__()
+        self.quiet, self.json, self.out = quiet, json, out
+        self.shown = not (quiet or json)
+        self.console = Console(highlight=False)
+        self.progress = _progress(self.shown)
+        self.began = time.perf_counter()
+        self._tasks: dict[str, Any] = {}
+        self._stage: Any = None
+
+    def __enter__(self) -> "TrainDisplay":
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.progress.stop()
+
+    def on_progress(self, what: str, done: int, total: int) -> None:
+        """Move the bar of a piece of work before training."""
+        self._move(what, _WORK.get(what, what), done, total)
+
+    def on_summary(self, summary: Summary) -> None:
+        """Show the data and the plan."""
+        self._clear()
+        manifest, split = summary.manifest, summary.split
+        hours = sum(clip.seconds for clip in manifest.clips) / 3600
+        length = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+        bad = sum(problem.fatal for problem in manifest.problems)
+        self._say(f"{len(manifest.clips)} clips, {length}, {len(manifest.labels)} classes")
+        parts = split.parts()
+        counts = (f"{name} {len(parts[name])} ({summary.patches[name]:,} patches)" for name in parts)
+        self._say("split: " + ", ".join(counts))
+        if bad:
+            self._say(f"{bad} files are left out; `unfreeze inspect` lists them", "yellow")
+        for note in summary.notes:
+            self._say(note, "yellow")
+        if self.shown:
+            self.progress.console.print()
+            self.progress.console.print(plan_table(summary.plans, f"schedule {summary.schedule.name}"))
+            self.progress.console.print()
+
+    def on_note(self, text: str) -> None:
+        """A line that stays."""
+        self._clear()
+        self._say(text, "dim")
+
+    def on_stage_begin(self, plan: Any) -> None:
+        """Start the stage's bar."""
+        self._clear()
+        self._stage = plan
+
+    def on_cache(self, what: str, done: int, total: int) -> None:
+        """Move the bar of the frozen prefix."""
+        self._move(f"cache {what}", f"Frozen layers, once ({what})", done, total)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Show the bar from the first epoch on."""
+        if epoch == 0 and self._stage is not None:
+            self._clear()
+            self._move(self._stage.stage, f"{self._stage.stage}: epoch 1", 0, self._stage.epochs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Move the bar and show loss and accuracy."""
+        values = logs or {}
+        shown = [f"{self._stage.stage}: epoch {epoch + 1}"]
+        for name, label in (("loss", "loss"), ("accuracy", "acc")):
+            pair = [values.get(name), values.get(f"val_{name}")]
+            if pair[0] is not None:
+                texts = [f"{float(v):.3f}" for v in pair if v is not None]
+                shown.append(f"{label} {' / '.join(texts)}")
+        self._move(self._stage.stage, "  ".join(shown), epoch + 1, self._stage.epochs)
+
+    def on_stage_end(self, result: Any) -> None:
+        """Say what the stage reached and what it moved."""
+        self._clear()
+        row = result.rows[result.best_epoch - 1]
+        accuracy = row.get("val_accuracy")
+        reached = f"{result.monitor} {result.best_value:.4f}"
+        reached += f", val_accuracy {accuracy:.3f}" if accuracy is not None else ""
+        self._say(
+            f"stage {result.stage}: best of {result.epochs} epochs is {result.best_epoch} "
+            f"({reached}), {result.seconds:.1f} s",
+            "bold",
+        )
+        if self.shown:
+            self.progress.console.print(audit_table([result.audit.as_dict()]))
+            self.progress.console.print()
+
+    def on_scores(self, metrics: dict[str, Any]) -> None:
+        """Show the scores and where everything is."""
+        self._clear()
+        self.progress.stop()
+        if self.json:
+            self.console.print_json(json_module.dumps(metrics))
+            return
+        part = "test" if metrics["test"] is not None else "validation"
+        scores = metrics[part]
+        if scores is None:
+            self._say("no clips were held out: nothing was tested", "yellow")
+        else:
+            title = "Test: clips that nothing was chosen by" if part == "test" else "Validation"
+            self.console.print(metrics_table(scores, title))
+            if self.shown:
+                self.console.print()
+                self.console.print(class_table(scores, limit=12))
+        if self.shown and self.out is not None:
+            self.console.print(
+                f"\n{time.perf_counter() - self.began:.0f} s in all. "
+                f"Model, scores and pictures: {self.out}\n"
+                f"Try it: unfreeze predict {self.out} FILE",
+                markup=False,
+                soft_wrap=True,
+            )
+
+    def _move(self, key: str, title: str, done: int, total: int) -> None:
+        if key not in self._tasks:
+            self._tasks[key] = self.progress.add_task(title, total=total or None)
+        self.progress.update(
+            self._tasks[key], description=title, completed=done, total=total or None
+        )
+
+    def _clear(self) -> None:
+        for task in self._tasks.values():
+            self.progress.remove_task(task)
+        self._tasks.clear()
+
+    def _say(self, text: str, style: str = "") -> None:
+        if self.shown:
+            self.progress.console.print(text, style=style or None, markup=False, soft_wrap=True)
+
+
+def _progress(shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+        disable=not shown,
+    )

@@ -1,0 +1,104 @@
+"""`unfreeze plan MODEL_OR_BACKBONE`: what a schedule would do, and the schedule as a file."""
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from unfreeze.errors import ScheduleError, UnfreezeError
+from unfreeze.options import TrainOptions
+
+if TYPE_CHECKING:
+    import keras
+
+# A bare backbone has no classes yet; their number matters to the last layer only.
+_CLASSES = 10
+
+
+def plan(
+    model_or_backbone: Annotated[
+        str,
+        typer.Argument(help="A .keras file, or the name of a backbone (gets the usual head)."),
+    ],
+    schedule: Annotated[
+        str,
+        typer.Option(help="two_stage, classic, gradual, head_only, full, or a YAML file."),
+    ] = str(TrainOptions.schedule),
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Write the schedule to this YAML file.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Show what each stage of a schedule would train, and write it to be edited."""
+    from unfreeze.backend import choose_backend
+
+    if write is not None and write.exists():
+        raise ScheduleError(f"{write} exists: choose another name, or remove it first")
+    choose_backend()
+    from unfreeze.core.graph import flatten
+    from unfreeze.core.plan import plan_stage
+    from unfreeze.core.schedule_plain import schedule_as_plain
+    from unfreeze.core.schedule_yaml import write_schedule
+    from unfreeze.core.select import check
+    from unfreeze.options import resolve_schedule
+
+    model, head = _model(model_or_backbone)
+    graph = flatten(model)
+    found = resolve_schedule(TrainOptions(data=Path(), schedule=schedule), head)
+    plans = [plan_stage(graph, selection) for selection in check(graph, found)]
+    if write is not None:
+        write_schedule(found, write)
+    if json:
+        report = {
+            "model": model_or_backbone,
+            "schedule": schedule_as_plain(found),
+            "stages": [stage.as_dict() for stage in plans],
+            "written": None if write is None else str(write),
+        }
+        typer.echo(json_module.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    _show(model_or_backbone, found.name, plans, write)
+
+
+def _model(name: str) -> "tuple[keras.Model, str]":
+    """The model to plan for, and the pattern of its head."""
+    from unfreeze.audio.clip_model import HEAD, parts_of, patch_model
+    from unfreeze.backbones.registry import get_backbone
+
+    path = Path(name)
+    if path.suffix != ".keras":
+        if path.exists():
+            raise UnfreezeError(f"{name}: give a .keras file, as written by model.save")
+        return patch_model(get_backbone(name).build(weights=None), _CLASSES, seed=0), HEAD
+    model = _load(path)
+    try:
+        return parts_of(model)[0], HEAD
+    except ValueError:
+        return model, "head"
+
+
+def _load(path: Path) -> "keras.Model":
+    import keras
+
+    if not path.is_file():
+        raise UnfreezeError(f"{path}: there is no such file")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises all kinds for files that are damaged or foreign.
+        reason = str(error).strip().split("\n")[0]
+        raise UnfreezeError(f"{path} cannot be loaded by Keras: {reason}") from error
+
+
+def _show(model: str, schedule: str, plans: Any, write: Path | None) -> None:
+    from unfreeze.report.plan_table import plan_table
+
+    console = Console(highlight=False)
+    console.print(plan_table(plans, f"{schedule} on {model}"))
+    total = plans[0]
+    console.print(
+        f"\n{total.weights_total:,} weights in {total.layers_total} layers in all.", markup=False
+    )
+    if write is not None:
+        console.print(f"Written to {write}; edit it and give it as --schedule.", markup=False)

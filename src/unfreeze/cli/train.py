@@ -1,0 +1,92 @@
+"""`unfreeze train`: from a folder of recordings to a tested classifier."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unfreeze.options import TrainOptions
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")]
+Schedule = Annotated[
+    str,
+    typer.Option(help="two_stage, classic, gradual, head_only, full, or a YAML file."),
+]
+Epochs = Annotated[int | None, typer.Option(min=0, help="Epochs of each stage, at most.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Patches a step.")]
+Rate = Annotated[
+    float | None,
+    typer.Option(help="Learning rate of the first stage; later ones keep their ratio to it."),
+]
+Seed = Annotated[int, typer.Option(help="Of the split, first weights, order and dropout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
+Regex = Annotated[
+    str | None,
+    typer.Option(help="Its first group, found in the file name, is the clip's group."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Any unusable file is an error.")]
+MaxBad = Annotated[float, typer.Option(help="Share of unusable files that is let pass.")]
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="A folder a class, or a CSV manifest.")],
+    out: Out,
+    schedule: Schedule = str(TrainOptions.schedule),
+    epochs: Epochs = TrainOptions.epochs,
+    batch_size: BatchSize = TrainOptions.batch_size,
+    learning_rate: Rate = TrainOptions.learning_rate,
+    seed: Seed = TrainOptions.seed,
+    backbone: Annotated[str, typer.Option(help="Pretrained network.")] = TrainOptions.backbone,
+    weights: Annotated[
+        Path | None, typer.Option(help="Its weights; looked for when not given.")
+    ] = TrainOptions.weights,
+    group_regex: Regex = TrainOptions.group_regex,
+    validation: Annotated[
+        float, typer.Option(help="Share of clips that choose epochs.")
+    ] = TrainOptions.validation,
+    test: Annotated[
+        float, typer.Option(help="Share of clips kept for the test.")
+    ] = TrainOptions.test,
+    strict: Strict = TrainOptions.strict,
+    max_bad: MaxBad = TrainOptions.max_bad,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in the folder.")
+    ] = TrainOptions.overwrite,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a classifier on labelled recordings, in stages, and test it."""
+    run(
+        TrainOptions(
+            data=data,
+            out=out,
+            schedule=schedule,
+            backbone=backbone,
+            weights=weights,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            group_regex=group_regex,
+            validation=validation,
+            test=test,
+            strict=strict,
+            max_bad=max_bad,
+            overwrite=overwrite,
+        ),
+        json,
+        quiet,
+    )
+
+
+def run(options: TrainOptions, json: bool, quiet: bool) -> None:
+    """Train, and show what happens as the user wants it."""
+    from unfreeze.backend import import_keras
+
+    import_keras()
+    from unfreeze.cli.display import TrainDisplay
+    from unfreeze.training import train_classifier
+
+    with TrainDisplay(quiet=quiet, json=json, out=options.out) as display:
+        train_classifier(options, display)

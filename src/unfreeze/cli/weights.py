@@ -1,0 +1,86 @@
+"""`unfreeze weights`: where the pretrained weights are; fetch or verify them."""
+
+import json as json_module
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from unfreeze.backbones import weights as weights_store
+from unfreeze.errors import WeightsError
+
+
+def weights(
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Fetch the weights; replaces damaged ones.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the checksum of the weights.")
+    ] = False,
+    path: Annotated[
+        Path | None,
+        typer.Option(
+            "--path",
+            help="Verify your own file (yamnet.h5, .weights.h5, .safetensors) and keep it in the "
+            "cache.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    backbone: Annotated[str, typer.Option("--backbone", help="Name of the backbone.")] = "yamnet",
+) -> None:
+    """Show where the pretrained weights are; fetch or verify them."""
+    if path is not None:
+        weights_store.install_file(path, backbone)
+    elif fetch:
+        _fetch(backbone)
+    status = weights_store.status(backbone)
+    verified = None
+    if verify or fetch or path is not None:
+        weights_store.verify(status.path, backbone)
+        verified = True
+    if json:
+        report = asdict(status) | {"path": str(status.path), "verified": verified}
+        typer.echo(json_module.dumps(report, indent=2))
+    else:
+        _show(status, verified)
+
+
+def _fetch(backbone: str) -> None:
+    try:
+        weights_store.verify(weights_store.cached_path(backbone), backbone)
+    except WeightsError:
+        with progress_bar() as progress:
+            weights_store.fetch_weights(backbone, progress=progress)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback that draws a download's progress on standard error."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Fetching weights", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def _show(status: weights_store.WeightsStatus, verified: bool | None) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    state = f"{status.bytes:,} bytes" if status.present else "not there"
+    console.print(f"backbone  {status.name}", markup=False)
+    console.print(f"file      {status.path} ({state})", markup=False)
+    console.print(f"found by  {status.found_by}", markup=False)
+    if status.source:
+        console.print(f"source    {status.source}", markup=False)
+    if verified:
+        console.print(f"verified  sha256 of the tensors {status.sha256}", markup=False)
+    if not status.present:
+        console.print("Run `unfreeze weights --fetch` to get them.", markup=False)

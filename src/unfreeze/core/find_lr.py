@@ -1,0 +1,252 @@
+"""The learning-rate range test: a short training in which the rate grows at every step.
+
+Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3,
+with the smoothing and the two readings of the curve that fastai made known.
+
+Invariant: the model comes back as it was, to the bit: weights, BatchNorm statistics,
+random states, flags, compiled loss and optimizer. The test trains a rebuilt model
+over the same layers, with an optimizer of its own.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from unfreeze.core.data import Rows, ShuffledRows, Stream, as_data
+from unfreeze.core.graph import Graph, flatten
+from unfreeze.core.internals import flatten_layers, has_custom_training, own_weights, tree
+from unfreeze.core.losses import default_loss
+from unfreeze.core.optimizers import set_learning_rate, stage_optimizer
+from unfreeze.core.runner import StepModel, joined_model
+from unfreeze.core.split import find_cut
+from unfreeze.errors import DataError, ScheduleError, StageError
+from unfreeze.files import atomic_path
+
+# fastai's constants (`Learner.lr_find`): weight of the past in the running mean; the test
+# ends above this multiple of the lowest loss; the share of first steps and the number of last
+# ones that the readings leave out.
+_SMOOTHING = 0.98
+_DIVERGED = 4.0
+_SKIP_FIRST = 0.1
+_SKIP_LAST = 5
+
+
+@dataclass(frozen=True)
+class LearningRateRange:
+    """What a range test saw.
+
+    Attributes:
+        rates: learning rate of each step, growing by a constant factor.
+        losses: training loss of each step's batch, before the step.
+        smoothed: running mean of `losses`, corrected for its start at 0.
+        steepest: rate at which `smoothed` falls fastest per factor of the rate.
+        tenth_of_minimum: a tenth of the rate at which `smoothed` is lowest.
+        diverged: whether the test ended early, the loss being 4 times the lowest or not finite.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    steepest: float
+    tenth_of_minimum: float
+    diverged: bool
+
+    @property
+    def suggestion(self) -> float:
+        """The lower of the two readings: a rate that is safe to begin with."""
+        return min(self.steepest, self.tenth_of_minimum)
+
+    def __str__(self) -> str:
+        end = "diverged" if self.diverged else "ended"
+        return (
+            f"suggested learning rate {self.suggestion:.1e} (steepest descent at "
+            f"{self.steepest:.1e}, a tenth of the minimum is {self.tenth_of_minimum:.1e}; "
+            f"{len(self.rates)} steps, {end} at {self.rates[-1]:.1e})"
+        )
+
+    def plot(self, path: str | os.PathLike[str]) -> Path:
+        """Draw loss against rate into a file; the suffix says the format (png, svg, pdf)."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        axes.semilogx(self.rates, self.losses, color="0.8", label="loss of the batch")
+        axes.semilogx(self.rates, self.smoothed, color="C0", label="smoothed")
+        axes.axvline(self.steepest, color="C1", ls="--", label=f"steepest {self.steepest:.1e}")
+        tenth = self.tenth_of_minimum
+        axes.axvline(tenth, color="C2", ls=":", label=f"minimum / 10 {tenth:.1e}")
+        low, high = min(self.smoothed), max(self.smoothed[0], self.smoothed[-1])
+        axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("training loss")
+        axes.legend()
+        with atomic_path(path) as partial:
+            figure.savefig(partial, dpi=120)
+        return Path(path)
+
+
+def find_lr(
+    model: keras.Model,
+    train: Any,
+    *,
+    lowest: float = 1e-7,
+    highest: float = 1.0,
+    steps: int = 100,
+    batch_size: int = 32,
+    loss: Any = None,
+    optimizer: str | keras.optimizers.Optimizer | None = None,
+    seed: int = 0,
+    plot: str | os.PathLike[str] | None = None,
+) -> LearningRateRange:
+    """Try growing learning rates on the layers that are trainable now.
+
+    Args:
+        model: a built functional or Sequential model. Its flags say what trains, as for
+            Keras's `fit`; frozen layers run in inference mode, as in a stage.
+        train: `(x, y)`, `(x, y, sample_weight)` or a dataset object, as for `unfreeze.fit`;
+            gone through again when it has fewer batches than `steps`.
+        lowest: first learning rate, above 0.
+        highest: last learning rate, if the loss does not diverge before.
+        steps: number of batches, at least 10.
+        batch_size: samples a batch, for arrays.
+        loss: as for `compile`. None: the one the model was compiled with, or the one that
+            its last activation and the labels ask for.
+        optimizer: name or template. None: that of the compiled model, or Adam.
+        seed: of the order of the samples.
+        plot: file for a picture of the curve.
+
+    Returns:
+        The curve and its readings. The model is as it was before.
+
+    Raises:
+        ScheduleError: settings that make no sense, or a model that trains nothing.
+        DataError: data that do not fit, or no loss that could be guessed.
+        StageError: the loss is not finite from the start.
+
+    Example:
+        >>> found = find_lr(model, (x, y), steps=60)  # doctest: +SKIP
+        >>> model.optimizer.learning_rate = found.suggestion  # doctest: +SKIP
+    """
+    if not 0 < lowest < highest < math.inf:
+        raise ScheduleError(f"find_lr: needs 0 < lowest < highest, not {lowest} and {highest}")
+    if steps < 10:
+        raise ScheduleError(f"find_lr: {steps} steps are too few for a curve, give at least 10")
+    custom = has_custom_training(model)
+    if custom is not None:
+        raise ScheduleError(
+            f"{type(model).__name__} overrides `{custom}`, which the range test would pass over"
+        )
+    graph = flatten(model)
+    data = as_data(train, model)
+    compile_with = {"loss": loss} if loss is not None else _loss(model, graph, data)
+    if optimizer is None:
+        optimizer = getattr(model, "optimizer", None)
+    rated = stage_optimizer(optimizer, lowest)
+    probe = _probe(model, graph)
+    before = [(variable, variable.numpy()) for variable in model.variables]
+    try:
+        probe.compile(optimizer=rated, **compile_with)
+        rates = np.geomspace(lowest, highest, steps)
+        losses = _train(probe, _batches(data, batch_size, seed), rates)
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+    found = _read(rates, losses)
+    if plot is not None:
+        found.plot(plot)
+    return found
+
+
+def _probe(model: keras.Model, graph: Graph) -> StepModel:
+    """A model of the same layers that trains what the flags say."""
+    trained = {id(variable) for variable in model.trainable_variables}
+    if not trained:
+        raise ScheduleError("find_lr: no layer of the model is trainable; set the flags first")
+    updating = frozenset(
+        id(variable)
+        for layer in flatten_layers(model)
+        if layer.trainable
+        for variable in own_weights(layer)[1]
+    )
+    return joined_model(find_cut(graph, trained | updating), model, updating)
+
+
+def _loss(model: keras.Model, graph: Graph, data: Rows | Stream) -> dict[str, Any]:
+    if getattr(model, "compiled", False) and getattr(model, "loss", None) is not None:
+        weights = (model.get_compile_config() or {}).get("loss_weights")
+        return {"loss": model.loss, "loss_weights": weights}
+    labels = data.y if isinstance(data, Rows) else next(iter(data.batches()))[1]
+    if labels is None or len(tree.flatten(labels)) != 1:
+        raise DataError("find_lr: no default loss for these labels: give `loss`")
+    return {"loss": default_loss(graph, tree.flatten(labels)[0])[0]}
+
+
+def _batches(data: Rows | Stream, batch_size: int, seed: int) -> Iterator[Any]:
+    """Batches without end, for `train_on_batch`."""
+    if isinstance(data, Rows):
+        shuffled = ShuffledRows(data, batch_size, seed)
+        # A smaller last batch would be noisier, and compiled anew.
+        whole = max(1, data.n // batch_size)
+        while True:
+            for index in range(whole):
+                yield (*shuffled[index], None)[:3]
+            shuffled.on_epoch_end()
+    while True:
+        empty = True
+        for x, y, weight in data.batches():
+            empty = False
+            yield x[0] if len(x) == 1 else tuple(x), y, weight
+        if empty:
+            raise DataError("find_lr: the dataset gives no batches")
+
+
+def _train(probe: StepModel, batches: Iterator[Any], rates: np.ndarray) -> list[float]:
+    """The loss at each rate, until it diverges."""
+    losses: list[float] = []
+    lowest = math.inf
+    for rate, (x, y, weight) in zip(rates, islice(batches, len(rates)), strict=True):
+        set_learning_rate(probe.optimizer, float(rate))
+        logs = probe.train_on_batch(x, y, sample_weight=weight, return_dict=True)
+        losses.append(float(logs["loss"]))
+        smoothed = _smooth(losses)[-1]
+        if not math.isfinite(losses[-1]) or smoothed > _DIVERGED * lowest:
+            break
+        lowest = min(lowest, smoothed)
+    return losses
+
+
+def _smooth(losses: list[float]) -> list[float]:
+    smoothed, mean = [], 0.0
+    for count, loss in enumerate(losses, start=1):
+        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+        smoothed.append(mean / (1 - _SMOOTHING**count))
+    return smoothed
+
+
+def _read(rates: np.ndarray, losses: list[float]) -> LearningRateRange:
+    finite = losses if math.isfinite(losses[-1]) else losses[:-1]
+    if len(finite) < 3:
+        raise StageError(
+            f"find_lr: the loss is not finite after {len(finite)} steps, at a rate of only "
+            f"{rates[len(finite)]:.1e}: look for NaN in the data, or give a lower `lowest`"
+        )
+    smoothed = np.array(_smooth(finite))
+    first, last = int(_SKIP_FIRST * len(rates)), len(finite) - _SKIP_LAST
+    part = slice(first, last) if last - first >= 3 else slice(None)
+    rate, curve = rates[: len(finite)][part], smoothed[part]
+    slope = np.diff(curve) / np.diff(np.log(rate))
+    return LearningRateRange(
+        rates=tuple(map(float, rates[: len(finite)])),
+        losses=tuple(finite),
+        smoothed=tuple(map(float, smoothed)),
+        steepest=float(rate[np.argmin(slope)]),
+        tenth_of_minimum=float(rate[np.argmin(curve)] / 10),
+        diverged=len(finite) < len(rates),
+    )

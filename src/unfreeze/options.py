@@ -1,0 +1,101 @@
+"""All settings of a training run, in one place: the command line and Python read them here."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unfreeze.core.presets import PRESETS, preset
+from unfreeze.core.schedule import Schedule
+from unfreeze.errors import ScheduleError
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What to train on, how, and where to.
+
+    Attributes:
+        data: a folder with a folder for each class, or a CSV manifest.
+        out: the run folder; None keeps nothing on disk.
+        schedule: name of a preset, a YAML file, or a `Schedule`.
+        backbone: name of the pretrained network.
+        weights: the backbone's weights; None looks for them.
+        epochs: at most so many in each stage; None as the schedule says.
+        batch_size: patches a step; None as the schedule says, or else 32.
+        learning_rate: of the first stage; the others keep their ratio to it.
+        seed: of the split, the head's first weights, order and dropout.
+        group_regex: takes a clip's group from its file name.
+        validation: fraction of clips that choose epochs and end stages.
+        test: fraction of clips that nothing is chosen by.
+        strict: any unusable file is an error.
+        max_bad: fraction of unusable files above which training is refused.
+        overwrite: replace a run in `out`.
+    """
+
+    data: Path
+    out: Path | None = None
+    schedule: str | Schedule = "two_stage"
+    backbone: str = "yamnet"
+    weights: Path | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    seed: int = 0
+    group_regex: str | None = None
+    validation: float = 0.15
+    test: float = 0.15
+    strict: bool = False
+    max_bad: float = 0.10
+    overwrite: bool = False
+
+    def as_plain(self) -> dict[str, Any]:
+        """The settings as YAML can hold them; a schedule object stands by its name."""
+        values = asdict(replace(self, schedule=self.schedule_name))
+        values["data"] = str(self.data.absolute())
+        values["out"] = None if self.out is None else str(self.out.absolute())
+        values["weights"] = None if self.weights is None else str(self.weights.absolute())
+        del values["overwrite"]
+        return values
+
+    @property
+    def schedule_name(self) -> str:
+        """Name of the preset or schedule, or the file that it is read from."""
+        return self.schedule if isinstance(self.schedule, str) else self.schedule.name
+
+
+def resolve_schedule(options: TrainOptions, head: str) -> Schedule:
+    """The schedule that the options ask for, with their changes.
+
+    Args:
+        options: see `TrainOptions`.
+        head: pattern of the head's layers, for presets.
+
+    Raises:
+        ScheduleError: no such preset or file, or a change that is out of range.
+    """
+    schedule = options.schedule
+    if isinstance(schedule, str):
+        looks_like_file = schedule.endswith((".yaml", ".yml")) or "/" in schedule
+        if looks_like_file and schedule not in PRESETS:
+            from unfreeze.core.schedule_yaml import read_schedule
+
+            schedule = read_schedule(schedule)
+        else:
+            schedule = preset(schedule, head=head)
+    if options.epochs is not None:
+        schedule = schedule.with_changes(epochs=options.epochs)
+    if options.batch_size is not None:
+        schedule = schedule.with_changes(batch_size=options.batch_size)
+    if options.learning_rate is not None:
+        schedule = _with_rate(schedule, options.learning_rate)
+    return schedule
+
+
+def _with_rate(schedule: Schedule, rate: float) -> Schedule:
+    first = schedule.stages[0].learning_rate
+    if not all(isinstance(s.learning_rate, int | float) for s in schedule):
+        raise ScheduleError(
+            "learning_rate cannot be set for a schedule with rates by layer or over time: "
+            "set it in the schedule's file"
+        )
+    stages = [replace(s, learning_rate=rate * (s.learning_rate / first)) for s in schedule]
+    return replace(schedule, stages=tuple(stages))

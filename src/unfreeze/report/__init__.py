@@ -1,0 +1,1 @@
+"""What a run looks like: plots (`plots`) and tables for the terminal (`tables`)."""

@@ -1,0 +1,212 @@
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from unfreeze.audio.decode import decode
+from unfreeze.audio.frames import log_mel_frames, patch_starts
+from unfreeze.audio.manifest import Manifest, read_manifest
+from unfreeze.audio.store import build_store, frame_blocks, open_store, store_fingerprint
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.errors import DataError, RunError
+
+FRONT = FrontEnd()
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, write_sound) -> Manifest:
+    """Clips from below one patch to several, of many rates."""
+    for number, (seconds, rate) in enumerate(
+        [
+            (0.1, 16_000),
+            (0.975, 16_000),
+            (0.976, 16_000),
+            (3.3, 44_100),
+            (1.0, 11_127),
+            (2.0, 8_000),
+        ]
+    ):
+        write_sound(f"data/{'ab'[number % 2]}/{number}.wav", seconds=seconds, rate=rate)
+    return read_manifest(tmp_path / "data")
+
+
+def test_patches_are_those_of_each_waveform(tmp_path: Path, manifest: Manifest) -> None:
+    seen: list[tuple[int, int]] = []
+    store = build_store(manifest, FRONT, tmp_path / "s", progress=lambda *at: seen.append(at))
+    assert seen[-1] == (6, 6)
+    order = [5, 0, 3]
+    view = store.patches(order)
+    patches, clips = [], []
+    for index in order:
+        frames = log_mel_frames(decode(manifest.clips[index].path), FRONT)
+        for start in patch_starts(len(frames), FRONT):
+            patches.append(frames[start : start + 96])
+            clips.append(index)
+    assert view.clip.tolist() == clips
+    np.testing.assert_array_equal(view[:], np.stack(patches))
+    # All of them: one for the short ones, more for the others.
+    counts = np.bincount(store.patches(range(6)).clip, minlength=6)
+    expected = [FRONT.patches(len(decode(clip.path))) for clip in manifest.clips]
+    assert counts.tolist() == expected
+    assert min(expected) == 1
+    assert max(expected) == 6
+
+
+def test_frames_are_stored_once(tmp_path: Path, manifest: Manifest) -> None:
+    store = build_store(manifest, FRONT, tmp_path / "s")
+    frames = sum(FRONT.frames(len(decode(clip.path))) for clip in manifest.clips)
+    assert (tmp_path / "s/frames.f32").stat().st_size == frames * 64 * 4
+    assert len(store.patches(range(6))) * 96 > 1.3 * frames
+    assert sorted(p.name for p in (tmp_path / "s").iterdir()) == [
+        ".lock",
+        "clips.npy",
+        "frames.f32",
+        "meta.json",
+    ]
+
+
+def test_numbers_of_clips(tmp_path: Path, manifest: Manifest) -> None:
+    store = build_store(manifest, FRONT, tmp_path / "s")
+    assert store.patches([]).shape == (0, 96, 64)
+    assert store.patches(np.array([1, 1])).clip.tolist() == [1, 1]
+    for wrong in ([-1], [6]):
+        with pytest.raises(IndexError, match="0 to 5"):
+            store.patches(wrong)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 30.72, 31.6, 62.9, 100.0])
+@pytest.mark.parametrize("rate", [16_000, 22_050])
+def test_long_recordings_piece_by_piece(write_sound, seconds: float, rate: int) -> None:
+    path = write_sound("long.wav", seconds=seconds, rate=rate)
+    blocks = list(frame_blocks(path, FRONT))
+    assert len(blocks) == 1 + (seconds > 33) + (seconds > 64) + (seconds > 95)
+    np.testing.assert_array_equal(np.concatenate(blocks), log_mel_frames(decode(path), FRONT))
+
+
+def stamp(folder: Path) -> int:
+    return (folder / "frames.f32").stat().st_mtime_ns
+
+
+def test_a_store_is_reused_and_replaced(tmp_path: Path, manifest: Manifest) -> None:
+    folder = tmp_path / "s"
+    first = build_store(manifest, FRONT, folder)
+    assert first.fingerprint == store_fingerprint(manifest, FRONT)
+    before = stamp(folder)
+    seen: list[tuple[int, int]] = []
+    build_store(manifest, FRONT, folder, progress=lambda *at: seen.append(at))
+    assert (stamp(folder), seen) == (before, [(6, 6)])
+    # Labels, groups and splits are no part of it.
+    relabelled = replace(
+        manifest, clips=tuple(replace(c, label="x", group="y") for c in manifest.clips)
+    )
+    build_store(relabelled, FRONT, folder)
+    assert stamp(folder) == before
+    wider = replace(FRONT, patch_hop=24)
+    other = build_store(manifest, wider, folder)
+    assert stamp(folder) != before
+    assert other.fingerprint != first.fingerprint
+    assert len(other.patches(range(6))) > len(first.patches(range(6)))
+    # What was open before still reads what it was built from.
+    np.testing.assert_array_equal(first.patches([0])[:], other.patches([0])[:1])
+
+
+def test_the_fingerprint_follows_contents_and_their_order(manifest: Manifest) -> None:
+    turned = replace(manifest, clips=manifest.clips[::-1])
+    fewer = replace(manifest, clips=manifest.clips[1:])
+    assert len({store_fingerprint(m, FRONT) for m in (manifest, turned, fewer)}) == 3
+
+
+@pytest.mark.parametrize("file", ["meta.json", "clips.npy", "frames.f32"])
+@pytest.mark.parametrize("damage", ["missing", "short", "long", "junk"])
+def test_a_damaged_store_is_built_again(
+    tmp_path: Path, manifest: Manifest, file: str, damage: str
+) -> None:
+    store = build_store(manifest, FRONT, tmp_path / "s")
+    whole = store.patches(range(6))[:]
+    path = tmp_path / "s" / file
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        changed = {"short": content[:-1], "long": content + b"\0", "junk": b"{}"}
+        path.write_bytes(changed[damage])
+    # numpy does not mind bytes behind an array.
+    if (file, damage) != ("clips.npy", "long"):
+        assert open_store(tmp_path / "s") is None
+    again = build_store(manifest, FRONT, tmp_path / "s")
+    np.testing.assert_array_equal(again.patches(range(6))[:], whole)
+
+
+def test_a_store_of_another_format_version_is_not_opened(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    build_store(manifest, FRONT, tmp_path / "s")
+    path = tmp_path / "s/meta.json"
+    meta = json.loads(path.read_text())
+    assert (meta["version"], meta["clips"], meta["front_end"]["bands"]) == (1, 6, 64)
+    path.write_text(json.dumps(meta | {"version": 2}))
+    assert open_store(tmp_path / "s") is None
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter", "other", "gone"])
+def test_files_that_change_after_the_manifest_was_read(
+    tmp_path: Path, manifest: Manifest, change: str
+) -> None:
+    path = manifest.clips[2].path
+    samples, rate = soundfile.read(path)
+    changed = {"longer": np.tile(samples, 3), "shorter": samples[::2], "other": -samples}
+    if change == "gone":
+        path.unlink()
+    else:
+        soundfile.write(path, changed[change], rate)
+    with pytest.raises(DataError, match=f"{path.name}.*(changed|cannot be opened)"):
+        build_store(manifest, FRONT, tmp_path / "s")
+    # Nothing that looks whole, and nothing half written, stays behind.
+    assert [p.name for p in (tmp_path / "s").iterdir()] == [".lock"]
+    assert open_store(tmp_path / "s") is None
+
+
+def test_a_disk_that_is_too_small(tmp_path: Path, manifest: Manifest, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
+    with pytest.raises(RunError, match=r"needs 0\.00 GB .* 0\.00 GB free"):
+        build_store(manifest, FRONT, tmp_path / "s")
+
+
+def test_the_number_of_threads_changes_nothing(tmp_path: Path, manifest: Manifest) -> None:
+    for workers in (1, 3):
+        build_store(manifest, FRONT, tmp_path / str(workers), workers=workers)
+    assert (tmp_path / "1/frames.f32").read_bytes() == (tmp_path / "3/frames.f32").read_bytes()
+
+
+def test_two_processes_at_once(tmp_path: Path, manifest: Manifest) -> None:
+    code = (
+        "import sys; from unfreeze.audio.manifest import read_manifest; "
+        "from unfreeze.audio.store import build_store; "
+        "from unfreeze.backbones.frontend import FrontEnd; "
+        "s = build_store(read_manifest(sys.argv[1]), FrontEnd(), sys.argv[2]); "
+        "print(s.patches(range(6))[:].sum(), 'keras' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(manifest.root), str(tmp_path / "s")]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = {run.communicate(timeout=60)[0] for run in runs}
+    expected = build_store(manifest, FRONT, tmp_path / "s").patches(range(6))[:].sum()
+    # Neither needed Keras for it.
+    assert outputs == {f"{expected} False\n"}
+
+
+def test_the_animal_sounds(tmp_path: Path, shared_data: Path) -> None:
+    manifest = read_manifest(shared_data / "animal-sounds")
+    store = build_store(manifest, FRONT, tmp_path / "s")
+    view = store.patches(range(396))
+    assert view.shape == (2872, 96, 64)
+    assert set(view.clip) == set(range(396))
+    values = view[:]
+    assert np.isfinite(values).all()
+    assert values.min() >= np.log(np.float32(0.001)) - 1e-6
+    assert -6 < values.mean() < 0

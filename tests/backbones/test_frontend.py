@@ -1,0 +1,27 @@
+"""The arithmetic of padding, frames and patches."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unfreeze.backbones.frontend import FrontEnd
+
+FRONT = FrontEnd()
+
+
+def test_known_lengths():
+    assert FRONT.padded_samples(0) == 15_600
+    assert FRONT.padded_samples(15_600) == 15_600
+    assert FRONT.padded_samples(15_601) == 15_600 + 7_680
+    assert FRONT.frames(1) == 96
+    assert FRONT.frames(15_601) == 144
+    assert [FRONT.patches(n) for n in (0, 15_600, 15_601, 23_280, 23_281)] == [1, 1, 2, 2, 3]
+
+
+@given(st.integers(0, 2**31))
+def test_padding_keeps_every_sample_and_fills_the_last_patch(samples):
+    padded = FRONT.padded_samples(samples)
+    assert samples <= padded < max(samples, FRONT.min_samples) + FRONT.patch_hop * FRONT.hop
+    assert (padded - FRONT.min_samples) % (FRONT.patch_hop * FRONT.hop) == 0
+    assert FRONT.padded_samples(padded) == padded
+    last = (FRONT.patches(samples) - 1) * FRONT.patch_hop + FRONT.patch_frames
+    assert last == FRONT.frames(samples)

@@ -1,0 +1,41 @@
+"""The registry of backbones."""
+
+import subprocess
+import sys
+
+import pytest
+
+from unfreeze.backbones import BACKBONES, FrontEnd, get_backbone
+from unfreeze.errors import UnfreezeError
+
+
+def test_yamnet_is_known():
+    backbone = get_backbone("yamnet")
+    assert backbone.embedding_size == 1024
+    assert backbone.front_end == FrontEnd()
+    assert backbone.license == "Apache-2.0"
+    assert backbone.weights.env == "UNFREEZE_YAMNET_WEIGHTS"
+
+
+def test_unknown_name_lists_the_known_ones_and_the_closest():
+    with pytest.raises(UnfreezeError, match=r"'yamnett'; known: yamnet. Did you mean yamnet\?"):
+        get_backbone("yamnett")
+    with pytest.raises(UnfreezeError, match=r"'qqq'; known: yamnet\.$"):
+        get_backbone("qqq")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_built_model_fits_its_entry(name):
+    backbone = get_backbone(name)
+    model = backbone.build(weights=None)
+    front = backbone.front_end
+    assert model.input_shape == (None, front.patch_frames, front.bands)
+    assert model.output_shape == (None, backbone.embedding_size)
+
+
+def test_no_keras_before_a_model_is_built():
+    code = (
+        "import sys, unfreeze.backbones, unfreeze.backbones.weights as w; w.status();"
+        "sys.exit(any(m in sys.modules for m in ('keras', 'tensorflow', 'torch', 'jax', 'h5py')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,97 @@
+"""The named schedules, and the common test that each of them must pass."""
+
+from itertools import pairwise
+
+import keras
+import pytest
+
+from unfreeze.core.graph import flatten
+from unfreeze.core.presets import PRESETS, classic, gradual, head_only, preset, two_stage
+from unfreeze.core.schedule import Plateau, ReduceRate
+from unfreeze.core.select import check
+from unfreeze.errors import ScheduleError
+
+layers = keras.layers
+
+
+def small_model() -> keras.Model:
+    """Three blocks of convolution and BatchNorm, and a head of two dense layers."""
+    inputs = x = keras.Input((16, 16, 2))
+    for block in range(1, 4):
+        x = layers.Conv2D(4, 3, strides=2, padding="same", name=f"block{block}_conv")(x)
+        x = layers.BatchNormalization(name=f"block{block}_bn")(x)
+        x = layers.ReLU(name=f"block{block}_relu")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.Dense(4, activation="relu", name="transfer_dense")(x)
+    x = layers.Dropout(0.5, name="transfer_dropout")(x)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="transfer_out")(x))
+
+
+def trained_names(name: str, head: str = "head") -> list[set[str]]:
+    selections = check(flatten(small_model()), preset(name, head=head))
+    return [{variable.path.split("/")[0] for variable in s.trained} for s in selections]
+
+
+HEAD = {"transfer_dense", "transfer_out"}
+CONVS = [f"block{i}_conv" for i in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("head", ["head", "transfer_*"])
+def test_every_preset_fits_a_model_and_ends_with_all_or_the_head(name: str, head: str) -> None:
+    stages = trained_names(name, head)
+    schedule = preset(name, head=head)
+    assert schedule.name == name
+    assert len(stages) == len(schedule)
+    assert all(earlier <= later for earlier, later in pairwise(stages))
+    assert stages[0] >= HEAD
+    norms = {f"block{i}_bn" for i in (1, 2, 3)} if name == "classic" else set()
+    last = HEAD if name == "head_only" else HEAD | set(CONVS) | norms
+    assert stages[-1] == last
+
+
+def test_classic_is_the_recipe_to_the_letter() -> None:
+    schedule = classic("transfer_*")
+    assert [stage.train for stage in schedule] == ["transfer_*", "all"]
+    for stage in schedule:
+        assert stage.epochs == 100
+        assert stage.learning_rate == 1e-3
+        assert stage.batch_size == 128
+        assert stage.batch_norm == "train"
+        assert stage.optimizer is None
+        assert stage.until is None
+        assert stage.reduce == ReduceRate("val_loss", factor=0.5, patience=3)
+
+
+def test_two_stage_lowers_the_rate_and_keeps_statistics() -> None:
+    head, everything = two_stage()
+    assert everything.learning_rate == pytest.approx(head.learning_rate / 10)
+    assert {head.batch_norm, everything.batch_norm} == {"frozen"}
+    assert isinstance(head.until, Plateau)
+    assert isinstance(everything.until, Plateau)
+
+
+@pytest.mark.parametrize(
+    ("groups", "blocks"), [(1, [0, 3]), (2, [0, 2, 3]), (3, [0, 1, 2, 3]), (4, [0, 1, 2, 3, 3])]
+)
+def test_gradual_goes_down_by_groups(groups: int, blocks: list[int]) -> None:
+    graph = flatten(small_model())
+    selections = check(graph, gradual(groups))
+    found = [{v.path.split("/")[0] for v in s.trained} - HEAD for s in selections]
+    assert found == [set(CONVS[3 - count :]) for count in blocks]
+
+
+def test_gradual_needs_a_group() -> None:
+    with pytest.raises(ScheduleError, match="groups 0"):
+        gradual(0)
+
+
+def test_head_only_is_one_stage() -> None:
+    assert [stage.name for stage in head_only()] == ["head"]
+
+
+def test_an_unknown_name_names_the_closest() -> None:
+    with pytest.raises(ScheduleError, match=r"'two_stages'; did you mean 'two_stage'.*Known: "):
+        preset("two_stages")
+    with pytest.raises(ScheduleError, match=r"no schedule is named 'zzz'.*Known: two_stage"):
+        preset("zzz")
