@@ -17,6 +17,7 @@ from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError
 
 BATCH = 256
+SHAPES = (4, 32, BATCH)
 
 
 def waveform_scores(model: Any, front_end: FrontEnd, waveform: np.ndarray) -> np.ndarray:
@@ -70,9 +71,9 @@ def _patch_batches(frames: np.ndarray, front_end: FrontEnd) -> Iterator[np.ndarr
 
 
 def _predict(model: Any, patches: np.ndarray) -> np.ndarray:
-    # One shape for the compiled function: a last, smaller batch is filled up.
+    # Few shapes for the compiled function: a smaller batch is filled up.
     n = len(patches)
-    if n not in (1, BATCH):
-        size = 1 << (n - 1).bit_length()
+    size = next(size for size in SHAPES if n <= size)
+    if n < size:
         patches = np.concatenate([patches, np.repeat(patches[-1:], size - n, axis=0)])
     return np.asarray(model.predict_on_batch(patches))[:n]

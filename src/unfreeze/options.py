@@ -8,6 +8,9 @@ from unfreeze.core.presets import PRESETS, preset
 from unfreeze.core.schedule import Schedule
 from unfreeze.errors import ScheduleError
 
+# Names of the new layers, as the classic recipe has them.
+HEAD = "transfer_*"
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -62,12 +65,11 @@ class TrainOptions:
         return self.schedule if isinstance(self.schedule, str) else self.schedule.name
 
 
-def resolve_schedule(options: TrainOptions, head: str) -> Schedule:
+def resolve_schedule(options: TrainOptions) -> Schedule:
     """The schedule that the options ask for, with their changes.
 
     Args:
-        options: see `TrainOptions`.
-        head: pattern of the head's layers, for presets.
+        options: see `TrainOptions`. Presets take the new layers as the head.
 
     Raises:
         ScheduleError: no such preset or file, or a change that is out of range.
@@ -80,7 +82,7 @@ def resolve_schedule(options: TrainOptions, head: str) -> Schedule:
 
             schedule = read_schedule(schedule)
         else:
-            schedule = preset(schedule, head=head)
+            schedule = preset(schedule, head=HEAD)
     if options.epochs is not None:
         schedule = schedule.with_changes(epochs=options.epochs)
     if options.batch_size is not None:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from unfreeze import run_folder
-from unfreeze.audio.clip_model import HEAD, clip_model, patch_model
+from unfreeze.audio.clip_model import clip_model, patch_model
 from unfreeze.audio.manifest import Manifest, read_manifest
 from unfreeze.audio.patches import PatchView, repeat_by_clip
 from unfreeze.audio.split import Split, split_clips, split_notes
@@ -92,7 +92,7 @@ def train_classifier(options: TrainOptions, listener: TrainListener | None = Non
         UnfreezeError: anything that the user can mend, as early as it is known.
     """
     listener = listener or TrainListener()
-    schedule = resolve_schedule(options, HEAD)
+    schedule = resolve_schedule(options)
     backbone = get_backbone(options.backbone)
     if options.out is not None:
         run_folder.claim(options.out, options.overwrite)

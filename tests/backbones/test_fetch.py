@@ -126,6 +126,20 @@ def test_pip_that_fails_says_why(toy_wheel, tmp_path):
         fetch.pip_wheel("toy-noises==1.0", folder, sha256="0" * 64, size=1)
 
 
+def test_no_pip_and_no_network_are_told_apart(tmp_path):
+    log = tmp_path / "pip.log"
+    refused = "Failed to establish a new connection: [Errno 111] Connection refused"
+    for text, cause in {
+        "/usr/bin/python: No module named pip": "this Python has no pip",
+        f"WARNING: Retrying after connection broken by '{refused}'\n"
+        "ERROR: No matching distribution found for toy": f"no connection: '{refused}'",
+        "": "it said nothing",
+    }.items():
+        log.write_text(text)
+        with log.open() as file:
+            assert fetch._cause(file).startswith(cause)
+
+
 def test_pip_that_hangs_is_ended(toy_wheel, tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "TOTAL_SECONDS", 0)
     folder = tmp_path / "work"

@@ -12,11 +12,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from unfreeze.audio.logmel import LogMel
+# The module, not the class: importing Keras imports both of our modules with
+# layers (see `unfreeze`), and one may be half-way through its own import.
+from unfreeze.audio import logmel
 from unfreeze.backbones.frontend import FrontEnd
 
 PATCH_MODEL = "patch_classifier"
-HEAD = "transfer_*"
 
 
 @keras.saving.register_keras_serializable(package="unfreeze")
@@ -91,9 +92,12 @@ def clip_model(patches_to_scores: keras.Model, front_end: FrontEnd, labels: Sequ
         front_end: the backbone's.
         labels: name of each class.
     """
+    # A model of its own around the same layers: the one that was trained is
+    # compiled, and its optimizer would be saved with it.
+    bare = keras.Model(patches_to_scores.inputs, patches_to_scores.outputs[0], name=PATCH_MODEL)
     waveform = keras.Input((None,), dtype="float32", name="waveform")
-    patches = LogMel(front_end, name="log_mel")(waveform)
-    scores = patches_to_scores(PatchRows(name="patch_rows")(patches))
+    patches = logmel.LogMel(front_end, name="log_mel")(waveform)
+    scores = bare(PatchRows(name="patch_rows")(patches))
     probabilities = ClipMean(labels, name="clip_mean")(scores, patches)
     return keras.Model(waveform, probabilities, name="sound_classifier")
 

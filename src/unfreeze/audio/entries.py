@@ -1,6 +1,7 @@
 """What a data source yields before any sound is read: names, labels, groups."""
 
 import os
+import sys
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ SPLITS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One recording that the data claim to have.
 
@@ -62,7 +63,8 @@ def check_label(label: str, where: str) -> str:
             f"not UTF-8. Rename it."
         )
     # macOS writes names in decomposed form; a manifest made elsewhere does not.
-    return unicodedata.normalize("NFC", label)
+    # Interned: a hundred thousand clips share the few labels.
+    return sys.intern(unicodedata.normalize("NFC", label))
 
 
 def is_within(path: str, root: str) -> bool:

@@ -113,7 +113,7 @@ def mel_matrix(front_end: FrontEnd) -> np.ndarray:
     )
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
-    matrix = np.maximum(0.0, np.minimum(rising, falling))
+    matrix: np.ndarray = np.maximum(0.0, np.minimum(rising, falling))
     matrix[0] = 0.0
     matrix.flags.writeable = False
     return matrix

@@ -27,7 +27,7 @@ __all__ = ["Clip", "Manifest", "Problem", "check_bad", "read_manifest"]
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One recording that can be used.
 

@@ -41,7 +41,7 @@ WHOLE, HALF = 0.99, 0.5
 _MPEG_FRAMES, _MPEG_PART = 2 * 1152, 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Something that a user should know about one file.
 
@@ -58,7 +58,7 @@ class Problem:
     fatal: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What one reading of a good file tells.
 

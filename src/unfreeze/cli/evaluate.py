@@ -25,7 +25,7 @@ def evaluate(
     from rich.console import Console
 
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.cli.display import bar
+    from unfreeze.cli.bars import bar
     from unfreeze.report.tables import class_table, metrics_table
 
     classifier = SoundClassifier.load(run)

@@ -83,7 +83,11 @@ def summarize(manifest: "Manifest", split: "Split") -> dict[str, Any]:
         for index in indices:
             classes[clips[index].label][part] += 1
     parts = {
-        part: {"clips": len(indices), "groups": len({clips[i].group for i in indices})}
+        part: {
+            "clips": len(indices),
+            "groups": len({clips[i].group for i in indices}),
+            "files": [show(clips[i].path.relative_to(manifest.root)) for i in indices],
+        }
         for part, indices in split.parts().items()
     }
     problems = [
@@ -113,19 +117,24 @@ def _counts(values: Iterator[int]) -> dict[str, int]:
 
 def _print(report: dict[str, Any]) -> None:
     console = Console()
-    console.print(
-        f"{escape(report['data'])}: {report['clips']} clips in {report['groups']} groups, "
+    _line(
+        console,
+        f"{report['data']}: {report['clips']} clips in {report['groups']} groups, "
         f"{len(report['classes'])} classes, {report['hours']:.2f} hours",
-        highlight=False,
     )
     console.print(_class_table(report))
-    console.print(f"Sample rates in Hz: {_join(report['sample_rates'])}", highlight=False)
-    console.print(f"Channels: {_join(report['channels'])}", highlight=False)
+    _line(console, f"Sample rates in Hz: {_join(report['sample_rates'])}")
+    _line(console, f"Channels: {_join(report['channels'])}")
     groups = ", ".join(f"{part} {count['groups']}" for part, count in report["split"].items())
-    console.print(f"Groups in each part: {groups}", highlight=False)
+    _line(console, f"Groups in each part: {groups}")
     for note in report["notes"]:
-        console.print(f"Note: {escape(note)}", highlight=False)
+        _line(console, f"Note: {note}")
     _print_problems(console, report)
+
+
+def _line(console: Console, text: str) -> None:
+    # Names may hold what rich would take for markup; long lines stay whole.
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _class_table(report: dict[str, Any]) -> Table:
@@ -145,21 +154,18 @@ def _class_table(report: dict[str, Any]) -> Table:
 
 def _print_problems(console: Console, report: dict[str, Any]) -> None:
     if not report["problems"]:
-        console.print("No problems found.")
+        _line(console, "No problems found.")
         return
     rules: dict[tuple[bool, str], list[dict[str, Any]]] = defaultdict(list)
     for problem in report["problems"]:
         rules[not problem["fatal"], problem["rule"]].append(problem)
-    total = report["clips"] + report["bad"]
-    console.print(f"{report['bad']} of {total} recordings left out.", highlight=False)
+    _line(console, f"{report['bad']} of {report['clips'] + report['bad']} recordings left out.")
     for (warning, rule), problems in sorted(rules.items()):
-        kind = "warning" if warning else "left out"
-        console.print(f"{rule} ({kind}, {len(problems)}):", highlight=False)
+        _line(console, f"{rule} ({'warning' if warning else 'left out'}, {len(problems)}):")
         for problem in problems[:_SHOWN]:
-            line = f"  {problem['path']}: {problem['cause']}"
-            console.print(escape(line), highlight=False, soft_wrap=True)
+            _line(console, f"  {problem['path']}: {problem['cause']}")
         if len(problems) > _SHOWN:
-            console.print(f"  and {len(problems) - _SHOWN} more; --json lists all")
+            _line(console, f"  and {len(problems) - _SHOWN} more; --json lists all")
 
 
 def _join(counts: dict[str, int]) -> str:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from unfreeze.options import TrainOptions
+from unfreeze.errors import DataError
+from unfreeze.options import TrainOptions, resolve_schedule
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")]
 Schedule = Annotated[
@@ -82,8 +83,17 @@ def train(
 
 def run(options: TrainOptions, json: bool, quiet: bool) -> None:
     """Train, and show what happens as the user wants it."""
+    from unfreeze import run_folder
+    from unfreeze.backbones.registry import get_backbone
     from unfreeze.backend import import_keras
 
+    # Keras takes seconds to import: what is plainly wrong is said before.
+    if not options.data.exists():
+        raise DataError(f"{options.data} does not exist: give a folder or a CSV manifest")
+    if options.out is not None:
+        run_folder.claim(options.out, options.overwrite)
+    get_backbone(options.backbone)
+    resolve_schedule(options)
     import_keras()
     from unfreeze.cli.display import TrainDisplay
     from unfreeze.training import train_classifier

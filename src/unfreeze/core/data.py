@@ -5,18 +5,17 @@ anything with `shape`, `dtype`, `len` and indexing by an integer array);
 `Stream` is data that comes batch by batch (`keras.utils.PyDataset`,
 `tf.data.Dataset`, a torch `DataLoader`). Both give batches of flat inputs in
 the order of the model's inputs. No backend is imported: what streams give is
-turned into numpy.
+turned into numpy. `unfreeze.core.feed` brings them to `fit`.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from unfreeze.core.internals import functional_graph, tree
+from unfreeze.core.internals import functional_graph, input_names, is_dataset, tree
 from unfreeze.errors import DataError
 
 Batch = tuple[list[np.ndarray], Any, Any]
@@ -48,6 +47,10 @@ class Rows:
         x = [np.asarray(part[rows]) for part in self.x]
         return x, _take(self.y, rows), _take(self.weight, rows)
 
+    def first(self) -> Batch:
+        """Two samples to try things with: far apart, as neighbours may be the same."""
+        return self.take(np.unique([0, self.n // 2]))
+
 
 @dataclass(frozen=True, eq=False)
 class Stream:
@@ -68,9 +71,20 @@ class Stream:
             x, y, weight = _unpack(item)
             yield _flat_inputs(x, self.order), y, weight
 
-    def native(self) -> Any:
-        """The source in a form that `keras.Model.fit` takes."""
-        return self.source
+    @property
+    def indexed(self) -> bool:
+        """Whether batches can be had by number, in any order (a `PyDataset`)."""
+        return isinstance(self.source, keras.utils.PyDataset)
+
+    def first(self) -> Batch:
+        """The first batch of a pass.
+
+        Raises:
+            DataError: there is none.
+        """
+        for batch in self.batches():
+            return batch
+        raise DataError(f"the {type(self.source).__name__} gives no batches")
 
 
 def as_data(data: Any, model: keras.Model, what: str = "train") -> Rows | Stream:
@@ -79,157 +93,85 @@ def as_data(data: Any, model: keras.Model, what: str = "train") -> Rows | Stream
     Args:
         data: `(x, y)`, `(x, y, sample_weight)` or a dataset object. x is one
             array, a list of them, or a dict by input name.
-        model: tells the order of the inputs.
+        model: tells the order of the inputs and their shapes.
         what: the argument's name, for messages.
 
     Raises:
-        DataError: wrong count of inputs, rows that do not match, or a type that
-            is none of these.
+        DataError: wrong count of inputs, rows or shapes that do not match, or a
+            type that is none of these.
     """
-    order = _input_names(model)
+    order = input_names(model)
     if isinstance(data, tuple):
         if len(data) not in (2, 3):
             raise DataError(
                 f"{what} must be (x, y) or (x, y, sample_weight), not {len(data)} parts"
             )
         x, y, weight = (*data, None)[:3]
-        return _rows(x, y, weight, order, what)
+        rows = _rows(x, y, weight, order, what)
+        _check_shapes(rows.x, model, what)
+        return rows
+    stream = Stream(_checked_source(data, what), order)
+    _check_shapes(stream.first()[0], model, what)
+    return stream
+
+
+def _checked_source(data: Any, what: str) -> Any:
     if isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:
             raise DataError(f"{what} is a PyDataset without an end: give it a length")
-        return Stream(data, order)
+        return data
     if hasattr(data, "cardinality") and int(data.cardinality()) == -1:
         raise DataError(f"{what} is an endless tf.data.Dataset: end it with .take(steps)")
-    if isinstance(data, Iterable) and not isinstance(data, Iterator | str | bytes | dict):
-        return Stream(data, order)
+    if is_dataset(data):
+        return data
+    hint = " (a generator can be read only once)" if isinstance(data, Iterator) else ""
     raise DataError(
-        f"{what} is {type(data).__name__}: give (x, y), (x, y, sample_weight), a "
+        f"{what} is {type(data).__name__}{hint}: give (x, y), (x, y, sample_weight), a "
         "keras.utils.PyDataset, a tf.data.Dataset or a torch DataLoader"
     )
 
 
-def fingerprint(data: Rows | Stream, batch_size: int = 1024) -> str:
-    """A digest of all samples that does not depend on their order for streams.
-
-    Rows are hashed in order (an array-like that has a `fingerprint` of its own
-    is taken at its word). A stream's samples are hashed one by one and summed,
-    so that shuffling does not change the digest but a changed, missing or
-    augmented sample does.
-    """
-    if isinstance(data, Rows):
-        digest = hashlib.blake2b(digest_size=16)
-        for part in (*data.x, *tree.flatten(data.y), *tree.flatten(data.weight)):
-            _hash_rows(digest, part, batch_size)
-        return digest.hexdigest()
-    total = StreamDigest()
-    for batch in data.batches(batch_size):
-        total.add(batch)
-    return total.hexdigest()
-
-
-class StreamDigest:
-    """Order-free digest of samples: the sum of each sample's hash."""
-
-    def __init__(self) -> None:
-        self._sum, self._count = 0, 0
-
-    def add(self, batch: Batch) -> None:
-        """Take a batch in."""
-        x, y, weight = batch
-        parts = [np.ascontiguousarray(p) for p in (*x, *_arrays(y), *_arrays(weight))]
-        kinds = "".join(f"{p.dtype}{p.shape[1:]}" for p in parts).encode()
-        for row in range(len(parts[0])):
-            digest = hashlib.blake2b(kinds, digest_size=16)
-            for part in parts:
-                digest.update(part[row].tobytes())
-            self._sum = (self._sum + int.from_bytes(digest.digest(), "big")) % (1 << 128)
-            self._count += 1
-
-    def hexdigest(self) -> str:
-        """The digest of all samples so far."""
-        return f"{self._sum:032x}-{self._count}"
-
-
-class ShuffledRows(keras.utils.PyDataset):
-    """Batches of `Rows` for `fit`, shuffled anew in each epoch by a seed.
-
-    The order of epoch `e` depends on `(seed, e)` alone, so a cached stage and an
-    uncached one, or a resumed run, see the same batches.
-
-    Args:
-        rows: the data; with `views`, parts may hold `rows.n` samples times
-            `views`, view after view; those that hold `rows.n` are the same in all.
-        batch_size: samples a batch; the last one may be smaller.
-        seed: None keeps the order as it is.
-        views: variants of each sample; one is drawn anew in each epoch.
-        epoch: number of the first epoch, from 0.
-    """
-
-    def __init__(
-        self,
-        rows: Rows,
-        batch_size: int,
-        seed: int | None,
-        views: int = 1,
-        epoch: int = 0,
-    ) -> None:
-        super().__init__()
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self.views, self.epoch = views, epoch
-        self._arrange()
-
-    def __len__(self) -> int:
-        return -(-self.rows.n // self.batch_size)
-
-    def __getitem__(self, index: int) -> Any:
-        span = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        chosen, variants = self._order[span], self._variant[span]
-        varied = variants * self.rows.n + chosen
-
-        def pick(part: Any) -> np.ndarray:
-            return np.asarray(part[varied if len(part) > self.rows.n else chosen])
-
-        x = [pick(part) for part in self.rows.x]
-        inputs = x[0] if len(x) == 1 else tuple(x)
-        y = None if self.rows.y is None else tree.map_structure(pick, self.rows.y)
-        weight = None if self.rows.weight is None else tree.map_structure(pick, self.rows.weight)
-        return (inputs, y) if weight is None else (inputs, y, weight)
-
-    def on_epoch_end(self) -> None:
-        """Arrange the next epoch."""
-        self.epoch += 1
-        self._arrange()
-
-    def _arrange(self) -> None:
-        n = self.rows.n
-        if self.seed is None:
-            self._order, self._variant = np.arange(n), np.zeros(n, dtype=np.int64)
-            return
-        rng = np.random.default_rng((self.seed, self.epoch))
-        self._order = rng.permutation(n)
-        self._variant = rng.integers(self.views, size=n)
-
-
 def _rows(x: Any, y: Any, weight: Any, order: tuple[str, ...], what: str) -> Rows:
-    parts = _flat_inputs(x, order, convert=False)
-    if len(parts) != len(order):
-        raise DataError(f"{what}: the model has {len(order)} inputs, the data {len(parts)}")
+    parts = _flat_inputs(x, order, read=False)
     for part in parts:
         if not hasattr(part, "shape") or not hasattr(part, "dtype"):
             raise DataError(f"{what}: x is {type(part).__name__}, not an array")
+        if getattr(part.dtype, "kind", "f") == "O":
+            raise DataError(f"{what}: x holds Python objects, not numbers (rows of unequal size?)")
+    if len(parts) != len(order):
+        raise DataError(f"{what}: the model has {len(order)} inputs, the data {len(parts)}")
+    y, weight = _labels(y), _labels(weight)
+    all_parts = [*parts, *_arrays(y), *_arrays(weight)]
+    if any(not part.shape for part in all_parts):
+        raise DataError(f"{what}: a single number stands where an array belongs")
     n = len(parts[0])
-    y = tree.map_structure(_plain, y) if y is not None else None
-    weight = tree.map_structure(_plain, weight) if weight is not None else None
-    others = [*parts[1:], *_arrays(y), *_arrays(weight)]
-    if any(len(other) != n for other in others):
-        lengths = ", ".join(str(len(part)) for part in (parts[0], *others))
+    if any(len(part) != n for part in all_parts):
+        lengths = ", ".join(str(len(part)) for part in all_parts)
         raise DataError(f"{what}: inputs, labels and weights have different lengths: {lengths}")
     if n == 0:
         raise DataError(f"{what}: there are no samples")
     return Rows(tuple(parts), y, weight, n)
 
 
-def _flat_inputs(x: Any, order: Sequence[str], convert: bool = True) -> list[Any]:
+def _check_shapes(parts: Sequence[Any], model: keras.Model, what: str) -> None:
+    """Compare with the model's inputs; a last axis of size one may be left out, as in Keras."""
+    graph = functional_graph(model)
+    for part, wanted in zip(parts, graph.inputs if graph is not None else (), strict=False):
+        shape, sizes = tuple(part.shape[1:]), tuple(wanted.shape[1:])
+        if len(shape) == len(sizes) - 1 and sizes[-1] == 1:
+            shape = (*shape, 1)
+        if len(shape) == len(sizes) + 1 and shape[-1] == 1:
+            shape = shape[:-1]
+        fits = len(shape) == len(sizes)
+        if not fits or any(b not in (None, a) for a, b in zip(shape, sizes, strict=True)):
+            raise DataError(
+                f"{what}: samples of shape {tuple(part.shape[1:])} do not fit the input "
+                f"{wanted.name!r} of shape {tuple(wanted.shape[1:])}"
+            )
+
+
+def _flat_inputs(x: Any, order: Sequence[str], read: bool = True) -> list[Any]:
+    """Inputs in the model's order; with `read` as numpy, else array-likes as they are."""
     if isinstance(x, dict):
         missing = [name for name in order if name not in x]
         if missing:
@@ -238,48 +180,46 @@ def _flat_inputs(x: Any, order: Sequence[str], convert: bool = True) -> list[Any
             )
         x = [x[name] for name in order]
     flat = list(x) if isinstance(x, list | tuple) else [x]
-    return [_plain(part) for part in flat] if convert else [_lists(part) for part in flat]
-
-
-def _input_names(model: keras.Model) -> tuple[str, ...]:
-    graph = functional_graph(model)
-    if graph is None:
-        return ("input",)
-    if isinstance(graph._inputs_struct, dict):
-        return tuple(sorted(graph._inputs_struct))
-    return tuple(x.name for x in graph.inputs)
+    return [_plain(part) if read else _array_like(part) for part in flat]
 
 
 def _unpack(item: Any) -> tuple[Any, Any, Any]:
     if isinstance(item, tuple | list) and len(item) in (1, 2, 3):
         x, y, weight = (*item, None, None)[:3]
-        return x, _numpy(y), _numpy(weight)
+        return x, _labels(y), _labels(weight)
     raise DataError("a dataset must give (x, y) or (x, y, sample_weight) batches")
 
 
 def _pass(source: Any) -> Iterator[Any]:
-    if isinstance(source, keras.utils.PyDataset):
-        for index in range(source.num_batches):
-            yield source[index]
+    if not isinstance(source, keras.utils.PyDataset):
+        yield from source
         return
-    yield from source
+    # As Keras does: a dataset may draw its augmentation anew in these hooks.
+    source.on_epoch_begin()
+    for index in range(source.num_batches):
+        yield source[index]
+    source.on_epoch_end()
 
 
-def _numpy(value: Any) -> Any:
+def _labels(value: Any) -> Any:
+    if isinstance(value, list) and value and not hasattr(value[0], "shape"):
+        return np.asarray(value)  # plain numbers; a list of arrays is one for each output
     return None if value is None else tree.map_structure(_plain, value)
 
 
 def _plain(value: Any) -> Any:
-    """Numpy as it is (memory maps too); tensors of any backend as numpy; lists as arrays."""
+    """Numpy as it is (memory maps too); tensors of any library as numpy; lists as arrays."""
     if isinstance(value, np.ndarray):
         return value
-    if keras.ops.is_tensor(value) or hasattr(value, "numpy"):
-        return keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value.numpy()
-    return np.asarray(value)
+    if keras.ops.is_tensor(value):
+        return keras.ops.convert_to_numpy(value)
+    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
 
 
-def _lists(value: Any) -> Any:
-    return np.asarray(value) if isinstance(value, list | tuple) else value
+def _array_like(value: Any) -> Any:
+    """What can be indexed by an integer array: tensors cannot, on some backends."""
+    tensor = keras.ops.is_tensor(value) or hasattr(value, "numpy")
+    return _plain(value) if tensor or isinstance(value, list | tuple) else value
 
 
 def _arrays(structure: Any) -> list[Any]:
@@ -290,16 +230,3 @@ def _take(structure: Any, rows: np.ndarray) -> Any:
     if structure is None:
         return None
     return tree.map_structure(lambda part: np.asarray(part[rows]), structure)
-
-
-def _hash_rows(digest: Any, part: Any, batch_size: int) -> None:
-    known = getattr(part, "fingerprint", None)
-    if isinstance(known, str):
-        digest.update(known.encode())
-        return
-    if part is None:
-        return
-    digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-    for start in range(0, len(part), batch_size):
-        rows = np.arange(start, min(start + batch_size, len(part)))
-        digest.update(np.ascontiguousarray(part[rows]).tobytes())

@@ -7,14 +7,20 @@ same layers. Invariants: nothing is copied or built, no node is added to any
 layer, and running all steps gives the model's outputs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from unfreeze.core.internals import functional_graph, nodes_in_order, tree
+from unfreeze.core.internals import (
+    functional_graph,
+    get_keras_mask,
+    nodes_in_order,
+    set_keras_mask,
+    tree,
+)
 from unfreeze.errors import ScheduleError
 
 
@@ -162,7 +168,8 @@ class _Flattener:
         """Add all calls of a functional graph; give the numbers of its outputs."""
         number: dict[int, int] = {}
         for inner, outer in zip(graph.inputs, inputs, strict=True):
-            number[id(inner)] = self._as_dtype(outer, inner, containers)
+            dtype = keras.backend.standardize_dtype(inner.dtype)
+            number[id(inner)] = self._cast(outer, dtype, containers)
         for node in nodes_in_order(graph):
             if any(id(x) not in number for x in node.input_tensors):
                 continue
@@ -176,10 +183,12 @@ class _Flattener:
     ) -> Sequence[int]:
         operation = node.operation
         inner = functional_graph(operation) if isinstance(operation, keras.Model) else None
-        read = list(node.arguments.keras_tensors)
-        if inner is not None and _can_open(inner, node):
+        fed = None if inner is None else _fed(inner, node)
+        if fed is not None:
             path = self._path(operation, containers)
-            return self.add(inner, [number[id(x)] for x in read], (*containers, path))
+            inside = (*containers, path)
+            read = [self._autocast(number[id(x)], operation, inside) for x in fed]
+            return self.add(inner, read, inside)
 
         def refer(leaf: Any) -> Any:
             return Ref(number[id(leaf)]) if isinstance(leaf, keras.KerasTensor) else leaf
@@ -205,33 +214,60 @@ class _Flattener:
         self.paths[id(operation)] = path
         return path
 
-    def _as_dtype(self, outer: int, inner: Any, containers: tuple[str, ...]) -> int:
-        """Cast where a submodel's Input has another dtype, as Keras does on the call."""
-        wanted = keras.backend.standardize_dtype(inner.dtype)
+    def _autocast(self, outer: int, model: Any, containers: tuple[str, ...]) -> int:
+        """Round what enters a submodel to its compute dtype, as Keras does on the call."""
+        if not model.autocast or not _is_float(self.dtypes[outer]):
+            return outer
+        return self._cast(outer, model.compute_dtype, containers)
+
+    def _cast(self, outer: int, wanted: str, containers: tuple[str, ...]) -> int:
         if self.dtypes[outer] == wanted:
             return outer
-        index = self.tensor(inner)
-        cast: Callable[..., Any] = keras.ops.cast
+        index = self.tensor(keras.KerasTensor(self.shapes[outer], dtype=wanted))
         path = "/".join((*containers[-1:], "cast"))
         self.steps.append(Step(cast, (Ref(outer), wanted), {}, (index,), path, containers))
         return index
 
 
-def _can_open(inner: Any, node: Any) -> bool:
-    """Whether a call of a submodel is no more than its graph on its inputs.
+def cast(value: Any, dtype: str) -> Any:
+    """Cast a tensor and keep its mask."""
+    mask = get_keras_mask(value)
+    value = keras.ops.cast(value, dtype)
+    if mask is not None:
+        set_keras_mask(value, mask)
+    return value
 
-    Keras adds or drops a last axis of size one when ranks differ, and takes
-    extra call arguments (masks); such a call stays one step.
+
+def _is_float(dtype: str) -> bool:
+    return "float" in dtype
+
+
+def _fed(inner: Any, node: Any) -> list[Any] | None:
+    """What a call gives to each input of a submodel, or None where it must stay one step.
+
+    It can be opened when the call is no more than the submodel's graph on its
+    inputs. Keras adds or drops a last axis of size one when ranks differ, and
+    takes extra call arguments (masks); such a call is not opened.
     """
-    given = tree.flatten(node.arguments.args)
-    if len(given) != len(inner.inputs):
-        return False
-    if any(not isinstance(x, keras.KerasTensor) for x in given):
-        return False
+    args = list(node.arguments.args)
     extra = {k: v for k, v in node.arguments.kwargs.items() if k != "training" and v is not None}
-    if extra:
-        return False
-    return all(len(x.shape) == len(y.shape) for x, y in zip(given, inner.inputs, strict=True))
+    if not args and "inputs" in extra:
+        args = [extra.pop("inputs")]
+    if len(args) != 1 or extra:
+        return None
+    given, wanted = args[0], inner._inputs_struct
+    if isinstance(given, dict) and not isinstance(wanted, dict):
+        names = [x.name for x in inner.inputs]
+        given = [given.get(name) for name in names]
+    elif isinstance(given, dict) and set(given) != set(wanted):
+        return None
+    fed = tree.flatten(given)
+    if len(fed) != len(inner.inputs):
+        return None
+    for value, symbol in zip(fed, inner.inputs, strict=True):
+        if not isinstance(value, keras.KerasTensor) or len(value.shape) != len(symbol.shape):
+            return None
+    return list(fed)
 
 
 def count_numbers(weights: Sequence[Any]) -> int:

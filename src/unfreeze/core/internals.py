@@ -7,24 +7,34 @@ Measured against Keras 3.15.
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
 from keras.src import tree
 from keras.src.backend import get_keras_mask, set_keras_mask
+from keras.src.trainers import data_adapters
 
 __all__ = [
+    "building_scope",
+    "compiled_optimizer",
+    "compiled_with",
     "flatten_layers",
     "functional_graph",
     "get_keras_mask",
+    "graph_loops_pay",
     "has_custom_training",
+    "input_names",
+    "is_dataset",
     "is_learnable",
     "nodes_in_order",
     "own_weights",
+    "resumed_epoch",
     "seed_generators",
     "set_keras_mask",
     "set_trainable",
     "tree",
+    "variables_of",
 ]
 
 
@@ -40,6 +50,20 @@ def functional_graph(model: Any) -> Any | None:
     if isinstance(model, functional) and type(model).call is functional.call:
         return model
     return None
+
+
+def input_names(model: Any) -> tuple[str, ...]:
+    """Names of a model's inputs, in the order of its flat inputs.
+
+    A model whose inputs are a dict is asked by the dict's keys; any other by the
+    names of its `Input`s.
+    """
+    graph = functional_graph(model)
+    if graph is None:
+        return ("input",)
+    if isinstance(graph._inputs_struct, dict):
+        return tuple(sorted(graph._inputs_struct))
+    return tuple(x.name for x in graph.inputs)
 
 
 def nodes_in_order(graph: Any) -> Iterator[Any]:
@@ -104,6 +128,35 @@ def seed_generators(operation: Any) -> list[Any]:
     return found
 
 
+def compiled_with(model: Any) -> dict[str, Any]:
+    """What a model was compiled with, as the user gave it; empty where it was not.
+
+    `get_compile_config` gives text instead, from which a user's own loss
+    function does not come back.
+    """
+    config = getattr(getattr(model, "_compile_config", None), "config", None)
+    return dict(config) if getattr(model, "compiled", False) and config else {}
+
+
+def graph_loops_pay() -> bool:
+    """Whether several steps in one call (`steps_per_execution`) are quicker on this backend.
+
+    On TensorFlow each call costs about 2 ms, which is most of a small step. JAX
+    has no such cost (and waits where results are joined), PyTorch refuses it.
+    """
+    return bool(keras.backend.backend() == "tensorflow")
+
+
+def is_dataset(value: Any) -> bool:
+    """Whether Keras' `fit` takes an object as a dataset that can be read again and again."""
+    kinds = (
+        data_adapters.is_tf_dataset,
+        data_adapters.is_torch_dataloader,
+        data_adapters.is_grain_dataset,
+    )
+    return any(kind(value) for kind in kinds)
+
+
 def has_custom_training(model: Any) -> str | None:
     """Name of the first training method that a model's class overrides, if any.
 
@@ -119,3 +172,26 @@ def has_custom_training(model: Any) -> str | None:
 def _reference(model: Any, name: str) -> Any:
     base = keras.Sequential if isinstance(model, keras.Sequential) else keras.Model
     return getattr(base, name, None)
+
+
+def variables_of(optimizer: Any) -> list[Any] | None:
+    """The variables that an optimizer was built for, None while it is not built."""
+    return list(optimizer._trainable_variables) if optimizer.built else None
+
+
+def building_scope(model: Any) -> AbstractContextManager[Any]:
+    """Where new optimizer variables must be made for a model that trains on several devices."""
+    strategy = getattr(model, "_distribute_strategy", None)
+    return nullcontext() if strategy is None else strategy.scope()
+
+
+def compiled_optimizer(model: Any) -> Any:
+    """The optimizer that was given to `compile`, whatever has taken its place since."""
+    config = getattr(model, "_compile_config", None)
+    given = None if config is None else config.config.get("optimizer")
+    return model.optimizer if given is None else given
+
+
+def resumed_epoch(model: Any) -> int | None:
+    """The epoch at which `BackupAndRestore` makes `fit` go on, None without it."""
+    return model._initial_epoch

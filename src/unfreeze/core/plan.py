@@ -4,12 +4,12 @@ Nothing is run or changed. Work is estimated as multiply-adds of the kernels
 (convolutions, dense layers and the like); what has no kernel counts nothing.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
-import numpy as np
 
 from unfreeze.core.graph import Graph, Step, count_numbers
 from unfreeze.core.internals import flatten_layers, is_learnable, own_weights
@@ -132,9 +132,8 @@ def multiply_adds(graph: Graph, step: Step) -> int | None:
     shape = graph.shapes[step.inputs[0] if transposed and step.inputs else step.outputs[0]]
     first = getattr(step.operation, "data_format", None) == "channels_first"
     positions = shape[2:] if first else shape[1:-1]
-    if any(dimension is None for dimension in positions):
-        return None
-    return count_numbers(kernels) * int(np.prod(positions, dtype=np.int64))
+    known = [dimension for dimension in positions if dimension is not None]
+    return count_numbers(kernels) * math.prod(known) if len(known) == len(positions) else None
 
 
 def _share(graph: Graph, part: Sequence[Step]) -> float | None:

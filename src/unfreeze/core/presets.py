@@ -3,7 +3,7 @@
 Each is a function that gives a `Schedule`; `preset(name)` finds one by name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -121,3 +121,10 @@ def preset(name: str, head: Any = "head") -> Schedule:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ScheduleError(f"no schedule is named {name!r}{hint} Known: {', '.join(PRESETS)}")
     return PRESETS[name](head=head)
+
+
+def as_schedule(value: Schedule | Sequence[Stage] | str) -> Schedule:
+    """A schedule from any form that users give: itself, its stages, or a preset's name."""
+    if isinstance(value, Schedule):
+        return value
+    return preset(value) if isinstance(value, str) else Schedule(tuple(value))

@@ -14,7 +14,7 @@ import keras
 
 from unfreeze.core.fusion import fuse_steps
 from unfreeze.core.graph import Graph, Step, run_step
-from unfreeze.core.internals import get_keras_mask, set_keras_mask, tree
+from unfreeze.core.internals import get_keras_mask, input_names, set_keras_mask, tree
 from unfreeze.core.split import Cut
 
 
@@ -92,6 +92,9 @@ class StepModel(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Run all steps on the fed tensors (frontier and passed inputs, then masks)."""
         program = self.program
+        if isinstance(inputs, dict):
+            # Datasets may give inputs by name, in any order and with more besides.
+            inputs = [inputs[name] for name in input_names(self.owner)]
         values = self._feed(tree.flatten(inputs))
         for step in program.frozen:
             run_step(step, values, id(step) in program.forced)
@@ -111,9 +114,11 @@ class StepModel(keras.Model):
         model_inputs = set(program.graph.inputs)
         for index, value in zip(program.inputs, flat, strict=False):
             tensor = keras.ops.convert_to_tensor(value)
-            # Keras rounds a model's floating inputs to its compute dtype first.
-            if index in model_inputs and _is_float(tensor.dtype):
-                tensor = keras.ops.cast(tensor, self.compute_dtype)
+            if index in model_inputs:
+                tensor = _as_rank(tensor, program.graph.shapes[index])
+                # Keras rounds a model's floating inputs to its compute dtype first.
+                if _is_float(tensor.dtype):
+                    tensor = keras.ops.cast(tensor, self.compute_dtype)
             values[index] = keras.ops.cast(tensor, program.graph.dtypes[index])
         for index, mask in zip(program.masked, flat[len(program.inputs) :], strict=True):
             set_keras_mask(values[index], keras.ops.cast(mask, "bool"))
@@ -210,6 +215,16 @@ def masks_of(prefix: StepModel, batch: Sequence[Any]) -> tuple[int, ...]:
     """Positions of the frontier tensors that carry a mask, found by running a batch."""
     outputs = prefix(list(batch), training=False)
     return tuple(i for i, x in enumerate(outputs) if get_keras_mask(x) is not None)
+
+
+def _as_rank(tensor: Any, shape: tuple[int | None, ...]) -> Any:
+    """Add or drop a last axis of size one, as Keras does with a model's inputs."""
+    rank = len(tensor.shape)
+    if rank == len(shape) - 1 and shape[-1] == 1:
+        return keras.ops.expand_dims(tensor, -1)
+    if rank == len(shape) + 1 and tensor.shape[-1] == 1:
+        return keras.ops.squeeze(tensor, -1)
+    return tensor
 
 
 def _forget(values: dict[int, Any], indices: tuple[int, ...]) -> None:

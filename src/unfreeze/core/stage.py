@@ -4,23 +4,26 @@ This is where a stage's `cache` setting becomes a decision, with a reason in
 words for the log.
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import keras
 
-from unfreeze.core.cache import Cached, NotCacheable, build, mixes_samples
-from unfreeze.core.data import Rows, ShuffledRows, Stream, fingerprint
+from unfreeze.core.cache import Cached, CacheRoom, NotCacheable, build
+from unfreeze.core.data import Rows, Stream
+from unfreeze.core.digest import Fingerprint, fingerprint
+from unfreeze.core.feed import ShuffledRows, for_fit
 from unfreeze.core.graph import Graph
-from unfreeze.core.runner import StepModel, joined_model, masks_of, prefix_model, suffix_model
+from unfreeze.core.runner import StepModel, joined_model, prefix_model, suffix_model
+from unfreeze.core.schedule import Stage
 from unfreeze.core.select import Selection
 from unfreeze.core.split import Cut, find_cut
-from unfreeze.errors import StageError
+from unfreeze.errors import ScheduleError, StageError
 
 OnCache = Callable[[str, int, int], None]
+# The prefix runs forward only, so it can take more at once than training does.
+_LEAST_PREFIX_BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class Ready:
 
     Attributes:
         model: to be compiled and fitted.
-        train: for `fit`.
+        train: for `fit`, with `shuffle=False`.
         validation: for `fit`, or None.
         cut: where the model was divided.
         note: what became of the cache, in words.
@@ -48,41 +51,60 @@ class Source:
 
     train: Rows | Stream
     validation: Rows | Stream | None
-    digests: dict[str, str]
+    digests: dict[str, Fingerprint]
 
-    def digest(self, what: str) -> str:
+    def digest(self, what: str) -> Fingerprint:
         """Digest of `train` or `validation`."""
         if what not in self.digests:
             data = self.train if what == "train" else self.validation
-            self.digests[what] = "" if data is None else fingerprint(data)
+            self.digests[what] = Fingerprint("") if data is None else fingerprint(data)
         return self.digests[what]
 
 
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """The model of a run, and how its parts are run.
+
+    Attributes:
+        model: the whole model.
+        graph: the same, flattened.
+        fuse: run convolutions and frozen BatchNorm as one.
+    """
+
+    model: keras.Model
+    graph: Graph
+    fuse: bool = True
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How a stage goes through its data.
+
+    Attributes:
+        size: samples a step; a stream has its own.
+        seed: of the order of samples.
+    """
+
+    size: int
+    seed: int
+
+
 def make_ready(
-    model: keras.Model,
-    graph: Graph,
+    whole: Whole,
     selection: Selection,
     source: Source,
-    *,
-    batch_size: int,
-    seed: int,
-    folder: Path,
-    limit: int | None,
-    fuse: bool = True,
+    room: CacheRoom,
+    batches: Batches,
     on_cache: OnCache | None = None,
 ) -> Ready:
     """Cut the model for a stage, fill the cache where that pays, and set up the data.
 
     Args:
-        model: the whole model, its flags set for the stage.
-        graph: the model, flattened.
+        whole: the model, its flags set for the stage.
         selection: what the stage trains.
         source: the run's data.
-        batch_size: samples a step.
-        seed: of the order of samples.
-        folder: holds caches.
-        limit: bytes that one cache may take; None is half of the free disk.
-        fuse: run convolutions and frozen BatchNorm as one.
+        room: where caches stand.
+        batches: size and order.
         on_cache: progress, called as `on_cache("train", done, total)`.
 
     Raises:
@@ -90,34 +112,50 @@ def make_ready(
             and none can be had; says why.
     """
     stage = selection.stage
-    cut = find_cut(graph, selection.live, views=stage.views)
-    updating = frozenset(id(v) for v in selection.updating)
-    refusal = _why_not(cut, selection, source, folder, limit)
-    insists = stage.cache in ("always", "float16") or stage.views > 1
+    cut = find_cut(whole.graph, selection.live, views=_views(whole.graph, selection, source.train))
+    refusal = why_not(cut, stage, source, room)
     if refusal is None:
-        limit = limit if limit is not None else _half_of_free(folder)
         try:
-            return _cached(
-                model, cut, selection, source, updating, batch_size, seed, folder, limit, fuse,
-                on_cache,
-            )  # fmt: skip
+            train, held = _fill(whole, cut, selection, source, room, batches, on_cache)
+            return _on_cache(whole, cut, selection, source, batches, train, held)
         except NotCacheable as reason:
             refusal = str(reason)
-    if insists and cut.saves_work:
+    if insists(stage, cut):
         raise StageError(f"stage {stage.name!r} asks for a cache, but: {refusal}")
-    if stage.views > 1:
-        cut = find_cut(graph, selection.live)
-    joined = joined_model(cut, model, updating, fuse)
-    train = _feed(source.train, batch_size, seed)
-    validation = None if source.validation is None else _feed(source.validation, batch_size, None)
-    return Ready(joined, train, validation, cut, f"not cached: {refusal}")
+    cut = find_cut(whole.graph, selection.live)
+    held_out = source.validation
+    return Ready(
+        model=joined_model(cut, whole.model, _updating(selection), whole.fuse),
+        train=for_fit(source.train, batches.size, batches.seed),
+        validation=None if held_out is None else for_fit(held_out, batches.size, None),
+        cut=cut,
+        note=f"not cached: {refusal}",
+    )
 
 
-def _why_not(
-    cut: Cut, selection: Selection, source: Source, folder: Path, limit: int | None
-) -> str | None:
+def check_caches(
+    graph: Graph, selections: list[Selection], source: Source, room: CacheRoom
+) -> None:
+    """Refuse stages that insist on a cache that cannot be had, as far as is known beforehand.
+
+    Raises:
+        ScheduleError: names the stage and the reason.
+    """
+    for selection in selections:
+        stage = selection.stage
+        cut = find_cut(graph, selection.live, views=_views(graph, selection, source.train))
+        refusal = why_not(cut, stage, source, room) if stage.epochs else None
+        if refusal is not None and insists(stage, cut):
+            raise ScheduleError(f"stage {stage.name!r} asks for a cache, but: {refusal}")
+
+
+def insists(stage: Stage, cut: Cut) -> bool:
+    """Whether a stage must not run without a cache (where there is anything to cache)."""
+    return (stage.cache in ("always", "float16") or stage.views > 1) and cut.saves_work
+
+
+def why_not(cut: Cut, stage: Stage, source: Source, room: CacheRoom) -> str | None:
     """Why a stage is not cached, as far as that is known before the prefix runs."""
-    stage = selection.stage
     if not cut.frontier or not cut.saves_work:
         if cut.live_augmentation:
             names = ", ".join(cut.live_augmentation[:3])
@@ -125,80 +163,95 @@ def _why_not(
         return "no frozen layer with weights comes before what trains"
     if stage.cache == "never":
         return "the stage says cache='never'"
-    if stage.cache != "auto" or stage.views > 1:
-        return None
-    if stage.epochs < 2:
+    if stage.cache == "auto" and stage.views == 1 and stage.epochs < 2:
         return "one epoch would use it only once"
-    size = cut.bytes_per_sample()
+    size = cut.bytes_per_sample(2 if stage.cache == "float16" else 4)
     if size is not None and isinstance(source.train, Rows):
-        count = source.train.n
+        count = source.train.n * stage.views
         count += source.validation.n if isinstance(source.validation, Rows) else 0
-        allowed = limit if limit is not None else _half_of_free(folder)
+        allowed = room.allowed()
         if size * count > allowed:
             return f"it would take {size * count / 1e9:.1f} GB, {allowed / 1e9:.1f} GB are allowed"
     return None
 
 
-def _cached(
-    model: keras.Model,
+def _views(graph: Graph, selection: Selection, train: Rows | Stream) -> int:
+    """Variants of each sample: one where nothing draws at random, whatever the stage says."""
+    views = selection.stage.views
+    if views == 1 or isinstance(train, Stream):
+        return views
+    return views if find_cut(graph, selection.live, views=views).augmentation else 1
+
+
+def _fill(
+    whole: Whole,
     cut: Cut,
     selection: Selection,
     source: Source,
-    updating: frozenset[int],
-    batch_size: int,
-    seed: int,
-    folder: Path,
-    limit: int,
-    fuse: bool,
+    room: CacheRoom,
+    batches: Batches,
     on_cache: OnCache | None,
-) -> Ready:
-    stage = selection.stage
-    first = next(iter(source.train.batches(2)))
-    probe = prefix_model(cut, model, fused=fuse)
-    if mixes_samples(probe, [part[:2] for part in first[0]]):
-        raise NotCacheable("the frozen layers mix the samples of a batch")
-    masks = masks_of(probe, [part[:2] for part in first[0]])
-    prefix = prefix_model(cut, model, masks, fused=fuse)
+) -> tuple[Cached, Cached | None]:
+    """The caches of training and validation data."""
 
-    def fill(what: str, data: Rows | Stream, views: int) -> Cached:
+    def fill(what: str, data: Rows | Stream, cut: Cut, views: int) -> Cached:
         def progress(done: int, total: int) -> None:
             if on_cache is not None:
                 on_cache(what, done, total)
 
         return build(
-            cut, prefix, data, source.digest(what), folder,
-            half=stage.cache == "float16", views=views, batch_size=max(batch_size, 64),
-            limit=limit, progress=progress,
-        )  # fmt: skip
+            cut,
+            lambda masks: prefix_model(cut, whole.model, masks, whole.fuse),
+            data,
+            source.digest(what),
+            room,
+            half=selection.stage.cache == "float16",
+            views=views,
+            fused=whole.fuse,
+            batch_size=max(batches.size, _LEAST_PREFIX_BATCH),
+            progress=progress,
+        )
 
-    train = fill("train", source.train, stage.views)
-    held = None
-    if source.validation is not None:
-        plain = _without_augmentation(cut) if stage.views > 1 else cut
-        if stage.views > 1:
-            prefix = prefix_model(plain, model, masks, fused=fuse)
-        held = fill("validation", source.validation, 1)
-    suffix = suffix_model(cut, model, updating, tuple(cut.frontier[i] for i in masks), fuse)
+    train = fill("train", source.train, cut, _views(whole.graph, selection, source.train))
+    if source.validation is None:
+        return train, None
+    # Augmentation is off for validation data, as it is in Keras.
+    return train, fill("validation", source.validation, replace(cut, augmentation=frozenset()), 1)
+
+
+def _on_cache(
+    whole: Whole,
+    cut: Cut,
+    selection: Selection,
+    source: Source,
+    batches: Batches,
+    train: Cached,
+    held: Cached | None,
+) -> Ready:
+    """What trains on filled caches."""
+    masked = tuple(cut.frontier[i] for i in train.masks)
+    fixed = isinstance(source.train, Stream) and not source.train.indexed
     size = train.nbytes + (held.nbytes if held else 0)
     word = "reused" if train.reused and (held is None or held.reused) else "cached"
+    feed = ShuffledRows(
+        train.rows,
+        batches.size,
+        batches.seed,
+        views=train.views,
+        sizes=train.sizes,
+        keep_order=fixed and train.sizes is not None,
+    )
+    validation = None
+    if held is not None:
+        validation = ShuffledRows(held.rows, batches.size, None, sizes=held.sizes)
     return Ready(
-        model=suffix,
-        train=ShuffledRows(train.rows, batch_size, seed, views=train.views),
-        validation=None if held is None else ShuffledRows(held.rows, batch_size, None),
+        model=suffix_model(cut, whole.model, _updating(selection), masked, whole.fuse),
+        train=feed,
+        validation=validation,
         cut=cut,
         note=f"{word}: {len(cut.prefix)} frozen steps run once ({size / 1e6:,.1f} MB)",
     )
 
 
-def _without_augmentation(cut: Cut) -> Cut:
-    """The same cut with augmentation off, for validation data."""
-    return replace(cut, augmentation=frozenset())
-
-
-def _feed(data: Rows | Stream, batch_size: int, seed: int | None) -> Any:
-    return ShuffledRows(data, batch_size, seed) if isinstance(data, Rows) else data.native()
-
-
-def _half_of_free(folder: Path) -> int:
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    return shutil.disk_usage(there).free // 2
+def _updating(selection: Selection) -> frozenset[int]:
+    return frozenset(id(v) for v in selection.updating)

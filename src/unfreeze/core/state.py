@@ -8,7 +8,9 @@ seed and data; anything else is refused.
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, is_dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +55,27 @@ class StageResult:
     rows: tuple[Row, ...]
 
 
-def identity(schedule: Schedule, seed: int | None, data: str) -> dict[str, Any]:
-    """What makes a run the same run: written to the folder and compared on the next start."""
+def identity(
+    schedule: Schedule, seed: int, data: dict[str, str], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """What makes a run the same run: written to the folder and compared on the next start.
+
+    Args:
+        schedule: all stages.
+        seed: of the run.
+        data: digests of the training and the validation data.
+        settings: of `fit`, as far as they change what is trained.
+    """
     stages = {stage.name: _plain(stage) for stage in schedule}
-    return {"schedule": stages, "seed": seed, "data": data, "keras": keras.__version__}
+    run = {"schedule": stages, "seed": seed, "data": data, "settings": _plain(settings)}
+    return {**run, "keras": keras.__version__}
+
+
+def recorded_seed(run_dir: Path | None) -> int | None:
+    """The seed of the run that a folder holds, None where there is none to go on with."""
+    if run_dir is None or not (run_dir / FILE).is_file():
+        return None
+    return int(_read(run_dir / FILE)["run"]["seed"])
 
 
 def finished_stages(run_dir: Path, wanted: dict[str, Any]) -> list[tuple[StageResult, Path]]:
@@ -69,21 +88,21 @@ def finished_stages(run_dir: Path, wanted: dict[str, Any]) -> list[tuple[StageRe
     file = run_dir / FILE
     if not file.is_file():
         return []
+    record = _read(file)
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        version = record["format"]
         found = record["run"]
         stages = [(_result(item), run_dir / item["weights"]) for item in record["stages"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file} cannot be read ({error}): delete it to start afresh") from None
-    if version != FORMAT:
-        raise RunError(f"{file} has format {version}, this version reads {FORMAT}")
     changed = [key for key in wanted if found.get(key) != wanted[key]]
     if changed:
         raise RunError(
             f"{run_dir} holds a run with another {' and '.join(changed)}: "
             "take another run_dir, or delete this one to start afresh"
         )
+    for _, weights in stages:
+        if not weights.is_file():
+            raise RunError(f"{weights} is missing: delete {file} to start afresh")
     return stages
 
 
@@ -95,7 +114,27 @@ def write_stage(
     with atomic_path(run_dir / _weights_name(number)) as partial:
         model.save_weights(partial)
     stages = [{**asdict(r), "weights": _weights_name(i)} for i, r in enumerate(results, start=1)]
-    write_json(run_dir / FILE, {"format": FORMAT, "run": run, "stages": stages})
+    write_json(run_dir / FILE, {"format": FORMAT, "run": run, "stages": _without_nan(stages)})
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        version = record["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} cannot be read ({error}): delete it to start afresh") from None
+    if version != FORMAT:
+        raise RunError(f"{file} has format {version}, this version reads {FORMAT}")
+    return dict(record)
+
+
+def _without_nan(value: Any) -> Any:
+    """A metric may be NaN in some epoch, for which JSON has no number: null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _weights_name(number: int) -> str:
@@ -111,7 +150,9 @@ def _result(item: dict[str, Any]) -> StageResult:
         for layer in fields["audit"]["layers"]
     )
     fields["audit"] = StageAudit(fields["audit"]["stage"], layers)
-    fields["rows"] = tuple(fields["rows"])
+    fields["rows"] = tuple(
+        {k: math.nan if v is None else v for k, v in row.items()} for row in fields["rows"]
+    )
     return StageResult(**fields)
 
 
@@ -125,6 +166,8 @@ def _plain(value: Any) -> Any:
         return [_plain(part) for part in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
+    if isinstance(value, Real):
+        return float(value)
     if isinstance(value, keras.layers.Layer):
         return f"layer {value.name}"
     if hasattr(value, "get_config"):

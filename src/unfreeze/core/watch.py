@@ -5,12 +5,15 @@ Plain Keras callbacks, so that they work in any `fit` on any backend.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
+from unfreeze.core.internals import flatten_layers, own_weights
 from unfreeze.core.schedule import Plateau, Reached, ReduceRate, direction
+from unfreeze.errors import StageError
 
 Row = dict[str, Any]
 
@@ -145,11 +148,57 @@ class StopOnPlateau(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+class FlagGuard(keras.callbacks.Callback):
+    """Finds `trainable` flags that change while a stage runs, which has no effect or a wrong one.
+
+    Looks at the whole model, also at what the cache has left out of training.
+
+    Args:
+        stage: the stage's name, for the message.
+        model: the whole model, its flags set for the stage.
+    """
+
+    def __init__(self, stage: str, model: keras.Model) -> None:
+        super().__init__()
+        self.stage, self.whole = stage, model
+        self._before = _flags(model)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """See what other callbacks did at the end of the epoch before."""
+        self.check()
+
+    def check(self) -> None:
+        """Compare with the flags at the start.
+
+        Raises:
+            StageError: names the layers.
+        """
+        now = _flags(self.whole)
+        changed = [name for name, flag in now.items() if self._before.get(name) != flag]
+        if changed:
+            layers = list(dict.fromkeys(name.rpartition("/")[0] or name for name in changed))
+            more = f" and {len(layers) - 5} more" if len(layers) > 5 else ""
+            raise StageError(
+                f"stage {self.stage!r}: `trainable` was changed while it ran, of "
+                f"{', '.join(layers[:5])}{more}. A stage trains what it was compiled for: give "
+                "the schedule a further stage instead of changing flags in a callback"
+            )
+
+
 def rule_callbacks(
-    until: Plateau | Reached | None, reduce: ReduceRate | None
+    until: Plateau | Reached | None, reduce: ReduceRate | None, validated: bool = True
 ) -> list[keras.callbacks.Callback]:
-    """The callbacks that carry out a stage's `until` and `reduce`."""
+    """The callbacks that carry out a stage's `until` and `reduce`.
+
+    Without validation data (`validated` is False) a rule for `val_loss` goes by
+    `loss`, and so on.
+    """
+    if not validated:
+        until, reduce = _without_validation(until), _without_validation(reduce)
     found: list[keras.callbacks.Callback] = []
+    watched = [rule.metric for rule in (until, reduce) if rule is not None]
+    if watched:
+        found.append(_NeedsMetrics(watched))
     if isinstance(until, Plateau):
         found.append(StopOnPlateau(until))
     elif isinstance(until, Reached):
@@ -167,8 +216,40 @@ def rule_callbacks(
     return found
 
 
+class _NeedsMetrics(keras.callbacks.Callback):
+    """Ends a stage whose rules go by metrics that the log does not have."""
+
+    def __init__(self, metrics: Sequence[str]) -> None:
+        super().__init__()
+        self.metrics = metrics
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Look for each of them."""
+        for metric in self.metrics:
+            _from_log(metric, logs)
+
+
 def _from_log(metric: str, logs: dict[str, float] | None) -> float:
     if metric not in (logs or {}):
         have = ", ".join(sorted(logs or {}))
-        raise KeyError(f"the training log has no {metric!r}; it has: {have}")
+        raise StageError(
+            f"a stage's `until` or `reduce` goes by {metric!r}, which the training log does not "
+            f"have; it has: {have}"
+        )
     return float((logs or {})[metric])
+
+
+def _without_validation(rule: Any) -> Any:
+    if rule is None or not rule.metric.startswith("val_"):
+        return rule
+    return replace(rule, metric=rule.metric.removeprefix("val_"))
+
+
+def _flags(model: keras.Model) -> dict[str, bool]:
+    """All flags by a name that says the layer; numbered, as names may repeat."""
+    found: dict[str, bool] = {}
+    for number, layer in enumerate(flatten_layers(model)):
+        found[f"{layer.path or layer.name}/#{number}"] = layer.trainable
+        for variable in own_weights(layer)[0]:
+            found[f"{layer.path or layer.name}/{variable.name}#{number}"] = variable.trainable
+    return found

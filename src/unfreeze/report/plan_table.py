@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _NOTHING = "–"
 # Two layers, an ellipsis and the numbers beside them fill a line of 80.
-_LONGEST_LAYER, _LONGEST_STAGE = 14, 12
+_LONGEST_LAYER, _LONGEST_STAGE = 15, 12
 _SPANS_SHOWN = 3
 
 

@@ -1,0 +1,201 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import toy
+from typer.testing import CliRunner
+
+from unfreeze.cli.app import app
+from unfreeze.errors import UnfreezeError
+
+COMMANDS = ("train", "evaluate", "predict", "inspect", "plan", "weights", "demo")
+
+
+def call(*words, **env):
+    """Run the command line as a process of its own, as a user does."""
+    return subprocess.run(
+        [sys.executable, "-c", "from unfreeze.cli import main; main()", *map(str, words)],
+        env={**os.environ, **env}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_help_names_every_command():
+    shown = CliRunner().invoke(app, ["--help"]).output
+    assert all(command in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command):
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_help_does_not_import_keras():
+    code = (
+        "import sys\nfrom unfreeze.cli.app import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def test_version():
+    from unfreeze import __version__
+
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == f"unfreeze {__version__}"
+
+
+BAD = [
+    (["train", "{tmp}/missing", "--out", "{tmp}/run"], "missing does not exist"),
+    (["train", "{tmp}/one", "--out", "{tmp}/run"], "only one class"),
+    (["train", "{tmp}/data", "--out", "{tmp}/run", "--schedule", "two_stages"], "two_stage"),
+    (["train", "{tmp}/data", "--out", "{tmp}/run", "--schedule", "{tmp}/no.yaml"], "no.yaml"),
+    (["train", "{tmp}/data", "--out", "{tmp}/run", "--backbone", "yamnets"], "yamnet"),
+    (["train", "{tmp}/data", "--out", "{tmp}/data"], "holds no run"),
+    (["train", "{tmp}/data", "--out", "{tmp}/run", "--epochs", "0"], "0 epochs"),
+    (["predict", "{tmp}/nothing", "{tmp}/data/low/low_0.wav"], "does not exist"),
+    (["evaluate", "{tmp}/data", "{tmp}/data"], "no run folder"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD)
+def test_bad_input_is_refused_with_its_cause(monkeypatch, tmp_path, words, message):
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+    toy.write_sounds(tmp_path / "data", clips=3)
+    toy.write_sounds(tmp_path / "one", clips=3, classes=("low",))
+    result = CliRunner().invoke(app, [word.format(tmp=tmp_path) for word in words])
+    assert isinstance(result.exception, UnfreezeError)
+    assert message in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_users_error_is_one_message_without_a_traceback(tmp_path):
+    done = call("train", tmp_path / "missing", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_schedule_that_matches_no_layer_is_refused_before_training(monkeypatch, tmp_path):
+    toy.register(monkeypatch, tmp_path)
+    data = toy.write_sounds(tmp_path / "data", clips=4)
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("unfreeze_schedule: 1\nstages:\n- name: head\n  train: transfr_*\n")
+    words = ["train", str(data), "--out", str(tmp_path / "run"), "--backbone", "toy"]
+    result = CliRunner().invoke(app, [*words, "--schedule", str(plan)])
+    assert "'transfr_*' matches no layer" in str(result.exception)
+    assert "transfer_dense" in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_weights_without_a_network_name_the_cure(tmp_path):
+    toy.write_sounds(tmp_path / "data", clips=4)
+    done = call(
+        "train", tmp_path / "data", "--out", tmp_path / "run",
+        UNFREEZE_CACHE=str(tmp_path / "empty"), UNFREEZE_YAMNET_WEIGHTS="",
+        HTTPS_PROXY="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9",
+        PIP_INDEX_URL="http://127.0.0.1:9/", PIP_NO_INDEX="1", PIP_CONFIG_FILE=os.devnull,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "UNFREEZE_YAMNET_WEIGHTS" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_predict_evaluate_round_trip(monkeypatch, tmp_path):
+    toy.register(monkeypatch, tmp_path)
+    data, out = toy.write_sounds(tmp_path / "data", clips=6), tmp_path / "run"
+    run = CliRunner()
+    words = ["train", str(data), "--out", str(out), "--backbone", "toy", "--epochs", "2"]
+
+    first = run.invoke(app, words)
+    assert first.exit_code == 0, first.output
+    for text in ("18 clips", "stage head", "stage all", "accuracy", "unfreeze predict"):
+        assert text in first.output
+
+    again = run.invoke(app, words)
+    assert "holds a finished run" in str(again.exception)
+    replaced = run.invoke(app, [*words, "--overwrite", "--json"])
+    assert replaced.exit_code == 0
+    assert json.loads(replaced.stdout)["test"]["clips"] == 3
+
+    quiet = run.invoke(app, [*words, "--overwrite", "--quiet"])
+    assert "stage head" not in quiet.output
+    assert "accuracy" in quiet.output
+
+    files = [str(path) for path in sorted(data.rglob("*.wav"))[:2]]
+    shown = run.invoke(app, ["predict", str(out), *files, "--top", "2"])
+    assert shown.output.count("\n") == 2
+    found = json.loads(run.invoke(app, ["predict", str(out), *files, "--json"]).stdout)
+    assert [item["file"] for item in found] == files
+    assert sum(found[0]["classes"].values()) == pytest.approx(1, abs=1e-4)
+
+    (tmp_path / "bad.wav").write_text("no sound")
+    mixed = run.invoke(app, ["predict", str(out), str(tmp_path / "bad.wav"), files[0], "--json"])
+    assert mixed.exit_code == 1
+    rows = json.loads(mixed.stdout)
+    assert "bad.wav" in rows[0]["error"]
+    assert rows[1]["classes"] == found[0]["classes"]
+
+    scores = run.invoke(app, ["evaluate", str(out), str(data), "--json"])
+    assert json.loads(scores.stdout)["clips"] == 18
+    table = run.invoke(app, ["evaluate", str(out), str(data)])
+    assert "18 clips in" in table.output
+
+
+def test_overwrite_never_removes_what_is_no_run(monkeypatch, tmp_path):
+    toy.register(monkeypatch, tmp_path)
+    data = toy.write_sounds(tmp_path / "data", clips=4)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    words = ["train", str(data), "--out", str(mine), "--backbone", "toy", "--overwrite"]
+    assert "holds no run" in str(CliRunner().invoke(app, words).exception)
+    assert (mine / "thesis.txt").read_text() == "years of work"
+
+
+def test_the_command_in_the_config_repeats_the_run(monkeypatch, tmp_path):
+    import shlex
+
+    import yaml
+
+    toy.register(monkeypatch, tmp_path)
+    data, out = toy.write_sounds(tmp_path / "my data", clips=5), tmp_path / "run"
+    words = [
+        "train", str(data), "--out", str(out), "--backbone", "toy", "--epochs", "1",
+        "--learning-rate", "0.002", "--seed", "3", "--batch-size", "8", "--test", "0.2",
+    ]  # fmt: skip
+    assert CliRunner().invoke(app, words).exit_code == 0
+    first = (out / "metrics.json").read_text()
+    command = yaml.safe_load((out / "config.yaml").read_text())["command"]
+    assert CliRunner().invoke(app, [*shlex.split(command)[1:], "--overwrite"]).exit_code == 0
+    assert (out / "metrics.json").read_text() == first
+
+
+def test_demo_says_that_its_sounds_are_synthetic(monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setattr(
+        "unfreeze.cli.demo.run", lambda options, json, quiet: seen.update(options=options)
+    )
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--clips", "6"])
+    assert result.exit_code == 0, result.output
+    assert "computed, not recorded" in result.output
+    assert seen["options"].out == tmp_path / "demo"
+
+
+def test_help_is_quick():
+    # A loose bound that only an import of Keras (seconds) can break on a busy machine.
+    best = min(_timed("--help") for _ in range(3))
+    assert best < 2.5
+
+
+def _timed(*words):
+    began = time.perf_counter()
+    assert call(*words).returncode == 0
+    return time.perf_counter() - began

@@ -1,0 +1,62 @@
+import json
+import os
+import threading
+
+import pytest
+
+from unfreeze.files import atomic_path, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+
+    def fail():
+        with atomic_path(file) as partial:
+            partial.write_text("new")
+            raise RuntimeError
+
+    pytest.raises(RuntimeError, fail)
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_the_partial_file_keeps_the_suffix_and_is_hidden(tmp_path):
+    with atomic_path(tmp_path / "deep" / "m.weights.h5") as partial:
+        partial.write_bytes(b"x")
+        assert partial.name.startswith(".partial-")
+        assert partial.name.endswith(".weights.h5")
+    assert (tmp_path / "deep" / "m.weights.h5").read_bytes() == b"x"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_files_get_the_mode_that_the_umask_allows(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_many_threads_write_one_file_and_a_reader_sees_whole_ones(tmp_path):
+    file = tmp_path / "n.json"
+
+    def write(number):
+        for _ in range(20):
+            write_json(file, [number] * 1000)
+
+    write_json(file, [0] * 1000)
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    seen = [json.loads(file.read_text()) for _ in range(200)]
+    for thread in threads:
+        thread.join()
+    assert all(len(value) == 1000 and len(set(value)) == 1 for value in seen)
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", [float("nan")])
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,52 @@
+"""A small backbone and a small sound set, so that the whole road is tested in seconds."""
+
+import numpy as np
+import soundfile
+
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.registry import BACKBONES, Backbone
+
+RATE = 16_000
+
+
+def build_toy(weights=None, progress=None):
+    """Two convolutions with BatchNorm and a mean, on patches of 96 x 64."""
+    import keras
+
+    layers, seed = keras.layers, keras.initializers.GlorotUniform
+    x = patches = keras.Input((96, 64), name="patches")
+    x = layers.Reshape((96, 64, 1), name="image")(x)
+    x = layers.Rescaling(0.4, 1.6, name="scale")(x)  # log-mel is about -7 to 1
+    for number, filters in ((1, 8), (2, 16)):
+        x = layers.Conv2D(
+            filters, 5, 4, "same", kernel_initializer=seed(seed=number), name=f"block{number}_conv"
+        )(x)
+        x = layers.BatchNormalization(name=f"block{number}_bn")(x)
+        x = layers.ReLU(name=f"block{number}_relu")(x)
+    # The mean over time alone: pitch is what tells the toy sounds apart.
+    x = layers.AveragePooling2D((6, 1), name="over_time")(x)
+    x = layers.Flatten(name="embedding")(x)
+    return keras.Model(patches, x, name="toy")
+
+
+def register(monkeypatch, tmp_path):
+    """Make `toy` a backbone that needs no weights, and keep all caches in `tmp_path`."""
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+    spec = BACKBONES["yamnet"].weights
+    toy = Backbone("toy", "for tests", "Apache-2.0", FrontEnd(), 64, spec, build_toy)
+    monkeypatch.setitem(BACKBONES, "toy", toy)
+    monkeypatch.setattr("unfreeze.training.resolve_weights", lambda name, **_: tmp_path / "none")
+
+
+def write_sounds(folder, clips=8, classes=("high", "low", "noise"), seed=0):
+    """A folder a class: high tones, low tones, noise; each clip of its own pitch and length."""
+    rng = np.random.default_rng(seed)
+    for label in classes:
+        for number in range(clips):
+            time = np.arange(int(RATE * rng.uniform(0.5, 1.6))) / RATE
+            pitch = {"high": rng.uniform(2000, 4000), "low": rng.uniform(150, 400)}.get(label)
+            clean = rng.normal(size=len(time)) if pitch is None else np.sin(6.283 * pitch * time)
+            sound = 0.3 * clean + 0.01 * rng.normal(size=len(time))
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            soundfile.write(folder / label / f"{label}_{number}.wav", sound, RATE)
+    return folder
