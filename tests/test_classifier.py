@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import toy
 import yaml
 
+import toy
 import unfreeze
 from unfreeze.audio.decode import decode
 
@@ -156,6 +156,13 @@ def test_evaluate_scores_other_recordings(trained, tmp_path):
     assert scores["clips"] == 9
     assert scores["accuracy"] >= 0.7
     assert scores["problems"] == []
+
+
+def test_evaluate_takes_recordings_of_one_class(trained, tmp_path):
+    classifier, _, _ = trained
+    scores = classifier.evaluate(toy.write_sounds(tmp_path, clips=2, classes=("low",), seed=6))
+    assert scores["clips"] == 2
+    assert scores["per_class"]["low"]["support"] == 2
 
 
 def test_evaluate_refuses_classes_it_does_not_know(trained, tmp_path):

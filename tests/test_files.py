@@ -11,14 +11,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     file = tmp_path / "a.txt"
     write_text(file, "old")
 
-    def fail():
-        with atomic_path(file) as partial:
-            partial.write_text("new")
-            raise RuntimeError
-
-    pytest.raises(RuntimeError, fail)
+    with pytest.raises(RuntimeError), atomic_path(file) as partial:
+        partial.write_text("new")
+        raise RuntimeError
     assert file.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert [item.name for item in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_the_partial_file_keeps_the_suffix_and_is_hidden(tmp_path):
@@ -59,4 +56,4 @@ def test_many_threads_write_one_file_and_a_reader_sees_whole_ones(tmp_path):
 def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", [float("nan")])
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []

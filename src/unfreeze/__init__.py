@@ -102,7 +102,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-@wrapt.when_imported("keras")  # type: ignore[untyped-decorator]
+@wrapt.when_imported("keras")
 def _register_layers(_keras: Any) -> None:
     # Keras finds a saved model's own classes by registration only.
     for module in ("audio.logmel", "audio.clip_model", "core.layer_rates"):

@@ -132,7 +132,9 @@ class SoundClassifier:
         Raises:
             DataError: the data have a class that the model does not know.
         """
-        manifest = read_manifest(data, group_regex=group_regex, strict=strict, max_bad=max_bad)
+        manifest = read_manifest(
+            data, group_regex=group_regex, strict=strict, max_bad=max_bad, least_classes=1
+        )
         unknown = sorted(set(manifest.labels) - set(self.labels))
         if unknown:
             raise DataError(

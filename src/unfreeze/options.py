@@ -65,11 +65,12 @@ class TrainOptions:
         return self.schedule if isinstance(self.schedule, str) else self.schedule.name
 
 
-def resolve_schedule(options: TrainOptions) -> Schedule:
+def resolve_schedule(options: TrainOptions, head: str = HEAD) -> Schedule:
     """The schedule that the options ask for, with their changes.
 
     Args:
-        options: see `TrainOptions`. Presets take the new layers as the head.
+        options: see `TrainOptions`.
+        head: which layers presets take as the head.
 
     Raises:
         ScheduleError: no such preset or file, or a change that is out of range.
@@ -82,7 +83,7 @@ def resolve_schedule(options: TrainOptions) -> Schedule:
 
             schedule = read_schedule(schedule)
         else:
-            schedule = preset(schedule, head=HEAD)
+            schedule = preset(schedule, head=head)
     if options.epochs is not None:
         schedule = schedule.with_changes(epochs=options.epochs)
     if options.batch_size is not None:

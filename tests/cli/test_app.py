@@ -5,9 +5,9 @@ import sys
 import time
 
 import pytest
-import toy
 from typer.testing import CliRunner
 
+import toy
 from unfreeze.cli.app import app
 from unfreeze.errors import UnfreezeError
 

@@ -308,6 +308,30 @@ def test_mixed_precision_scales_in_float32(policy: str, kind: str) -> None:
     assert np.abs(got - expected).max() <= tolerance * size
 
 
+@pytest.mark.parametrize("kind", ["conv", "separable", "dense"])
+def test_a_kernel_is_scaled_before_it_is_rounded(kind: str) -> None:
+    policy = "mixed_float16"
+    operation = {
+        "conv": lambda: layers.Conv2D(4, 3, use_bias=False, dtype=policy),
+        "separable": lambda: layers.SeparableConv2D(4, 3, use_bias=False, dtype=policy),
+        "dense": lambda: layers.Dense(4, use_bias=False, dtype=policy),
+    }[kind]()
+    norm = layers.BatchNormalization(center=False, dtype=policy)
+    inputs = keras.Input((6, 6, 3))
+    outer = keras.Model(inputs, norm(operation(inputs)))
+    randomize(outer)
+    norm.moving_mean.assign(np.zeros(4))
+    fused = wrap(fuse_pair(operation, norm), outer)
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32")
+    expected = to_numpy(fused(x))
+    # Out of float16's range, but for gamma, which brings it back.
+    operation.weights[-1].assign(operation.weights[-1] * 2.0**20)
+    norm.gamma.assign(norm.gamma * 2.0**-20)
+    assert np.abs(operation.weights[-1].numpy()).max() > 65504
+    np.testing.assert_array_equal(to_numpy(fused(x)), expected)
+    assert np.abs(expected).max() > 0.1
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains(policy: str) -> None:
     keras.config.set_dtype_policy(policy)

@@ -30,7 +30,7 @@ _GRID = 1024.0
 
 
 @keras.saving.register_keras_serializable(package="unfreeze")
-class LogMel(keras.layers.Layer):  # type: ignore[misc]
+class LogMel(keras.layers.Layer):
     """Waveforms to log-mel patches, padded as YAMNet's reference pads.
 
     Input: (batch, samples) mono waveforms in [-1, 1]; any length, known or not

@@ -78,6 +78,7 @@ def read_manifest(
     group_regex: str | None = None,
     strict: bool = False,
     max_bad: float = 0.10,
+    least_classes: int = 2,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -91,11 +92,12 @@ def read_manifest(
             match.
         strict: allow no bad file at all.
         max_bad: the part of bad files, 0 to 1, above which to refuse.
+        least_classes: two for training; recordings to test with may be of one.
         workers: threads; None takes one a core.
         progress: called as progress(done, total) with counts of files.
 
     Returns:
-        The manifest; at least two classes, at least one clip each.
+        The manifest; at least `least_classes` classes, at least one clip each.
 
     Raises:
         DataError: the data cannot be used; the message names the files, the
@@ -105,7 +107,7 @@ def read_manifest(
         raise DataError(f"max_bad is {max_bad}; it must be a part from 0 to 1.")
     root, entries, notes = _find_entries(data)
     labels = sorted({entry.label for entry in entries})
-    if len(labels) < 2:
+    if len(labels) < least_classes:
         found = f"only one class, {show(labels[0])!r}" if labels else "no recordings"
         raise DataError(
             f"{show(root)} has {found}. A classifier needs two or more: give one folder a class, "

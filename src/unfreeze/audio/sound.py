@@ -146,7 +146,7 @@ def mono_blocks(sound: Sound, block: int = BLOCK) -> Iterator[np.ndarray]:
         yield from rest
 
 
-class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+class _Forward(soundfile.SoundFile):
     """Reads forwards only.
 
     SoundFile seeks to where it already is after every read. In MP3 that seek is

@@ -41,7 +41,8 @@ def demo(
         )
     with tempfile.TemporaryDirectory(prefix="unfreeze-demo-") as folder:
         with bar("Synthesizing", shown=shown) as progress:
-            data = write_demo_data(Path(folder), clips_per_class=clips, seed=seed, progress=progress)
+            data = Path(folder)
+            write_demo_data(data, clips_per_class=clips, seed=seed, progress=progress)
         options = TrainOptions(
             data=data, out=out, schedule=schedule, epochs=epochs, seed=seed, overwrite=overwrite
         )

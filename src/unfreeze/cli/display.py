@@ -59,16 +59,17 @@ class TrainDisplay(TrainListener):
         length = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
         bad = sum(problem.fatal for problem in manifest.problems)
         self._say(f"{len(manifest.clips)} clips, {length}, {len(manifest.labels)} classes")
-        parts = split.parts()
-        counts = (f"{name} {len(parts[name])} ({summary.patches[name]:,} patches)" for name in parts)
-        self._say("split: " + ", ".join(counts))
+        counts = [f"{name} {len(clips)}" for name, clips in split.parts().items()]
+        patches = f"{sum(summary.patches.values()):,} patches"
+        self._say(f"split: {', '.join(counts)} clips; {patches}")
         if bad:
             self._say(f"{bad} files are left out; `unfreeze inspect` lists them", "yellow")
         for note in summary.notes:
             self._say(note, "yellow")
         if self.shown:
             self.progress.console.print()
-            self.progress.console.print(plan_table(summary.plans, f"schedule {summary.schedule.name}"))
+            title = f"schedule {summary.schedule.name}"
+            self.progress.console.print(plan_table(summary.plans, title))
             self.progress.console.print()
 
     def on_note(self, text: str) -> None:

@@ -64,8 +64,9 @@ def plan(
 
 def _model(name: str) -> "tuple[keras.Model, str]":
     """The model to plan for, and the pattern of its head."""
-    from unfreeze.audio.clip_model import HEAD, parts_of, patch_model
+    from unfreeze.audio.clip_model import parts_of, patch_model
     from unfreeze.backbones.registry import get_backbone
+    from unfreeze.options import HEAD
 
     path = Path(name)
     if path.suffix != ".keras":

@@ -2,7 +2,7 @@
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,7 +27,8 @@ def predict(
     from unfreeze.errors import DataError
 
     classifier = SoundClassifier.load(run)
-    found, failed = [], 0
+    found: list[dict[str, Any]] = []
+    failed = 0
     for file in files:
         try:
             scores = classifier.predict(file)

@@ -81,7 +81,7 @@ def _last_activation(graph: Graph) -> str | None:
         if word in ("softmax", "sigmoid"):
             return word
         # Casts, reshapes and means over outputs keep what the layer before made.
-        if len(step.inputs) != 1 or getattr(operation, "weights", ()):
+        if len(step.inputs) != 1 or (step.is_layer and operation.weights):
             return None
         index = step.inputs[0]
     return None

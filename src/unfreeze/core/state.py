@@ -141,14 +141,14 @@ def _weights_name(number: int) -> str:
     return f"stage_{number}.weights.h5"
 
 
+def _movement(item: dict[str, Any]) -> LayerMovement:
+    values: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in item.items()}
+    return LayerMovement(**values)
+
+
 def _result(item: dict[str, Any]) -> StageResult:
     fields = {key: value for key, value in item.items() if key != "weights"}
-    layers = tuple(
-        LayerMovement(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()},
-        )
-        for layer in fields["audit"]["layers"]
-    )
+    layers = tuple(_movement(layer) for layer in fields["audit"]["layers"])
     fields["audit"] = StageAudit(fields["audit"]["stage"], layers)
     fields["rows"] = tuple(
         {k: math.nan if v is None else v for k, v in row.items()} for row in fields["rows"]

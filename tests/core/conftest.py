@@ -1,0 +1,32 @@
+"""Settings for the tests of the engine."""
+
+import os
+
+import keras
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Compiling for a backend takes seconds and varies with the machine's load.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("normal", max_examples=10, derandomize=True, **_COMMON)
+settings.register_profile("long", max_examples=300, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "normal"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread():
+    """Threads cost more than they give on layers this small, on a busy machine 30 times more."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+    yield
+
+
+@pytest.fixture(autouse=True)
+def _clean_keras():
+    """Names count from 1 again, and the dtype policy is the default one."""
+    keras.backend.clear_session()
+    keras.config.set_dtype_policy("float32")
+    yield
+    keras.config.set_dtype_policy("float32")
