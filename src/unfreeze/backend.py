@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import tempfile
@@ -59,6 +60,8 @@ def import_keras() -> None:
     """
     choose_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # It warns of each new shape that a function is compiled for; ours are few.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with tempfile.TemporaryFile() as sink:
         try:
             with _standard_error_to(sink.fileno()):

@@ -49,9 +49,9 @@ def test_unfreezing_without_a_new_compile_is_detected_and_trains_nothing() -> No
     base = model.get_layer("base")
     before = weights(base)
     base.trainable = True
-    with pytest.raises(StageError, match="unfrozen without a new compile.*: base; compile the mo"):
+    with pytest.raises(StageError, match=r"unfrozen without a new compile.*: base; compile the mo"):
         check_compiled(model)
-    with pytest.raises(StageError, match="unfrozen without a new compile.*: base; compile the mo"):
+    with pytest.raises(StageError, match=r"unfrozen without a new compile.*: base; compile the mo"):
         fit(model, DetectStaleFlags())
     assert all(np.array_equal(a, b) for a, b in zip(before, weights(base), strict=True))
 
@@ -60,7 +60,7 @@ def test_freezing_without_a_new_compile_is_detected() -> None:
     model = compiled(model_of())
     fit(model)
     model.get_layer("base").trainable = False
-    with pytest.raises(StageError, match="frozen without a new compile.*could train on: base;"):
+    with pytest.raises(StageError, match=r"frozen without a new compile.*could train on: base;"):
         check_compiled(model)
     with pytest.raises(StageError, match="frozen without a new compile"):
         fit(model, DetectStaleFlags())
@@ -113,7 +113,7 @@ def test_all_kinds_of_optimizers(kind: str) -> None:
     fit(model, DetectStaleFlags())
     check_compiled(model)
     base.trainable = True
-    with pytest.raises(StageError, match="unfrozen.*: base;"):
+    with pytest.raises(StageError, match=r"unfrozen.*: base;"):
         check_compiled(model)
 
 
@@ -159,7 +159,7 @@ def test_a_callback_that_unfreezes_during_fit_is_caught_before_the_next_step() -
         model.get_layer("base").trainable = True
 
     culprit = _At(1, unfreeze)
-    with pytest.raises(StageError, match="unfrozen.*: base;"):
+    with pytest.raises(StageError, match=r"unfrozen.*: base;"):
         fit(model, DetectStaleFlags(), culprit, epochs=3)
     assert culprit.epochs_run == 1
 
@@ -177,7 +177,7 @@ def test_batch_norm_without_gamma_and_beta_switched_to_inference() -> None:
     fit(model, detector)
     model.get_layer("norm").trainable = False
     check_compiled(model)
-    with pytest.raises(StageError, match="between training and inference.*: norm;"):
+    with pytest.raises(StageError, match=r"between training and inference.*: norm;"):
         fit(model, detector)
     compiled(model)
     fit(model, detector)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from graphs import Recipe, build, draw_inputs, draw_labels, loss_of, recipes
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from keras import tree
 
@@ -17,8 +17,11 @@ from unfreeze.core.select import entries, select
 from unfreeze.core.split import Cut, find_cut
 from unfreeze.errors import ScheduleError
 
-# Each example of the laws on training compiles two to four models.
-FEW = settings(max_examples=max(3, settings.default.max_examples // 3))
+# Each example of the laws on training compiles two to six models; shrinking would take hours.
+FEW = settings(
+    max_examples=max(3, settings.default.max_examples // 3),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 
 
 def numbers(structure):
@@ -156,7 +159,7 @@ def impossible(model: keras.Model):
     """Schedules that cannot be run on the model, each with a word of the reason."""
     head, first = model.output_names[0], entries(flatten(model))[0].layer
     yield "matches no layer", lambda: [Stage("a", head), Stage("b", "no_such_*")]
-    yield "trains nothing", lambda: [Stage("a", head), Stage("b", lambda layer: False)]
+    yield "trains nothing", lambda: [Stage("a", head), Stage("b", "head_dropout")]
     yield "named 'a'", lambda: [Stage("a", head), Stage("a", "all")]
     yield "takes nothing away", lambda: [Stage("a", head), Stage("b", [head, f"!{first.name}"])]
     yield "matches no layer", lambda: [Stage("a", head), Stage("b", keras.layers.Dense(1))]

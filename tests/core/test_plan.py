@@ -70,7 +70,8 @@ def test_a_middle_stage_under_each_batch_norm_policy() -> None:
         # A frozen BatchNorm between two layers that train breaks no run.
         count = 2 if policy == "frozen" else 3
         assert found.spans == (Span("block2_conv", "out", count),)
-        assert found.boundary == ("block1_drop",)
+        # The dropout feeds no frozen layer but BatchNorm: it belongs to what trains.
+        assert found.boundary == ("block1_norm",)
         assert found.cache_bytes == 8 * 8 * 4 * 4
         assert found.prefix_work == pytest.approx(CONV1 * 64 / WORK)
 
@@ -81,6 +82,20 @@ def test_a_stage_that_trains_everything_has_nothing_to_cache() -> None:
     assert found.prefix_work == 0.0
     assert not found.cacheable
     assert found.silenced == ()
+
+
+def test_dropout_of_a_head_with_batch_norm_is_not_silenced() -> None:
+    inputs = keras.Input((6,))
+    x = layers.Dense(5, name="base")(inputs)
+    x = layers.Dropout(0.5, name="base_drop")(x)
+    x = layers.Dense(5, name="base_out")(x)
+    x = layers.Dropout(0.5, name="head_drop")(x)
+    x = layers.Dense(5, name="head_mix")(x)
+    x = layers.BatchNormalization(name="head_norm")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="head_out")(x))
+    found = plan(model, train="head_*")
+    assert found.silenced == ("base_drop",)
+    assert found.boundary == ("base_out",)
 
 
 def test_runs_of_neighbours() -> None:

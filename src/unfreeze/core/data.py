@@ -204,7 +204,8 @@ def _pass(source: Any) -> Iterator[Any]:
 def _labels(value: Any) -> Any:
     if isinstance(value, list) and value and not hasattr(value[0], "shape"):
         return np.asarray(value)  # plain numbers; a list of arrays is one for each output
-    return None if value is None else tree.map_structure(_plain, value)
+    # TensorFlow's datasets know tuples only.
+    return None if value is None else tree.lists_to_tuples(tree.map_structure(_plain, value))
 
 
 def _plain(value: Any) -> Any:

@@ -194,4 +194,5 @@ def compiled_optimizer(model: Any) -> Any:
 
 def resumed_epoch(model: Any) -> int | None:
     """The epoch at which `BackupAndRestore` makes `fit` go on, None without it."""
-    return model._initial_epoch
+    epoch: int | None = model._initial_epoch
+    return epoch

@@ -5,7 +5,6 @@ at that rate times its factor. So ReduceLROnPlateau, LearningRateScheduler and s
 work as on any optimizer and keep the proportions.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +39,8 @@ class Template:
 
     def make(self) -> keras.optimizers.Optimizer:
         """Give a new optimizer with these settings."""
-        # Keras's from_config changes the dict that it is given.
-        made = self.kind.from_config(copy.deepcopy(self.config))
+        # Keras's from_config may change the dict that it is given.
+        made = self.kind.from_config(dict(self.config))
         for name, value in self.exclusions.items():
             setattr(made, name, value)
         return made

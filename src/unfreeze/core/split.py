@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+import keras
+
 from unfreeze.core.graph import Graph, Step
 from unfreeze.core.internals import flatten_layers, is_learnable, seed_generators
 
@@ -146,7 +148,16 @@ def _roles(graph: Graph, trained: Collection[int]) -> dict[int, str | None]:
     """The role of each step, by its id."""
     learnable = {id(s) for s in graph.steps if is_learnable(s.operation)}
     below = _spread(graph, lambda step: id(step) in learnable)
-    above = _feeds(graph, lambda step: id(step) in learnable and not trains(step, trained))
+    # A BatchNorm that its policy holds frozen tells nothing: it stands in heads that train too.
+    norm = keras.layers.BatchNormalization
+    frozen = {
+        id(step)
+        for step in graph.steps
+        if id(step) in learnable
+        and not trains(step, trained)
+        and not isinstance(step.operation, norm)
+    }
+    above = _feeds(graph, lambda step: id(step) in frozen)
     roles: dict[int, str | None] = {}
     for step in graph.steps:
         roles[id(step)] = stochastic_role(step, id(step) in below, id(step) in above)

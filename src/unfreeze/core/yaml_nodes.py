@@ -193,10 +193,8 @@ def _loader(content: str, source: str) -> yaml.SafeLoader:
 def _refuse_dangerous(content: str, source: str) -> None:
     # Events come before anything is built, so a bomb is never unfolded.
     depth = documents = 0
-    loader = _loader(content, source)
-    while loader.check_event():
-        event = loader.get_event()
-        line = event.start_mark.line + 1
+    for event in yaml.parse(content, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark is not None else 1
         documents += isinstance(event, yaml.DocumentStartEvent)
         if documents > 1:
             raise ScheduleError(f"{source}:{line}: only one document a file, without `---`")
@@ -204,10 +202,9 @@ def _refuse_dangerous(content: str, source: str) -> None:
             raise ScheduleError(
                 f"{source}:{line}: anchors and aliases are not allowed; {_QUOTE_HINT}"
             )
-        if getattr(event, "tag", None) is not None:
-            raise ScheduleError(
-                f"{source}:{line}: the tag {event.tag!r} is not allowed; {_QUOTE_HINT}"
-            )
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise ScheduleError(f"{source}:{line}: the tag {tag!r} is not allowed; {_QUOTE_HINT}")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_DEPTH:
@@ -229,7 +226,8 @@ def _kind(node: yaml.Node) -> str:
         return "`key: value` lines"
     if isinstance(node, yaml.SequenceNode):
         return "a list"
-    value = resolve(node.value) if node.style is None else node.value
+    plain_style = isinstance(node, yaml.ScalarNode) and node.style is None
+    value = resolve(node.value) if plain_style else node.value
     if value is None:
         return "nothing"
     if isinstance(value, bool):

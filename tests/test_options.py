@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from unfreeze import Schedule, ScheduleError, Stage, write_schedule
+from unfreeze.options import TrainOptions, resolve_schedule
+
+DATA = Path("data")
+
+
+def test_presets_take_the_new_layers_as_the_head():
+    schedule = resolve_schedule(TrainOptions(DATA))
+    assert schedule.stages[0].train == "transfer_*"
+    assert schedule.stages[1].train == "all"
+
+
+def test_the_classic_preset_is_the_recipe_to_the_letter():
+    schedule = resolve_schedule(TrainOptions(DATA, schedule="classic"))
+    head, everything = schedule.stages
+    assert (head.train, everything.train) == ("transfer_*", "all")
+    for stage in schedule:
+        assert (stage.epochs, stage.learning_rate, stage.batch_size) == (100, 1e-3, 128)
+        assert stage.optimizer is None  # Adam
+        assert stage.until is None
+        assert stage.batch_norm == "train"
+        assert (stage.reduce.metric, stage.reduce.factor, stage.reduce.patience) == (
+            "val_loss", 0.5, 3,
+        )  # fmt: skip
+
+
+def test_changes_apply_to_every_stage_and_rates_keep_their_ratio():
+    options = TrainOptions(DATA, epochs=7, batch_size=16, learning_rate=5e-4)
+    schedule = resolve_schedule(options)
+    assert [(s.epochs, s.batch_size) for s in schedule] == [(7, 16), (7, 16)]
+    assert [s.learning_rate for s in schedule] == pytest.approx([5e-4, 5e-5])
+
+
+def test_a_file_is_read(tmp_path):
+    mine = Schedule((Stage("mine", train="transfer_*", epochs=3),), name="mine")
+    write_schedule(mine, tmp_path / "plan.yaml")
+    assert resolve_schedule(TrainOptions(DATA, schedule=str(tmp_path / "plan.yaml"))) == mine
+
+
+def test_a_rate_for_a_schedule_with_rates_by_layer_is_refused():
+    stage = Stage("a", learning_rate={"default": 1e-3, "conv*": 0.1})
+    with pytest.raises(ScheduleError, match="by layer"):
+        resolve_schedule(TrainOptions(DATA, schedule=Schedule((stage,)), learning_rate=1.0))
+
+
+def test_plain_options_are_yaml_and_complete():
+    options = TrainOptions(DATA, Path("run"), schedule="full", seed=4)
+    plain = yaml.safe_load(yaml.safe_dump(options.as_plain()))
+    assert plain["data"] == str(DATA.absolute())
+    assert (plain["schedule"], plain["seed"], plain["epochs"]) == ("full", 4, None)

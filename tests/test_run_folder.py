@@ -1,0 +1,61 @@
+import csv
+
+import pytest
+
+from unfreeze import run_folder
+from unfreeze.errors import RunError
+
+
+def make(folder, finished):
+    folder.mkdir()
+    run_folder.write_config(folder, {"labels": ["a"]})
+    if finished:
+        run_folder.write_scores(folder, {"test": None})
+    return folder
+
+
+def test_new_and_empty_folders_may_be_used(tmp_path):
+    run_folder.claim(tmp_path / "new", overwrite=False)
+    run_folder.claim(tmp_path, overwrite=False)
+
+
+@pytest.mark.parametrize(("finished", "state"), [(True, "finished"), (False, "broken off")])
+def test_a_run_is_replaced_only_when_asked(tmp_path, finished, state):
+    folder = make(tmp_path / "run", finished)
+    with pytest.raises(RunError, match=state):
+        run_folder.claim(folder, overwrite=False)
+    run_folder.claim(folder, overwrite=True)
+    run_folder.clear(folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_what_is_no_run_is_never_removed(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(RunError, match="no run"):
+        run_folder.claim(tmp_path, overwrite=True)
+    run_folder.clear(tmp_path)
+    assert (tmp_path / "letter.txt").read_text() == "dear"
+    with pytest.raises(RunError, match="is a file"):
+        run_folder.claim(tmp_path / "letter.txt", overwrite=True)
+
+
+def test_the_config_comes_back_and_other_formats_are_refused(tmp_path):
+    folder = make(tmp_path / "run", finished=False)
+    assert run_folder.read_config(folder) == {"unfreeze_run": 1, "labels": ["a"]}
+    (folder / "config.yaml").write_text("unfreeze_run: 99\n")
+    with pytest.raises(RunError, match="format 99"):
+        run_folder.read_config(folder)
+    (folder / "config.yaml").write_text("!!python/object/apply:os.system ['true']")
+    with pytest.raises(RunError, match="cannot be read"):
+        run_folder.read_config(folder)
+
+
+def test_scores_of_an_unfinished_run_are_an_error(tmp_path):
+    with pytest.raises(RunError, match="broken off"):
+        run_folder.read_scores(make(tmp_path / "run", finished=False))
+
+
+def test_tables_hold_the_columns_of_all_rows(tmp_path):
+    run_folder.write_table(tmp_path / "t.csv", [{"a": 1}, {"a": 2, "b": "x,y"}])
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert rows == [{"a": "1", "b": ""}, {"a": "2", "b": "x,y"}]
