@@ -30,8 +30,17 @@ _MAP_BLOCKS = (
     "twice",
     "atom",
 )
-_VECTOR_BLOCKS = ("dense", "dense_bn", "dropout", "add", "vector_ops", "nested", "two_deep")
-_SEQUENCE_BLOCKS = ("lstm", "gru", "attention", "norm")
+_VECTOR_BLOCKS = (
+    "dense",
+    "dense_bn",
+    "dropout",
+    "add",
+    "vector_ops",
+    "nested",
+    "two_deep",
+    "two_inputs",
+)
+_SEQUENCE_BLOCKS = ("lstm", "gru", "attention", "norm", "sequence_nested")
 
 
 @dataclass(frozen=True)
@@ -254,6 +263,13 @@ class _Builder:
         outer = keras.Model(x, layers.Dense(CHANNELS, name="dense")(y), name=self.name("outer"))
         self.vectors.append(outer(self.vector()))
 
+    def two_inputs(self) -> None:
+        """A submodel of two inputs, called by names that sort the other way round."""
+        x, y = keras.Input((CHANNELS,), name="z"), keras.Input((CHANNELS,), name="a")
+        z = layers.Subtract(name="less")([layers.Dense(CHANNELS, name="dense")(x), y])
+        inner = keras.Model([x, y], z, name=self.name("pair"))
+        self.vectors.append(inner({"a": self.vector(), "z": self.vector()}))
+
     def lstm(self) -> None:
         x = layers.LSTM(CHANNELS, return_sequences=True, name=self.name("lstm"))
         self.sequences.append(x(self.pick(self.sequences)))
@@ -267,6 +283,12 @@ class _Builder:
         x = layers.MultiHeadAttention(2, 2, use_bias=False, name=self.name("attention"))
         y = self.pick(self.sequences)
         self.sequences.append(layers.Add(name=self.name("add"))([y, x(y, y)]))
+
+    def sequence_nested(self) -> None:
+        x = keras.Input((STEPS, CHANNELS))
+        y = layers.GRU(CHANNELS, return_sequences=True, name="gru")(x)
+        inner = keras.Model(x, y, name=self.name("reader"))
+        self.sequences.append(inner(self.pick(self.sequences)))
 
     def norm(self) -> None:
         x = layers.LayerNormalization(name=self.name("norm"))

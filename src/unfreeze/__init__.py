@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unfreeze.classifier import SoundClassifier
     from unfreeze.core.audit import Audit
     from unfreeze.core.callbacks import UnfreezeSchedule
+    from unfreeze.core.compiled import DetectStaleFlags, check_compiled
     from unfreeze.core.find_lr import find_lr
     from unfreeze.core.presets import classic, full, gradual, head_only, two_stage
     from unfreeze.core.run import FitResult, fit
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Audit": "core.audit",
     "DataError": "errors",
+    "DetectStaleFlags": "core.compiled",
     "FitResult": "core.run",
     "Plateau": "core.schedule",
     "Reached": "core.schedule",
@@ -49,6 +51,7 @@ _HOME = {
     "UnfreezeError": "errors",
     "UnfreezeSchedule": "core.callbacks",
     "WeightsError": "errors",
+    "check_compiled": "core.compiled",
     "classic": "core.presets",
     "find_lr": "core.find_lr",
     "fit": "core.run",
@@ -64,6 +67,7 @@ _HOME = {
 __all__ = [
     "Audit",
     "DataError",
+    "DetectStaleFlags",
     "FitResult",
     "Plateau",
     "Reached",
@@ -79,6 +83,7 @@ __all__ = [
     "UnfreezeSchedule",
     "WeightsError",
     "__version__",
+    "check_compiled",
     "classic",
     "find_lr",
     "fit",

@@ -41,6 +41,9 @@ def test_direction_of_unknown_metrics_must_be_said() -> None:
         direction("glossy")
 
 
+_COSINE = keras.optimizers.schedules.CosineDecay(1e-3, 10)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -72,6 +75,11 @@ def test_direction_of_unknown_metrics_must_be_said() -> None:
         ({"until": "plateau"}, "until must be"),
         ({"until": ReduceRate()}, "until must be"),
         ({"reduce": Plateau()}, "reduce must be"),
+        ({"reduce": ReduceRate(), "learning_rate": _COSINE}, "reduce cannot lower the rate"),
+        (
+            {"reduce": ReduceRate(), "learning_rate": {"default": _COSINE}},
+            "reduce cannot lower the rate",
+        ),
     ],
 )
 def test_impossible_stages(change: dict[str, Any], reason: str) -> None:
@@ -80,8 +88,7 @@ def test_impossible_stages(change: dict[str, Any], reason: str) -> None:
 
 
 def test_learning_rates_that_are_taken() -> None:
-    cosine = keras.optimizers.schedules.CosineDecay(1e-3, 10)
-    for rate in (1, 1e-3, np.float32(1e-3), cosine, {"default": cosine, "conv": 0}):
+    for rate in (1, 1e-3, np.float32(1e-3), _COSINE, {"default": _COSINE, "conv": 0}):
         assert Stage("a", learning_rate=rate).learning_rate is rate
 
 

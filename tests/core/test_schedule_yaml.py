@@ -165,6 +165,14 @@ def test_what_cannot_stand_in_a_file(change: dict[str, Any], reason: str) -> Non
         dump_schedule(Schedule((Stage("a", **change),)))
 
 
+def test_a_subclass_of_an_optimizer_is_not_taken_for_it() -> None:
+    class SGD(keras.optimizers.SGD):
+        pass
+
+    with pytest.raises(ScheduleError, match="SGD is not one of Keras' own"):
+        dump_schedule(Schedule((Stage("a", optimizer=SGD()),)))
+
+
 def test_custom_rate_schedule_is_refused_both_ways() -> None:
     class Mine(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step: Any) -> float:

@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from unfreeze.core.internals import flatten_layers
 from unfreeze.core.select import Selection
 from unfreeze.errors import StageError
 
@@ -98,12 +97,11 @@ def audit_stage(model: keras.Model, selection: Selection, before: Snapshot) -> S
     return StageAudit(selection.stage.name, tuple(rows))
 
 
-def enforce(audit: StageAudit, selection: Selection) -> None:
+def enforce(audit: StageAudit) -> None:
     """Refuse a stage that did something else than it claims.
 
     Args:
         audit: from `audit_stage`.
-        selection: what the stage claims to train.
 
     Raises:
         StageError: frozen weights moved, or weights to be trained did not;

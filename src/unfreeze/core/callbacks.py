@@ -264,7 +264,7 @@ class _Running:
             raise StageError(f"stage {self.stage.name!r} ended before its first epoch was over")
         audit = audit_stage(self.model, self.selection, self.before)
         self.recorder.restore()
-        enforce(audit, self.selection)
+        enforce(audit)
         return StageResult(
             stage=self.stage.name,
             epochs=self.epochs,
@@ -279,7 +279,7 @@ class _Running:
         )
 
     def _enforce(self) -> None:
-        enforce(audit_stage(self.model, self.selection, self.before), self.selection)
+        enforce(audit_stage(self.model, self.selection, self.before))
 
 
 def _refuse_what_one_fit_cannot_do(stage: Stage) -> None:

@@ -46,11 +46,7 @@ def options_of(value: Any) -> dict[str, Any]:
         ScheduleError: it is not one of Keras' own classes, or an option is not
             plain (a function, an array).
     """
-    cls = type(value)
-    if cls not in (*optimizer_classes().values(), *schedule_classes().values()):
-        raise ScheduleError(
-            f"{cls.__name__} is not one of Keras' own classes, so it cannot be written to a file"
-        )
+    cls = _public_class(value)
     config = value.get_config()
     parameters = inspect.signature(cls).parameters
     options = {}
@@ -81,6 +77,18 @@ def make(cls: type, options: Mapping[str, Any]) -> Any:
         return cls(**options)
     except (TypeError, ValueError) as error:
         raise ScheduleError(f"{cls.__name__}: {error}") from None
+
+
+def _public_class(value: Any) -> type:
+    kind = type(value)
+    own = kind.__module__.split(".")[0] == "keras"
+    for cls in (*optimizer_classes().values(), *schedule_classes().values()):
+        # On PyTorch, Keras gives objects of a private subclass of the same name.
+        if own and isinstance(value, cls) and cls.__name__ == kind.__name__:
+            return cls
+    raise ScheduleError(
+        f"{kind.__name__} is not one of Keras' own classes, so it cannot be written to a file"
+    )
 
 
 def _classes(module: Any, base: type) -> dict[str, type]:

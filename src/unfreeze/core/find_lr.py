@@ -22,8 +22,8 @@ import numpy as np
 from unfreeze.core.data import Rows, Stream, as_data
 from unfreeze.core.feed import ShuffledRows
 from unfreeze.core.graph import Graph, flatten
-from unfreeze.core.internals import flatten_layers, has_custom_training, own_weights, tree
-from unfreeze.core.losses import default_loss
+from unfreeze.core.internals import flatten_layers, has_custom_training, own_weights
+from unfreeze.core.objective import objective
 from unfreeze.core.optimizers import set_learning_rate, stage_optimizer
 from unfreeze.core.runner import StepModel, joined_model
 from unfreeze.core.split import find_cut
@@ -151,14 +151,14 @@ def find_lr(
         )
     graph = flatten(model)
     data = as_data(train, model)
-    compile_with = {"loss": loss} if loss is not None else _loss(model, graph, data)
+    compile_with = objective(model, graph, data, loss, None)
     if optimizer is None:
         optimizer = getattr(model, "optimizer", None)
     rated = stage_optimizer(optimizer, lowest)
     probe = _probe(model, graph)
     before = [(variable, variable.numpy()) for variable in model.variables]
     try:
-        probe.compile(optimizer=rated, **compile_with)
+        probe.compile(rated, compile_with["loss"], loss_weights=compile_with.get("loss_weights"))
         rates = np.geomspace(lowest, highest, steps)
         losses = _train(probe, _batches(data, batch_size, seed), rates)
     finally:
@@ -182,16 +182,6 @@ def _probe(model: keras.Model, graph: Graph) -> StepModel:
         for variable in own_weights(layer)[1]
     )
     return joined_model(find_cut(graph, trained | updating), model, updating)
-
-
-def _loss(model: keras.Model, graph: Graph, data: Rows | Stream) -> dict[str, Any]:
-    if getattr(model, "compiled", False) and getattr(model, "loss", None) is not None:
-        weights = (model.get_compile_config() or {}).get("loss_weights")
-        return {"loss": model.loss, "loss_weights": weights}
-    labels = data.y if isinstance(data, Rows) else next(iter(data.batches()))[1]
-    if labels is None or len(tree.flatten(labels)) != 1:
-        raise DataError("find_lr: no default loss for these labels: give `loss`")
-    return {"loss": default_loss(graph, tree.flatten(labels)[0])[0]}
 
 
 def _batches(data: Rows | Stream, batch_size: int, seed: int) -> Iterator[Any]:

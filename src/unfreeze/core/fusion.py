@@ -51,7 +51,10 @@ def _before(
 ) -> Step | None:
     """The step before a BatchNorm with fixed statistics, if nothing else reads from it."""
     norm: Any = step.operation
-    if type(norm) is not keras.layers.BatchNormalization or step.kwargs:
+    if type(norm) is not keras.layers.BatchNormalization:
+        return None
+    # Keras notes `mask=None` in each call; a mask that is there is left to Keras.
+    if any(value is not None for value in step.kwargs.values()):
         return None
     if any(id(weight) in updating for weight in norm.weights):
         return None

@@ -186,9 +186,7 @@ class _Flattener:
         fed = None if inner is None else _fed(inner, node)
         if fed is not None:
             path = self._path(operation, containers)
-            inside = (*containers, path)
-            read = [self._autocast(number[id(x)], operation, inside) for x in fed]
-            return self.add(inner, read, inside)
+            return self.add(inner, [number[id(x)] for x in fed], (*containers, path))
 
         def refer(leaf: Any) -> Any:
             return Ref(number[id(leaf)]) if isinstance(leaf, keras.KerasTensor) else leaf
@@ -214,13 +212,8 @@ class _Flattener:
         self.paths[id(operation)] = path
         return path
 
-    def _autocast(self, outer: int, model: Any, containers: tuple[str, ...]) -> int:
-        """Round what enters a submodel to its compute dtype, as Keras does on the call."""
-        if not model.autocast or not _is_float(self.dtypes[outer]):
-            return outer
-        return self._cast(outer, model.compute_dtype, containers)
-
     def _cast(self, outer: int, wanted: str, containers: tuple[str, ...]) -> int:
+        """Cast where a submodel's Input has another dtype, as Keras does on the call."""
         if self.dtypes[outer] == wanted:
             return outer
         index = self.tensor(keras.KerasTensor(self.shapes[outer], dtype=wanted))
@@ -238,22 +231,19 @@ def cast(value: Any, dtype: str) -> Any:
     return value
 
 
-def _is_float(dtype: str) -> bool:
-    return "float" in dtype
-
-
 def _fed(inner: Any, node: Any) -> list[Any] | None:
     """What a call gives to each input of a submodel, or None where it must stay one step.
 
     It can be opened when the call is no more than the submodel's graph on its
-    inputs. Keras adds or drops a last axis of size one when ranks differ, and
-    takes extra call arguments (masks); such a call is not opened.
+    inputs and the masks that these carry anyway. Keras adds or drops a last axis
+    of size one when ranks differ, and takes masks of the caller's; such a call is
+    not opened.
     """
     args = list(node.arguments.args)
     extra = {k: v for k, v in node.arguments.kwargs.items() if k != "training" and v is not None}
     if not args and "inputs" in extra:
         args = [extra.pop("inputs")]
-    if len(args) != 1 or extra:
+    if len(args) != 1 or not _carried(extra.pop("mask", None), args[0]) or extra:
         return None
     given, wanted = args[0], inner._inputs_struct
     if isinstance(given, dict) and not isinstance(wanted, dict):
@@ -268,6 +258,14 @@ def _fed(inner: Any, node: Any) -> list[Any] | None:
         if not isinstance(value, keras.KerasTensor) or len(value.shape) != len(symbol.shape):
             return None
     return list(fed)
+
+
+def _carried(mask: Any, given: Any) -> bool:
+    """Whether a mask argument is what Keras takes from the inputs by itself."""
+    if mask is None:
+        return True
+    pairs = zip(tree.flatten(mask), tree.flatten(given), strict=False)
+    return all(m is None or m is get_keras_mask(x) for m, x in pairs)
 
 
 def count_numbers(weights: Sequence[Any]) -> int:

@@ -144,13 +144,13 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
     variables = (*selection.trained, *selection.updating)
     recorder = Recorder(stage.name, variables, monitor, get_learning_rate, epochs_before)
     before = snapshot(job.model)
-    guard = FirstEpochGuard(lambda: enforce(audit_stage(job.model, selection, before), selection))
+    guard = FirstEpochGuard(lambda: enforce(audit_stage(job.model, selection, before)))
     _train(job, ready, selection, [recorder, guard])
     recorder.restore()
     _check_record(recorder)
     # Of the weights that are kept: those of the best epoch.
     audit = audit_stage(job.model, selection, before)
-    enforce(audit, selection)
+    enforce(audit)
     if job.room.limit is not None:
         prune(job.room.folder, job.room.limit)
     result = StageResult(

@@ -14,11 +14,14 @@ def default_loss(graph: Graph, y: Any) -> tuple[Any, list[Any]]:
 
     | last activation | labels | loss |
     |---|---|---|
-    | softmax | integers (n,) or (n, 1) | sparse categorical cross-entropy |
-    | softmax | one row a class (n, classes) | categorical cross-entropy |
-    | sigmoid | 0 and 1, of the output's shape | binary cross-entropy |
-    | none, several outputs | integers (n,) | sparse categorical, from logits |
-    | none | floats | mean squared error |
+    | softmax | of the output's shape (one-hot) | categorical cross-entropy |
+    | softmax | numbers of classes | sparse categorical cross-entropy |
+    | sigmoid | of the output's shape | binary cross-entropy |
+    | none, several units | integers, numbers of classes | sparse categorical, from logits |
+    | none | floats of the output's shape | mean squared error |
+
+    Numbers of classes lack the output's last axis; so may labels of one unit. A
+    last axis of size one does no harm.
 
     Args:
         graph: the flattened model.
@@ -37,31 +40,28 @@ def default_loss(graph: Graph, y: Any) -> tuple[Any, list[Any]]:
             "as for Keras' compile"
         )
     activation = _last_activation(graph)
-    units = graph.shapes[graph.outputs[0]][-1]
-    dtype, shape = np.dtype(y.dtype), tuple(y.shape)
-    whole = dtype.kind in "iub"
-    one_row = len(shape) == 2 and shape[1] == units and shape[1] > 1
-    accuracy = keras.metrics
-    if activation == "softmax":
-        if one_row:
-            return (
-                keras.losses.CategoricalCrossentropy(),
-                [accuracy.CategoricalAccuracy("accuracy")],
-            )
-        return (
-            keras.losses.SparseCategoricalCrossentropy(),
-            [accuracy.SparseCategoricalAccuracy("accuracy")],
-        )
-    if activation == "sigmoid":
-        return keras.losses.BinaryCrossentropy(), [accuracy.BinaryAccuracy("accuracy")]
-    if whole and not one_row and units is not None and units > 1:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        return loss, [accuracy.SparseCategoricalAccuracy("accuracy")]
-    if not whole:
-        return keras.losses.MeanSquaredError(), [accuracy.MeanAbsoluteError("mae")]
+    shape = graph.shapes[graph.outputs[0]]
+    units = shape[-1]
+    whole = np.dtype(y.dtype).kind in "iub"
+    same = len(y.shape) == len(shape) and y.shape[-1] == units
+    numbers = len(y.shape) == len(shape) - 1 or (len(y.shape) == len(shape) and y.shape[-1] == 1)
+    fits = same or (units == 1 and numbers)
+    losses, metrics = keras.losses, keras.metrics
+    if activation == "softmax" and same and units != 1:
+        return losses.CategoricalCrossentropy(), [metrics.CategoricalAccuracy("accuracy")]
+    if activation == "softmax" and numbers and units != 1:
+        sparse = metrics.SparseCategoricalAccuracy("accuracy")
+        return losses.SparseCategoricalCrossentropy(), [sparse]
+    if activation == "sigmoid" and fits:
+        return losses.BinaryCrossentropy(), [metrics.BinaryAccuracy("accuracy")]
+    if activation is None and whole and numbers and units != 1:
+        sparse = metrics.SparseCategoricalAccuracy("accuracy")
+        return losses.SparseCategoricalCrossentropy(from_logits=True), [sparse]
+    if activation is None and not whole and fits:
+        return losses.MeanSquaredError(), [metrics.MeanAbsoluteError("mae")]
     raise DataError(
-        f"no default loss for labels of type {dtype} and shape {shape} with an output of "
-        f"{units} and the activation {activation}: give `loss`"
+        f"no default loss for labels of type {np.dtype(y.dtype)} and shape {tuple(y.shape)} with "
+        f"an output of shape {shape} and the activation {activation}: give `loss`"
     )
 
 
@@ -81,7 +81,7 @@ def _last_activation(graph: Graph) -> str | None:
         if word in ("softmax", "sigmoid"):
             return word
         # Casts, reshapes and means over outputs keep what the layer before made.
-        if len(step.inputs) != 1 or (step.is_layer and operation.weights):
+        if len(step.inputs) != 1 or getattr(operation, "weights", None):
             return None
         index = step.inputs[0]
     return None

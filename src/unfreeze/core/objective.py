@@ -12,6 +12,8 @@ from unfreeze.errors import DataError
 
 # What `compile` is told besides the optimizer, where the model was compiled before.
 _KEPT = ("loss", "loss_weights", "metrics", "weighted_metrics")
+# On a loss that was chosen here: a later run with other labels chooses anew.
+_CHOSEN = "_unfreeze_chosen"
 
 
 def objective(
@@ -33,7 +35,7 @@ def objective(
     if loss is not None:
         return {"loss": loss, "metrics": metrics}
     compiled = {name: compiled_with(model).get(name) for name in _KEPT}
-    if compiled["loss"] is not None:
+    if compiled["loss"] is not None and not hasattr(compiled["loss"], _CHOSEN):
         if metrics is not None:
             compiled["metrics"] = metrics
         return compiled
@@ -41,6 +43,7 @@ def objective(
     if labels is None or len(tree.flatten(labels)) != 1:
         raise DataError("no default loss for these labels: give `loss`")
     found, own = default_loss(graph, tree.flatten(labels)[0])
+    setattr(found, _CHOSEN, True)
     return {"loss": found, "metrics": own if metrics is None else metrics}
 
 

@@ -28,7 +28,8 @@ def layer_factors(graph: Graph, selection: Selection) -> dict[int, float]:
     d squared, and so on to the input.
 
     Raises:
-        ScheduleError: a pattern of the map matches no layer that trains.
+        ScheduleError: a pattern of the map matches no layer that trains, or a factor
+            of 0 keeps layers from moving that the stage claims to train.
     """
     stage = selection.stage
     factors: dict[int, float] = {}
@@ -45,6 +46,11 @@ def layer_factors(graph: Graph, selection: Selection) -> dict[int, float]:
                 raise ScheduleError(
                     f"stage {stage.name!r}: learning_rate names {pattern!r}, which matches no "
                     "layer that the stage trains"
+                )
+            if not factor:
+                raise ScheduleError(
+                    f"stage {stage.name!r}: learning_rate gives {pattern!r} the factor 0, so that "
+                    f"it would not train: take it out of the stage by train=[..., '!{pattern}']"
                 )
             for entry in chosen:
                 _scale(factors, entry.layer, float(factor))

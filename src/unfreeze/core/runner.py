@@ -67,8 +67,8 @@ class StepModel(keras.Model):
     """
 
     def __init__(self, program: Program, owner: keras.Model, name: str | None = None) -> None:
-        # The owner's policy decides on loss scaling; casting of inputs is done
-        # in `_feed`, where the frontier's own dtypes are known.
+        # The owner's policy decides on loss scaling. Inputs get the frontier's own
+        # dtypes in `_feed`; a functional model does not round its inputs either.
         super().__init__(name=name or owner.name, dtype=owner.dtype_policy, autocast=False)
         layers = [s.operation for s in (*program.frozen, *program.steps) if s.is_layer]
         self.step_layers = list({id(layer): layer for layer in layers}.values())
@@ -116,9 +116,6 @@ class StepModel(keras.Model):
             tensor = keras.ops.convert_to_tensor(value)
             if index in model_inputs:
                 tensor = _as_rank(tensor, program.graph.shapes[index])
-                # Keras rounds a model's floating inputs to its compute dtype first.
-                if _is_float(tensor.dtype):
-                    tensor = keras.ops.cast(tensor, self.compute_dtype)
             values[index] = keras.ops.cast(tensor, program.graph.dtypes[index])
         for index, mask in zip(program.masked, flat[len(program.inputs) :], strict=True):
             set_keras_mask(values[index], keras.ops.cast(mask, "bool"))

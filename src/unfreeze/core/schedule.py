@@ -156,6 +156,13 @@ class Stage:
             raise ScheduleError(f"{where}: until must be Plateau(...) or Reached(...)")
         if self.reduce is not None and not isinstance(self.reduce, ReduceRate):
             raise ScheduleError(f"{where}: reduce must be ReduceRate(...)")
+        rate = self.learning_rate
+        base = rate["default"] if isinstance(rate, Mapping) else rate
+        if self.reduce is not None and not _is_number(base):
+            raise ScheduleError(
+                f"{where}: reduce cannot lower the rate of a learning rate schedule: "
+                "give a number, or leave reduce out"
+            )
 
 
 @dataclass(frozen=True)

@@ -100,16 +100,25 @@ class Recorder(keras.callbacks.Callback):
 
 
 class FirstEpochGuard(keras.callbacks.Callback):
-    """Runs a check after the first epoch, so that a stage that cannot work ends there."""
+    """Runs a check after the first epoch, so that a stage that cannot work ends there.
+
+    Waits for the first epoch with a step: under mixed_float16 the first steps may
+    be left out, until the loss scale is low enough.
+    """
 
     def __init__(self, check: Callable[[], None]) -> None:
         super().__init__()
-        self.check = check
+        self.check: Callable[[], None] | None = check
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Check once. A loss that is not finite is the recorder's to report."""
-        if epoch == 0 and np.isfinite(float((logs or {}).get("loss", 0.0))):
+        if self.check is None or not np.isfinite(float((logs or {}).get("loss", 0.0))):
+            return
+        optimizer = self.model.optimizer
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        if int(keras.ops.convert_to_numpy(inner.iterations)):
             self.check()
+            self.check = None
 
 
 class StopAt(keras.callbacks.Callback):
