@@ -1,0 +1,127 @@
+"""Keras' private parts, behind one door."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from unfreeze.core import internals
+
+
+def nested() -> keras.Model:
+    x = keras.Input((3,))
+    y = layers.BatchNormalization(name="bn")(layers.Dense(2, name="dense")(x))
+    inner = keras.Model(x, layers.Dropout(0.5, name="drop")(y), name="inner")
+    z = keras.Input((3,), name="data")
+    return keras.Model(z, layers.Dense(1, name="head")(inner(z)))
+
+
+def flags(model):
+    return {v.path: v.trainable for v in model.weights}
+
+
+def test_graphs_are_found_where_call_is_keras_own():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    class Renamed(keras.Model):
+        pass
+
+    model = nested()
+    assert internals.functional_graph(model) is model
+    built = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    assert internals.functional_graph(built) is built._functional
+    assert internals.functional_graph(keras.Sequential([layers.Dense(1)])) is None
+    assert internals.functional_graph(Own()) is None
+    x = keras.Input((2,))
+    sub = Renamed(x, layers.Dense(1)(x))
+    assert internals.functional_graph(sub) is sub
+
+
+def test_all_layers_are_found_once_outer_first():
+    model = nested()
+    names = [layer.name for layer in internals.flatten_layers(model)]
+    assert len(names) == len(set(names))
+    assert set(names) >= {"inner", "dense", "bn", "drop", "head"}
+    assert names.index("inner") < names.index("dense")
+
+
+def test_learnable_is_what_was_made_to_be_trained_whatever_the_flags():
+    frozen = layers.Dense(2)
+    frozen.build((None, 2))
+    frozen.trainable = False
+    assert internals.is_learnable(frozen)
+    normalization = layers.Normalization()
+    normalization.adapt(np.ones((4, 2)))
+    assert not internals.is_learnable(normalization)
+    assert not internals.is_learnable(layers.Dropout(0.5))
+    assert not internals.is_learnable(keras.ops.add)
+
+
+def test_flags_set_one_by_one_are_overruled():
+    # On TensorFlow `layer.trainable = v` does nothing where the attribute is v
+    # already, so what lies inside keeps flags of its own (Keras 3.15).
+    model = nested()
+    bn = model.get_layer("inner").get_layer("bn")
+    bn.trainable = False
+    bn.gamma.trainable = True  # as under batch_norm="affine"
+    model.trainable = True
+    internals.set_trainable(model, True)
+    assert all(
+        v.trainable for v in model.weights if v.name not in ("moving_mean", "moving_variance")
+    )
+    internals.set_trainable(model, False)
+    assert model.trainable_variables == []
+    assert not any(v.trainable for v in (bn.gamma, bn.beta))
+    internals.set_trainable(model, False)
+    bn.gamma.trainable = True
+    internals.set_trainable(model, False)
+    assert not bn.gamma.trainable
+    internals.set_trainable(model, True)
+    assert len(model.trainable_variables) == 6
+
+
+def test_seed_generators_are_found_at_any_depth():
+    assert len(internals.seed_generators(nested())) == 1
+    assert internals.seed_generators(layers.Dense(1)) == []
+    assert internals.seed_generators(keras.ops.add) == []
+
+
+def test_names_of_inputs():
+    assert internals.input_names(nested()) == ("data",)
+    a, b = keras.Input((2,), name="b"), keras.Input((2,), name="a")
+    y = layers.Add()([a, b])
+    assert internals.input_names(keras.Model([a, b], y)) == ("b", "a")
+    assert internals.input_names(keras.Model({"z": a, "y": b}, y)) == ("y", "z")
+
+
+@pytest.mark.parametrize("name", ["fit", "train_step", "test_step", "compute_loss"])
+def test_training_of_the_users_own_is_noticed(name):
+    own = type("Own", (keras.Model,), {name: lambda self, *args, **kwargs: None})
+    x = keras.Input((2,))
+    assert internals.has_custom_training(own(x, layers.Dense(1)(x))) == name
+    assert internals.has_custom_training(nested()) is None
+    assert internals.has_custom_training(keras.Sequential([layers.Dense(1)])) is None
+
+
+def test_what_a_model_was_compiled_with_comes_back_as_it_was_given():
+    model = nested()
+    assert internals.compiled_with(model) == {}
+
+    def own(y, p):
+        return keras.ops.mean(p)
+
+    model.compile("sgd", own, metrics=["mae"])
+    found = internals.compiled_with(model)
+    assert found["loss"] is own
+    assert found["metrics"] == ["mae"]
+
+
+def test_datasets_that_fit_takes():
+    assert not internals.is_dataset([(1, 2)])
+    assert not internals.is_dataset(np.ones(3))
+    torch = pytest.importorskip("torch")
+    assert internals.is_dataset(torch.utils.data.DataLoader([1, 2]))
+    tf = pytest.importorskip("tensorflow")
+    assert internals.is_dataset(tf.data.Dataset.range(3))
