@@ -20,7 +20,6 @@ def _one_torch_thread():
         import torch
 
         torch.set_num_threads(1)
-    yield
 
 
 @pytest.fixture(autouse=True)

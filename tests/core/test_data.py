@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(data, reason):
 
 
 def test_the_message_names_the_argument():
-    with pytest.raises(DataError, match="^validation_data"):
+    with pytest.raises(DataError, match=r"^validation_data"):
         as_data((X,), model_of((2,)), "validation_data")
 
 

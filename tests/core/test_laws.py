@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from graphs import Recipe, build, draw_inputs, draw_labels, loss_of, recipes
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from keras import tree
 
+from graphs import Recipe, build, draw_inputs, draw_labels, loss_of, recipes
 from unfreeze.core.graph import flatten
 from unfreeze.core.internals import get_keras_mask, is_learnable
 from unfreeze.core.run import FitResult, fit

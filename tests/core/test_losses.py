@@ -48,7 +48,7 @@ CASES = [
         losses.SparseCategoricalCrossentropy,
     ),
     (model_of(3, tail=[keras.ops.softmax]), ints(), losses.SparseCategoricalCrossentropy),
-    (model_of(1, "sigmoid", tail=[layers.Reshape((1,))]), ints(), losses.BinaryCrossentropy),
+    (model_of(1, "sigmoid", tail=[layers.Reshape((1,))]), ints(high=2), losses.BinaryCrossentropy),
 ]
 
 

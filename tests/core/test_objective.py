@@ -70,7 +70,8 @@ def test_without_labels_there_is_no_default():
 
 def test_metrics_are_made_anew_and_everything_else_is_kept():
     metric = keras.metrics.TopKCategoricalAccuracy(k=2, name="top2")
-    metric.update_state(np.eye(3)[[0]], np.eye(3)[[0]])
+    one = np.eye(3, dtype="float32")[[0]]
+    metric.update_state(one, one)
     given = {"a": [metric, "mae"], "b": (own_loss,)}
     made = fresh(given)
     assert made["a"][1] == "mae"

@@ -92,8 +92,8 @@ def build(
     Args:
         cut: where the model is divided. Model inputs that the suffix reads
             directly are taken from the user's arrays, and kept only for streams.
-        make_prefix: gives the model to run (`runner.prefix_model`) with the masks
-            to emit; not called where the cache is found.
+        make_prefix: gives the model to run (`runner.prefix_model`) for a cut and the
+            masks to emit; not called where the cache is found.
         data: what to run over.
         known: `unfreeze.core.digest.fingerprint(data)`.
         room: where to write, and how much.

@@ -20,6 +20,10 @@ from unfreeze.core.internals import flatten_layers, seed_generators, tree
 from unfreeze.core.split import Cut
 
 FORMAT = 2
+# What any layer has, and what is no setting of a user's class.
+_LAYER_FIELDS = frozenset(vars(keras.layers.Layer()))
+# How an object prints that does not tell what it holds.
+_ADDRESS = " at 0x"
 
 
 def cache_key(content: str, cut: Cut, *, half: bool, views: int, fused: bool) -> str:
@@ -71,14 +75,29 @@ def _settings(layer: Any) -> str:
     if not hasattr(layer, "get_config"):
         return ""
     try:
-        config = json.dumps(layer.get_config(), default=repr, sort_keys=True)
+        config = json.dumps(_unnamed(layer.get_config()), default=repr, sort_keys=True)
     except Exception:
+        return uuid.uuid4().hex
+    if _ADDRESS in config:
         return uuid.uuid4().hex
     if _is_known(type(layer)):
         return config
     # A class of the user's own may have settings that its get_config leaves out.
-    plain = {k: v for k, v in vars(layer).items() if isinstance(v, bool | int | float | str)}
+    plain = {
+        key: value
+        for key, value in vars(layer).items()
+        if key not in _LAYER_FIELDS and isinstance(value, bool | int | float | str)
+    }
     return config + json.dumps(plain, sort_keys=True)
+
+
+def _unnamed(config: Any) -> Any:
+    """Without names: Keras numbers them by how many models there were before."""
+    if isinstance(config, dict) and "Policy" in str(config.get("class_name")):
+        return config  # a dtype policy, which is known by its name
+    if isinstance(config, dict):
+        return {str(key): _unnamed(value) for key, value in config.items() if key != "name"}
+    return [_unnamed(part) for part in config] if isinstance(config, list | tuple) else config
 
 
 def _code(thing: Any) -> str:
@@ -90,7 +109,8 @@ def _code(thing: Any) -> str:
     kept = [cell.cell_contents for cell in closure]
     if not all(isinstance(value, bool | int | float | str | None) for value in kept):
         return uuid.uuid4().hex
-    return text + repr((kept, getattr(thing, "__defaults__", None)))
+    values = repr((kept, getattr(thing, "__defaults__", None)))
+    return uuid.uuid4().hex if _ADDRESS in values else text + values
 
 
 def _is_known(thing: Any) -> bool:

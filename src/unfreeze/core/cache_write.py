@@ -8,6 +8,7 @@ import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from unfreeze.core.split import Cut
 from unfreeze.files import write_json
 
 Progress = Callable[[int, int], None]
-MakePrefix = Callable[[tuple[int, ...]], StepModel]
+MakePrefix = Callable[[Cut, tuple[int, ...]], StepModel]
 
 
 class NotCacheable(Exception):
@@ -49,19 +50,23 @@ def write(
         NotCacheable: the result would not be exact, or not fit.
     """
     sample = [part[:2] for part in data.first()[0]]
-    probe = make_prefix(())
+    # Augmentation would draw another variant in each of the calls that are compared.
+    probe = make_prefix(replace(cut, augmentation=frozenset()), ())
     if mixes_samples(probe, sample):
         raise NotCacheable("the frozen layers mix the samples of a batch")
     if probe.losses:
         raise NotCacheable("a frozen layer adds a loss of its own (activity regularizer, add_loss)")
-    prefix = make_prefix(masks_of(probe, sample))
+    prefix = make_prefix(cut, masks_of(probe, sample))
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=home.parent))
     try:
         writer = _Writer(prefix, cut, data, partial, half, limit)
         writer.run(known, views, batch_size, progress)
+        if home.exists() and not (home / "meta.json").is_file():
+            shutil.rmtree(home)  # damaged from outside: never whole again
         try:
             partial.rename(home)
         except OSError:
+            # Another process was faster: what it made is the same.
             if not (home / "meta.json").is_file():
                 raise
     except OSError as error:

@@ -43,6 +43,7 @@ def fuse_pair(
         one for each pair.
 
     Example:
+        >>> import numpy as np
         >>> conv, norm = keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()
         >>> model = keras.Sequential([keras.Input((8, 8, 1)), conv, norm])
         >>> x = np.ones((2, 8, 8, 1), "float32")

@@ -46,4 +46,5 @@ def hears_batches(callback: keras.callbacks.Callback) -> bool:
     if isinstance(callback, StageCallback):
         return False
     base = keras.callbacks.Callback
-    return any(getattr(type(callback), n) is not getattr(base, n) for n in _BATCH_HOOKS)
+    own = vars(callback)  # where a LambdaCallback has them
+    return any(n in own or getattr(type(callback), n) is not getattr(base, n) for n in _BATCH_HOOKS)

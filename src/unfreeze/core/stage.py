@@ -201,7 +201,7 @@ def _fill(
 
         return build(
             cut,
-            lambda masks: prefix_model(cut, whole.model, masks, whole.fuse),
+            lambda part, masks: prefix_model(part, whole.model, masks, whole.fuse),
             data,
             source.digest(what),
             room,

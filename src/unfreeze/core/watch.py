@@ -21,7 +21,8 @@ Row = dict[str, Any]
 class StageCallback(keras.callbacks.Callback):
     """A Keras callback that also hears of stages; for progress displays and logs.
 
-    Give it to `fit` among the other callbacks and override what you need.
+    Give it to `fit` among the other callbacks and override what you need. Where
+    steps are small, its batch methods are called once for several batches.
     """
 
     def on_stage_begin(self, plan: Any) -> None:
