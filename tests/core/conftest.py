@@ -13,6 +13,23 @@ settings.register_profile("long", max_examples=300, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "normal"))
 
 
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers",
+        "slow_on(*backends): takes minutes there (anywhere, if none is named); "
+        "runs with UNFREEZE_SLOW=1",
+    )
+
+
+def pytest_collection_modifyitems(items):
+    if os.environ.get("UNFREEZE_SLOW") == "1":
+        return
+    for item in items:
+        marker = item.get_closest_marker("slow_on")
+        if marker and (not marker.args or keras.backend.backend() in marker.args):
+            item.add_marker(pytest.mark.skip(reason="slow: set UNFREEZE_SLOW=1"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread():
     """Threads cost more than they give on layers this small, on a busy machine 30 times more."""

@@ -15,7 +15,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from unfreeze.core.internals import functional_graph, input_names, is_dataset, tree
+from unfreeze.core.internals import (
+    functional_graph,
+    input_names,
+    is_dataset,
+    takes_class_weight,
+    tree,
+)
 from unfreeze.errors import DataError
 
 Batch = tuple[list[np.ndarray], Any, Any]
@@ -113,6 +119,23 @@ def as_data(data: Any, model: keras.Model, what: str = "train") -> Rows | Stream
     stream = Stream(_checked_source(data, what), order)
     _check_shapes(stream.first()[0], model, what)
     return stream
+
+
+def check_class_weight(data: Rows | Stream) -> None:
+    """Refuse class weights where Keras would refuse them in the middle of a run.
+
+    Raises:
+        DataError: there are sample weights too, or the dataset is of a kind whose
+            batches Keras does not change.
+    """
+    weight = data.weight if isinstance(data, Rows) else data.first()[2]
+    if weight is not None:
+        raise DataError("class_weight and sample weights do not go together: give one of them")
+    if isinstance(data, Stream) and not takes_class_weight(data.source):
+        raise DataError(
+            f"class_weight does not go with a {type(data.source).__name__}: let it give "
+            "(x, y, sample_weight) instead"
+        )
 
 
 def _checked_source(data: Any, what: str) -> Any:

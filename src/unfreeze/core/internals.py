@@ -33,6 +33,7 @@ __all__ = [
     "seed_generators",
     "set_keras_mask",
     "set_trainable",
+    "takes_class_weight",
     "tree",
     "variables_of",
 ]
@@ -155,6 +156,13 @@ def is_dataset(value: Any) -> bool:
         data_adapters.is_grain_dataset,
     )
     return any(kind(value) for kind in kinds)
+
+
+def takes_class_weight(dataset: Any) -> bool:
+    """Whether Keras' `fit` can weigh the batches of a dataset by class."""
+    return not (
+        data_adapters.is_torch_dataloader(dataset) or data_adapters.is_grain_dataset(dataset)
+    )
 
 
 def has_custom_training(model: Any) -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from unfreeze.core.audit import Audit
 from unfreeze.core.cache import CacheRoom
-from unfreeze.core.data import as_data
+from unfreeze.core.data import as_data, check_class_weight
 from unfreeze.core.digest import describe
 from unfreeze.core.graph import flatten
 from unfreeze.core.internals import has_custom_training
@@ -136,6 +136,8 @@ def fit(
         stage_optimizer(stage.optimizer, base_rate(stage), selection.trained, factors)
     data = as_data(train, model)
     held = None if validation_data is None else as_data(validation_data, model, "validation_data")
+    if class_weight:
+        check_class_weight(data)
     compile_with = objective(model, graph, data, loss, metrics)
     home = None if run_dir is None else Path(run_dir)
     if seed is None:
