@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-import toy
 
+import toy
 from unfreeze import inference
 from unfreeze.audio.frames import log_mel_frames
 from unfreeze.backbones.frontend import FrontEnd
