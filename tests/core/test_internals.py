@@ -88,6 +88,22 @@ def test_seed_generators_are_found_at_any_depth():
     assert internals.seed_generators(keras.ops.add) == []
 
 
+def test_a_seeded_dropout_repeats_itself_on_every_backend():
+    drop = layers.Dropout(0.5)  # no seed of its own
+    model = keras.Sequential([keras.Input((40,)), drop])
+    x = np.ones((4, 40), "float32")
+    given = drop.seed_generator._initial_seed
+    drawn = []
+    with internals.seeds_kept(model):
+        for seed in (1, 1, 2):
+            internals.reseed(drop.seed_generator, seed)
+            drawn.append([keras.ops.convert_to_numpy(drop(x, training=True)) for _ in range(2)])
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert (drawn[0][0] != drawn[0][1]).any()
+    assert (drawn[0][0] != drawn[2][0]).any()
+    assert drop.seed_generator._initial_seed == given
+
+
 def test_names_of_inputs():
     assert internals.input_names(nested()) == ("data",)
     a, b = keras.Input((2,), name="b"), keras.Input((2,), name="a")

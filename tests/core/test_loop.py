@@ -116,14 +116,11 @@ def test_batch_norm_policies_one_after_the_other():
 
 def test_stages_end_by_their_rules():
     stages = [
-        Stage("plateau", "head", epochs=9, learning_rate=1e-9, until=Plateau(patience=2)),
+        Stage("plateau", "head", epochs=20, learning_rate=2.0, until=Plateau(patience=2)),
         Stage("reached", "head", epochs=9, learning_rate=1e-3, until=Reached("val_loss", 99.0)),
     ]
-    with pytest.raises(StageError, match="float32 rounds it away"):
-        run(schedule=stages[:1])
-    stages[0] = Stage("plateau", "head", epochs=9, learning_rate=30.0, until=Plateau(patience=2))
     result = run(schedule=stages)
-    assert result.stages[0].epochs < 9
+    assert result.stages[0].epochs < 20
     assert result.stages[1].epochs == 1
 
 

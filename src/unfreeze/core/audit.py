@@ -174,8 +174,8 @@ def _cause(still: list[LayerMovement], audit: StageAudit) -> str:
     if len(still) == len(claimed):
         return (
             "Nothing moved at all. Likely cause: `trainable` was set after `compile` (compile "
-            "again), a learning rate so small that float32 rounds it away, or (mixed_float16) "
-            "gradients that overflow in every step"
+            "again), a learning rate so small that float32 rounds it away, outputs so sure that "
+            "the loss has no gradient, or (mixed_float16) gradients that overflow in every step"
         )
     return (
         "Likely cause: no path from these weights to the loss, units that give zero for every "

@@ -7,10 +7,11 @@ Measured against Keras 3.15.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src import tree
 from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.trainers import data_adapters
@@ -29,8 +30,10 @@ __all__ = [
     "is_learnable",
     "nodes_in_order",
     "own_weights",
+    "reseed",
     "resumed_epoch",
     "seed_generators",
+    "seeds_kept",
     "set_keras_mask",
     "set_trainable",
     "takes_class_weight",
@@ -127,6 +130,29 @@ def seed_generators(operation: Any) -> list[Any]:
     for inner in flatten_layers(operation):
         found.extend(inner._seed_generators)
     return found
+
+
+def reseed(generator: Any, seed: int) -> None:
+    """Make a random layer draw from a seed (in [0, 2**31)) from now on.
+
+    On PyTorch a Dropout without a seed of its own draws from the global random
+    state instead (`backend/torch/random.py`, for speed), unless its generator
+    says that it was seeded at the start.
+    """
+    generator.state.assign(np.array([seed, 0], dtype=generator.state.dtype))
+    generator._initial_seed = seed
+
+
+@contextmanager
+def seeds_kept(model: Any) -> Iterator[None]:
+    """Undo, at the end, what `reseed` has said about the start of a model's generators."""
+    layers = flatten_layers(model)
+    before = [(g, g._initial_seed) for layer in layers for g in layer._seed_generators]
+    try:
+        yield
+    finally:
+        for generator, seed in before:
+            generator._initial_seed = seed
 
 
 def compiled_with(model: Any) -> dict[str, Any]:

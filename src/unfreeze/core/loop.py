@@ -19,7 +19,7 @@ from unfreeze.core.audit import audit_stage, enforce, snapshot
 from unfreeze.core.cache import CacheRoom, prune
 from unfreeze.core.data import Stream
 from unfreeze.core.graph import count_numbers
-from unfreeze.core.internals import flatten_layers, seed_generators
+from unfreeze.core.internals import flatten_layers, reseed, seed_generators
 from unfreeze.core.objective import fresh
 from unfreeze.core.optimizers import get_learning_rate, stage_optimizer
 from unfreeze.core.pace import steps_a_call
@@ -246,7 +246,7 @@ def _reseed(model: keras.Model, seed: int, number: int) -> None:
     generators = {id(g): g for layer in flatten_layers(model) for g in seed_generators(layer)}
     for place, generator in enumerate(generators.values()):
         value = np.random.SeedSequence((seed, number, place)).generate_state(1)[0] >> 1
-        generator.state.assign(np.array([int(value), 0], dtype=generator.state.dtype))
+        reseed(generator, int(value))
 
 
 def _stage_seed(seed: int, number: int) -> int:

@@ -21,7 +21,7 @@ from unfreeze.core.cache import CacheRoom
 from unfreeze.core.data import as_data, check_class_weight
 from unfreeze.core.digest import describe
 from unfreeze.core.graph import flatten
-from unfreeze.core.internals import has_custom_training
+from unfreeze.core.internals import has_custom_training, seeds_kept
 from unfreeze.core.loop import Job, run_stages
 from unfreeze.core.objective import objective
 from unfreeze.core.optimizers import stage_optimizer
@@ -152,6 +152,7 @@ def fit(
         settings = identity(plan, seed, described, settings)
     restore_flags = flags(model)
     with ExitStack() as stack:
+        stack.enter_context(seeds_kept(model))
         room = CacheRoom(_cache_folder(cache_dir, home, stack), cache_limit)
         check_caches(graph, selections, source, room)
         job = Job(
