@@ -21,6 +21,7 @@ def movements(run, stage):
     return {layer["layer"]: layer for layer in layers}
 
 
+@pytest.mark.slow
 def test_three_stages_on_real_recordings(animals, tmp_path):
     schedule = unfreeze.Schedule(
         (

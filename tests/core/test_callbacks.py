@@ -9,7 +9,7 @@ import pytest
 
 from unfreeze.core.callbacks import UnfreezeSchedule
 from unfreeze.core.layer_rates import LayerRates
-from unfreeze.core.presets import two_stage
+from unfreeze.core.presets import preset, two_stage
 from unfreeze.core.schedule import Plateau, Reached, ReduceRate, Schedule, Stage
 from unfreeze.core.watch import StageCallback
 from unfreeze.errors import ScheduleError, StageError
@@ -340,9 +340,11 @@ def test_what_one_fit_cannot_do_is_refused_at_once(stage: Stage, reason: str) ->
         UnfreezeSchedule([HEAD, stage])
 
 
-def test_classic_says_what_to_do_about_its_batch_size() -> None:
-    with pytest.raises(ScheduleError, match="batch_size is fixed by the data"):
-        UnfreezeSchedule("classic")
+def test_a_preset_by_name_leaves_the_batch_size_to_the_data() -> None:
+    assert preset("classic").stages[0].batch_size == 128
+    stages = UnfreezeSchedule("classic").schedule.stages
+    assert [stage.batch_size for stage in stages] == [None, None]
+    assert stages[0].epochs == 100
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,13 @@ def test_a_py_dataset_is_a_stream_with_its_hooks_called():
     assert source.events == ["begin", "end"]
 
 
+def test_the_first_batch_is_drawn_once():
+    source = Batches()
+    data = as_data(source, model_of((2,)))
+    assert data.first() is data.first()
+    assert source.events == ["begin"]
+
+
 def test_streams_that_do_not_end_or_do_not_fit_are_refused():
     class Endless(Batches):
         num_batches = None

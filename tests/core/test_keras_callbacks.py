@@ -12,6 +12,9 @@ from unfreeze.core.runner import StepModel
 from unfreeze.core.schedule import Stage
 from unfreeze.core.watch import StageCallback
 
+# These sit above the backend, and JAX compiles for long.
+pytestmark = pytest.mark.slow_on("jax")
+
 
 def test_keras_callbacks_work_in_stages(tmp_path):
     def half(epoch, rate):

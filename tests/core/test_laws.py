@@ -17,9 +17,11 @@ from unfreeze.core.select import entries, select
 from unfreeze.core.split import Cut, find_cut
 from unfreeze.errors import ScheduleError
 
-# Each example of the laws on training compiles two to six models; shrinking would take hours.
+# Each example of the laws on training compiles two to six models, which is quick on
+# PyTorch and takes many seconds on JAX; shrinking would take hours.
+_SHARE = {"torch": 1, "tensorflow": 3, "jax": 5}[keras.backend.backend()]
 FEW = settings(
-    max_examples=max(3, settings.default.max_examples // 3),
+    max_examples=max(2, settings.default.max_examples // _SHARE),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 
@@ -59,8 +61,8 @@ def test_law_1_prefix_and_suffix_joined_are_the_model(recipe: Recipe, bits: int,
     for got in (joined, split):
         for a, b in zip(numbers(got), numbers(wanted), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
-    for a, b in zip(tree.flatten(joined), tree.flatten(wanted), strict=True):
-        assert (get_keras_mask(a) is None) == (get_keras_mask(b) is None)
+        for a, b in zip(tree.flatten(got), tree.flatten(wanted), strict=True):
+            assert (get_keras_mask(a) is None) == (get_keras_mask(b) is None)
 
 
 def _order(recipe: Recipe) -> list[str]:
@@ -119,7 +121,8 @@ def test_laws_2_and_3_cached_is_uncached_and_only_what_should_move_moves(
         moved = np.abs(variable.numpy() - old).max()
         if id(variable) not in live:
             assert moved == 0.0, variable.path
-        elif id(variable) in claimed:
+        elif id(variable) in claimed and not (policy == "train" and variable.name == "bias"):
+            # BatchNorm in training mode takes the bias before it away, gradient and all.
             assert moved > 0.0, variable.path
 
 

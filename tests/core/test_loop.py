@@ -145,6 +145,14 @@ def test_factors_of_the_rate_reach_the_layers():
     assert result.history[0]["learning_rate"] == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("where", ["fit", "stage"])
+def test_backups_of_one_fit_are_refused(where, tmp_path):
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    stage = Stage("s", "head", epochs=1, callbacks=[backup] if where == "stage" else [])
+    with pytest.raises(ScheduleError, match="give run_dir instead"):
+        run(schedule=[stage], callbacks=[backup] if where == "fit" else [])
+
+
 def test_a_failed_run_leaves_the_flags_as_they_were():
     model = make()
     model.get_layer("conv").trainable = False

@@ -8,6 +8,9 @@ from unfreeze.core import stage as stage_module
 from unfreeze.core.schedule import Stage
 from unfreeze.errors import RunError, ScheduleError
 
+# What is kept on disk does not depend on the backend, and JAX compiles for long.
+pytestmark = pytest.mark.slow_on("jax")
+
 
 def count_prefixes(monkeypatch) -> list:
     made = []

@@ -51,6 +51,7 @@ def test_the_same_seed_gives_the_same_run_and_another_one_does_not():
     assert (a.seed, c.seed) == (1, 2)
 
 
+@pytest.mark.slow_on("jax")
 def test_without_a_seed_one_is_drawn_and_told():
     first, second = make(), make()
     result = run(first, HEAD, seed=None)
@@ -58,6 +59,7 @@ def test_without_a_seed_one_is_drawn_and_told():
     assert_same_weights(first, second)
 
 
+@pytest.mark.slow_on("jax")
 def test_without_validation_data_the_training_loss_decides():
     rules = {"until": Plateau("val_loss", 1), "reduce": ReduceRate("val_loss", patience=1)}
     stage = Stage("head", "head", epochs=9, learning_rate=30.0, **rules)
@@ -97,6 +99,7 @@ def memory_map(folder):
     return np.load(folder / "x.npy", mmap_mode="r"), Y
 
 
+@pytest.mark.slow_on("jax")
 @pytest.mark.parametrize(
     "kind", ["memory map", "array-like", "list", "dict", "float64", "tensors", "one-hot"]
 )
@@ -128,6 +131,7 @@ def test_a_dataset_trains_the_same_cached_and_uncached(options):
     assert_same_weights(runs["always"], runs["never"], atol=1e-6)
 
 
+@pytest.mark.slow_on("jax")
 def test_the_order_of_a_datasets_batches_follows_the_seed():
     first, second, other = make(), make(), make()
     for model, seed in ((first, 1), (second, 1), (other, 2)):
@@ -143,6 +147,7 @@ def test_a_dataset_that_augments_trains_uncached_with_the_reason():
     assert result.stages[0].cache.startswith("cached")
 
 
+@pytest.mark.slow_on("jax")
 def test_augmentation_in_the_model_trains_uncached_or_in_views():
     result = run(make(augment=True), HEAD)
     assert "flip draws at random" in result.stages[0].cache
@@ -216,6 +221,7 @@ def test_both_weights_together_are_refused_before_training():
         run(data=torch.utils.data.DataLoader(pairs), class_weight={0: 1.0, 1: 2.0})
 
 
+@pytest.mark.slow_on("jax")
 def test_a_compiled_model_brings_its_loss_and_a_second_run_may_have_other_labels():
     labels = {"data": (X, np.eye(2)[Y]), "validation_data": (X[:8], np.eye(2)[Y[:8]])}
     model = make()

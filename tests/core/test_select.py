@@ -51,7 +51,13 @@ def nested_model() -> keras.Model:
     shared = layers.Dense(4, activation="tanh", name="shared")
     x = shared(shared(x))
     x = Gated(name="gated")(x)
-    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="out")(x), name="whole")
+    outputs = layers.Dense(3, activation="softmax", name="out")(x)
+    model = keras.Model(inputs, outputs, name="whole")
+    for layer in flatten_layers(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # As if pretrained: a new one trains whatever the policy.
+            layer.moving_mean.assign(np.full(4, 0.1))
+    return model
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,8 @@ class UnfreezeSchedule(keras.callbacks.Callback):
     stages and the flags and optimizer of the last one.
 
     Args:
-        schedule: a `Schedule`, a list of `Stage`, or the name of a preset.
+        schedule: a `Schedule`, a list of `Stage`, or the name of a preset, whose
+            batch size does not count here.
 
     Attributes:
         results: a `StageResult` for each stage that has ended.
@@ -68,6 +69,9 @@ class UnfreezeSchedule(keras.callbacks.Callback):
     def __init__(self, schedule: Schedule | Sequence[Stage] | str) -> None:
         super().__init__()
         self.schedule = as_schedule(schedule)
+        if isinstance(schedule, str):
+            # A preset's batch size is a proposal; here the data of `fit` have theirs.
+            self.schedule = self.schedule.with_changes(batch_size=None)
         for stage in self.schedule:
             _refuse_what_one_fit_cannot_do(stage)
         self.results: list[StageResult] = []

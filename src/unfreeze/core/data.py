@@ -10,6 +10,7 @@ turned into numpy. `unfreeze.core.feed` brings them to `fit`.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -83,11 +84,15 @@ class Stream:
         return isinstance(self.source, keras.utils.PyDataset)
 
     def first(self) -> Batch:
-        """The first batch of a pass.
+        """The first batch of a pass; drawn once, as that may be slow.
 
         Raises:
             DataError: there is none.
         """
+        return self._first
+
+    @cached_property
+    def _first(self) -> Batch:
         for batch in self.batches():
             return batch
         raise DataError(f"the {type(self.source).__name__} gives no batches")

@@ -20,6 +20,7 @@ from unfreeze.core.cache import CacheRoom, prune
 from unfreeze.core.data import Stream
 from unfreeze.core.graph import count_numbers
 from unfreeze.core.internals import flatten_layers, reseed, seed_generators
+from unfreeze.core.norms import is_fresh, norms
 from unfreeze.core.objective import fresh
 from unfreeze.core.optimizers import get_learning_rate, stage_optimizer
 from unfreeze.core.pace import steps_a_call
@@ -140,6 +141,7 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
     batches = Batches(_batch_size(job, selection), _stage_seed(job.seed, number))
     ready = make_ready(job.whole, selection, job.source, job.room, batches, on_cache)
     job.note(f"stage {stage.name!r}: {ready.note}")
+    _warn_of_unlearned_norms(job, selection)
     monitor = "loss" if job.source.validation is None else "val_loss"
     variables = (*selection.trained, *selection.updating)
     recorder = Recorder(stage.name, variables, monitor, get_learning_rate, epochs_before)
@@ -168,6 +170,21 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
     for listener in job.listeners:
         listener.on_stage_end(result)
     return result
+
+
+def _warn_of_unlearned_norms(job: Job, selection: Selection) -> None:
+    updating = {id(v) for v in selection.updating}
+    fixed = [
+        n for e in selection.chosen for n in norms(e.layer) if id(n.moving_mean) not in updating
+    ]
+    fresh = [norm.name for norm in fixed if is_fresh(norm)]
+    if fresh:
+        more = f" and {len(fresh) - 3} more" if len(fresh) > 3 else ""
+        job.note(
+            f"stage {selection.stage.name!r}: BatchNorm layers {', '.join(fresh[:3])}{more} have "
+            "no statistics yet (mean 0, variance 1) and get none under batch_norm="
+            f"{selection.stage.batch_norm!r}: a base that is not pretrained wants 'train'"
+        )
 
 
 def _train(

@@ -108,7 +108,8 @@ def fit(
             removed beyond it. None: half of the free disk.
         fuse: run convolutions and BatchNorm with fixed statistics as one (same
             maths, about twice the speed).
-        jit_compile: as for `compile`.
+        jit_compile: as for `compile`. "auto" leaves XLA off with TensorFlow on a
+            CPU, where it ran YAMNet's blocks at less than half the speed.
 
     Returns:
         The result; the model itself holds the best weights of all stages, the
@@ -129,6 +130,7 @@ def fit(
         )
     graph = flatten(model)
     selections = check(graph, plan)
+    _refuse_backups((*callbacks, *(c for stage in plan for c in stage.callbacks)))
     for selection in selections:
         # Made here to be refused here, not at the stage's turn.
         factors = layer_factors(graph, selection)
@@ -172,6 +174,15 @@ def fit(
             restore_flags()
             raise
     return FitResult(model, results, best, seed)
+
+
+def _refuse_backups(callbacks: Sequence[Any]) -> None:
+    kind = keras.callbacks.BackupAndRestore
+    if any(isinstance(c, kind) or c is kind for c in callbacks):
+        raise ScheduleError(
+            "BackupAndRestore knows one fit only and would start a stage in the middle of "
+            "another: give run_dir instead, which goes on after the last finished stage"
+        )
 
 
 def _cache_folder(cache_dir: str | Path | None, run_dir: Path | None, stack: ExitStack) -> Path:

@@ -18,6 +18,7 @@ import keras
 from unfreeze.core.graph import Graph
 from unfreeze.core.groups import LayerGroup, find_groups
 from unfreeze.core.internals import flatten_layers, is_learnable, own_weights, set_trainable
+from unfreeze.core.norms import new_norms, norms
 from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.errors import ScheduleError
 
@@ -47,7 +48,7 @@ class Selection:
         chosen: those that the stage's `train` names.
         trained: variables that get gradients.
         updating: variables that the layers update by themselves (BatchNorm
-            statistics under the policy "train").
+            statistics under the policy "train", or of a new layer).
     """
 
     stage: Stage
@@ -80,14 +81,16 @@ def select(graph: Graph, stage: Stage) -> Selection:
     """
     known = entries(graph)
     chosen = _choose(graph, known, stage)
+    new = new_norms(graph, [entry.layer for entry in known])
     trained: list[Any] = []
     updating: list[Any] = []
     for entry in chosen:
         for layer in flatten_layers(entry.layer):
-            _sort_weights(layer, stage.batch_norm, trained, updating)
+            policy = "train" if id(layer) in new else stage.batch_norm
+            _sort_weights(layer, policy, trained, updating)
     trained = list({id(v): v for v in trained}.values())
     if not trained:
-        frozen = stage.batch_norm == "frozen" and any(_norms(e.layer) for e in chosen)
+        frozen = stage.batch_norm == "frozen" and any(norms(e.layer) for e in chosen)
         hint = (
             "; BatchNorm layers are frozen in it: use batch_norm='affine' to train them"
             if frozen
@@ -114,16 +117,17 @@ def apply(model: keras.Model, selection: Selection) -> None:
     """Set the model's flags for a stage.
 
     BatchNorm under "affine" is a frozen layer (Keras then uses its statistics)
-    whose gamma and beta are trainable all the same.
+    whose gamma and beta are trainable all the same. A new one trains.
     """
     set_trainable(model, True)
     chosen = {id(entry.layer) for entry in selection.chosen}
     for entry in selection.entries:
         if id(entry.layer) not in chosen:
             set_trainable(entry.layer, False)
+    updating = {id(v) for v in selection.updating}
     for entry in selection.chosen:
-        for norm in _norms(entry.layer):
-            set_trainable(norm, selection.stage.batch_norm == "train")
+        for norm in norms(entry.layer):
+            set_trainable(norm, id(norm.moving_mean) in updating)
     if selection.stage.batch_norm == "affine":
         for variable in selection.trained:
             variable.trainable = True
@@ -240,10 +244,6 @@ def _sort_weights(layer: Any, policy: str, trained: list[Any], updating: list[An
         return
     trained.extend(own)
     updating.extend(kept)
-
-
-def _norms(layer: Any) -> list[Any]:
-    return [x for x in flatten_layers(layer) if isinstance(x, keras.layers.BatchNormalization)]
 
 
 def _no_match(stage: Stage, part: Any, known: Sequence[Entry]) -> str:

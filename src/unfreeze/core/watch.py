@@ -97,7 +97,8 @@ class Recorder(keras.callbacks.Callback):
             return
         for variable, value in zip(self.variables, self._best, strict=True):
             variable.assign(value)
-        self.rows[self.best_epoch - 1]["best"] = True
+        for row in self.rows:
+            row["best"] = row["epoch"] == self.best_epoch
 
 
 class FirstEpochGuard(keras.callbacks.Callback):
