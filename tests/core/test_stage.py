@@ -9,6 +9,7 @@ from unfreeze.core.cache import CacheRoom
 from unfreeze.core.data import as_data
 from unfreeze.core.feed import SeededBatches, ShuffledRows
 from unfreeze.core.graph import flatten
+from unfreeze.core.internals import flatten_layers
 from unfreeze.core.schedule import Stage
 from unfreeze.core.select import apply, select
 from unfreeze.core.stage import Batches, Ready, Source, Whole, check_caches, make_ready
@@ -92,7 +93,9 @@ def test_where_it_does_not_pay_it_says_why_and_trains_uncached(tmp_path, options
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [{"cache": "always"}, {"cache": "float16"}, {"views": 2}])
+@pytest.mark.parametrize(
+    "options", [{"cache": "always"}, {"cache": "float16"}, {"cache": "bfloat16"}, {"views": 2}]
+)
 def test_who_insists_gets_an_error_with_the_reason(tmp_path, options):
     model = make(augment=True) if "views" in options else make()
     with pytest.raises(StageError, match=r"asks for a cache, but: it would take"):
@@ -120,6 +123,22 @@ def test_half_the_numbers_need_half_the_room(tmp_path):
     assert prepare(tmp_path, limit=40 * 2 * 2, cache="float16").note.startswith("cached")
     with pytest.raises(StageError):
         prepare(tmp_path, limit=40 * 2 * 4 - 1, cache="always")
+
+
+def test_bfloat16_computes_coarsely_and_leaves_the_layers_as_they_were(tmp_path):
+    model = make()
+    policies = [layer.dtype_policy.name for layer in flatten_layers(model)]
+    exact = prepare(tmp_path, model, cache="always")
+    coarse = prepare(tmp_path, model, cache="bfloat16")
+    assert coarse.note.startswith("cached")
+    assert [layer.dtype_policy.name for layer in flatten_layers(model)] == policies
+    a, b = np.asarray(exact.train.rows.x[0]), np.asarray(coarse.train.rows.x[0])
+    assert b.dtype == np.float16
+    # bfloat16 has eight bits of precision, float16 eleven: these were rounded to eight.
+    assert 1e-4 < np.abs(a - b).max() / np.abs(a).max() < 2e-2
+    rounded = keras.ops.cast(keras.ops.cast(b.astype("float32"), "bfloat16"), "float32")
+    np.testing.assert_array_equal(b.astype("float32"), keras.ops.convert_to_numpy(rounded))
+    assert prepare(tmp_path, model, cache="bfloat16").note.startswith("reused")
 
 
 def test_views_of_a_model_that_augments(tmp_path):

@@ -82,6 +82,7 @@ def build(
     room: CacheRoom,
     *,
     half: bool = False,
+    bfloat16: bool = False,
     views: int = 1,
     fused: bool = True,
     batch_size: int = 128,
@@ -98,6 +99,7 @@ def build(
         known: `unfreeze.core.digest.fingerprint(data)`.
         room: where to write, and how much.
         half: float16 instead of the tensors' own type.
+        bfloat16: whether `make_prefix` gives a model that computes in bfloat16.
         views: passes over the data, for augmentation.
         fused: whether the prefix runs convolutions and BatchNorm as one.
         batch_size: samples the prefix takes at once.
@@ -106,7 +108,7 @@ def build(
     Raises:
         NotCacheable: the result would not be exact, or not fit.
     """
-    key = cache_key(known.content, cut, half=half, views=views, fused=fused)
+    key = cache_key(known.content, cut, half=half, bfloat16=bfloat16, views=views, fused=fused)
     home = room.folder / key
     reused = (home / "meta.json").is_file()
     if not reused:

@@ -26,7 +26,9 @@ _LAYER_FIELDS = frozenset(vars(keras.layers.Layer()))
 _ADDRESS = " at 0x"
 
 
-def cache_key(content: str, cut: Cut, *, half: bool, views: int, fused: bool) -> str:
+def cache_key(
+    content: str, cut: Cut, *, half: bool, views: int, fused: bool, bfloat16: bool = False
+) -> str:
     """Digest what the cached rows depend on.
 
     Args:
@@ -36,10 +38,11 @@ def cache_key(content: str, cut: Cut, *, half: bool, views: int, fused: bool) ->
         views: variants of each sample.
         fused: whether convolutions and BatchNorm run as one, which rounds
             differently.
+        bfloat16: whether the prefix computes in bfloat16.
     """
     digest = hashlib.blake2b(digest_size=16)
     settings = [FORMAT, content, half, views, fused, keras.__version__, keras.backend.backend()]
-    settings += [list(cut.frontier), list(cut.passed)]
+    settings += [list(cut.frontier), list(cut.passed), bfloat16]
     digest.update(json.dumps(settings).encode())
     for step in cut.prefix:
         digest.update(_step_text(step).encode())

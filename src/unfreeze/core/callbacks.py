@@ -23,7 +23,7 @@ from unfreeze.core.internals import building_scope, compiled_optimizer, resumed_
 from unfreeze.core.optimizers import get_learning_rate, stage_optimizer
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.rates import base_rate, layer_factors
-from unfreeze.core.schedule import Schedule, Stage
+from unfreeze.core.schedule import INSISTING, Schedule, Stage
 from unfreeze.core.select import Selection, apply, check
 from unfreeze.core.state import StageResult
 from unfreeze.core.watch import FirstEpochGuard, Recorder, rule_callbacks
@@ -290,7 +290,7 @@ def _refuse_what_one_fit_cannot_do(stage: Stage) -> None:
     reasons = []
     if stage.batch_size is not None:
         reasons.append("batch_size is fixed by the data of `fit`; leave it out of the stage")
-    if stage.cache in ("always", "float16"):
+    if stage.cache in INSISTING:
         reasons.append(f"cache={stage.cache!r} needs unfreeze.fit")
     if stage.views > 1:
         reasons.append(f"views={stage.views} needs unfreeze.fit")

@@ -21,6 +21,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from unfreeze.core.pointwise import fits, pointwise_conv
+
 Tensor = Any
 
 
@@ -205,6 +207,8 @@ class _Kind:
 
 
 def _conv(layer: Any, inputs: Tensor, kernel: Tensor) -> Tensor:
+    if fits(layer):
+        return pointwise_conv(inputs, kernel)
     padding = layer.padding
     if padding == "causal":
         left = [layer.dilation_rate[0] * (layer.kernel_size[0] - 1), 0]

@@ -6,7 +6,7 @@ stands here, so that a new Keras release can break one module only.
 Measured against Keras 3.15.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -20,6 +20,8 @@ __all__ = [
     "building_scope",
     "compiled_optimizer",
     "compiled_with",
+    "computing_in_bfloat16",
+    "conv_kernel_gradients_are_slow",
     "flatten_layers",
     "functional_graph",
     "get_keras_mask",
@@ -32,6 +34,7 @@ __all__ = [
     "own_weights",
     "reseed",
     "resumed_epoch",
+    "runs_step_by_step",
     "seed_generators",
     "seeds_kept",
     "set_keras_mask",
@@ -163,6 +166,32 @@ def compiled_with(model: Any) -> dict[str, Any]:
     """
     config = getattr(getattr(model, "_compile_config", None), "config", None)
     return dict(config) if getattr(model, "compiled", False) and config else {}
+
+
+@contextmanager
+def computing_in_bfloat16(layers: Iterable[Any]) -> Iterator[None]:
+    """Let layers that compute in float32 do so in bfloat16, their weights as they are."""
+    changed = []
+    for outer in layers:
+        for layer in flatten_layers(outer):
+            if layer.autocast and layer.dtype_policy.name == "float32":
+                changed.append((layer, layer._dtype_policy))
+                layer._dtype_policy = keras.dtype_policies.DTypePolicy("mixed_bfloat16")
+    try:
+        yield
+    finally:
+        for layer, policy in changed:
+            layer._dtype_policy = policy
+
+
+def runs_step_by_step() -> bool:
+    """Whether the backend runs operations one by one without compiling each first."""
+    return bool(keras.backend.backend() != "jax")
+
+
+def conv_kernel_gradients_are_slow() -> bool:
+    """Whether a matrix product beats the backend's own kernel gradient of a 1x1 convolution."""
+    return bool(keras.backend.backend() == "tensorflow")
 
 
 def graph_loops_pay() -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from unfreeze.core.audit import audit_stage, enforce, snapshot
 from unfreeze.core.cache import CacheRoom, prune
 from unfreeze.core.data import Stream
+from unfreeze.core.estimate import estimate_stages, in_words
 from unfreeze.core.graph import count_numbers
 from unfreeze.core.internals import flatten_layers, reseed, seed_generators
 from unfreeze.core.norms import is_fresh, norms
@@ -94,6 +95,7 @@ def run_stages(
         weights the model then has.
     """
     finished = finished_stages(run_dir, identity) if run_dir is not None else []
+    _tell_time(job, [s for s in selections if s.stage.epochs][len(finished) :])
     results: list[StageResult] = []
     best: list[np.ndarray] = []
     best_stage, best_value = "", np.inf
@@ -125,6 +127,17 @@ def run_stages(
     # So that `evaluate` works, and `fit` would go on with the last stage.
     job.model.compile(optimizer=_optimizer(job, last), **_compile_with(job))
     return tuple(results), best_stage
+
+
+def _tell_time(job: Job, left: Sequence[Selection]) -> None:
+    """Note how long the rest will take, where anybody hears it."""
+    if not (job.listeners or log.isEnabledFor(logging.INFO)):
+        return
+    times = estimate_stages(job.whole, left, job.source, job.room, job.batch_size)
+    if times:
+        parts = ", ".join(f"{t.stage} {in_words(t.seconds)}" for t in times)
+        total = in_words(sum(t.seconds for t in times))
+        job.note(f"about {total} if no stage ends early" + (f" ({parts})" if times[1:] else ""))
 
 
 def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) -> StageResult:

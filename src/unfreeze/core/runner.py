@@ -14,7 +14,13 @@ import keras
 
 from unfreeze.core.fusion import fuse_steps
 from unfreeze.core.graph import Graph, Step, run_step
-from unfreeze.core.internals import get_keras_mask, input_names, set_keras_mask, tree
+from unfreeze.core.internals import (
+    computing_in_bfloat16,
+    get_keras_mask,
+    input_names,
+    set_keras_mask,
+    tree,
+)
 from unfreeze.core.split import Cut
 
 
@@ -33,6 +39,7 @@ class Program:
         outputs: numbers of the tensors to give out.
         packed: whether outputs get the model's own structure, or stay a list.
         emit_masks: positions in `outputs` whose masks are given out, after them.
+        bfloat16: whether frozen layers that compute in float32 do so in bfloat16.
     """
 
     graph: Graph
@@ -44,6 +51,7 @@ class Program:
     forced: frozenset[int] = frozenset()
     packed: bool = True
     emit_masks: tuple[int, ...] = ()
+    bfloat16: bool = False
     last_use: dict[int, tuple[int, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,16 +99,30 @@ class StepModel(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Run all steps on the fed tensors (frontier and passed inputs, then masks)."""
-        program = self.program
+        values = self.feed(inputs)
+        self.run_frozen(values)
+        return self.run_live(values, training)
+
+    def feed(self, inputs: Any) -> dict[int, Any]:
+        """The tensors that the first steps read, by number."""
         if isinstance(inputs, dict):
             # Datasets may give inputs by name, in any order and with more besides.
             inputs = [inputs[name] for name in input_names(self.owner)]
-        values = self._feed(tree.flatten(inputs))
-        for step in program.frozen:
-            run_step(step, values, id(step) in program.forced)
-            _forget(values, program.last_use[id(step)])
+        return self._feed(tree.flatten(inputs))
+
+    def run_frozen(self, values: dict[int, Any]) -> None:
+        """Run the frozen steps on `values`, which then hold what the others read."""
+        program = self.program
+        with computing_in_bfloat16(self.step_layers if program.bfloat16 else ()):
+            for step in program.frozen:
+                run_step(step, values, id(step) in program.forced)
+                _forget(values, program.last_use[id(step)])
         if program.frozen and program.steps:
             _stop_gradients(values, program)
+
+    def run_live(self, values: dict[int, Any], training: bool | None) -> Any:
+        """Run the other steps; gives the outputs as the model's user expects them."""
+        program = self.program
         for step in program.steps:
             run_step(step, values, training)
             _forget(values, program.last_use[id(step)])
@@ -157,7 +179,11 @@ class _Source:
 
 
 def prefix_model(
-    cut: Cut, owner: keras.Model, emit_masks: tuple[int, ...] = (), fused: bool = True
+    cut: Cut,
+    owner: keras.Model,
+    emit_masks: tuple[int, ...] = (),
+    fused: bool = True,
+    bfloat16: bool = False,
 ) -> StepModel:
     """The frozen prefix: all model inputs in, a list of frontier tensors (and masks) out."""
     program = Program(
@@ -168,6 +194,7 @@ def prefix_model(
         forced=cut.augmentation,
         packed=False,
         emit_masks=emit_masks,
+        bfloat16=bfloat16,
     )
     return StepModel(program, owner, name=f"{owner.name}_prefix")
 

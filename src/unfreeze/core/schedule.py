@@ -10,12 +10,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from unfreeze.errors import ScheduleError
 
 BatchNormPolicy = Literal["frozen", "affine", "train"]
-Cache = Literal["auto", "always", "never", "float16"]
+Cache = Literal["auto", "always", "never", "float16", "bfloat16"]
+CACHES = get_args(Cache)
+# A stage with one of these fails where no cache can be had.
+INSISTING = ("always", "float16", "bfloat16")
+# Two bytes a number on disk.
+HALVED = ("float16", "bfloat16")
 
 # Only these end with a plain answer to "which way is better?"; any other metric
 # must say so itself (`mode`), or a typo would pick the worst model.
@@ -117,7 +122,8 @@ class Stage:
         layer_decay: factor of the learning rate from each layer group to the
             one below it, in (0, 1] (Howard and Ruder, 2018, use 1/2.6).
         cache: "auto" keeps the frozen prefix's outputs on disk when that pays,
-            "always" whenever it is exact, "never", or "float16" at half the size.
+            "always" whenever it is exact, "never", "float16" at half the size, or
+            "bfloat16": computed in bfloat16 too, kept at half the size.
         views: how many variants of each sample are cached when the model or the
             data augment at random.
     """
@@ -148,7 +154,7 @@ class Stage:
         if self.batch_size is not None:
             _whole(where, "batch_size", self.batch_size, least=1)
         _one_of(where, "batch_norm", self.batch_norm, ("frozen", "affine", "train"))
-        _one_of(where, "cache", self.cache, ("auto", "always", "never", "float16"))
+        _one_of(where, "cache", self.cache, CACHES)
         _rate(where, self.learning_rate)
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ScheduleError(f"{where}: layer_decay {self.layer_decay} must lie in (0, 1]")

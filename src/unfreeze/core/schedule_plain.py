@@ -38,7 +38,7 @@ _HELP_ON = {
     "reduce": "{metric: val_loss, factor: 0.5, patience: 3} lowers the rate on a plateau",
     "batch_size": "null takes the one of the command",
     "layer_decay": "factor of the rate from each layer group to the one below it",
-    "cache": "auto, always, never or float16: outputs of the frozen part on disk",
+    "cache": "auto, always, never, float16 or bfloat16: outputs of the frozen part on disk",
     "views": "variants of each sample in the cache, where data are augmented",
 }
 

@@ -16,7 +16,7 @@ from unfreeze.core.digest import Fingerprint, fingerprint
 from unfreeze.core.feed import ShuffledRows, for_fit
 from unfreeze.core.graph import Graph
 from unfreeze.core.runner import StepModel, joined_model, prefix_model, suffix_model
-from unfreeze.core.schedule import Stage
+from unfreeze.core.schedule import HALVED, INSISTING, Stage
 from unfreeze.core.select import Selection
 from unfreeze.core.split import Cut, find_cut
 from unfreeze.errors import ScheduleError, StageError
@@ -108,7 +108,7 @@ def make_ready(
         on_cache: progress, called as `on_cache("train", done, total)`.
 
     Raises:
-        StageError: the stage insists on a cache ("always", "float16", `views`)
+        StageError: the stage insists on a cache (`INSISTING`, `views`)
             and none can be had; says why.
     """
     stage = selection.stage
@@ -151,7 +151,7 @@ def check_caches(
 
 def insists(stage: Stage, cut: Cut) -> bool:
     """Whether a stage must not run without a cache (where there is anything to cache)."""
-    return (stage.cache in ("always", "float16") or stage.views > 1) and cut.saves_work
+    return (stage.cache in INSISTING or stage.views > 1) and cut.saves_work
 
 
 def why_not(cut: Cut, stage: Stage, source: Source, room: CacheRoom) -> str | None:
@@ -165,7 +165,7 @@ def why_not(cut: Cut, stage: Stage, source: Source, room: CacheRoom) -> str | No
         return "the stage says cache='never'"
     if stage.cache == "auto" and stage.views == 1 and stage.epochs < 2:
         return "one epoch would use it only once"
-    size = cut.bytes_per_sample(2 if stage.cache == "float16" else 4)
+    size = cut.bytes_per_sample(2 if stage.cache in HALVED else 4)
     if size is not None and isinstance(source.train, Rows):
         count = source.train.n * stage.views
         count += source.validation.n if isinstance(source.validation, Rows) else 0
@@ -199,13 +199,15 @@ def _fill(
             if on_cache is not None:
                 on_cache(what, done, total)
 
+        coarse = selection.stage.cache == "bfloat16"
         return build(
             cut,
-            lambda part, masks: prefix_model(part, whole.model, masks, whole.fuse),
+            lambda part, masks: prefix_model(part, whole.model, masks, whole.fuse, coarse),
             data,
             source.digest(what),
             room,
-            half=selection.stage.cache == "float16",
+            half=selection.stage.cache in HALVED,
+            bfloat16=coarse,
             views=views,
             fused=whole.fuse,
             batch_size=max(batches.size, _LEAST_PREFIX_BATCH),
