@@ -3,19 +3,16 @@
 import json as json_module
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
     from unfreeze.audio.manifest import Manifest
-    from unfreeze.audio.parallel import Progress as ProgressCall
     from unfreeze.audio.split import Split
 
 # Files listed for each rule; --json has all.
@@ -45,8 +42,9 @@ def inspect(
     # Imported here: `unfreeze --help` must not wait for numpy and libsndfile.
     from unfreeze.audio.manifest import check_bad, read_manifest
     from unfreeze.audio.split import split_clips
+    from unfreeze.cli.bars import bar
 
-    with _progress_bar(hidden=json) as progress:
+    with bar("Reading", shown=not json) as progress:
         # All problems first, the verdict on them last.
         manifest = read_manifest(data, group_regex=group_regex, max_bad=1.0, progress=progress)
     split = split_clips(manifest, seed=seed)
@@ -170,13 +168,3 @@ def _print_problems(console: Console, report: dict[str, Any]) -> None:
 
 def _join(counts: dict[str, int]) -> str:
     return ", ".join(f"{value} ({count} clips)" for value, count in counts.items())
-
-
-@contextmanager
-def _progress_bar(*, hidden: bool) -> Iterator["ProgressCall"]:
-    columns = (TextColumn("Reading"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    disable = hidden or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=disable) as bar:
-        task = bar.add_task("read")
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from unfreeze.backbones import weights as weights_store
 from unfreeze.errors import WeightsError
+
+if TYPE_CHECKING:
+    from unfreeze.backbones.weights import WeightsStatus
 
 
 def weights(
@@ -34,6 +35,9 @@ def weights(
     backbone: Annotated[str, typer.Option("--backbone", help="Name of the backbone.")] = "yamnet",
 ) -> None:
     """Show where the pretrained weights are; fetch or verify them."""
+    # Here, as it imports numpy, which `unfreeze --help` can do without.
+    from unfreeze.backbones import weights as weights_store
+
     if path is not None:
         weights_store.install_file(path, backbone)
     elif fetch:
@@ -51,6 +55,8 @@ def weights(
 
 
 def _fetch(backbone: str) -> None:
+    from unfreeze.backbones import weights as weights_store
+
     try:
         weights_store.verify(weights_store.cached_path(backbone), backbone)
     except WeightsError:
@@ -61,6 +67,8 @@ def _fetch(backbone: str) -> None:
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int], None]]:
     """Yield a callback that draws a download's progress on standard error."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -72,7 +80,7 @@ def progress_bar() -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
-def _show(status: weights_store.WeightsStatus, verified: bool | None) -> None:
+def _show(status: "WeightsStatus", verified: bool | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     state = f"{status.bytes:,} bytes" if status.present else "not there"
     console.print(f"backbone  {status.name}", markup=False)
