@@ -12,6 +12,7 @@ from unfreeze.core.cache import CacheRoom
 from unfreeze.core.data import as_data
 from unfreeze.core.estimate import StageTime, estimate_stages, in_words
 from unfreeze.core.graph import flatten
+from unfreeze.core.plan import plan_stage
 from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.core.select import check
 from unfreeze.core.stage import Source, Whole
@@ -76,17 +77,19 @@ def test_a_run_that_is_estimated_is_the_same_run():
 
 @step_by_step
 def test_the_frozen_part_counts_once_where_it_is_cached(monkeypatch, tmp_path):
-    frozen, live = 1.0, 0.1
-    monkeypatch.setattr(module, "_seconds_a_sample", lambda model, data: (frozen, live))
+    monkeypatch.setattr(module, "_forward_seconds", lambda whole, data: 1.0)
     cached = Stage("cached", "head", epochs=10)
     never = Stage("never", "head", epochs=10, cache="never")
-    one, two = estimate(make(), Schedule((cached, never)), tmp_path)
+    model = make()
+    one, two = estimate(model, Schedule((cached, never)), tmp_path)
+    plan = plan_stage(flatten(model), check(flatten(model), Schedule((cached,)))[0])
     held, n = len(HELD[0]), len(X)
-    assert one.prepare - two.prepare == pytest.approx(frozen * (n + held), abs=0.2)
-    assert two.epoch - one.epoch == pytest.approx(frozen * (n + held), abs=0.01)
-    training = live * (n + held) + live * n * module._BACKWARD
-    assert one.epoch == pytest.approx(training, abs=0.01)
-    assert two.seconds > 3 * one.seconds
+    # Multiply-adds: 3x3x2x3 at 4x4 places in the base, 3x2 in the head.
+    assert plan.prefix_work == pytest.approx(54 * 16 / (54 * 16 + 6))
+    frozen = plan.prefix_work * (n + held)
+    assert one.prepare - two.prepare == pytest.approx(frozen, abs=1.0)
+    assert two.epoch - one.epoch == pytest.approx(frozen, abs=0.01)
+    assert two.seconds > 5 * one.seconds
 
 
 def test_a_stage_takes_its_preparation_and_its_epochs():

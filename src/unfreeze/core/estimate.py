@@ -1,36 +1,42 @@
 """How long a run will take, from a measured warm-up of its own model and data.
 
-Each stage's model runs forward on two small batches, frozen and live part apart,
-step by step without compiling, which takes tenths of a second. The difference of
-the two is what a sample costs; what they share is the cost of running step by
-step, which training does not have. Backward passes are not run (that would train);
-they are taken as a fixed multiple of the forward pass.
+The whole model runs forward on a few batches, compiled and fused as the stages
+will run it, which takes a second or two. Its time is divided between a stage's
+frozen and live part by their multiply-adds. What a stage does besides (backward
+passes, updates, compiling, the start of an epoch) is added from constants.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 
 from unfreeze.core.cache import CacheRoom
 from unfreeze.core.data import Rows
-from unfreeze.core.internals import runs_step_by_step, tree
-from unfreeze.core.runner import StepModel, joined_model
-from unfreeze.core.select import Selection, apply
-from unfreeze.core.split import find_cut
+from unfreeze.core.graph import count_numbers
+from unfreeze.core.internals import compiles_first, graph_loops_pay
+from unfreeze.core.norms import norms
+from unfreeze.core.plan import share_of_work
+from unfreeze.core.runner import joined_model
+from unfreeze.core.select import Selection
+from unfreeze.core.split import Cut, find_cut
 from unfreeze.core.stage import Source, Whole, why_not
 
-_SIZES = (8, 40)
+# Large enough for the speed of large batches; the model's own size sets the time.
+_BATCH = 64
 _ROUNDS = 3
-# Measured on TensorFlow and PyTorch, 2 CPU cores, YAMNet and MobileNetV3
-# (`python -m benchmarks --only estimate`).
-_BACKWARD = 2.2
-_SECONDS_A_STEP = 0.0006
-_SECONDS_A_ROW = 8e-6
-_SECONDS_TO_TRACE = 0.04
+# Measured with YAMNet and MobileNetV3Small on TensorFlow and PyTorch, 2 CPU cores
+# (`benchmarks/sides/estimate.py`).
+# Forward and backward of what trains, in forward passes of the same layers; and
+# what BatchNorm in training mode multiplies that by.
+_TRAINING = {"tensorflow": (3.3, 2.0), "torch": (2.1, 1.4)}
+_UPDATE_A_WEIGHT = 4e-9
+_STEP = 0.0015
+_EPOCH = 0.05
+_COMPILE = (0.5, 0.05)  # of a stage's training: for any, and for each live step
+_COMPILE_FROZEN = (0.5, 0.014)
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,17 @@ def estimate_stages(
         Nothing for a dataset of unknown length, or on a backend where running
         step by step is slow.
     """
-    if not isinstance(source.train, Rows) or not runs_step_by_step():
+    if not isinstance(source.train, Rows) or compiles_first():
         return ()
+    cuts = [find_cut(whole.graph, s.live, views=s.stage.views) for s in selections]
+    shares = [share_of_work(whole.graph, cut.prefix) for cut in cuts]
+    left = [s for s in selections if s.stage.epochs]
+    if not left or any(share is None for share in shares):
+        return ()
+    forward = _forward_seconds(whole, source.train)
     return tuple(
-        _stage_time(whole, selection, source, room, batch_size)
-        for selection in selections
+        _stage_time(selection, cut, forward, share or 0.0, source, room, batch_size)
+        for selection, cut, share in zip(selections, cuts, shares, strict=True)
         if selection.stage.epochs
     )
 
@@ -92,55 +104,48 @@ def in_words(seconds: float) -> str:
 
 
 def _stage_time(
-    whole: Whole, selection: Selection, source: Source, room: CacheRoom, batch_size: int
+    selection: Selection,
+    cut: Cut,
+    forward: float,
+    share: float,
+    source: Source,
+    room: CacheRoom,
+    batch_size: int,
 ) -> StageTime:
+    """From the seconds of a forward pass and the frozen part's share of it, both for a sample."""
     stage = selection.stage
     assert isinstance(source.train, Rows)
     held = source.validation
     train, validation = source.train.n, held.n if isinstance(held, Rows) else 0
-    cut = find_cut(whole.graph, selection.live, views=stage.views)
-    cached = why_not(cut, stage, source, room) is None
-    apply(whole.model, selection)
-    updating = frozenset(id(v) for v in selection.updating)
-    model = joined_model(cut, whole.model, updating, whole.fuse)
-    kept = [(v, v.numpy()) for v in selection.updating]
-    frozen, live = _seconds_a_sample(model, source.train)
-    for variable, value in kept:
-        variable.assign(value)
-    prepare = _SECONDS_TO_TRACE * (len(model.program.steps) + 2)
-    forward = live
-    if cached:
+    frozen, live = forward * share, forward * (1 - share)
+    factor, norm_factor = _TRAINING.get(keras.backend.backend(), (3.0, 1.5))
+    updating = {id(v) for v in selection.updating}
+    normed = any(id(n.moving_mean) in updating for e in selection.chosen for n in norms(e.layer))
+    factor *= norm_factor if normed else 1.0
+    prepare, training = 0.0, live * factor
+    if graph_loops_pay():
+        prepare += _COMPILE[0] + _COMPILE[1] * len(cut.suffix) * (norm_factor if normed else 1.0)
+    if why_not(cut, stage, source, room) is None:
         prepare += frozen * (train * stage.views + validation)
-        forward += _SECONDS_A_ROW
+        prepare += _COMPILE_FROZEN[0] + _COMPILE_FROZEN[1] * len(cut.prefix)
     else:
-        forward += frozen
+        training, live = training + frozen, live + frozen
     steps = (train + validation) / (stage.batch_size or batch_size)
-    epoch = (train + validation) * forward + train * live * _BACKWARD + steps * _SECONDS_A_STEP
+    updates = train / (stage.batch_size or batch_size)
+    epoch = train * training + validation * live + _EPOCH + _STEP * steps
+    epoch += _UPDATE_A_WEIGHT * count_numbers(selection.trained) * updates
     return StageTime(stage.name, prepare, epoch, stage.epochs)
 
 
-def _seconds_a_sample(model: StepModel, data: Rows) -> tuple[float, float]:
-    """Forward seconds that one more sample costs, in the frozen and in the live part."""
-    found = []
-    for size in _SIZES:
-        batch = data.take(np.arange(size) % data.n)[0]
-        _run(model, batch)
-        found.append(np.min([_run(model, batch) for _ in range(_ROUNDS)], axis=0))
-    frozen, live = (found[1] - found[0]) / (_SIZES[1] - _SIZES[0])
-    return max(float(frozen), 0.0), max(float(live), 0.0)
-
-
-def _run(model: StepModel, batch: list[Any]) -> tuple[float, float]:
-    began = time.perf_counter()
-    values = model.feed(batch)
-    model.run_frozen(values)
-    _wait(list(values.values()))
-    between = time.perf_counter()
-    _wait(tree.flatten(model.run_live(values, training=True)))
-    return between - began, time.perf_counter() - between
-
-
-def _wait(tensors: list[Any]) -> None:
-    """Until an accelerator has really computed them."""
-    for tensor in tensors[-1:]:
-        keras.ops.convert_to_numpy(tensor)
+def _forward_seconds(whole: Whole, data: Rows) -> float:
+    """Seconds of a sample's way through the whole model, in inference mode."""
+    model = joined_model(find_cut(whole.graph, frozenset()), whole.model, frozenset(), whole.fuse)
+    batch = data.take(np.arange(_BATCH) % data.n)[0]
+    fed = batch[0] if len(batch) == 1 else batch
+    model.predict_on_batch(fed)
+    seconds = []
+    for _ in range(_ROUNDS):
+        began = time.perf_counter()
+        model.predict_on_batch(fed)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds) / _BATCH

@@ -20,6 +20,7 @@ __all__ = [
     "building_scope",
     "compiled_optimizer",
     "compiled_with",
+    "compiles_first",
     "computing_in_bfloat16",
     "conv_kernel_gradients_are_slow",
     "flatten_layers",
@@ -34,7 +35,6 @@ __all__ = [
     "own_weights",
     "reseed",
     "resumed_epoch",
-    "runs_step_by_step",
     "seed_generators",
     "seeds_kept",
     "set_keras_mask",
@@ -184,9 +184,9 @@ def computing_in_bfloat16(layers: Iterable[Any]) -> Iterator[None]:
             layer._dtype_policy = policy
 
 
-def runs_step_by_step() -> bool:
-    """Whether the backend runs operations one by one without compiling each first."""
-    return bool(keras.backend.backend() != "jax")
+def compiles_first() -> bool:
+    """Whether the backend compiles a model for so long that timing it does not pay."""
+    return bool(keras.backend.backend() == "jax")
 
 
 def conv_kernel_gradients_are_slow() -> bool:

@@ -107,7 +107,7 @@ def plan_stage(graph: Graph, selection: Selection) -> StagePlan:
         weights_updating=count_numbers(selection.updating),
         weights_total=count_numbers(list(weights.values())),
         prefix_layers=len(prefix) if caches else 0,
-        prefix_work=_share(graph, cut.prefix) if caches else 0.0,
+        prefix_work=share_of_work(graph, cut.prefix) if caches else 0.0,
         boundary=cut.boundary if caches else (),
         cache_bytes=cut.bytes_per_sample() if caches else 0,
         silenced=cut.silenced,
@@ -136,7 +136,8 @@ def multiply_adds(graph: Graph, step: Step) -> int | None:
     return count_numbers(kernels) * math.prod(known) if len(known) == len(positions) else None
 
 
-def _share(graph: Graph, part: Sequence[Step]) -> float | None:
+def share_of_work(graph: Graph, part: Sequence[Step]) -> float | None:
+    """Share of the model's multiply-adds that some of its steps do, None where not known."""
     inside = {id(step) for step in part}
     total = done = 0
     for step in graph.steps:

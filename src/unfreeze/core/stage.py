@@ -193,16 +193,24 @@ def _fill(
     on_cache: OnCache | None,
 ) -> tuple[Cached, Cached | None]:
     """The caches of training and validation data."""
+    coarse = selection.stage.cache == "bfloat16"
+    made: dict[Any, StepModel] = {}
+
+    def make_prefix(part: Cut, masks: tuple[int, ...]) -> StepModel:
+        # One model for both data sets: to compile it takes a second or more.
+        key = (part.augmentation, masks)
+        if key not in made:
+            made[key] = prefix_model(part, whole.model, masks, whole.fuse, coarse)
+        return made[key]
 
     def fill(what: str, data: Rows | Stream, cut: Cut, views: int) -> Cached:
         def progress(done: int, total: int) -> None:
             if on_cache is not None:
                 on_cache(what, done, total)
 
-        coarse = selection.stage.cache == "bfloat16"
         return build(
             cut,
-            lambda part, masks: prefix_model(part, whole.model, masks, whole.fuse, coarse),
+            make_prefix,
             data,
             source.digest(what),
             room,
