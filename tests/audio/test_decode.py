@@ -7,8 +7,14 @@ import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unfreeze.audio.decode import decode, decode_blocks, resampled_length
-from unfreeze.audio.sound import SoundError
+from unfreeze.audio.decode import (
+    Resampler,
+    decode,
+    decode_blocks,
+    resampled_length,
+    waveform_blocks,
+)
+from unfreeze.audio.sound import SoundError, open_sound
 from unfreeze.errors import DataError
 
 
@@ -36,6 +42,20 @@ def test_pieces_are_the_whole_to_the_bit(write_sound, rate: int, channels: int) 
     samples = soundfile.read(path, dtype="float32", always_2d=True)[0].mean(axis=1)
     expected = soxr.resample(samples, rate, 16_000)
     np.testing.assert_allclose(whole, expected[: len(whole)], atol=1e-6)
+
+
+def test_one_resampler_for_many_files_changes_no_bit(write_sound) -> None:
+    resampler = Resampler(16_000)
+    # More rates than it keeps, each of them twice and more, lengths mixed.
+    rates = [8_000, 11_127, 44_100, 22_050, 48_000, 12_000, 24_000, 32_000, 9_999, 8_000]
+    for number, rate in enumerate(rates + rates[::-1]):
+        path = write_sound(f"{number}.wav", seconds=0.05 + 0.1 * (number % 3), rate=rate)
+        with open_sound(path) as sound:
+            pieces = list(waveform_blocks(sound, resampler))
+        np.testing.assert_array_equal(np.concatenate(pieces), decode(path))
+        with open_sound(path) as sound:
+            # Given up after the first piece.
+            next(waveform_blocks(sound, resampler, block=700))
 
 
 def test_a_flac_of_three_channels_at_96_khz(write_sound) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from unfreeze.audio.decode import decode
+from unfreeze.audio.decode import decode, waveform_blocks
 from unfreeze.audio.frames import log_mel_frames, patch_starts
 from unfreeze.audio.manifest import Manifest, read_manifest
 from unfreeze.audio.store import build_store, frame_blocks, open_store, store_fingerprint
@@ -87,6 +87,37 @@ def test_long_recordings_piece_by_piece(write_sound, seconds: float, rate: int) 
     blocks = list(frame_blocks(path, FRONT))
     assert len(blocks) == 1 + (seconds > 33) + (seconds > 64) + (seconds > 95)
     np.testing.assert_array_equal(np.concatenate(blocks), log_mel_frames(decode(path), FRONT))
+
+
+def test_short_and_long_clips_in_one_bunch(tmp_path: Path, write_sound) -> None:
+    for number, seconds in enumerate([0.3, 2.0, 40.0, 0.2, 9.0, 5.0, 11.0, 11.0, 0.1] * 2):
+        rate = (16_000, 8_000)[number % 2]
+        write_sound(f"data/{'ab'[number % 2]}/{number:02}.wav", seconds=seconds, rate=rate)
+    manifest = read_manifest(tmp_path / "data")
+    # By one thread, so that one bunch holds several clips.
+    store = build_store(manifest, FRONT, tmp_path / "s", workers=1)
+    expected = np.concatenate([log_mel_frames(decode(c.path), FRONT) for c in manifest.clips])
+    found = np.fromfile(tmp_path / "s/frames.f32", "<f4").reshape(-1, 64)
+    np.testing.assert_array_equal(found, expected)
+    assert store.clips == 18
+
+
+def test_a_short_clip_that_has_grown_is_not_read_to_its_end(
+    tmp_path: Path, manifest: Manifest, monkeypatch
+) -> None:
+    path = manifest.clips[0].path
+    soundfile.write(path, np.zeros(16_000 * 200), 16_000, subtype="PCM_16")
+    read = []
+    monkeypatch.setattr("unfreeze.audio.writer.waveform_blocks", lambda *a: counted(*a))
+
+    def counted(sound, resampler):
+        for piece in waveform_blocks(sound, resampler, block=16_000):
+            read.append(len(piece))
+            yield piece
+
+    with pytest.raises(DataError, match=f"{path.name} changed"):
+        build_store(manifest, FRONT, tmp_path / "s", workers=1)
+    assert 1 <= len(read) <= 3
 
 
 def stamp(folder: Path) -> int:

@@ -108,6 +108,10 @@ def test_links_that_leave_the_folder(tmp_path: Path) -> None:
     outside.mkdir()
     (data / "link").symlink_to(outside)
     assert "leads outside" in refusal(data, "path,label\nlink/a.wav,x\n")
+    # A link to a file, beside a file that is none.
+    (data / "b.wav").touch()
+    (data / "c.wav").symlink_to(outside / "c.wav")
+    assert "line 3" in refusal(data, "path,label\nb.wav,x\nc.wav,x\n")
 
 
 def test_paths_within_the_folder(tmp_path: Path) -> None:

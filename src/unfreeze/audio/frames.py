@@ -12,15 +12,16 @@ FFT library. In float64 the result is the same everywhere.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.fft
 import scipy.sparse
 
 from unfreeze.backbones.frontend import FrontEnd
 
-# Frames computed at once, so that their spectra stay in the processor's cache.
+# Frames computed at once. Fewer leave the fixed cost of each call in sight,
+# more leave the second-level cache (1.5 MB of work space at 128).
 _CHUNK = 128
 
 
@@ -28,7 +29,8 @@ def log_mel_frames(waveform: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     """Compute the log-mel frames of one waveform, padded as the reference pads.
 
     It takes about 0.2 ms a second of sound on one core. Threads may call this
-    at once; nothing here starts threads of its own.
+    at once; nothing here starts threads of its own. For many waveforms
+    `FrameMaker` is faster: it keeps its work space.
 
     Args:
         waveform: (samples,) mono, at the front end's sample rate, in [-1, 1].
@@ -40,26 +42,114 @@ def log_mel_frames(waveform: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     Raises:
         ValueError: the waveform has not exactly one axis.
     """
-    if waveform.ndim != 1:
-        raise ValueError(f"A waveform has one axis, this one has shape {waveform.shape}.")
-    padding = front_end.padded_samples(len(waveform)) - len(waveform)
-    samples = np.pad(np.asarray(waveform, dtype=np.float32), (0, padding))
-    windows = np.lib.stride_tricks.sliding_window_view(samples, front_end.window)
-    windows = windows[:: front_end.hop]
-    window, mel = hann_window(front_end.window), _sparse_mel(front_end)
-    result = np.empty((len(windows), front_end.bands), dtype=np.float32)
-    padded = np.zeros((min(_CHUNK, len(windows)), front_end.fft), dtype=np.float64)
-    for start in range(0, len(windows), _CHUNK):
-        rows = windows[start : start + _CHUNK]
-        frames = padded[: len(rows)]
-        np.multiply(rows, window, out=frames[:, : front_end.window])
-        magnitudes = np.abs(scipy.fft.rfft(frames, axis=1)).astype(np.float32)
+    return FrameMaker(front_end, chunk=min(_CHUNK, front_end.frames(waveform.size)))([waveform])
+
+
+class FrameMaker:
+    """Computes log-mel frames of many waveforms, several at once.
+
+    It keeps its work space, and it fills it with frames of short waveforms
+    together: for clips of half a second the fixed cost of the calls would be a
+    third of the time. The frames do not depend on the company they are in. One
+    thread at a time may use it.
+
+    Args:
+        front_end: the settings.
+        chunk: frames computed at once.
+    """
+
+    def __init__(self, front_end: FrontEnd, chunk: int = _CHUNK) -> None:
+        self.front_end, self._chunk = front_end, chunk
+        self._window = np.tile(hann_window(front_end.window), (chunk, 1))
+        self._first_bin, self._last_bin, self._mel = _sparse_mel(front_end)
+        # numpy pads by a slow path of its own; the zeros at the end stay.
+        self._frames = np.zeros((chunk, front_end.fft), dtype=np.float64)
+        bins = self._last_bin - self._first_bin
+        self._bins = np.empty(bins * chunk, dtype=np.complex64)
+        self._magnitudes = np.empty(bins * chunk, dtype=np.float32)
+
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Compute the frames of each waveform, one waveform after the other.
+
+        Args:
+            waveforms: as for `log_mel_frames`.
+
+        Returns:
+            (frames, bands) float32; `front_end.frames(samples)` rows for each.
+
+        Raises:
+            ValueError: a waveform has not exactly one axis.
+        """
+        for waveform in waveforms:
+            if waveform.ndim != 1:
+                raise ValueError(f"A waveform has one axis, this one has shape {waveform.shape}.")
+        front = self.front_end
+        counts = [front.frames(len(waveform)) for waveform in waveforms]
+        # Frames behind the last sample hold padding only.
+        sounding = [
+            min(-(-len(waveform) // front.hop), count)
+            for waveform, count in zip(waveforms, counts, strict=True)
+        ]
+        mel = np.empty((sum(sounding), front.bands), dtype=np.float32)
+        done = filled = 0
+        for waveform, count in zip(waveforms, sounding, strict=True):
+            windows = _windows(waveform, count, front)
+            while len(windows):
+                rows = windows[: self._chunk - filled]
+                windows = windows[len(rows) :]
+                frames = self._frames[filled : filled + len(rows), : front.window]
+                np.multiply(rows, self._window[: len(rows)], out=frames)
+                filled += len(rows)
+                if filled == self._chunk:
+                    self._mel_magnitudes(mel[done : done + filled])
+                    done, filled = done + filled, 0
+        if filled:
+            self._mel_magnitudes(mel[done:])
+        mel += np.float32(front.log_offset)
+        np.log(mel, out=mel)
+        return mel if sounding == counts else _spread(mel, sounding, counts, front)
+
+    def _mel_magnitudes(self, out: np.ndarray) -> None:
+        count = len(out)
+        spectra = np.fft.rfft(self._frames[:count], axis=1)
+        # Bins by frames, as the sparse product wants it. Rounded to float32
+        # only here, where no further sum can lose what is small.
+        shape = (self._last_bin - self._first_bin, count)
+        bins = self._bins[: shape[0] * count].reshape(shape)
+        bins[...] = spectra[:, self._first_bin : self._last_bin].T
+        magnitudes = self._magnitudes[: bins.size].reshape(shape)
+        np.abs(bins, out=magnitudes)
         # A sparse product: few of the matrix's entries are not zero, and the
         # dense one would wake the threads of the BLAS for every chunk.
-        result[start : start + _CHUNK] = (mel @ magnitudes.T).T
-    result += np.float32(front_end.log_offset)
-    np.log(result, out=result)
+        out[...] = (self._mel @ magnitudes).T
+
+
+def _spread(
+    frames: np.ndarray, sounding: list[int], counts: list[int], front_end: FrontEnd
+) -> np.ndarray:
+    """Put the frames of padding behind each waveform's own."""
+    result = np.empty((sum(counts), front_end.bands), dtype=np.float32)
+    at = done = 0
+    for own, count in zip(sounding, counts, strict=True):
+        result[at : at + own] = frames[done : done + own]
+        result[at + own : at + count] = np.log(np.float32(front_end.log_offset))
+        at, done = at + count, done + own
     return result
+
+
+def _windows(waveform: np.ndarray, count: int, front_end: FrontEnd) -> np.ndarray:
+    """Return (count, window) views of a waveform, with zeros behind its end."""
+    samples = np.ascontiguousarray(waveform, dtype=np.float32)
+    needed = (count - 1) * front_end.hop + front_end.window if count else 0
+    if len(samples) < needed:
+        padded = np.zeros(needed, dtype=np.float32)
+        padded[: len(samples)] = samples
+        samples = padded
+    step = samples.itemsize
+    # Made at once: `sliding_window_view` takes as long as ten frames.
+    return np.ndarray(
+        (count, front_end.window), np.float32, samples, 0, (front_end.hop * step, step)
+    )
 
 
 def patch_starts(frames: int, front_end: FrontEnd) -> np.ndarray:
@@ -120,8 +210,12 @@ def mel_matrix(front_end: FrontEnd) -> np.ndarray:
 
 
 @functools.cache
-def _sparse_mel(front_end: FrontEnd) -> Any:
-    return scipy.sparse.csr_array(mel_matrix(front_end).T.astype(np.float32))
+def _sparse_mel(front_end: FrontEnd) -> tuple[int, int, Any]:
+    """Return the first bin that some band uses, the end, and (bands, bins) sparse."""
+    matrix = mel_matrix(front_end)
+    used = np.nonzero(matrix.any(axis=1))[0]
+    first, end = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+    return first, end, scipy.sparse.csr_array(matrix[first:end].T.astype(np.float32))
 
 
 def _hertz_to_mel(hertz: Any) -> Any:

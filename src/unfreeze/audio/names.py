@@ -22,6 +22,8 @@ def show(path: str | os.PathLike[str]) -> str:
         'größe.wav'
     """
     text = path if isinstance(path, str) else path.__fspath__().replace(os.sep, "/")
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 

@@ -8,8 +8,10 @@ small bunches, because handing out one short clip costs as much as reading it.
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 Progress = Callable[[int, int], None]
@@ -18,6 +20,9 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 _BUNCH = 16
+# Seconds an item below which one thread does a bunch alone: two would spend
+# more time on passing the interpreter's lock than they could save.
+_TINY = 250e-6
 
 
 def run_all(
@@ -41,33 +46,81 @@ def run_all(
     Raises:
         Exception: the first that a call raised; calls not yet begun are dropped.
     """
+
+    def work(bunch: Iterator[_T]) -> list[_R]:
+        return [function(item) for item in bunch]
+
+    bunches = run_bunches(work, items, workers=workers, progress=progress)
+    return [result for results in bunches for result in results]
+
+
+def run_bunches(
+    function: Callable[[Iterator[_T]], _R],
+    items: Sequence[_T],
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[_R]:
+    """Call a function on small bunches of consecutive items, as `run_all`.
+
+    Args:
+        function: called from several threads at once, with the items of a
+            bunch; they end early when another call has failed.
+        items: what to hand out.
+        workers: as for `run_all`.
+        progress: as for `run_all`, with counts of items.
+
+    Returns:
+        One result a bunch, in the order of the items.
+
+    Raises:
+        Exception: as `run_all`.
+    """
     workers = workers or available_cores()
     # A few long recordings must not end up in one bunch.
     size = max(min(_BUNCH, len(items) // (8 * workers)), 1)
-    bunches = [range(i, min(i + size, len(items))) for i in range(0, len(items), size)]
+    bunches = deque(items[start : start + size] for start in range(0, len(items), size))
+    total, done = len(bunches), 0
+    stop, alone = threading.Event(), workers == 1
     results: dict[int, _R] = {}
-    stop = threading.Event()
+    running: set[Future[tuple[int, float, _R]]] = set()
 
-    def work(bunch: range) -> int:
-        for index in bunch:
-            if stop.is_set():
-                break
-            results[index] = function(items[index])
-        return len(bunch)
+    def work(number: int, bunch: Sequence[_T]) -> tuple[int, float, _R]:
+        began = time.perf_counter()
+        result = function(_until(stop, bunch))
+        return number, (time.perf_counter() - began) / len(bunch), result
 
-    done = 0
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="unfreeze-audio") as pool:
         try:
-            for future in as_completed([pool.submit(work, bunch) for bunch in bunches]):
-                done += future.result()
-                if progress is not None:
-                    progress(done, len(items))
+            while bunches or running:
+                finished = []
+                # One more than there are threads, so that none waits for us.
+                while bunches and not alone and len(running) <= workers:
+                    running.add(pool.submit(work, total - len(bunches), bunches.popleft()))
+                if running:
+                    ended, running = wait(running, return_when=FIRST_COMPLETED)
+                    finished = [future.result() for future in ended]
+                elif bunches:
+                    finished = [work(total - len(bunches), bunches.popleft())]
+                for number, seconds, result in finished:
+                    results[number] = result
+                    alone = workers == 1 or (size == _BUNCH and seconds < _TINY)
+                    done += min(size, len(items) - number * size)
+                    if progress is not None:
+                        progress(done, len(items))
         except BaseException:
             # Ctrl-C too: without this the pool would first finish every file.
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return [results[index] for index in range(len(items))]
+    return [results[number] for number in range(total)]
+
+
+def _until(stop: threading.Event, items: Sequence[_T]) -> Iterator[_T]:
+    for item in items:
+        if stop.is_set():
+            return
+        yield item
 
 
 def available_cores() -> int:

@@ -87,7 +87,7 @@ def examine(path: Path, name: Path) -> tuple[Facts | None, list[Problem]]:
     """
     try:
         with open_sound(path) as sound:
-            content = content_hash(path)
+            content = sound_hash(sound)
             extent = _measure(sound)
     except SoundError as error:
         return None, [Problem(name, error.rule, error.cause, True)]
@@ -143,6 +143,20 @@ def _present(sound: Sound, samples: int) -> float:
     if not sound.exact and missing <= max(_MPEG_FRAMES, _MPEG_PART * sound.promised):
         return sound.kept
     return sound.kept * samples / sound.promised
+
+
+def sound_hash(sound: Sound) -> str:
+    """Return the SHA-256 of an open file's bytes, in hex.
+
+    Args:
+        sound: from `open_sound`.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if sound.content is not None:
+        return hashlib.sha256(sound.content).hexdigest()
+    return content_hash(sound.path)
 
 
 def content_hash(path: Path) -> str:

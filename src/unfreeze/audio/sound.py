@@ -8,7 +8,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import soundfile
 
 from unfreeze.audio.formats import explain_refusal, has_sound_signature, holds_no_sound
 from unfreeze.audio.names import show
+from unfreeze.audio.pcm import PcmReader, plain_reader
 from unfreeze.audio.wav import WavHeader, read_wav_header
 from unfreeze.errors import DataError
 
@@ -29,6 +30,8 @@ BLOCK = 1 << 21
 # Samples read at once from a damaged file, to lose little before the damage.
 _STEP = 1024
 _HEAD = 512
+# Bytes of a file that is read at once rather than in blocks.
+_WHOLE = 8 << 20
 
 
 class SoundError(DataError):
@@ -51,21 +54,24 @@ class Sound:
 
     Attributes:
         path: the file.
-        file: libsndfile's reader at the first sample.
+        file: the reader, at the first sample.
         sample_rate: hertz.
         channels: 1 or more.
         promised: samples a channel that libsndfile expects.
         kept: the part of the bytes promised by a WAV header that is there.
         exact: False for MPEG, whose expected length is an estimate.
+        content: the bytes that the samples come from, where they are all in
+            memory; else None.
     """
 
     path: Path
-    file: soundfile.SoundFile
+    file: soundfile.SoundFile | PcmReader
     sample_rate: int
     channels: int
     promised: int
     kept: float
     exact: bool
+    content: bytes | None
 
 
 @contextmanager
@@ -82,22 +88,27 @@ def open_sound(path: Path) -> Iterator[Sound]:
         SoundError: missing, empty, no regular file, no sound, without a header,
             or an absurd sample rate.
     """
-    _check_regular(path)
+    size = _regular_size(path)
     try:
-        with path.open("rb") as raw:
+        with path.open("rb", buffering=0) as raw:
             head = raw.read(_HEAD)
-            header = read_wav_header(raw)
+            header, content = None, None
+            if head.startswith(b"RIFF"):
+                content = head + raw.read() if size <= _WHOLE else None
+                # What is in memory costs no more calls to the system.
+                header = read_wav_header(raw if content is None else io.BytesIO(content))
+        reader = None if content is None or header is None else plain_reader(content, header)
         cause = holds_no_sound(head)
         if cause is not None:
             # Not left to libsndfile: its MP3 decoder would look for sound in
             # a text and report every byte on the terminal.
             raise SoundError(path, "unreadable", cause)
-        file = _open(path, head, header)
+        file = reader or _open(path, head, header)
     except OSError as error:
         raise SoundError(path, "unreadable", f"it cannot be read: {_reason(error)}") from error
     except soundfile.SoundFileError as error:
         raise SoundError(path, "unreadable", explain_refusal(path, head, _said(error))) from error
-    with file:
+    with closing(file):
         if file.format == "RAW":
             # libsndfile takes .vox, .gsm, .au and .snd files without a known
             # header for bare samples: anything would "play" as noise.
@@ -116,6 +127,7 @@ def open_sound(path: Path) -> Iterator[Sound]:
             promised=file.frames,
             kept=1.0 if header is None else header.kept,
             exact=not file.subtype.startswith("MPEG"),
+            content=None if reader is None else content,
         )
 
 
@@ -209,7 +221,7 @@ def _before_damage(path: Path, skip: int) -> Iterator[np.ndarray]:
             return
 
 
-def _check_regular(path: Path) -> None:
+def _regular_size(path: Path) -> int:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
@@ -219,6 +231,7 @@ def _check_regular(path: Path) -> None:
         raise SoundError(path, "unreadable", "it is no regular file")
     if status.st_size == 0:
         raise SoundError(path, "empty", "the file has 0 bytes")
+    return status.st_size
 
 
 def _reason(error: Exception) -> str:

@@ -18,29 +18,28 @@ import hashlib
 import json
 import os
 import shutil
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import filelock
 import numpy as np
 
-from unfreeze.audio.decode import decode_blocks, resampled_length
-from unfreeze.audio.frames import log_mel_frames, patch_starts
+from unfreeze.audio.decode import resampled_length
+from unfreeze.audio.frames import patch_starts
 from unfreeze.audio.manifest import Clip, Manifest
 from unfreeze.audio.names import show
-from unfreeze.audio.parallel import Progress, run_all
+from unfreeze.audio.parallel import Progress, run_bunches
 from unfreeze.audio.patches import FLOAT, FrameFile, PatchView
-from unfreeze.audio.rules import content_hash
+from unfreeze.audio.writer import FrameWriter, frame_blocks
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.errors import DataError, RunError
+from unfreeze.errors import RunError
 from unfreeze.files import atomic_path, write_json
+
+__all__ = ["PatchStore", "build_store", "frame_blocks", "open_store", "store_fingerprint"]
 
 _FORMAT, _VERSION = "unfreeze feature store", 1
 _META, _CLIPS, _FRAMES = "meta.json", "clips.npy", "frames.f32"
-# Patch hops computed at once from a long recording: about 30 s.
-_HOPS = 64
 
 
 class PatchStore:
@@ -198,13 +197,8 @@ def _build(
     try:
         with atomic_path(folder / _FRAMES) as partial, partial.open("r+b") as file:
             file.truncate(size)
-            write = _Writer(file, front_end)
-            run_all(
-                lambda i: write.clip(manifest.clips[i], int(offsets[i]), counts[i]),
-                range(len(counts)),
-                workers=workers,
-                progress=progress,
-            )
+            write = FrameWriter(file, front_end, manifest.clips, offsets)
+            run_bunches(write, range(len(counts)), workers=workers, progress=progress)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(
@@ -224,54 +218,6 @@ def _build(
         "dtype": FLOAT.str,
     }
     write_json(folder / _META, meta)
-
-
-class _Writer:
-    """Writes each clip's frames at its place; threads may call it at once."""
-
-    def __init__(self, file: BinaryIO, front_end: FrontEnd) -> None:
-        self._file, self._front_end = file, front_end
-        self._lock = threading.Lock()
-
-    def clip(self, clip: Clip, first: int, count: int) -> None:
-        row = first
-        for frames in frame_blocks(clip.path, self._front_end):
-            # Never beyond this clip's place, should the file have grown.
-            rows = frames[: max(first + count - row, 0)]
-            row += len(frames)
-            with self._lock:
-                self._file.seek((row - len(frames)) * self._front_end.bands * FLOAT.itemsize)
-                self._file.write(rows.astype(FLOAT, copy=False).data)
-        if row != first + count or content_hash(clip.path) != clip.content:
-            raise DataError(
-                f"{show(clip.path)} changed while it was being read. Run again when nothing "
-                f"writes to the data."
-            )
-
-
-def frame_blocks(path: Path, front_end: FrontEnd) -> Iterator[np.ndarray]:
-    """Compute the log-mel frames of a file, piece by piece.
-
-    Args:
-        path: the sound file.
-        front_end: the settings.
-
-    Yields:
-        (n, bands) float32; together `log_mel_frames` of the whole waveform.
-
-    Raises:
-        SoundError: (a DataError) the file cannot be decoded.
-    """
-    step = _HOPS * front_end.patch_hop
-    samples = front_end.padded_samples(step * front_end.hop + front_end.window)
-    waiting = np.zeros(0, dtype=np.float32)
-    for block in decode_blocks(path, front_end.sample_rate):
-        waiting = np.concatenate([waiting, block]) if len(waiting) else block
-        # What stays behind must be long enough not to be padded as a short clip.
-        while len(waiting) >= samples + front_end.min_samples:
-            yield log_mel_frames(waiting[:samples], front_end)[:step]
-            waiting = waiting[step * front_end.hop :]
-    yield log_mel_frames(waiting, front_end)
 
 
 def _samples(clip: Clip, front_end: FrontEnd) -> int:

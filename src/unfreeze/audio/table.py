@@ -40,15 +40,17 @@ def read_csv(manifest: Path) -> tuple[list[Entry], list[Problem]]:
     rows = _rows(manifest)
     columns, notes = _columns(manifest, next(rows, (1, []))[1])
     entries: dict[str, Entry] = {}
+    shown = show(manifest)
+    real: dict[str, str] = {}
     for line, row in rows:
-        where = f"{show(manifest)}, line {line}"
+        where = f"{shown}, line {line}"
         if len(row) != len(columns):
             raise DataError(
                 f"{where}: {len(row)} fields where the header has {len(columns)}. "
                 f"Put double quotes around a value that holds a comma."
             )
         fields = {c: v.strip() for c, v in zip(columns, row, strict=True)}
-        path = _inside(root, inside, fields["path"], where)
+        path = _inside(root, inside, real, fields["path"], where)
         entry = Entry(
             path=path,
             name=path.relative_to(root),
@@ -109,16 +111,26 @@ def _columns(manifest: Path, header: list[str]) -> tuple[list[str], list[Problem
     return columns, [Problem(Path(manifest.name), "unused_columns", cause, False)]
 
 
-def _inside(root: Path, inside: str, text: str, where: str) -> Path:
+def _inside(root: Path, inside: str, real: dict[str, str], text: str, where: str) -> Path:
     if not text or "\0" in text:
         raise DataError(f"{where}: the path is empty or has a null byte.")
     path = Path(os.path.normpath(root / text))
-    if not (is_within(str(path), str(root)) and is_within(os.path.realpath(path), inside)):
+    if not (is_within(str(path), str(root)) and is_within(_real(path, real), inside)):
         raise DataError(
             f"{where}: {show(text)!r} leads outside of {show(root)}. Put the manifest into a "
             f"folder that holds all recordings, and write paths relative to it."
         )
     return path
+
+
+def _real(path: Path, real: dict[str, str]) -> str:
+    """Return where a path leads; `real` remembers it for each folder."""
+    if path.is_symlink():
+        return os.path.realpath(path)
+    folder, name = os.path.split(path)
+    if folder not in real:
+        real[folder] = os.path.realpath(folder)
+    return os.path.join(real[folder], name)  # noqa: PTH118
 
 
 def _split(text: str, where: str) -> str:

@@ -31,6 +31,8 @@ class WavHeader:
         kept: the part of the promised bytes that is there, 0 to 1; 1 where
             the header does not know.
         trailing: True when other chunks follow the samples.
+        fmt: the `fmt ` chunk, its first 40 bytes at most.
+        sized: True when the header knows the length of the samples.
     """
 
     codec: int
@@ -38,6 +40,8 @@ class WavHeader:
     data_end: int
     kept: float
     trailing: bool
+    fmt: bytes
+    sized: bool
 
     @property
     def holds_mpeg(self) -> bool:
@@ -62,7 +66,7 @@ def read_wav_header(file: BinaryIO) -> WavHeader | None:
     head = file.read(12)
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         return None
-    codec: int | None = None
+    fmt = b""
     position = 12
     for _ in range(_MOST_CHUNKS):
         file.seek(position)
@@ -72,10 +76,11 @@ def read_wav_header(file: BinaryIO) -> WavHeader | None:
         name, length = struct.unpack("<4sI", chunk)
         start = position + 8
         if name == b"fmt ":
-            codec = _codec(file.read(min(length, 40)))
+            fmt = file.read(min(length, 40))
         if name == b"data":
+            codec = _codec(fmt)
             size = file.seek(0, os.SEEK_END)
-            return None if codec is None else _header(codec, start, length, size)
+            return None if codec is None else _header(codec, fmt, start, length, size)
         # Chunks are padded to an even length.
         position = start + length + (length & 1)
     return None
@@ -91,10 +96,10 @@ def _codec(fmt: bytes) -> int | None:
     return codec
 
 
-def _header(codec: int, start: int, length: int, size: int) -> WavHeader:
+def _header(codec: int, fmt: bytes, start: int, length: int, size: int) -> WavHeader:
     available = max(size - start, 0)
     if length == 0 or length >= _UNKNOWN_LENGTH:
-        return WavHeader(codec, start, size, 1.0, trailing=False)
+        return WavHeader(codec, start, size, 1.0, trailing=False, fmt=fmt, sized=False)
     end = start + min(length, available)
     return WavHeader(
         codec=codec,
@@ -102,4 +107,6 @@ def _header(codec: int, start: int, length: int, size: int) -> WavHeader:
         data_end=end,
         kept=min(available / length, 1.0),
         trailing=size > end + (length & 1),
+        fmt=fmt,
+        sized=True,
     )
