@@ -1,1 +1,1 @@
-"""Measurements, run by hand: `python -m benchmarks.NAME`. Never part of the tests."""
+"""Measurements: `python -m benchmarks` runs them all. Never part of the tests."""

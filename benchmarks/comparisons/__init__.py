@@ -1,0 +1,24 @@
+"""One module a comparison, each with `declare(options)`, which imports nothing heavy."""
+
+from benchmarks.comparisons import (
+    boundary,
+    features,
+    forward,
+    full_stage,
+    head_stage,
+    memory,
+    startup,
+    time_to_best,
+)
+
+ALL = {
+    "head_stage": head_stage.declare,
+    "full_stage": full_stage.declare,
+    "boundary": boundary.declare,
+    "time_to_best": time_to_best.declare,
+    "features": features.declare,
+    "forward": forward.declare,
+    "memory": memory.declare,
+    "startup": startup.declare,
+}
+"""In the order of the table of targets."""
