@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+from small_runs import assert_same_weights, make, run
 from unfreeze.core.data import Rows
 from unfreeze.core.feed import ShuffledRows
 from unfreeze.core.graph import flatten
-from unfreeze.core.pace import hears_batches, steps_a_call
+from unfreeze.core.pace import feed_by_threads, hears_batches, steps_a_call
 from unfreeze.core.runner import joined_model
 from unfreeze.core.split import find_cut
 from unfreeze.core.watch import StageCallback
@@ -57,6 +58,23 @@ def test_large_steps_go_alone():
 
 def test_a_callback_that_hears_batches_hears_each():
     assert steps_a_call(ready(dense_model()), [Listener()]) == 1
+
+
+def test_large_steps_are_fed_by_threads_and_small_ones_are_not():
+    for model, wanted in ((conv_model(), SEVERAL > 1), (dense_model(), False)):
+        stage = ready(model)
+        stage.validation = None
+        feed_by_threads(stage)
+        assert (stage.train.workers > 1) == wanted
+
+
+def test_threads_change_nothing_in_a_run(monkeypatch):
+    alone, threads = make(), make()
+    run(alone)
+    monkeypatch.setattr("unfreeze.core.pace.has_small_steps", lambda stage: False)
+    result = run(threads)
+    assert_same_weights(alone, threads)
+    assert len(result.history) == 4
 
 
 def test_streams_of_unknown_size_go_step_by_step():

@@ -28,7 +28,7 @@ from unfreeze.core.stage import Source, Whole, why_not
 _BATCH = 64
 _ROUNDS = 3
 # Measured with YAMNet and MobileNetV3Small on TensorFlow and PyTorch, 2 CPU cores
-# (`benchmarks/sides/estimate.py`).
+# (`python -m benchmarks --only estimate`).
 # Forward and backward of what trains, in forward passes of the same layers; and
 # what BatchNorm in training mode multiplies that by.
 _TRAINING = {"tensorflow": (3.3, 2.0), "torch": (2.1, 1.4)}

@@ -24,7 +24,7 @@ from unfreeze.core.internals import flatten_layers, reseed, seed_generators
 from unfreeze.core.norms import is_fresh, norms
 from unfreeze.core.objective import fresh
 from unfreeze.core.optimizers import get_learning_rate, stage_optimizer
-from unfreeze.core.pace import steps_a_call
+from unfreeze.core.pace import feed_by_threads, steps_a_call
 from unfreeze.core.plan import plan_stage
 from unfreeze.core.rates import base_rate, layer_factors
 from unfreeze.core.select import Selection, apply
@@ -205,6 +205,7 @@ def _train(
 ) -> None:
     stage = selection.stage
     own = [c() if isinstance(c, type) else c for c in stage.callbacks]
+    feed_by_threads(ready)
     ready.model.compile(
         optimizer=_optimizer(job, selection),
         steps_per_execution=steps_a_call(ready, [*job.callbacks, *own]),
