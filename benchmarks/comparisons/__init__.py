@@ -2,6 +2,7 @@
 
 from benchmarks.comparisons import (
     boundary,
+    estimate,
     features,
     forward,
     full_stage,
@@ -17,8 +18,10 @@ ALL = {
     "boundary": boundary.declare,
     "time_to_best": time_to_best.declare,
     "features": features.declare,
+    "features_short": features.declare_short,
     "forward": forward.declare,
     "memory": memory.declare,
     "startup": startup.declare,
+    "estimate": estimate.declare,
 }
 """In the order of the table of targets."""

@@ -8,7 +8,7 @@ BATCH = 128
 
 def declare(options: Options) -> Comparison:
     """Both sides are ours."""
-    patches = BATCH * (2 if options.quick else 4)
+    patches = BATCH * (2 if options.quick else 8)
     top = {
         "patches": 4 * patches,
         "batch": BATCH,

@@ -12,14 +12,24 @@ _SIDES = "benchmarks.sides."
 
 
 def declare(options: Options) -> Comparison:
-    """All sides read the same files of `animal-sounds`, from the system's file cache."""
-    folder = str(options.work / "features")
+    """Clips of some seconds, at several rates."""
+    return _declare(options, "features", "animal-sounds", "clips of seconds")
+
+
+def declare_short(options: Options) -> Comparison:
+    """Clips of half a second."""
+    return _declare(options, "features_short", "spoken-digits", "clips of half a second")
+
+
+def _declare(options: Options, name: str, sounds: str, what: str) -> Comparison:
+    """All sides read the same files, from the system's file cache."""
+    folder = str(options.work / name)
     ours = {"folder": folder, "workers": 1, "check": False}
     theirs = {"folder": folder, "front_end": dataclasses.asdict(FrontEnd())}
     before, sides = [], []
     if options.data is not None:
         args = {
-            "data": str(options.data / "animal-sounds"),
+            "data": str(options.data / sounds),
             "out": folder,
         }
         before.append(Side("copies of the files", _SIDES + "copy_sounds", args))
@@ -31,19 +41,23 @@ def declare(options: Options) -> Comparison:
             Side(TORCHAUDIO, _SIDES + "features_torchaudio", theirs, "audio", cores=1),
         ]
     return Comparison(
-        name="features",
-        title="Files to log-mel patches",
+        name=name,
+        title=f"Files to log-mel patches, {what}",
         sides=tuple(sides),
         ratios=(
-            Ratio("files to patches, one core: ours / librosa", OURS, LIBROSA, target=3),
-            Ratio("files to patches: ours on 2 cores / on 1", TWO, OURS, target=1.8),
-            Ratio("files to patches, one core: ours / torchaudio", OURS, TORCHAUDIO),
-            Ratio("files to patches, one core: ours with the check / librosa", CHECKED, LIBROSA),
+            Ratio(f"files to patches, one core: ours / librosa ({what})", OURS, LIBROSA, target=3),
+            Ratio(f"files to patches: ours on 2 cores / on 1 ({what})", TWO, OURS, target=1.8),
+            Ratio(f"files to patches, one core: ours / torchaudio ({what})", OURS, TORCHAUDIO),
+            Ratio(
+                f"files to patches, one core: ours with the check / librosa ({what})",
+                CHECKED,
+                LIBROSA,
+            ),
         ),
         rounds=2 if options.quick else 7,
         unit="s of sound/s",
         keys=("rate", "patches"),
-        settings={"data": "animal-sounds", "files": "all at usual rates"},
+        settings={"data": sounds, "files": "all at usual rates"},
         before=tuple(before),
         notes=(
             "Only files at usual sample rates, 8 to 48 kHz.",

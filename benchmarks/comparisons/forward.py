@@ -2,7 +2,7 @@
 
 from benchmarks.plan import Comparison, Options, Ratio, Side
 
-OURS, OURS_BF16 = "ours", "ours, mixed_bfloat16"
+OURS, OURS_BF16 = "ours", "ours, bfloat16"
 KERAS, ORT = "model.predict", "ONNX Runtime, float32"
 OV32, OV16 = "OpenVINO, float32", "OpenVINO, bfloat16"
 _SIDES = "benchmarks.sides."
@@ -17,8 +17,8 @@ def declare(options: Options) -> Comparison:
         name="forward",
         title="Frozen YAMNet, patches to embeddings, batches of 128",
         sides=(
-            Side(OURS, _SIDES + "forward_ours", {**args, "policy": "float32"}),
-            Side(OURS_BF16, _SIDES + "forward_ours", {**args, "policy": "mixed_bfloat16"}),
+            Side(OURS, _SIDES + "forward_ours", {**args, "bfloat16": False}),
+            Side(OURS_BF16, _SIDES + "forward_ours", {**args, "bfloat16": True}),
             Side(KERAS, _SIDES + "forward_keras", args),
             Side(ORT, _SIDES + "forward_onnxruntime", args, "engines"),
             Side(OV32, _SIDES + "forward_openvino", {**args, "precision": "f32"}, "engines"),

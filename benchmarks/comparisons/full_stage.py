@@ -10,7 +10,7 @@ _SIDES = "benchmarks.sides."
 
 def declare(options: Options) -> Comparison:
     """BatchNorm in training mode for all but ours, whose statistics are fixed."""
-    patches = BATCH * (2 if options.quick else 4)
+    patches = BATCH * (2 if options.quick else 12)
     args = {"patches": patches, "batch": BATCH}
     sides = (
         Side(KERAS, _SIDES + "train_keras", args),

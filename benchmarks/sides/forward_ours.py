@@ -1,10 +1,9 @@
-"""The frozen prefix as our cache runs it, fused. Args: folder, times, policy.
+"""The frozen prefix as our cache runs it, fused. Args: folder, times, bfloat16.
 
-`policy` is Keras' dtype policy: "float32", or "mixed_bfloat16" where the user
-allows it.
+`bfloat16` is what a stage with `cache="bfloat16"` does.
 """
 
-import keras
+import numpy as np
 
 from benchmarks.sides import classic
 from benchmarks.sides.forward import measured
@@ -17,15 +16,15 @@ from unfreeze.core.split import find_cut
 
 def prepare(args):
     """A batch of 128 at a time."""
-    keras.config.set_dtype_policy(args["policy"])
     model = classic.build()
     graph = flatten(model)
     selection = select(graph, Stage("head", train="transfer_*"))
     apply(model, selection)
-    prefix = prefix_model(find_cut(graph, selection.live), model)
+    cut = find_cut(graph, selection.live)
+    prefix = prefix_model(cut, model, bfloat16=args["bfloat16"])
 
     def embed(x):
         found = prefix.predict_on_batch(x)
-        return found[0] if isinstance(found, list | tuple) else found
+        return np.asarray(found[0], dtype=np.float32)
 
     return measured(args["folder"], embed, args["times"])

@@ -16,11 +16,13 @@ from benchmarks.sides import classic
 from unfreeze.core.data import Rows
 from unfreeze.core.feed import ShuffledRows
 from unfreeze.core.graph import flatten
+from unfreeze.core.pace import feed_by_threads
 from unfreeze.core.plan import multiply_adds
 from unfreeze.core.runner import joined_model, suffix_model
 from unfreeze.core.schedule import Stage
 from unfreeze.core.select import apply, select
 from unfreeze.core.split import find_cut
+from unfreeze.core.stage import Ready
 
 
 def prepare(args):
@@ -41,6 +43,7 @@ def prepare(args):
         inputs = (x,)
     trained.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
     feed = ShuffledRows(Rows(inputs, y, None, len(x)), args["batch"], seed=0)
+    feed_by_threads(Ready(trained, feed, None, cut, ""))
     work = training_work(graph) * len(x)
 
     def run():

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from unfreeze.evaluate import CLASS_METRICS, METRICS
+from unfreeze.metrics import CLASS_METRICS, METRICS
 from unfreeze.report.names import short, shortest_unique
 
 Layer = Mapping[str, Any]
