@@ -59,7 +59,7 @@ def test_measuring_leaves_the_weights_as_they_were(policy, tmp_path):
     stages = Schedule((*TWO, Stage("more", "all", epochs=3, batch_norm=policy)))
     times = estimate(model, stages, tmp_path)
     assert [(t.stage, t.epochs) for t in times] == [("head", 2), ("all", 2), ("more", 3)]
-    assert all(t.prepare > 0 and t.epoch > 0 for t in times)
+    assert all(t.prepare >= 0 and t.epoch > 0 for t in times)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     assert not list(tmp_path.iterdir())
