@@ -8,14 +8,9 @@ from benchmarks.plan import Comparison
 from unfreeze.files import atomic_path
 
 _NAMES = {
-    "seconds": "seconds",
     "peak_mb": "peak memory, MB",
-    "gmacs": "gmacs",
-    "error": "error",
-    "patches": "patches",
     "to_best": "to_best, s",
     "best_loss": "best validation loss",
-    "epochs": "epochs",
 }
 
 

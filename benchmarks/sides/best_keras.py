@@ -5,7 +5,6 @@ Gives a log of (seconds since the start, validation loss) for each epoch.
 
 import tempfile
 import time
-from pathlib import Path
 
 
 def prepare(args):
@@ -14,24 +13,13 @@ def prepare(args):
     def run():
         began = time.perf_counter()
         import keras
-        import numpy as np
 
         from benchmarks.sides import classic
 
-        folder = Path(args["patches"])
-        x, y, held_x, held_y = (
-            np.load(folder / f"{part}_{what}.npy")
-            for part in ("train", "validation")
-            for what in ("x", "y")
-        )
+        x, y, held_x, held_y = classic.saved_patches(args["patches"])
         keras.utils.set_random_seed(0)
         model = classic.build(classes=y.shape[1])
-        log = []
-        clock = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda epoch, logs: log.append(
-                (time.perf_counter() - began, float(logs["val_loss"]))
-            )
-        )
+        clock, log = classic.losses_over_time(began)
 
         def stage():
             classic.compile_it(model)

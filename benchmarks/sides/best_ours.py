@@ -4,7 +4,6 @@ Gives a log of (seconds since the start, validation loss) for each epoch.
 """
 
 import time
-from pathlib import Path
 
 
 def prepare(args):
@@ -13,7 +12,6 @@ def prepare(args):
     def run():
         began = time.perf_counter()
         import keras
-        import numpy as np
 
         import unfreeze
         from benchmarks.sides import classic
@@ -22,23 +20,13 @@ def prepare(args):
         from unfreeze.options import HEAD, TrainOptions
         from unfreeze.training import DEFAULT_BATCH
 
-        folder = Path(args["patches"])
-        x, y, held_x, held_y = (
-            np.load(folder / f"{part}_{what}.npy")
-            for part in ("train", "validation")
-            for what in ("x", "y")
-        )
+        x, y, held_x, held_y = classic.saved_patches(args["patches"])
         schedule = preset(TrainOptions.schedule, head=HEAD)
         schedule = Schedule(
             tuple(_capped(stage, args["epochs"]) for stage in schedule), schedule.name
         )
         keras.utils.set_random_seed(0)
-        log = []
-        clock = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda epoch, logs: log.append(
-                (time.perf_counter() - began, float(logs["val_loss"]))
-            )
-        )
+        clock, log = classic.losses_over_time(began)
         unfreeze.fit(
             classic.build(classes=y.shape[1]),
             schedule,

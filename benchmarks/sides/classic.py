@@ -5,6 +5,7 @@ new layers named `transfer_*`; Adam at 1e-3; categorical cross-entropy; batches
 of 128; the best `val_loss` is kept, the rate halved after 3 epochs without a gain.
 """
 
+import time
 from pathlib import Path
 
 import keras
@@ -49,6 +50,23 @@ def callbacks(folder):
         ),
         keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=3),
     ]
+
+
+def saved_patches(folder):
+    """x, y, held-out x and held-out y, as `save_patches` wrote them."""
+    parts = [(part, what) for part in ("train", "validation") for what in ("x", "y")]
+    return [np.load(Path(folder) / f"{part}_{what}.npy") for part, what in parts]
+
+
+def losses_over_time(began):
+    """A callback, and the log of (seconds since `began`, validation loss) that it fills."""
+    log = []
+    clock = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: log.append(
+            (time.perf_counter() - began, float(logs["val_loss"]))
+        )
+    )
+    return clock, log
 
 
 def random_patches(count, seed, classes=CLASSES):

@@ -12,7 +12,8 @@ import soundfile
 from unfreeze.audio.decode import decode, waveform_blocks
 from unfreeze.audio.frames import log_mel_frames, patch_starts
 from unfreeze.audio.manifest import Manifest, read_manifest
-from unfreeze.audio.store import build_store, frame_blocks, open_store, store_fingerprint
+from unfreeze.audio.store import build_store, open_store, store_fingerprint
+from unfreeze.audio.writer import frame_blocks
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, RunError
 

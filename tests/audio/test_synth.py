@@ -2,11 +2,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unfreeze.audio.synth import CLASSES, synthesize, write_demo_data
+from unfreeze.audio.synth import CLASSES, synthesize
 from unfreeze.errors import DataError
 
 RATE = 16_000
@@ -157,36 +156,3 @@ def test_unknown_class_and_low_rate_are_refused():
         synthesize("foghorn", np.random.default_rng(0))
     with pytest.raises(DataError, match="8000 Hz is too low"):
         synthesize("rain", np.random.default_rng(0), 8_000)
-
-
-def test_demo_data_is_a_folder_of_folders(tmp_path):
-    calls = []
-    root = write_demo_data(
-        tmp_path / "demo",
-        clips_per_class=2,
-        progress=lambda done, total: calls.append((done, total)),
-    )
-    assert root == tmp_path / "demo"
-    assert sorted(path.name for path in root.iterdir()) == list(CLASSES)
-    assert calls == [(done, 40) for done in range(1, 41)]
-    for label in CLASSES:
-        names = sorted(path.name for path in (root / label).iterdir())
-        assert names == [f"{label}_000.wav", f"{label}_001.wav"]
-    info = soundfile.info(str(root / "rain" / "rain_001.wav"))
-    assert (info.samplerate, info.channels, info.subtype) == (RATE, 1, "PCM_16")
-    read, _ = soundfile.read(str(root / "rain" / "rain_001.wav"), dtype="float32")
-    made = synthesize("rain", np.random.default_rng([0, CLASSES.index("rain"), 1]))
-    assert np.abs(read - made).max() <= 1 / 32768
-
-
-def test_demo_data_depends_on_the_seed_only(tmp_path):
-    def contents(name, **settings):
-        root = write_demo_data(tmp_path / name, **settings)
-        return {path.relative_to(root): path.read_bytes() for path in root.rglob("*.wav")}
-
-    few = contents("few", clips_per_class=1)
-    more = contents("more", clips_per_class=2)
-    other = contents("other", clips_per_class=1, seed=1)
-    assert len(few) == 20
-    assert few.items() <= more.items()
-    assert len(set(few.values()) | set(other.values())) == 40

@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import subprocess
@@ -82,6 +83,13 @@ def test_a_users_error_is_one_message_without_a_traceback(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_missing_schedule_file_is_one_message_without_the_backends_own(tmp_path):
+    done = call("plan", "yamnet", "--schedule", tmp_path / "none.yaml")
+    assert done.returncode == 2
+    assert "none.yaml: cannot be read: No such file" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_schedule_that_matches_no_layer_is_refused_before_training(monkeypatch, tmp_path):
     toy.register(monkeypatch, tmp_path)
     data = toy.write_sounds(tmp_path / "data", clips=4)
@@ -116,8 +124,16 @@ def test_train_predict_evaluate_round_trip(monkeypatch, tmp_path):
 
     first = run.invoke(app, words)
     assert first.exit_code == 0, first.output
-    for text in ("18 clips", "stage head", "stage all", "accuracy", "unfreeze predict"):
+    for text in ("18 clips", "stage head", "stage all", "accuracy"):
         assert text in first.output
+    # The last line is a command that can be run as it stands, on a clip of the test set.
+    told = shlex.split(first.output.splitlines()[-1].removeprefix("Try it: "))
+    assert told[:3] == ["unfreeze", "predict", str(out)]
+    tried = run.invoke(app, told[1:])
+    assert tried.exit_code == 0, tried.output
+    rows = csv.DictReader((out / "splits.csv").open())
+    tested = {str(data / row["path"]) for row in rows if row["split"] == "test"}
+    assert told[3] in tested
 
     again = run.invoke(app, words)
     assert "holds a finished run" in str(again.exception)
@@ -137,6 +153,9 @@ def test_train_predict_evaluate_round_trip(monkeypatch, tmp_path):
     assert sum(found[0]["classes"].values()) == pytest.approx(1, abs=1e-4)
 
     (tmp_path / "bad.wav").write_text("no sound")
+    said = run.invoke(app, ["predict", str(out), str(tmp_path / "bad.wav"), files[0]])
+    assert said.stderr.startswith("error: ")
+    assert said.stderr.count("bad.wav") == 1
     mixed = run.invoke(app, ["predict", str(out), str(tmp_path / "bad.wav"), files[0], "--json"])
     assert mixed.exit_code == 1
     rows = json.loads(mixed.stdout)
@@ -187,6 +206,9 @@ def test_demo_says_that_its_sounds_are_synthetic(monkeypatch, tmp_path):
     assert result.exit_code == 0, result.output
     assert "computed, not recorded" in result.output
     assert seen["options"].out == tmp_path / "demo"
+    # Kept, so that the next command has something to work on.
+    assert seen["options"].data == tmp_path / "demo-sounds"
+    assert len(list((tmp_path / "demo-sounds").rglob("*.wav"))) == 120
 
 
 def test_help_is_quick():

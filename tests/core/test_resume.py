@@ -104,6 +104,28 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
             run(**{"schedule": HEAD, "run_dir": tmp_path, **options})
 
 
+def test_a_model_that_has_trained_meanwhile_is_refused(tmp_path):
+    def fresh():
+        x = keras.Input((6, 6, 2))
+        y = keras.layers.Flatten()(keras.layers.Conv2D(2, 3, name="conv")(x))
+        y = keras.layers.BatchNormalization(name="new")(keras.layers.Dense(3)(y))
+        return keras.Model(x, keras.layers.Dense(2, activation="softmax")(y))
+
+    class Break(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if self.params["epochs"] == 3:
+                raise KeyboardInterrupt
+
+    stages = [Stage("a", "head", epochs=2), Stage("b", "all", epochs=3)]
+    model = fresh()
+    with pytest.raises(KeyboardInterrupt):
+        run(model, stages, run_dir=tmp_path, callbacks=[Break()])
+    # The BatchNorm layer of the head was new then, and is not any more.
+    with pytest.raises(RunError, match="another choice of weights to train: build the model"):
+        run(model, stages, run_dir=tmp_path)
+    assert [s.epochs for s in run(fresh(), stages, run_dir=tmp_path).stages] == [2, 3]
+
+
 def test_resume_without_early_stopping(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -47,8 +47,9 @@ def result_of(name: str, **changes) -> StageResult:
     return StageResult(**{**fields, **changes})
 
 
-def run_of(schedule=SCHEDULE, seed=1, data=None, settings=None):
-    return identity(schedule, seed, data or {"train": "abc"}, settings or {"batch_size": 32})
+def run_of(schedule=SCHEDULE, seed=1, data=None, settings=None, trained=None):
+    data, settings = data or {"train": "abc"}, settings or {"batch_size": 32}
+    return identity(schedule, seed, data, settings, trained or {"head": [0, 1]})
 
 
 def test_what_is_written_comes_back(tmp_path):

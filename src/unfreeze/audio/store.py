@@ -31,12 +31,10 @@ from unfreeze.audio.manifest import Clip, Manifest
 from unfreeze.audio.names import show
 from unfreeze.audio.parallel import Progress, run_bunches
 from unfreeze.audio.patches import FLOAT, FrameFile, PatchView
-from unfreeze.audio.writer import FrameWriter, frame_blocks
+from unfreeze.audio.writer import FrameWriter
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import RunError
 from unfreeze.files import atomic_path, write_json
-
-__all__ = ["PatchStore", "build_store", "frame_blocks", "open_store", "store_fingerprint"]
 
 _FORMAT, _VERSION = "unfreeze feature store", 1
 _META, _CLIPS, _FRAMES = "meta.json", "clips.npy", "frames.f32"

@@ -8,15 +8,9 @@ and alarm clock, siren and sweep), so that a classifier has something to learn.
 A clip depends on its seed only, never on the clips made before it.
 """
 
-import io
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from unfreeze.audio.signals import (
@@ -33,7 +27,6 @@ from unfreeze.audio.signals import (
     wander,
 )
 from unfreeze.errors import DataError
-from unfreeze.files import atomic_path
 
 SHORTEST, LONGEST = 1.0, 3.0  # seconds
 LOWEST_RATE = 16_000  # Hz; the sounds reach up to 7.5 kHz
@@ -60,46 +53,6 @@ def synthesize(label: str, rng: Random, sample_rate: int = 16_000) -> NDArray[np
     time = time_axis(rng.uniform(SHORTEST, LONGEST), sample_rate)
     dry = _VOICES[label](rng, time)
     return in_a_room(rng, time, dry / np.abs(dry).max()).astype(np.float32)
-
-
-def write_demo_data(
-    folder: str | os.PathLike[str],
-    *,
-    clips_per_class: int = 30,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Write the demo's data: a folder per class with 16 kHz, 16-bit WAV files.
-
-    Args:
-        folder: where the folders of the classes go; files of the same names are
-            replaced, others left alone.
-        clips_per_class: number of clips of each class.
-        seed: of all variation.
-        progress: called as `progress(done, total)` after each clip.
-
-    Returns:
-        The folder.
-    """
-    root, total, done = Path(folder), len(CLASSES) * clips_per_class, 0
-
-    def encoded(kind: int, number: int) -> bytes:
-        clip = synthesize(CLASSES[kind], np.random.default_rng([seed, kind, number]))
-        buffer = io.BytesIO()
-        soundfile.write(buffer, clip, 16_000, format="WAV", subtype="PCM_16")
-        return buffer.getvalue()
-
-    # Half of the time goes into waiting for the disk, so sounds are made meanwhile.
-    with ThreadPoolExecutor(2) as pool:
-        for kind, label in enumerate(CLASSES):
-            files = pool.map(partial(encoded, kind), range(clips_per_class))
-            for number, content in enumerate(files):
-                with atomic_path(root / label / f"{label}_{number:03d}.wav") as path:
-                    path.write_bytes(content)
-                done += 1
-                if progress:
-                    progress(done, total)
-    return root
 
 
 # --- the classes ------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """`unfreeze demo`: the whole road on sounds that we synthesize ourselves."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -25,13 +24,15 @@ def demo(
     """Train on 20 classes of synthetic sounds, to see everything work.
 
     The sounds are made by this program, not recorded: the score says that the
-    installation works, not how good a classifier of real sounds would be.
+    installation works, not how good a classifier of real sounds would be. They
+    are kept beside the run, to try the other commands on.
     """
     from unfreeze import run_folder
-    from unfreeze.audio.synth import write_demo_data
+    from unfreeze.audio.demo_data import write_demo_data
     from unfreeze.cli.bars import bar
 
     run_folder.claim(out, overwrite)
+    sounds = out.with_name(f"{out.name}-sounds")
     shown = not (json or quiet)
     if shown:
         typer.echo(
@@ -39,11 +40,9 @@ def demo(
             "...).\nThey are computed, not recorded: a good score shows that everything works,\n"
             "not how good a classifier of real sounds would be.\n"
         )
-    with tempfile.TemporaryDirectory(prefix="unfreeze-demo-") as folder:
-        with bar("Synthesizing", shown=shown) as progress:
-            data = Path(folder)
-            write_demo_data(data, clips_per_class=clips, seed=seed, progress=progress)
-        options = TrainOptions(
-            data=data, out=out, schedule=schedule, epochs=epochs, seed=seed, overwrite=overwrite
-        )
-        run(options, json, quiet)
+    with bar("Synthesizing", shown=shown) as progress:
+        write_demo_data(sounds, clips_per_class=clips, seed=seed, progress=progress)
+    options = TrainOptions(
+        data=sounds, out=out, schedule=schedule, epochs=epochs, seed=seed, overwrite=overwrite
+    )
+    run(options, json, quiet)

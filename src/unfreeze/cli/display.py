@@ -1,6 +1,7 @@
 """What the terminal shows while a run goes on: one live line, and lines that stay."""
 
 import json as json_module
+import shlex
 import time
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,7 @@ class TrainDisplay(TrainListener):
         self.began = time.perf_counter()
         self._tasks: dict[str, Any] = {}
         self._stage: Any = None
+        self._example = "FILE"
 
     def __enter__(self) -> "TrainDisplay":
         self.progress.start()
@@ -55,6 +57,8 @@ class TrainDisplay(TrainListener):
         """Show the data and the plan."""
         self._clear()
         manifest, split = summary.manifest, summary.split
+        if len(split.test):
+            self._example = shlex.quote(str(manifest.clips[split.test[0]].path))
         hours = sum(clip.seconds for clip in manifest.clips) / 3600
         length = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
         bad = sum(problem.fatal for problem in manifest.problems)
@@ -140,7 +144,7 @@ class TrainDisplay(TrainListener):
             self.console.print(
                 f"\n{time.perf_counter() - self.began:.0f} s in all. "
                 f"Model, scores and pictures: {self.out}\n"
-                f"Try it: unfreeze predict {self.out} FILE",
+                f"Try it: unfreeze predict {shlex.quote(str(self.out))} {self._example}",
                 markup=False,
                 soft_wrap=True,
             )

@@ -32,21 +32,25 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Show what each stage of a schedule would train, and write it to be edited."""
-    from unfreeze.backend import choose_backend
+    from unfreeze.backend import import_keras
+    from unfreeze.options import HEAD, resolve_schedule
 
     if write is not None and write.exists():
         raise ScheduleError(f"{write} exists: choose another name, or remove it first")
-    choose_backend()
+    options = TrainOptions(data=Path(), schedule=schedule)
+    import_keras()
+    # Before the model is built, which takes seconds.
+    found = resolve_schedule(options)
     from unfreeze.core.graph import flatten
     from unfreeze.core.plan import plan_stage
     from unfreeze.core.schedule_plain import schedule_as_plain
     from unfreeze.core.schedule_yaml import write_schedule
     from unfreeze.core.select import check
-    from unfreeze.options import resolve_schedule
 
     model, head = _model(model_or_backbone)
     graph = flatten(model)
-    found = resolve_schedule(TrainOptions(data=Path(), schedule=schedule), head)
+    if head != HEAD:
+        found = resolve_schedule(options, head)
     plans = [plan_stage(graph, selection) for selection in check(graph, found)]
     if write is not None:
         write_schedule(found, write)

@@ -36,7 +36,7 @@ def predict(
             failed += 1
             found.append({"file": str(file), "error": str(error)})
             if not json:
-                typer.echo(f"{file}: {error}", err=True)
+                typer.echo(f"error: {error}", err=True)
             continue
         best = scores.argsort(kind="stable")[::-1][:top]
         classes = {classifier.labels[i]: round(float(scores[i]), 6) for i in best}

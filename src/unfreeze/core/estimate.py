@@ -79,16 +79,15 @@ def estimate_stages(
     """
     if not isinstance(source.train, Rows) or compiles_first():
         return ()
-    cuts = [find_cut(whole.graph, s.live, views=s.stage.views) for s in selections]
+    left = [selection for selection in selections if selection.stage.epochs]
+    cuts = [find_cut(whole.graph, s.live, views=s.stage.views) for s in left]
     shares = [share_of_work(whole.graph, cut.prefix) for cut in cuts]
-    left = [s for s in selections if s.stage.epochs]
     if not left or any(share is None for share in shares):
         return ()
     forward = _forward_seconds(whole, source.train)
     return tuple(
         _stage_time(selection, cut, forward, share or 0.0, source, room, batch_size)
-        for selection, cut, share in zip(selections, cuts, shares, strict=True)
-        if selection.stage.epochs
+        for selection, cut, share in zip(left, cuts, shares, strict=True)
     )
 
 

@@ -187,10 +187,8 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
 
 def _warn_of_unlearned_norms(job: Job, selection: Selection) -> None:
     updating = {id(v) for v in selection.updating}
-    fixed = [
-        n for e in selection.chosen for n in norms(e.layer) if id(n.moving_mean) not in updating
-    ]
-    fresh = [norm.name for norm in fixed if is_fresh(norm)]
+    chosen = [norm for entry in selection.chosen for norm in norms(entry.layer)]
+    fresh = [n.name for n in chosen if id(n.moving_mean) not in updating and is_fresh(n)]
     if fresh:
         more = f" and {len(fresh) - 3} more" if len(fresh) > 3 else ""
         job.note(

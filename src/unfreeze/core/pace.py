@@ -1,4 +1,4 @@
-"""How many steps of a stage go into one call of the backend.
+"""How a stage's steps are called and fed: several in one call, batches made by threads.
 
 A small suffix on cached outputs (a head on embeddings) computes for a fraction
 of the time that each call costs in Python. On TensorFlow on 2 CPU cores, a head

@@ -151,7 +151,9 @@ def fit(
     if home is not None:
         described = {"train": describe(data), "validation": describe(held)}
         settings = {"batch_size": batch_size, "class_weight": class_weight, "loss": compile_with}
-        settings = identity(plan, seed, described, settings)
+        places = {id(variable): place for place, variable in enumerate(model.weights)}
+        trained = {s.stage.name: sorted(places[v] for v in s.live) for s in selections}
+        settings = identity(plan, seed, described, settings, trained)
     restore_flags = flags(model)
     with ExitStack() as stack:
         stack.enter_context(seeds_kept(model))

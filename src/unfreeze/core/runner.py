@@ -99,30 +99,17 @@ class StepModel(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Run all steps on the fed tensors (frontier and passed inputs, then masks)."""
-        values = self.feed(inputs)
-        self.run_frozen(values)
-        return self.run_live(values, training)
-
-    def feed(self, inputs: Any) -> dict[int, Any]:
-        """The tensors that the first steps read, by number."""
+        program = self.program
         if isinstance(inputs, dict):
             # Datasets may give inputs by name, in any order and with more besides.
             inputs = [inputs[name] for name in input_names(self.owner)]
-        return self._feed(tree.flatten(inputs))
-
-    def run_frozen(self, values: dict[int, Any]) -> None:
-        """Run the frozen steps on `values`, which then hold what the others read."""
-        program = self.program
+        values = self._feed(tree.flatten(inputs))
         with computing_in_bfloat16(self.step_layers if program.bfloat16 else ()):
             for step in program.frozen:
                 run_step(step, values, id(step) in program.forced)
                 _forget(values, program.last_use[id(step)])
         if program.frozen and program.steps:
             _stop_gradients(values, program)
-
-    def run_live(self, values: dict[int, Any], training: bool | None) -> Any:
-        """Run the other steps; gives the outputs as the model's user expects them."""
-        program = self.program
         for step in program.steps:
             run_step(step, values, training)
             _forget(values, program.last_use[id(step)])

@@ -56,7 +56,11 @@ class StageResult:
 
 
 def identity(
-    schedule: Schedule, seed: int, data: dict[str, str], settings: dict[str, Any]
+    schedule: Schedule,
+    seed: int,
+    data: dict[str, str],
+    settings: dict[str, Any],
+    trained: dict[str, list[int]],
 ) -> dict[str, Any]:
     """What makes a run the same run: written to the folder and compared on the next start.
 
@@ -65,9 +69,12 @@ def identity(
         seed: of the run.
         data: digests of the training and the validation data.
         settings: of `fit`, as far as they change what is trained.
+        trained: places in `model.weights` of what each stage changes. The schedule
+            does not say it all: a BatchNorm layer is new only until it has trained.
     """
     stages = {stage.name: _plain(stage) for stage in schedule}
     run = {"schedule": stages, "seed": seed, "data": data, "settings": _plain(settings)}
+    run["choice of weights to train"] = trained
     return {**run, "keras": keras.__version__}
 
 
@@ -98,7 +105,8 @@ def finished_stages(run_dir: Path, wanted: dict[str, Any]) -> list[tuple[StageRe
     if changed:
         raise RunError(
             f"{run_dir} holds a run with another {' and '.join(changed)}: "
-            "take another run_dir, or delete this one to start afresh"
+            "build the model and the data as for the first start, take another run_dir, or delete "
+            "this one to start afresh"
         )
     for _, weights in stages:
         if not weights.is_file():
