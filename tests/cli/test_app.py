@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -180,7 +181,6 @@ def test_overwrite_never_removes_what_is_no_run(monkeypatch, tmp_path):
 
 
 def test_the_command_in_the_config_repeats_the_run(monkeypatch, tmp_path):
-    import shlex
 
     import yaml
 
