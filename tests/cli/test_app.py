@@ -128,7 +128,8 @@ def test_train_predict_evaluate_round_trip(monkeypatch, tmp_path):
     for text in ("18 clips", "stage head", "stage all", "accuracy"):
         assert text in first.output
     # The last line is a command that can be run as it stands, on a clip of the test set.
-    told = shlex.split(first.output.splitlines()[-1].removeprefix("Try it: "))
+    last = next(line for line in first.output.splitlines() if line.startswith("Try it: "))
+    told = shlex.split(last.removeprefix("Try it: "))
     assert told[:3] == ["unfreeze", "predict", str(out)]
     tried = run.invoke(app, told[1:])
     assert tried.exit_code == 0, tried.output

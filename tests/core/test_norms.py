@@ -8,6 +8,7 @@ import pytest
 
 import unfreeze
 from unfreeze.core.graph import flatten
+from unfreeze.core.groups import find_groups
 from unfreeze.core.norms import is_fresh, new_norms
 from unfreeze.core.presets import preset
 from unfreeze.core.schedule import Stage
@@ -37,7 +38,7 @@ def make(base_norm: bool = True, pretrained: bool = True) -> keras.Model:
 
 def new_names(model: keras.Model) -> list[str]:
     known = [entry.layer for entry in entries(flatten(model))]
-    new = new_norms(flatten(model), known)
+    new = new_norms(find_groups(flatten(model))[-1].layers, known)
     return [layer.name for layer in known if id(layer) in new]
 
 

@@ -25,7 +25,7 @@ def factors(model: keras.Model, **stage) -> dict[str, float]:
     """Factor of each layer that trains; all its variables must agree."""
     graph = flatten(model)
     selection = select(graph, Stage("s", **stage))
-    by_id = layer_factors(graph, selection)
+    by_id = layer_factors(selection)
     found: dict[str, float] = {}
     for variable in selection.trained:
         name = variable.path.split("/")[0]
@@ -37,8 +37,8 @@ def factors(model: keras.Model, **stage) -> dict[str, float]:
 def test_plain_rates_have_no_factors():
     model = make()
     graph = flatten(model)
-    assert layer_factors(graph, select(graph, Stage("s"))) == {}
-    assert layer_factors(graph, select(graph, Stage("s", layer_decay=1.0))) == {}
+    assert layer_factors(select(graph, Stage("s"))) == {}
+    assert layer_factors(select(graph, Stage("s", layer_decay=1.0))) == {}
 
 
 def test_layer_decay_falls_from_group_to_group():

@@ -21,6 +21,7 @@ from unfreeze.core.schedule_yaml import (
 from unfreeze.errors import ScheduleError
 
 HEAD = "unfreeze_schedule: 1\nstages:\n"
+ONE = "stages: [{name: a}]"
 
 _names = st.text(min_size=1, max_size=12).filter(lambda name: bool(name.strip()))
 _patterns = st.sampled_from(["all", "head", "top:2", "*_bn", "re:^a$", "!conv*", "no", "1e3"])
@@ -44,7 +45,7 @@ _stages = st.builds(
     reduce=st.none() | st.builds(ReduceRate, _metrics, st.floats(0.01, 0.99), st.integers(1, 9)),
     batch_size=st.none() | st.integers(1, 1024),
     layer_decay=st.none() | st.floats(0.01, 1.0),
-    cache=st.sampled_from(["auto", "always", "never", "float16"]),
+    cache=st.sampled_from(["auto", "always", "never", "float16", "bfloat16"]),
     views=st.integers(1, 8),
 )
 
@@ -54,7 +55,9 @@ def _schedules(draw: st.DrawFn) -> Schedule:
     stages = draw(st.lists(_stages, min_size=1, max_size=4, unique_by=lambda stage: stage.name))
     if not any(stage.epochs for stage in stages):
         stages[0] = replace(stages[0], epochs=1)
-    return Schedule(tuple(stages), name=draw(_names))
+    parts = st.lists(_names, min_size=1, max_size=3)
+    groups = draw(st.none() | st.lists(_names | parts, min_size=1, max_size=3))
+    return Schedule(tuple(stages), draw(_names), groups)
 
 
 @settings(max_examples=150, deadline=None)
@@ -198,6 +201,10 @@ def test_custom_rate_schedule_is_refused_both_ways() -> None:
         ("unfreeze_schedule: 1\nstages: []", 2, "at least one stage"),
         ("unfreeze_schedule: 1\nstages: all", 2, "must be a list, not the text 'all'"),
         ("- a", 1, "a schedule must be `key: value` lines, not a list"),
+        ("unfreeze_schedule: 1\ngroups: []\n" + ONE, 2, "groups: each needs a pattern"),
+        ("unfreeze_schedule: 1\ngroups: [a, []]\n" + ONE, 2, "groups: each needs a pattern"),
+        ("unfreeze_schedule: 1\ngroups: a*\n" + ONE, 2, "groups must be a list"),
+        ("unfreeze_schedule: 1\ngroups:\n- a\n- 3\n" + ONE, 4, "groups must be text"),
         (HEAD + "- all", 3, "a stage must be `key: value` lines"),
         (HEAD + "- train: all", 3, "needs a name"),
         (HEAD + "- {name: a, epochs: 0}", 2, "every stage has 0 epochs"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from unfreeze.core.audit import Audit, LayerMovement, StageAudit
 from unfreeze.errors import DataError
 from unfreeze.report.names import short
 from unfreeze.report.plots import plot_confusion, plot_curves, plot_moved
@@ -259,3 +260,12 @@ def test_pyplot_and_keras_are_not_imported():
         "sys.exit(bool({'matplotlib.pyplot', 'keras'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_moved_takes_the_audit_of_a_run_as_it_is(tmp_path):
+    base = LayerMovement("base", 4, trainable=False, moved=0.0, max_abs=0.0)
+    top = LayerMovement("top", 4, trainable=True, moved=0.5, max_abs=0.5)
+    audit = Audit((StageAudit("head", (base, top)),))
+    plot_moved(audit, tmp_path / "audit.png")
+    plot_moved(audit.as_list(), tmp_path / "list.png")
+    assert (tmp_path / "audit.png").read_bytes() == (tmp_path / "list.png").read_bytes()

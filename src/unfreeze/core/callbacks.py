@@ -198,7 +198,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
             self._template if stage.optimizer is None else stage.optimizer,
             base_rate(stage),
             selection.trained,
-            layer_factors(self._graph, selection),
+            layer_factors(selection),
         )
         # Under mixed_float16 `compile` wraps whatever it is given; so does a stage.
         wrapper = keras.optimizers.LossScaleOptimizer

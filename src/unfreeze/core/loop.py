@@ -248,7 +248,7 @@ def _check_record(recorder: Recorder) -> None:
 
 
 def _optimizer(job: Job, selection: Selection) -> keras.optimizers.Optimizer:
-    factors = layer_factors(job.whole.graph, selection)
+    factors = layer_factors(selection)
     stage = selection.stage
     return stage_optimizer(stage.optimizer, base_rate(stage), selection.trained, factors)
 

@@ -11,8 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from unfreeze.core.graph import Graph
-from unfreeze.core.groups import find_groups
 from unfreeze.core.internals import flatten_layers
 
 
@@ -21,7 +19,7 @@ def norms(layer: Any) -> list[Any]:
     return [x for x in flatten_layers(layer) if isinstance(x, keras.layers.BatchNormalization)]
 
 
-def new_norms(graph: Graph, layers: Sequence[Any]) -> frozenset[int]:
+def new_norms(head: Sequence[Any], layers: Sequence[Any]) -> frozenset[int]:
     """Ids of BatchNorm layers that were added to a model and never trained.
 
     Their statistics are as created, and they are in the head, or other BatchNorm
@@ -29,7 +27,7 @@ def new_norms(graph: Graph, layers: Sequence[Any]) -> frozenset[int]:
     `weights=None` is not taken for new: its stages follow their policy.
 
     Args:
-        graph: the flattened model.
+        head: the layers of the model's head.
         layers: all its layers, each once.
     """
     fresh = {id(norm): is_fresh(norm) for layer in layers for norm in norms(layer)}
@@ -37,9 +35,7 @@ def new_norms(graph: Graph, layers: Sequence[Any]) -> frozenset[int]:
         return frozenset()
     if not all(fresh.values()):
         return frozenset(norm for norm, is_new in fresh.items() if is_new)
-    groups = find_groups(graph)
-    head = [norm for layer in groups[-1].layers for norm in norms(layer)]
-    return frozenset(id(norm) for norm in head if fresh[id(norm)])
+    return frozenset(id(norm) for layer in head for norm in norms(layer))
 
 
 def is_fresh(norm: Any) -> bool:

@@ -7,8 +7,6 @@ fine-tuning, Howard and Ruder 2018), and a map of patterns in `learning_rate`.
 from collections.abc import Mapping
 from typing import Any
 
-from unfreeze.core.graph import Graph
-from unfreeze.core.groups import find_groups
 from unfreeze.core.schedule import Stage
 from unfreeze.core.select import Selection, matching
 from unfreeze.errors import ScheduleError
@@ -21,7 +19,7 @@ def base_rate(stage: Stage) -> Any:
     return stage.learning_rate
 
 
-def layer_factors(graph: Graph, selection: Selection) -> dict[int, float]:
+def layer_factors(selection: Selection) -> dict[int, float]:
     """Factor of the learning rate by `id(variable)`; those left out have 1.
 
     With `layer_decay` d, the head has factor 1, the group below it d, the next
@@ -34,7 +32,7 @@ def layer_factors(graph: Graph, selection: Selection) -> dict[int, float]:
     stage = selection.stage
     factors: dict[int, float] = {}
     if stage.layer_decay is not None and stage.layer_decay < 1:
-        for depth, group in enumerate(reversed(find_groups(graph))):
+        for depth, group in enumerate(reversed(selection.groups)):
             for layer in group.layers:
                 _scale(factors, layer, stage.layer_decay**depth)
     if isinstance(stage.learning_rate, Mapping):

@@ -133,7 +133,7 @@ def fit(
     _refuse_backups((*callbacks, *(c for stage in plan for c in stage.callbacks)))
     for selection in selections:
         # Made here to be refused here, not at the stage's turn.
-        factors = layer_factors(graph, selection)
+        factors = layer_factors(selection)
         stage = selection.stage
         stage_optimizer(stage.optimizer, base_rate(stage), selection.trained, factors)
     data = as_data(train, model)

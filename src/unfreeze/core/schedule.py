@@ -175,15 +175,29 @@ class Stage:
 class Schedule:
     """An ordered list of stages.
 
+    Attributes:
+        stages: in the order in which they run.
+        name: for the log and files.
+        groups: the layer groups that "top:2" and `layer_decay` count, from the
+            input up: for each a pattern, a layer, or a list of these. Layers that
+            none of them names are the head. None finds groups from the graph.
+
     Raises:
-        ScheduleError: no stages, a name used twice, or no stage with an epoch.
+        ScheduleError: no stages, a name used twice, no stage with an epoch, or a
+            group without a pattern.
     """
 
     stages: tuple[Stage, ...] = field(default_factory=tuple)
     name: str = "custom"
+    groups: tuple[tuple[Any, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
+        if self.groups is not None:
+            groups = [tuple(g) if isinstance(g, list | tuple) else (g,) for g in self.groups]
+            object.__setattr__(self, "groups", tuple(groups))
+            if not all(groups) or not groups:
+                raise ScheduleError("groups: each needs a pattern; leave `groups` out for none")
         if not self.stages:
             raise ScheduleError("a schedule needs at least one stage")
         for stage in self.stages:

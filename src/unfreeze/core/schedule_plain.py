@@ -29,6 +29,8 @@ _HELP = """\
 # epochs         at most so many.
 # learning_rate  a number; or {default: 1e-3, "block_*": 0.1}, factors of the default;
 #                or {schedule: CosineDecay, initial_learning_rate: 1e-3, decay_steps: 500}.
+# groups         beside `stages`, if those found from the names are not yours: a list from
+#                the input up, each a pattern or a list of these; all other layers are the head.
 # Where these are left out, this holds:
 """
 _HELP_ON = {
@@ -49,7 +51,11 @@ def schedule_as_plain(schedule: Schedule) -> dict[str, Any]:
     Raises:
         ScheduleError: a part cannot stand in a file.
     """
-    return {"name": schedule.name, "stages": [_stage_as_plain(stage) for stage in schedule]}
+    found: dict[str, Any] = {"name": schedule.name}
+    if schedule.groups is not None:
+        named = [_train_as_plain(group, "groups") for group in schedule.groups]
+        found["groups"] = [group[0] if len(group) == 1 else group for group in named]
+    return {**found, "stages": [_stage_as_plain(stage) for stage in schedule]}
 
 
 def help_text() -> str:

@@ -53,7 +53,7 @@ def parse_schedule(text: str, source: str = "schedule") -> Schedule:
         ScheduleError: as for `read_schedule`.
     """
     root = nodes.compose(text, source)
-    found = nodes.pairs(root, "a schedule", (_FORMAT_KEY, "name", "stages"))
+    found = nodes.pairs(root, "a schedule", (_FORMAT_KEY, "name", "groups", "stages"))
     _check_format(root, found)
     if "stages" not in found:
         raise nodes.error_at(root, "a schedule needs `stages:`, a list")
@@ -65,11 +65,17 @@ def parse_schedule(text: str, source: str = "schedule") -> Schedule:
         if stage.name in stages:
             raise nodes.error_at(node, f"two stages are named {stage.name!r}; rename one")
         stages[stage.name] = stage
-    named = {"name": nodes.text(found["name"][1], "name")} if "name" in found else {}
+    named: dict[str, Any] = {}
+    if "name" in found:
+        named["name"] = nodes.text(found["name"][1], "name")
+    if "groups" in found:
+        parts = nodes.items(found["groups"][1], "groups")
+        named["groups"] = tuple(_patterns(part, "groups") for part in parts)
     try:
         return Schedule(tuple(stages.values()), **named)
     except ScheduleError as error:
-        raise nodes.error_at(key, str(error)) from None
+        at = found["groups"][0] if str(error).startswith("groups") else key
+        raise nodes.error_at(at, str(error)) from None
 
 
 def dump_schedule(schedule: Schedule) -> str:

@@ -49,6 +49,7 @@ class Selection:
         trained: variables that get gradients.
         updating: variables that the layers update by themselves (BatchNorm
             statistics under the policy "train", or of a new layer).
+        groups: the layer groups of the model, the head last.
     """
 
     stage: Stage
@@ -56,6 +57,7 @@ class Selection:
     chosen: tuple[Entry, ...]
     trained: tuple[Any, ...]
     updating: tuple[Any, ...]
+    groups: tuple[LayerGroup, ...]
 
     @property
     def live(self) -> frozenset[int]:
@@ -72,16 +74,22 @@ def entries(graph: Graph) -> tuple[Entry, ...]:
     return tuple(found.values())
 
 
-def select(graph: Graph, stage: Stage) -> Selection:
+def select(graph: Graph, stage: Stage, groups: tuple[LayerGroup, ...] | None = None) -> Selection:
     """Work out what a stage trains, without changing the model.
+
+    Args:
+        graph: the flattened model.
+        stage: what to train.
+        groups: of the model; None finds them.
 
     Raises:
         ScheduleError: a pattern matches no layer, a `!pattern` takes nothing
             away, or nothing that can be trained is left.
     """
     known = entries(graph)
-    chosen = _choose(graph, known, stage)
-    new = new_norms(graph, [entry.layer for entry in known])
+    groups = find_groups(graph) if groups is None else groups
+    chosen = _choose(groups, known, stage)
+    new = new_norms(groups[-1].layers if groups else (), [entry.layer for entry in known])
     trained: list[Any] = []
     updating: list[Any] = []
     for entry in chosen:
@@ -100,12 +108,44 @@ def select(graph: Graph, stage: Stage) -> Selection:
             f"stage {stage.name!r} trains nothing: train={_shown(stage.train)} "
             f"names {len(chosen)} layers, none with weights to train{hint}"
         )
-    return Selection(stage, known, tuple(chosen), tuple(trained), tuple(updating))
+    return Selection(stage, known, tuple(chosen), tuple(trained), tuple(updating), groups)
 
 
 def check(graph: Graph, schedule: Schedule) -> list[Selection]:
     """Work out every stage of a schedule, so that it is refused before the first epoch."""
-    return [select(graph, stage) for stage in schedule]
+    groups = find_groups(graph) if schedule.groups is None else named_groups(graph, schedule)
+    return [select(graph, stage, groups) for stage in schedule]
+
+
+def named_groups(graph: Graph, schedule: Schedule) -> tuple[LayerGroup, ...]:
+    """The layer groups that a schedule names, from the input up, the head last.
+
+    Raises:
+        ScheduleError: a pattern matches no layer, a layer is in two groups, or
+            none is left for the head.
+    """
+    learnable = [entry for entry in entries(graph) if is_learnable(entry.layer)]
+    home: dict[int, str] = {}
+    groups = []
+    for parts in schedule.groups or ():
+        name = ", ".join(_shown(part) for part in parts)
+        members = [(part, matching(learnable, part)) for part in parts]
+        for part, matched in members:
+            if not matched:
+                raise ScheduleError(f"groups: {_shown(part)} matches no layer with weights")
+        found = {id(e.layer): e for _, matched in members for e in matched}
+        for key, entry in found.items():
+            if key in home:
+                raise ScheduleError(
+                    f"groups: {entry.path} is in two groups, {home[key]} and {name}: "
+                    "a layer belongs to one"
+                )
+            home[key] = name
+        groups.append(LayerGroup(name, tuple(entry.layer for entry in found.values())))
+    head = tuple(entry.layer for entry in learnable if id(entry.layer) not in home)
+    if not head:
+        raise ScheduleError("groups: they name every layer, and leave none for the head")
+    return (*groups, LayerGroup("head", head))
 
 
 def matching(known: Sequence[Entry], part: Any) -> list[Entry]:
@@ -150,11 +190,10 @@ def flags(model: keras.Model) -> Callable[[], None]:
     return restore
 
 
-def _choose(graph: Graph, known: tuple[Entry, ...], stage: Stage) -> list[Entry]:
+def _choose(groups: Sequence[LayerGroup], known: tuple[Entry, ...], stage: Stage) -> list[Entry]:
     parts = stage.train if isinstance(stage.train, list | tuple | set) else [stage.train]
     if isinstance(stage.train, set):
         parts = sorted(stage.train, key=str)
-    groups: list[LayerGroup] | None = None
     chosen: dict[int, Entry] = {}
     if parts and all(isinstance(p, str) and p.startswith("!") for p in parts):
         chosen = {id(entry.layer): entry for entry in known}
@@ -162,7 +201,6 @@ def _choose(graph: Graph, known: tuple[Entry, ...], stage: Stage) -> list[Entry]
         negative = isinstance(part, str) and part.startswith("!")
         wanted = part[1:] if negative else part
         if _is_group(wanted, known):
-            groups = groups if groups is not None else list(find_groups(graph))
             members = {id(layer) for layer in _group_layers(groups, wanted, stage)}
             matched = [entry for entry in known if id(entry.layer) in members]
         else:

@@ -75,6 +75,7 @@ def identity(
     stages = {stage.name: _plain(stage) for stage in schedule}
     run = {"schedule": stages, "seed": seed, "data": data, "settings": _plain(settings)}
     run["choice of weights to train"] = trained
+    run["choice of layer groups"] = _plain(schedule.groups)
     return {**run, "keras": keras.__version__}
 
 

@@ -8,7 +8,7 @@ that a layer moved by exactly nothing, however small a bar may be.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,9 @@ from matplotlib.patches import Patch
 from unfreeze.errors import DataError
 from unfreeze.report.names import power_of_ten, short, shortest_unique
 from unfreeze.report.style import BLUE, GREY, PALE, VERMILLION, PathLike, page
+
+if TYPE_CHECKING:
+    from unfreeze.core.audit import Audit
 
 Layer = Mapping[str, Any]
 
@@ -38,11 +41,11 @@ STUCK: dict[str, Any] = {
 }
 
 
-def plot_moved(audit: Sequence[Mapping[str, Any]], path: PathLike) -> None:
+def plot_moved(audit: "Sequence[Mapping[str, Any]] | Audit", path: PathLike) -> None:
     """Draw the relative movement of every layer in every stage.
 
     Args:
-        audit: a mapping a stage: `stage` (its name) and `layers`, in network
+        audit: `result.audit`, or a mapping a stage: `stage` (its name) and `layers`, in network
             order, each with `layer` (path), `weights` (count), `trainable` (was
             it meant to move) and `moved` (relative L2 movement, or None). Layers
             without weights are left out.
@@ -53,7 +56,7 @@ def plot_moved(audit: Sequence[Mapping[str, Any]], path: PathLike) -> None:
     """
     stages = [
         (str(stage["stage"]), {str(x["layer"]): x for x in stage["layers"] if x["weights"]})
-        for stage in audit
+        for stage in (audit if isinstance(audit, Sequence) else audit.as_list())
     ]
     # A dict keeps the order of first appearance.
     names = list({name: None for _, layers in stages for name in layers})
