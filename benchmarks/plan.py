@@ -1,7 +1,7 @@
 """What a comparison is, as plain data: its sides, its ratios, and their targets."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +108,12 @@ class Comparison:
     derive: Callable[[Row], None] | None = None
     notes: tuple[str, ...] = ()
     skipped: str = ""
+
+
+def without(comparison: Comparison, *names: str) -> Comparison:
+    """A comparison without some of its sides, and without the ratios that need them."""
+    return replace(
+        comparison,
+        sides=tuple(side for side in comparison.sides if side.name not in names),
+        ratios=tuple(r for r in comparison.ratios if r.top not in names and r.bottom not in names),
+    )

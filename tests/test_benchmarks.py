@@ -1,23 +1,14 @@
 """The harness of the benchmarks, with sides that take no time."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from benchmarks import comparisons, harness, plan, processes, report
+from benchmarks.comparisons import time_to_best
+from benchmarks.plan import Comparison, Options, Ratio, Side
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-harness = importlib.import_module("benchmarks.harness")
-report = importlib.import_module("benchmarks.report")
-processes = importlib.import_module("benchmarks.processes")
-comparisons = importlib.import_module("benchmarks.comparisons")
-time_to_best = importlib.import_module("benchmarks.comparisons.time_to_best")
-plan = importlib.import_module("benchmarks.plan")
-
-Comparison, Options, Ratio, Side = plan.Comparison, plan.Options, plan.Ratio, plan.Side
 
 
 class Fake:
@@ -176,6 +167,15 @@ def test_all_comparisons_are_declared_under_their_names(tmp_path):
                 place = ROOT / (side.module.replace(".", "/") + ".py")
                 assert "def prepare(args):" in place.read_text()
                 json.dumps(side.args)
+
+
+def test_a_side_that_is_left_out_takes_its_ratios_along(tmp_path):
+    whole = comparisons.full_stage.declare(Options(work=tmp_path, cache=tmp_path))
+    short = plan.without(whole, comparisons.full_stage.NCHW)
+    assert len(whole.sides) - len(short.sides) == 1
+    assert [r.text for r in whole.ratios if r not in short.ratios] == [
+        "full stage: ours / plain PyTorch, NCHW"
+    ]
 
 
 def test_what_needs_data_says_so(tmp_path):

@@ -1,6 +1,6 @@
 """The time estimate before a run against the time that the run then takes."""
 
-from benchmarks.plan import Comparison, Options, Ratio, Side
+from benchmarks.plan import Comparison, Options, Ratio, Side, without
 
 FROZEN, TRAIN = "two stages, statistics frozen", "two stages, BatchNorm in training mode"
 
@@ -14,7 +14,7 @@ def declare(options: Options) -> Comparison:
         Side(FROZEN, "benchmarks.sides.estimate", {**args, "policy": "frozen"}),
         Side(TRAIN, "benchmarks.sides.estimate", {**args, "policy": "train"}),
     )
-    return Comparison(
+    comparison = Comparison(
         name="estimate",
         title="Time told before a run, and taken",
         sides=sides,
@@ -26,3 +26,4 @@ def declare(options: Options) -> Comparison:
         keys=("told", "took", "off"),
         settings=args,
     )
+    return without(comparison, TRAIN) if options.quick else comparison

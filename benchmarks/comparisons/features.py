@@ -54,7 +54,7 @@ def _declare(options: Options, name: str, sounds: str, what: str) -> Comparison:
                 LIBROSA,
             ),
         ),
-        rounds=2 if options.quick else 7,
+        rounds=1 if options.quick else 7,
         unit="s of sound/s",
         keys=("rate", "patches"),
         settings={"data": sounds, "files": "all at usual rates"},

@@ -1,6 +1,6 @@
 """Training the whole network: patches a second, and how near the machine's limit."""
 
-from benchmarks.plan import Comparison, Options, Ratio, Side
+from benchmarks.plan import Comparison, Options, Ratio, Side, without
 
 KERAS, NCHW, NHWC = "plain Keras", "plain PyTorch, NCHW", "plain PyTorch, channels last"
 LIGHTNING, OURS, MATMUL = "Lightning, finetuning-scheduler", "ours", "matrix product"
@@ -20,7 +20,7 @@ def declare(options: Options) -> Comparison:
         Side(OURS, _SIDES + "train_ours", {**args, "train": "all"}),
         Side(MATMUL, _SIDES + "matmul", {"times": 5}),
     )
-    return Comparison(
+    comparison = Comparison(
         name="full_stage",
         title="Training the whole network, batches of 128",
         sides=sides,
@@ -48,3 +48,4 @@ def declare(options: Options) -> Comparison:
             "than TensorFlow, so its ratios hold on a quiet machine only.",
         ),
     )
+    return without(comparison, NCHW) if options.quick else comparison

@@ -1,6 +1,6 @@
 """The head stage of the classic recipe, from the start of the process to its end."""
 
-from benchmarks.plan import Comparison, Options, Ratio, Side
+from benchmarks.plan import Comparison, Options, Ratio, Side, without
 
 PLAIN, OURS, PREDICT = "plain Keras", "ours", "head on model.predict"
 EPOCHS, TRAIN = 100, 2_000
@@ -15,7 +15,7 @@ def declare(options: Options) -> Comparison:
     notes = ["Plain Keras pays for the base in every epoch, so the ratio grows with the epochs."]
     if epochs < EPOCHS:
         notes.append(f"{epochs} epochs instead of {EPOCHS}: the target is not for this form.")
-    return Comparison(
+    comparison = Comparison(
         name="head_stage",
         title="Head stage of the classic recipe, whole process",
         sides=(
@@ -32,3 +32,4 @@ def declare(options: Options) -> Comparison:
         settings={**args, "batch": 128},
         notes=tuple(notes),
     )
+    return without(comparison, PREDICT) if options.quick else comparison

@@ -2,7 +2,7 @@
 
 from benchmarks.plan import Comparison, Options, Ratio, Side
 
-FEW, MANY, QUICK_MANY = 1_000, 100_000, 10_000
+FEW, MANY, QUICK_MANY = 1_000, 100_000, 3_000
 _EPOCHS = 2
 
 

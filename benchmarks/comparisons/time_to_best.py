@@ -14,7 +14,7 @@ def declare(options: Options) -> Comparison:
     """Both start from the same saved patches; the whole process counts."""
     epochs = options.epochs or (QUICK_EPOCHS if options.quick else EPOCHS)
     before, sides, ratios = [], [], []
-    for name in SETS:
+    for name in SETS[:1] if options.quick else SETS:
         plain, ours = names(name)
         patches = {"patches": str(options.work / name), "epochs": epochs}
         if options.data is not None:
@@ -42,7 +42,8 @@ def declare(options: Options) -> Comparison:
         f"At most {epochs} epochs a stage.",
     ]
     if options.quick:
-        notes.append(f"At most {QUICK_PATCHES} patches a part: the target is not for this form.")
+        limits = f"Only {SETS[0]}, at most {QUICK_PATCHES} patches a part"
+        notes.append(f"{limits}: the target is not for this form.")
     return Comparison(
         name="time_to_best",
         title="Wall time to the classic recipe's best validation loss",
