@@ -2,9 +2,8 @@
 
 Such a convolution is a matrix product at each position, and so is its kernel's
 gradient: inputs (positions, channels), transposed, times the outputs' gradient.
-TensorFlow on a CPU has a slower way: its kernel for the gradient of a
-convolution took 1.3 times as long, and training all of YAMNet, nine tenths of
-which are such convolutions, gained 5 to 8 % (docs/performance.md). Outputs and
+TensorFlow on a CPU has a slower way; a training step of YAMNet, nine tenths of
+which are such convolutions, gained 4 % (docs/performance.md). Outputs and
 the inputs' gradient are those of `keras.ops.conv`; the kernel's gradient differs
 by rounding only.
 """
