@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unfreeze.calibration import calibration_error
 from unfreeze.errors import DataError
 from unfreeze.metrics import CLASS_METRICS, METRICS, Floats, Tally
 
@@ -86,6 +87,7 @@ def score(
              "intervals": {"accuracy": [0.90, 0.95], ...},
              "per_class": {"dog": {"precision": ..., "recall": ..., "f1": ...,
                                    "support": 40, "intervals": {"recall": [...], ...}}},
+             "calibration_error": 0.04,
              "labels": ["dog", ...], "confusion": [[...]],
              "clips": 400, "groups": 60,
              "bootstrap": {"level": 0.95, "resamples": 1000, "seed": 0},
@@ -111,6 +113,7 @@ def score(
         **values,
         "intervals": intervals,
         "per_class": _per_class(whole, drawn, labels),
+        "calibration_error": calibration_error(clips.truth, np.asarray(probabilities, np.float64)),
         "labels": list(labels),
         "confusion": pairs.reshape(clips.classes, clips.classes).tolist(),
         "clips": len(clips.truth),

@@ -12,7 +12,7 @@ import numpy as np
 
 from unfreeze.audio.decode import decode
 from unfreeze.audio.frames import log_mel_frames, patch_starts
-from unfreeze.audio.patches import PatchView, clip_means
+from unfreeze.audio.patches import PatchView, clip_means, clip_peaks
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError
 
@@ -48,19 +48,23 @@ def file_scores(model: Any, front_end: FrontEnd, path: Path) -> np.ndarray:
     return waveform_scores(model, front_end, decode(path, front_end.sample_rate))
 
 
-def view_scores(model: Any, view: PatchView, n_clips: int) -> np.ndarray:
-    """Mean class probabilities (n_clips, classes) of clips in a feature store.
+def view_scores(model: Any, view: PatchView, n_clips: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and largest class probabilities of clips in a feature store, over their patches.
 
     Args:
         model: patches to probabilities.
         view: patches of some clips.
         n_clips: clips in the store; rows of clips that are not in the view are NaN.
+
+    Returns:
+        Means and peaks, each (n_clips, classes).
     """
     parts = [
         _predict(model, view[np.arange(start, min(start + BATCH, len(view)))])
         for start in range(0, len(view), BATCH)
     ]
-    return clip_means(np.concatenate(parts), view.clip, n_clips)
+    scores = np.concatenate(parts)
+    return clip_means(scores, view.clip, n_clips), clip_peaks(scores, view.clip, n_clips)
 
 
 def _patch_batches(frames: np.ndarray, front_end: FrontEnd) -> Iterator[np.ndarray]:

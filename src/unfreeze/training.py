@@ -22,6 +22,7 @@ from unfreeze.audio.split import Split, split_clips, split_notes
 from unfreeze.audio.store import PatchStore, build_store
 from unfreeze.backbones.registry import Backbone, get_backbone
 from unfreeze.backbones.weights import cache_folder, resolve_weights
+from unfreeze.calibration import calibrate
 from unfreeze.core.graph import flatten
 from unfreeze.core.plan import StagePlan, plan_stage
 from unfreeze.core.run import FitResult, fit
@@ -182,14 +183,17 @@ def _scores(
 ) -> dict[str, Any]:
     """Clip-level scores of the held-out parts; a part without clips is None."""
     found: dict[str, Any] = {}
+    held: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
+    numbers = _label_numbers(manifest)
     for name in ("test", "validation"):
         clips = split.parts()[name]
         if not len(clips):
-            found[name] = None
+            found[name] = held[name] = None
             continue
-        probabilities = view_scores(model, parts[name], len(manifest.clips))
-        found[name] = score_clips(manifest, clips, probabilities[clips], manifest.labels, seed)
-    return found
+        means, peaks = view_scores(model, parts[name], len(manifest.clips))
+        found[name] = score_clips(manifest, clips, means[clips], manifest.labels, seed)
+        held[name] = numbers[clips], means[clips], peaks[clips]
+    return {**found, **calibrate(manifest.labels, held["validation"], held["test"])}
 
 
 def score_clips(

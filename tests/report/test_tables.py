@@ -42,7 +42,8 @@ def test_metrics_table_shows_values_intervals_and_counts(scores):
     low, high = scores["intervals"]["accuracy"]
     assert row == ["accuracy", "0.826", f"{low:.3f}", "to", f"{high:.3f}"]
     assert any(line.startswith("macro f1") for line in out)
-    assert out[-1] == "23 clips in 12 groups."
+    error = scores["calibration_error"]
+    assert out[-1] == f"23 clips in 12 groups. Calibration error {error:.3f}."
 
 
 def test_metrics_table_shows_the_note():

@@ -165,3 +165,24 @@ def clip_means(scores: np.ndarray, patch_clip: np.ndarray, n_clips: int) -> np.n
     np.add.at(sums, patch_clip, scores)
     counts = np.bincount(patch_clip, minlength=n_clips)[:, np.newaxis]
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def clip_peaks(scores: np.ndarray, patch_clip: np.ndarray, n_clips: int) -> np.ndarray:
+    """Take the largest of each clip's patch scores, class by class.
+
+    Args:
+        scores: (patches, classes).
+        patch_clip: (patches,) int from 0 to n_clips - 1, each patch's clip.
+        n_clips: clips of the manifest.
+
+    Returns:
+        (n_clips, classes) float64; NaN in the rows of clips without a patch.
+
+    Raises:
+        ValueError: the two lengths differ.
+    """
+    if len(scores) != len(patch_clip):
+        raise ValueError(f"{len(scores)} scores for {len(patch_clip)} patches.")
+    peaks = np.full((n_clips, *np.shape(scores)[1:]), np.nan)
+    np.fmax.at(peaks, patch_clip, scores)
+    return peaks

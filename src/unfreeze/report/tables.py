@@ -39,6 +39,8 @@ def metrics_table(scores: Mapping[str, Any], title: str = "") -> Group:
         value, interval = scores[name], scores["intervals"][name]
         table.add_row(name.replace("_", " "), _number(value), _interval(interval))
     counts = f"{_count(scores['clips'], 'clip')} in {_count(scores['groups'], 'group')}."
+    if scores.get("calibration_error") is not None:
+        counts += f" Calibration error {scores['calibration_error']:.3f}."
     note = [Text(scores["note"], style="yellow")] if scores["note"] else []
     return Group(table, Text(counts, style="dim"), *note)
 
