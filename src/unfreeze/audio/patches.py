@@ -7,14 +7,12 @@ operating system's cache makes it fast all the same.
 """
 
 import hashlib
-import os
-import threading
 from pathlib import Path
 
 import numpy as np
 
 from unfreeze.audio.names import show
-from unfreeze.errors import RunError
+from unfreeze.core.row_file import RowReader
 
 FLOAT = np.dtype("<f4")
 
@@ -31,8 +29,11 @@ class FrameFile:
 
     def __init__(self, path: Path, bands: int) -> None:
         self.path, self.bands = path, bands
-        self._file = path.open("rb", buffering=0)
-        self._lock = threading.Lock()
+        self._reader = RowReader(
+            path,
+            f"{show(path)} ends too early: the feature store is damaged. Delete its folder and "
+            "run again.",
+        )
 
     def windows(self, starts: np.ndarray, rows: int) -> np.ndarray:
         """Read windows of consecutive rows.
@@ -48,27 +49,8 @@ class FrameFile:
             RunError: the file ends before a window does.
         """
         result = np.empty((len(starts), rows, self.bands), dtype=FLOAT)
-        if not len(starts):
-            return result
-        row_bytes = self.bands * FLOAT.itemsize
-        # One flat view, sliced: a numpy view for each window costs more.
-        target, size = result.data.cast("B"), rows * row_bytes
-        for i, start in enumerate(starts.tolist()):
-            self._read(target[i * size : (i + 1) * size], start * row_bytes)
+        self._reader.spans(result, starts * (self.bands * FLOAT.itemsize))
         return result
-
-    def _read(self, target: memoryview, offset: int) -> None:
-        if hasattr(os, "preadv"):
-            count = os.preadv(self._file.fileno(), [target], offset)
-        else:
-            with self._lock:
-                self._file.seek(offset)
-                count = self._file.readinto(target) or 0
-        if count != len(target):
-            raise RunError(
-                f"{show(self.path)} ends too early: the feature store is damaged. Delete its "
-                f"folder and run again."
-            )
 
 
 class PatchView:

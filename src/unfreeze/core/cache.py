@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unfreeze.core.cache_key import FORMAT, cache_key
 from unfreeze.core.cache_write import MakePrefix, NotCacheable, Progress, write
 from unfreeze.core.data import Rows, Stream
 from unfreeze.core.digest import Fingerprint
 from unfreeze.core.internals import tree
+from unfreeze.core.row_file import open_rows
 from unfreeze.core.split import Cut
 
 __all__ = ["CacheRoom", "Cached", "NotCacheable", "Progress", "build", "prune"]
@@ -163,7 +162,7 @@ def _open(home: Path, cut: Cut, data: Rows | Stream, known: Fingerprint, reused:
     maps: list[Any] = []
     for i, part in enumerate(meta["parts"]):
         shape = (n * views, *part["shape"])
-        maps.append(np.memmap(home / f"part_{i}.bin", dtype=part["dtype"], mode="r", shape=shape))
+        maps.append(open_rows(home / f"part_{i}.bin", part["dtype"], shape))
     made, rest = maps[: len(cut.frontier)], maps[len(cut.frontier) :]
     mask_maps, rest = rest[: len(masks)], rest[len(masks) :]
     sizes = None
