@@ -70,7 +70,11 @@ class ShuffledRows(keras.utils.PyDataset):
 
     def on_epoch_end(self) -> None:
         """Arrange the next epoch."""
-        self.epoch += 1
+        self.skip(1)
+
+    def skip(self, epochs: int) -> None:
+        """Go on as after some more epochs."""
+        self.epoch += epochs
         self._arrange()
 
     def _arrange(self) -> None:
@@ -112,6 +116,12 @@ class SeededBatches(keras.utils.PyDataset):
         self.source.on_epoch_end()
         self.epoch += 1
         self._order = batch_order(len(self), self.seed, self.epoch)
+
+    def skip(self, epochs: int) -> None:
+        """Go on as after some more epochs; the source is told of each."""
+        for _ in range(epochs):
+            self.on_epoch_begin()
+            self.on_epoch_end()
 
 
 def for_fit(data: Rows | Stream, batch_size: int, seed: int | None) -> Any:

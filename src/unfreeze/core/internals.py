@@ -32,6 +32,7 @@ __all__ = [
     "is_dataset",
     "is_learnable",
     "nodes_in_order",
+    "own_random_state",
     "own_weights",
     "reseed",
     "resumed_epoch",
@@ -133,6 +134,12 @@ def seed_generators(operation: Any) -> list[Any]:
     for inner in flatten_layers(operation):
         found.extend(inner._seed_generators)
     return found
+
+
+def own_random_state(model: Any) -> list[Any]:
+    """The variables that hold the states of a model's random layers, each once."""
+    states = (g.state for layer in flatten_layers(model) for g in layer._seed_generators)
+    return list({id(state): state for state in states}.values())
 
 
 def reseed(generator: Any, seed: int) -> None:

@@ -8,92 +8,39 @@ and optimizer of its own: that is what makes a resumed run the same run.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from unfreeze.core.audit import audit_stage, enforce, snapshot
-from unfreeze.core.cache import CacheRoom, prune
+from unfreeze.core.cache import prune
+from unfreeze.core.checkpoint import FILE as EPOCH_FILE
 from unfreeze.core.data import Stream
 from unfreeze.core.estimate import estimate_stages, in_words
 from unfreeze.core.graph import count_numbers
 from unfreeze.core.internals import flatten_layers, reseed, seed_generators
+from unfreeze.core.job import Job, log
 from unfreeze.core.norms import is_fresh, norms
-from unfreeze.core.objective import fresh
-from unfreeze.core.optimizers import get_learning_rate, stage_optimizer
-from unfreeze.core.pace import feed_by_threads, steps_a_call
+from unfreeze.core.optimizers import get_learning_rate
 from unfreeze.core.plan import plan_stage
-from unfreeze.core.rates import base_rate, layer_factors
 from unfreeze.core.select import Selection, apply
-from unfreeze.core.stage import Batches, Ready, Source, Whole, make_ready
-from unfreeze.core.state import StageResult, finished_stages, write_stage
-from unfreeze.core.watch import (
-    FirstEpochGuard,
-    FlagGuard,
-    Recorder,
-    StageCallback,
-    rule_callbacks,
-)
-from unfreeze.errors import StageError
-
-log = logging.getLogger("unfreeze")
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """What all stages of a run share.
-
-    Attributes:
-        whole: the model.
-        source: the data.
-        room: where caches stand.
-        compile_with: for `compile`, besides the optimizer.
-        callbacks: the user's, for every stage.
-        batch_size: where a stage or a dataset does not say its own.
-        seed: of the run.
-        verbose: as for Keras' `fit`.
-        class_weight: as for Keras' `fit`.
-    """
-
-    whole: Whole
-    source: Source
-    room: CacheRoom
-    compile_with: dict[str, Any]
-    callbacks: tuple[keras.callbacks.Callback, ...]
-    batch_size: int
-    seed: int
-    verbose: Any
-    class_weight: dict[int, float] | None
-
-    @property
-    def model(self) -> keras.Model:
-        """The whole model."""
-        return self.whole.model
-
-    @property
-    def listeners(self) -> list[StageCallback]:
-        """Callbacks that hear of stages."""
-        return [c for c in self.callbacks if isinstance(c, StageCallback)]
-
-    def note(self, text: str) -> None:
-        """Tell the log and the listeners."""
-        log.info(text)
-        for listener in self.listeners:
-            listener.on_note(text)
+from unfreeze.core.stage import Batches, make_ready
+from unfreeze.core.stage_fit import check_record, compile_with, fit_stage, new_optimizer
+from unfreeze.core.state import StageResult, begin, finished_stages, write_stage
+from unfreeze.core.watch import FirstEpochGuard, Recorder
 
 
 def run_stages(
-    job: Job, selections: Sequence[Selection], run_dir: Path | None, identity: dict[str, Any]
+    job: Job, selections: Sequence[Selection], identity: dict[str, Any]
 ) -> tuple[tuple[StageResult, ...], str]:
-    """Run all stages, or those that an earlier run in `run_dir` has not ended.
+    """Run all stages, or what an earlier run in the job's `run_dir` has not done.
 
     Returns:
         A result for each stage with epochs, and the name of the best stage, whose
         weights the model then has.
     """
+    run_dir = job.run_dir
     finished = finished_stages(run_dir, identity) if run_dir is not None else []
     _tell_time(job, [s for s in selections if s.stage.epochs][len(finished) :])
     results: list[StageResult] = []
@@ -104,6 +51,8 @@ def run_stages(
             job.note(f"stage {selection.stage.name!r} has 0 epochs: left out")
             continue
         apply(job.model, selection)
+        if run_dir is not None and not (results or finished):
+            begin(run_dir, identity, job.model)
         if len(results) < len(finished):
             result, weights = finished[len(results)]
             job.model.load_weights(weights)
@@ -114,6 +63,7 @@ def run_stages(
             results.append(_run_stage(job, selection, number, epochs))
             if run_dir is not None:
                 write_stage(run_dir, identity, results, job.model)
+                (run_dir / EPOCH_FILE).unlink(missing_ok=True)
         if results[-1].best_value < best_value or not best:
             best_stage, best_value = results[-1].stage, results[-1].best_value
             best = job.model.get_weights()
@@ -125,7 +75,7 @@ def run_stages(
         )
     last = next(s for s in reversed(selections) if s.stage.epochs)
     # So that `evaluate` works, and `fit` would go on with the last stage.
-    job.model.compile(optimizer=_optimizer(job, last), **_compile_with(job))
+    job.model.compile(optimizer=new_optimizer(last), **compile_with(job))
     return tuple(results), best_stage
 
 
@@ -160,9 +110,9 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
     recorder = Recorder(stage.name, variables, monitor, get_learning_rate, epochs_before)
     before = snapshot(job.model)
     guard = FirstEpochGuard(lambda: enforce(audit_stage(job.model, selection, before)))
-    _train(job, ready, selection, [recorder, guard])
+    fit_stage(job, ready, selection, number, recorder, guard)
     recorder.restore()
-    _check_record(recorder)
+    check_record(recorder)
     # Of the weights that are kept: those of the best epoch.
     audit = audit_stage(job.model, selection, before)
     enforce(audit)
@@ -196,65 +146,6 @@ def _warn_of_unlearned_norms(job: Job, selection: Selection) -> None:
             "no statistics yet (mean 0, variance 1) and get none under batch_norm="
             f"{selection.stage.batch_norm!r}: a base that is not pretrained wants 'train'"
         )
-
-
-def _train(
-    job: Job, ready: Ready, selection: Selection, watchers: list[keras.callbacks.Callback]
-) -> None:
-    stage = selection.stage
-    own = [c() if isinstance(c, type) else c for c in stage.callbacks]
-    feed_by_threads(ready)
-    ready.model.compile(
-        optimizer=_optimizer(job, selection),
-        steps_per_execution=steps_a_call(ready, [*job.callbacks, *own]),
-        **_compile_with(job),
-    )
-    flags = FlagGuard(stage.name, job.model)
-    rules = rule_callbacks(stage.until, stage.reduce, job.source.validation is not None)
-    try:
-        ready.model.fit(
-            ready.train,
-            validation_data=ready.validation,
-            epochs=stage.epochs,
-            callbacks=[flags, *watchers, *rules, *job.callbacks, *own],
-            class_weight=job.class_weight,
-            verbose=job.verbose,
-            shuffle=False,
-        )
-    except StageError:
-        raise
-    except Exception:
-        # A backend that trips over changed flags says so in words of its own.
-        flags.check()
-        raise
-    flags.check()
-
-
-def _check_record(recorder: Recorder) -> None:
-    name, rows = recorder.stage, recorder.rows
-    if not rows:
-        raise StageError(f"stage {name!r} ended before its first epoch was over")
-    if recorder.diverged:
-        raise StageError(
-            f"stage {name!r}: the loss was not finite in epoch {len(rows)}. Likely cause: a "
-            "learning rate that is too high, or NaN in the data. The model has the weights of "
-            f"epoch {recorder.best_epoch or 'none'}"
-        )
-    if not recorder.best_epoch:
-        raise StageError(
-            f"stage {name!r}: {recorder.monitor} was not finite in any epoch, so that no epoch is "
-            "the best. Likely cause: NaN or wrong labels in the validation data"
-        )
-
-
-def _optimizer(job: Job, selection: Selection) -> keras.optimizers.Optimizer:
-    factors = layer_factors(selection)
-    stage = selection.stage
-    return stage_optimizer(stage.optimizer, base_rate(stage), selection.trained, factors)
-
-
-def _compile_with(job: Job) -> dict[str, Any]:
-    return {name: fresh(value) for name, value in job.compile_with.items()}
 
 
 def _batch_size(job: Job, selection: Selection) -> int:

@@ -1,10 +1,11 @@
 """The run folder of `fit`: which stages are done, so that a broken run goes on.
 
 Layout: `<run_dir>/fit.json` (format version, what the run is, and a record of
-each stage that has ended) and the weights files that it names. A stage's
-weights are in place before the record that names them. Caches stand in
-`<run_dir>/cache`. Invariant: a run is continued only with the same schedule,
-seed and data; anything else is refused.
+each stage that has ended) and the weights files that it names; those that the
+run began with are `stage_0.weights.h5`. Weights are in place before the record
+that names them. `epoch.safetensors` is the state within a stage (`checkpoint.py`),
+caches stand in `<run_dir>/cache`. Invariant: a run is continued only with the
+same schedule, seed and data; anything else is refused.
 """
 
 import json
@@ -115,10 +116,28 @@ def finished_stages(run_dir: Path, wanted: dict[str, Any]) -> list[tuple[StageRe
     return stages
 
 
+def begin(run_dir: Path, run: dict[str, Any], model: keras.Model) -> None:
+    """Record that a run has begun, and from which weights; or go back to those.
+
+    To be called when no stage has ended yet, after `finished_stages`.
+    """
+    start = run_dir / _weights_name(0)
+    if (run_dir / FILE).is_file() and start.is_file():
+        model.load_weights(start)
+        return
+    _write(run_dir, run, [], model)
+
+
 def write_stage(
     run_dir: Path, run: dict[str, Any], results: list[StageResult], model: keras.Model
 ) -> None:
     """Keep the weights after the newest stage, then record it."""
+    _write(run_dir, run, results, model)
+
+
+def _write(
+    run_dir: Path, run: dict[str, Any], results: list[StageResult], model: keras.Model
+) -> None:
     number = len(results)
     with atomic_path(run_dir / _weights_name(number)) as partial:
         model.save_weights(partial)

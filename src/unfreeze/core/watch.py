@@ -49,6 +49,7 @@ class Recorder(keras.callbacks.Callback):
         variables: what the stage can change, copied at each new best.
         monitor: `val_loss`, or `loss` where there are no validation data.
         read_rate: tells the optimizer's learning rate.
+        first_step: epochs of the stages before.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Recorder(keras.callbacks.Callback):
         self.rows: list[Row] = []
         self.best_value, self.best_epoch = np.inf, 0
         self.diverged = False
-        self._best: list[np.ndarray] = []
+        self.best: list[np.ndarray] = []
         self._began = time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -89,13 +90,13 @@ class Recorder(keras.callbacks.Callback):
         value = values.get(self.monitor, np.nan)
         if np.isfinite(value) and value < self.best_value:
             self.best_value, self.best_epoch = value, epoch + 1
-            self._best = [np.array(keras.ops.convert_to_numpy(v)) for v in self.variables]
+            self.best = [np.array(keras.ops.convert_to_numpy(v)) for v in self.variables]
 
     def restore(self) -> None:
         """Put the best epoch's weights back and mark its row."""
-        if not self._best:
+        if not self.best:
             return
-        for variable, value in zip(self.variables, self._best, strict=True):
+        for variable, value in zip(self.variables, self.best, strict=True):
             variable.assign(value)
         for row in self.rows:
             row["best"] = row["epoch"] == self.best_epoch

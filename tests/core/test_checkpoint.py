@@ -1,0 +1,272 @@
+"""The laws of a run that is killed: it goes on, and ends as if it had not been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import keras
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from small_runs import HEAD, Batches, assert_same_weights, make, run
+from unfreeze.core import checkpoint
+from unfreeze.core.schedule import Plateau, ReduceRate, Schedule, Stage
+from unfreeze.core.watch import StageCallback
+from unfreeze.errors import RunError
+
+LONG = Schedule(
+    (
+        Stage("head", "head", epochs=3, learning_rate=0.05),
+        Stage("all", "all", epochs=3, learning_rate=0.01, batch_norm="train"),
+    )
+)
+
+
+class Killed(BaseException):
+    """Not an Exception, as little as a signal is one."""
+
+
+class KillAfter(keras.callbacks.Callback):
+    """Ends the run after some epochs, counted over all stages."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.left = epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+
+
+class Notes(StageCallback):
+    def __init__(self):
+        super().__init__()
+        self.texts = []
+
+    def on_note(self, text):
+        self.texts.append(text)
+
+
+@pytest.fixture(autouse=True)
+def every_epoch(monkeypatch):
+    monkeypatch.setattr(checkpoint.Checkpointer, "_is_time", lambda self: True)
+
+
+def killed_and_resumed(folder, after, schedule, **options):
+    """Run, killed after some epochs; then to the end with a fresh model of other weights."""
+    with pytest.raises(Killed):
+        run(make(), schedule, run_dir=folder, callbacks=[KillAfter(after)], **options)
+    other = make()
+    for layer in ("head", "conv"):
+        # As a model that was built without a seed: the run began with other weights.
+        variable = other.get_layer(layer).kernel
+        variable.assign(np.ones(variable.shape))
+    notes = Notes()
+    result = run(other, schedule, run_dir=folder, callbacks=[notes], **options)
+    return other, result, notes.texts
+
+
+def told(result):
+    """The history without the clock."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 5])
+def test_killed_after_any_epoch_it_ends_with_the_same_weights(after, tmp_path):
+    whole = make()
+    expected = run(whole, LONG)
+    resumed, result, notes = killed_and_resumed(tmp_path, after, LONG)
+    assert_same_weights(whole, resumed)
+    assert told(result) == told(expected)
+    assert [s.audit.as_dict() for s in result.stages] == [
+        s.audit.as_dict() for s in expected.stages
+    ]
+    went_on = [note for note in notes if "goes on after" in note]
+    stage, done = ("head", after) if after < 3 else ("all", after - 3)
+    assert went_on == ([f"stage {stage!r} goes on after epoch {done}"] if done else [])
+    assert not (tmp_path / checkpoint.FILE).exists()
+
+
+OPTIMIZERS = {
+    "adamw": lambda: keras.optimizers.AdamW(weight_decay=0.1, use_ema=True),
+    "loss scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
+}
+
+
+@pytest.mark.slow_on("jax")
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_slot_of_an_optimizer_comes_back(name, tmp_path):
+    rate = keras.optimizers.schedules.CosineDecay(0.05, 20)
+    stage = Stage("s", "all", epochs=4, learning_rate=rate, optimizer=OPTIMIZERS[name]())
+    whole = make()
+    run(whole, [stage])
+    resumed, _, notes = killed_and_resumed(tmp_path, 2, [stage])
+    assert any("goes on after epoch 2" in note for note in notes)
+    assert_same_weights(whole, resumed)
+
+
+@pytest.mark.slow_on("jax")
+def test_rates_by_layer_come_back(tmp_path):
+    stages = [Stage("s", "all", epochs=4, learning_rate=0.02, layer_decay=0.5)]
+    whole = make()
+    run(whole, stages)
+    resumed, _, _ = killed_and_resumed(tmp_path, 2, stages)
+    assert_same_weights(whole, resumed)
+
+
+@pytest.mark.slow_on("jax")
+@pytest.mark.parametrize("after", [2, 5])
+def test_rules_go_on_counting(after, tmp_path):
+    stages = [
+        Stage(
+            "s",
+            "head",
+            epochs=20,
+            learning_rate=1.0,
+            until=Plateau("val_loss", patience=4),
+            reduce=ReduceRate("val_loss", factor=0.5, patience=2),
+        )
+    ]
+    whole = make()
+    expected = run(whole, stages)
+    rates = [row["learning_rate"] for row in expected.history]
+    assert len(set(rates)) > 1
+    assert 6 <= len(rates) < 20
+    resumed, result, _ = killed_and_resumed(tmp_path, after, stages)
+    assert told(result) == told(expected)
+    assert_same_weights(whole, resumed)
+
+
+@pytest.mark.slow_on("jax")
+@pytest.mark.parametrize("cache", ["never", "auto"])
+def test_batches_of_a_dataset_go_on_in_their_order(cache, tmp_path):
+    stages = [Stage("s", "head", epochs=4, learning_rate=0.05, cache=cache)]
+    whole = make()
+    run(whole, stages, data=Batches())
+    resumed, _, _ = killed_and_resumed(tmp_path, 2, stages, data=Batches())
+    assert_same_weights(whole, resumed)
+
+
+@pytest.mark.slow_on("jax")
+def test_variants_of_augmented_samples_go_on_in_their_order(tmp_path):
+    stages = [Stage("s", "head", epochs=4, learning_rate=0.05, cache="always", views=3)]
+    whole, broken, resumed = (make(augment=True) for _ in range(3))
+    run(whole, stages)
+    with pytest.raises(Killed):
+        run(broken, stages, run_dir=tmp_path, callbacks=[KillAfter(2)])
+    run(resumed, stages, run_dir=tmp_path)
+    assert_same_weights(whole, resumed)
+
+
+def begun(folder):
+    with pytest.raises(Killed):
+        run(make(), HEAD, run_dir=folder, callbacks=[KillAfter(1)])
+    return folder / checkpoint.FILE
+
+
+@pytest.mark.slow_on("jax")
+@pytest.mark.parametrize("damage", ["cut", "text", "format"])
+def test_a_damaged_checkpoint_is_named_with_the_cure(damage, tmp_path):
+    file = begun(tmp_path)
+    content = file.read_bytes()
+    if damage == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    elif damage == "text":
+        file.write_text("not a checkpoint")
+    else:
+        file.write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
+    with pytest.raises(RunError, match=r"epoch\.safetensors .*delete it to begin the stage again"):
+        run(make(), HEAD, run_dir=tmp_path)
+    file.unlink()
+    run(make(), HEAD, run_dir=tmp_path)
+
+
+@pytest.mark.slow_on("jax")
+def test_a_checkpoint_holds_no_code_and_tells_what_it_is(tmp_path):
+    with safe_open(begun(tmp_path), framework="numpy") as stored:
+        meta = json.loads(stored.metadata()["unfreeze"])
+        assert (meta["stage"], meta["done"], meta["best_epoch"]) == ("head", 1, 1)
+        names = {name.rpartition("_")[0] for name in stored.keys()}  # noqa: SIM118
+    assert names == {"weight", "optimizer", "random", "best"}
+
+
+@pytest.mark.slow_on("jax")
+def test_a_run_that_began_is_known_by_its_settings(tmp_path):
+    begun(tmp_path)
+    with pytest.raises(RunError, match="another seed"):
+        run(make(), HEAD, run_dir=tmp_path, seed=9)
+
+
+def test_it_costs_no_more_than_its_share(monkeypatch, tmp_path):
+    monkeypatch.undo()
+    written, now = [], [0.0]
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
+
+    def write(file, number, done, parts):
+        written.append(now[0])
+        now[0] += 0.5
+
+    monkeypatch.setattr(checkpoint, "write", write)
+
+    class Parts:
+        rules = ()
+
+        def lists(self):
+            return {}
+
+    saver = checkpoint.Checkpointer(tmp_path / "f", 0, Parts())
+    saver.set_model(keras.Sequential())
+    saver.model.stop_training = False
+    for epoch in range(1000):
+        now[0] += 0.1
+        saver.on_epoch_end(epoch)
+    assert 3 <= len(written) <= 6
+    assert 0.5 * len(written) / now[0] < 0.03
+
+
+PROGRAM = """
+    import sys
+    from pathlib import Path
+    import numpy as np
+    from unfreeze.core import checkpoint
+    checkpoint.Checkpointer._is_time = lambda self: True
+    from small_runs import make, run, TWO
+    model = make()
+    run(model, TWO.with_changes(epochs=30), run_dir=Path(sys.argv[1]))
+    np.savez(sys.argv[2], *model.get_weights())
+"""
+
+
+@pytest.mark.slow_on("jax")
+def test_killed_by_the_system_at_any_moment(tmp_path):
+    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
+    folder, result = tmp_path / "run", tmp_path / "weights.npz"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    rng, kills = np.random.default_rng(0), 0
+    for _ in range(20):
+        command = [sys.executable, str(tmp_path / "program.py"), str(folder), str(result)]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        if kills < 2:
+            # Not before it has begun, then at any moment.
+            while not (folder / "fit.json").exists() and process.poll() is None:
+                time.sleep(0.02)
+            time.sleep(rng.uniform(1, 5))
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+        else:
+            assert process.wait(timeout=120) == 0
+        if result.exists():
+            break
+    assert kills >= 1
+    whole = make()
+    run(whole, Schedule((Stage("head", "head", epochs=30, learning_rate=0.05),
+                         Stage("all", "all", epochs=30, learning_rate=0.01))))  # fmt: skip
+    with np.load(result, allow_pickle=False) as saved:
+        for a, b in zip(whole.get_weights(), saved.values(), strict=True):
+            np.testing.assert_array_equal(a, b)
