@@ -14,7 +14,7 @@ from unfreeze.audio.frames import log_mel_frames
 from unfreeze.audio.sound import SoundError, open_sound
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.classifier import SoundClassifier
-from unfreeze.errors import DataError
+from unfreeze.errors import UnfreezeError
 from unfreeze.serve.answers import EventAnswer, Prediction, Spectrogram
 from unfreeze.serve.limits import Limits
 from unfreeze.serve.refusals import Refused
@@ -66,12 +66,12 @@ def analyse(
     try:
         recording = decode_within(upload.path, classifier.sample_rate, limits)
         scores = classifier.predict(recording.waveform)
-        events = _detect(classifier, upload.path, hop, min_score)
+        events = classifier.detect(upload.path, hop=hop, min_score=min_score)
     except SoundError as error:
         cause = _cause(error, upload.name)
         raise Refused(422, cause, _CURES.get(error.rule, _CURE), file=upload.name) from None
-    except DataError as error:
-        raise Refused(422, str(error), "Change it and send it again.", file=upload.name) from None
+    except UnfreezeError as error:
+        raise Refused(422, str(error), "Change it and send the file again.") from None
     except Refused as refused:
         refused.file = upload.name
         raise
@@ -149,29 +149,3 @@ def _cause(error: SoundError, name: str) -> str:
     if error.rule == "unreadable" and kind is not None:
         return f"{kind} cannot be read; convert it first (ffmpeg -i FILE FILE.wav)"
     return error.cause
-
-
-def _detect(
-    classifier: SoundClassifier, path: Path, hop: float | None, min_score: float | None
-) -> list[EventAnswer]:
-    # FOR NOW: until SoundClassifier.detect is merged.
-    from unfreeze.audio.decode import decode
-
-    rate, hop = classifier.sample_rate, hop or 0.48
-    waveform = decode(path, rate)
-    least = 0.5 if min_score is None else min_score
-    found: list[EventAnswer] = []
-    starts = np.arange(0, max(len(waveform) / rate - 0.5, 0.01), hop)
-    for start in starts:
-        scores = classifier.predict(waveform[int(start * rate) : int((start + 0.96) * rate)])
-        end = min(start + 0.96, len(waveform) / rate)
-        for label, score in zip(classifier.labels, map(float, scores), strict=True):
-            if score < least:
-                continue
-            last = next((e for e in reversed(found) if e.label == label), None)
-            if last and last.end >= start:
-                found.remove(last)
-                found.append(EventAnswer(last.start, end, label, max(last.score, score)))
-            else:
-                found.append(EventAnswer(float(start), end, label, score))
-    return sorted(found, key=lambda e: e.start)

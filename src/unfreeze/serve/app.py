@@ -115,7 +115,7 @@ def _add_predict(app: FastAPI, classifier: SoundClassifier, limits: Limits, line
         ] = None,
         min_score: Annotated[
             float | None,
-            Query(ge=0, le=1, description="Least score of an event; else each class's threshold."),
+            Query(gt=0, le=1, description="Least score of an event; else each class's threshold."),
         ] = None,
         spectrogram: Annotated[
             bool, Query(description="Add the picture of what the network sees.")

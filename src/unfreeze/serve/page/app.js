@@ -1,6 +1,6 @@
 // The page: takes a recording, sends it, shows what comes back.
 
-import { Figure, HUES } from "./figure.js";
+import { Figure } from "./figure.js";
 import { Player } from "./player.js";
 import { microphoneProblem, startRecording } from "./recorder.js";
 import { byId, clock, csv, download, make, score } from "./text.js";
@@ -13,6 +13,11 @@ let sending = null; // AbortController of the request on its way
 let recording = null;
 let playable = true;
 
+// A class takes the next hue when its first event is shown, and keeps it.
+const HUES = 8;
+const hues = new Map();
+const hueOf = (label) => (hues.has(label) ? hues.get(label) % HUES : "none");
+
 const audio = byId("audio");
 const player = new Player(audio, moved, () => {
   playable = false;
@@ -21,7 +26,7 @@ const player = new Player(audio, moved, () => {
   byId("no-sound").textContent =
     "This browser cannot play this kind of file. The events are right all the same.";
 });
-const figure = new Figure(playEvent, (seconds) => playable && player.seek(seconds));
+const figure = new Figure(playEvent, seek, hueOf);
 
 // --- taking a recording ---------------------------------------------------------------
 
@@ -111,7 +116,7 @@ async function send() {
     const answer = await fetch(`predict?${query}`, { method: "POST", body: form, signal: request.signal });
     const body = await answer.json();
     if (request.signal.aborted) return;
-    if (answer.ok) show(body, blob);
+    if (answer.ok) show(body, blob, name);
     else showError({ cause: body.file ? `${body.file}: ${body.cause}` : body.cause ?? body.detail, cure: body.cure, again: answer.status === 503 });
     say(answer.ok ? summary(body) : "");
   } catch (error) {
@@ -122,7 +127,7 @@ async function send() {
 }
 
 byId("retry").addEventListener("click", () => (sound ? send() : learn()));
-byId("least").addEventListener("change", () => sound && send());
+byId("least").addEventListener("change", () => prediction && take(prediction.blob, prediction.name));
 
 async function learn() {
   showError(null);
@@ -148,10 +153,11 @@ function hint() {
 
 // --- showing the answer ---------------------------------------------------------------
 
-function show(body, blob) {
+function show(body, blob, name) {
   const same = prediction?.blob === blob;
-  prediction = { ...body, blob };
+  prediction = { ...body, blob, name };
   part = null;
+  for (const { label } of body.events) if (!hues.has(label)) hues.set(label, hues.size);
   byId("result").hidden = false;
   byId("file-name").textContent = body.file;
   const kilohertz = Number((body.sample_rate / 1000).toFixed(2));
@@ -177,7 +183,7 @@ function summary({ classes, events }) {
 
 function showClasses(classes) {
   byId("classes").replaceChildren(...Object.entries(classes).map(([label, value]) => {
-    const bar = make("span", { className: "bar", "data-hue": known.labels.indexOf(label) % HUES, "aria-hidden": "true" }, make("span"));
+    const bar = make("span", { className: "bar", "data-hue": hueOf(label), "aria-hidden": "true" }, make("span"));
     bar.firstChild.style.width = `${100 * value}%`;
     const name = make("span", { className: "label", textContent: label, title: label });
     return make("li", {}, name, bar, make("span", { className: "value", textContent: score(value) }));
@@ -195,7 +201,7 @@ function showEvents(events) {
     const words = `Play ${event.label} from ${event.start.toFixed(2)} s`;
     const play = make("button", { type: "button", className: "small", "aria-label": words }, make("span", { className: "icon-play", "aria-hidden": "true" }));
     play.addEventListener("click", () => playEvent(event));
-    const name = make("td", {}, make("span", { className: "key", "data-hue": known.labels.indexOf(event.label) % HUES, "aria-hidden": "true" }), event.label);
+    const name = make("td", {}, make("span", { className: "key", "data-hue": hueOf(event.label), "aria-hidden": "true" }), event.label);
     const numbers = [event.start.toFixed(2), event.end.toFixed(2), score(event.score)];
     return make("tr", {}, make("td", {}, play), name, ...numbers.map((text) => make("td", { textContent: text })));
   }));
@@ -213,7 +219,7 @@ byId("play").addEventListener("click", () => {
   part = null;
   player.toggle();
 });
-byId("seek").addEventListener("input", ({ target }) => player.seek(Number(target.value)));
+byId("seek").addEventListener("input", ({ target }) => seek(Number(target.value)));
 document.addEventListener("keydown", (event) => {
   const busy = event.target.closest("button, input, select, a, [role=region]");
   if (event.key === " " && !busy && prediction && playable) {
@@ -222,6 +228,12 @@ document.addEventListener("keydown", (event) => {
     player.toggle();
   }
 });
+
+function seek(seconds) {
+  if (!playable) return;
+  part = null;
+  player.seek(seconds);
+}
 
 function playEvent(event) {
   if (!playable) return;

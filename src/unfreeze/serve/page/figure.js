@@ -2,7 +2,6 @@
 
 import { byId, clock, make, score, spoken } from "./text.js";
 
-export const HUES = 8;
 const ZOOMS = [1, 2, 4, 8, 16];
 const TICKS_HZ = [250, 500, 1000, 2000, 4000];
 const TICKS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600];
@@ -20,11 +19,14 @@ export class Figure {
   /**
    * @param {(event: object) => void} onEvent called with the event to play
    * @param {(seconds: number) => void} onSeek called with a place in time
+   * @param {(label: string) => number | string} hueOf the hue of a class
    */
-  constructor(onEvent, onSeek) {
+  constructor(onEvent, onSeek, hueOf) {
     this.onEvent = onEvent;
+    this.hueOf = hueOf;
     this.zoom = 0;
     this.duration = 0;
+    this.part = 0; // of the duration, where the cursor is
     this.buttons = [];
     const canvas = byId("canvas");
     canvas.addEventListener("click", ({ offsetX }) =>
@@ -35,25 +37,25 @@ export class Figure {
     new ResizeObserver(() => this.#drawAxis()).observe(byId("plot"));
   }
 
-  /** Show a prediction; `labels` gives each class its hue. */
+  /** Show a prediction; the lanes are in the order of `labels`. */
   show(prediction, labels) {
     this.duration = prediction.duration;
     byId("gutter").replaceChildren(make("div", { className: "pitch" }));
     this.#drawPicture(prediction);
     this.#drawLanes(prediction.events, labels);
-    this.#setZoom(0);
     this.move(0, null, false);
+    this.#setZoom(0);
   }
 
   /** Put the cursor to a place, and mark the event that is played. */
   move(seconds, playing, follow) {
-    const part = this.duration ? Math.min(seconds / this.duration, 1) : 0;
-    byId("cursor").style.left = `${100 * part}%`;
+    this.part = this.duration ? Math.min(seconds / this.duration, 1) : 0;
+    byId("cursor").style.left = `${100 * this.part}%`;
     for (const { button, event } of this.buttons) {
       button.classList.toggle("playing", event === playing);
     }
     const scroll = byId("scroll");
-    const x = part * scroll.scrollWidth;
+    const x = this.part * scroll.scrollWidth;
     if (follow && (x < scroll.scrollLeft || x > scroll.scrollLeft + scroll.clientWidth)) {
       scroll.scrollLeft = x - 0.1 * scroll.clientWidth;
     }
@@ -92,7 +94,7 @@ export class Figure {
     lanes.replaceChildren();
     this.buttons = [];
     for (const label of labels.filter((name) => events.some((event) => event.label === name))) {
-      const hue = labels.indexOf(label) % HUES;
+      const hue = this.hueOf(label);
       byId("gutter").append(make("div", { className: "name", textContent: label, title: label, "data-hue": hue }));
       const track = make("div", { className: "track" });
       for (const event of events.filter((one) => one.label === label)) {
@@ -127,13 +129,13 @@ export class Figure {
 
   #setZoom(step) {
     const scroll = byId("scroll");
-    const middle = (scroll.scrollLeft + scroll.clientWidth / 2) / scroll.scrollWidth;
     this.zoom = Math.max(0, Math.min(step, ZOOMS.length - 1));
     byId("plot").style.width = `${100 * ZOOMS[this.zoom]}%`;
     byId("zoom").textContent = `${ZOOMS[this.zoom]}×`;
     byId("zoom-out").disabled = this.zoom === 0;
     byId("zoom-in").disabled = this.zoom === ZOOMS.length - 1;
-    scroll.scrollLeft = middle * scroll.scrollWidth - scroll.clientWidth / 2;
+    // Around the cursor: what one wants to see closely is what one has just heard.
+    scroll.scrollLeft = this.part * scroll.scrollWidth - scroll.clientWidth / 2;
     this.#drawAxis();
   }
 
