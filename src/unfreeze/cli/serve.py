@@ -43,7 +43,7 @@ def serve(
         if not server.is_loopback(bound):
             typer.echo(_open_to_all(*server.address_of(bound)), err=True)
         with contextlib.suppress(KeyboardInterrupt):
-            server.run(app, bound)
+            server.make_server(app).run(sockets=[bound])
         typer.echo("ended")
 
 

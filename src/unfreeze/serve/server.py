@@ -61,25 +61,30 @@ def url_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(app: Any, bound: socket.socket) -> None:
-    """Serve until the process is told to end; what is running is finished first.
+def make_server(app: Any) -> Any:
+    """Make the HTTP server of an application; its `run(sockets=[bound])` serves until told to end.
+
+    On Ctrl-C it finishes what is running, for 10 seconds at most.
 
     Args:
         app: an ASGI application.
-        bound: from `bind`; closed at the end.
+
+    Returns:
+        A `uvicorn.Server`.
     """
     import uvicorn
 
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=10,
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
     )
-    uvicorn.Server(config).run(sockets=[bound])
 
 
 def _explain(error: OSError, host: str, port: int) -> str:

@@ -95,6 +95,9 @@ async def _write(request: Request, boundary: bytes, limits: Limits, path: Path) 
             await asyncio.to_thread(file.flush)
         except FormParserError as error:
             raise Refused(400, f"the form cannot be read ({error})", _SEND) from None
+        except TimeoutError:
+            # An OSError too, but not the disk's.
+            raise
         except OSError as error:
             cause = f"the server cannot store the file ({error.strerror})"
             raise Refused(507, cause, "Try again later, or tell who runs it.") from None
