@@ -1,11 +1,36 @@
-"""A real server of a classifier on a free port of this machine, for the tests of `serve`."""
+"""A classifier that trains in seconds, and a real server of it on a free port."""
 
 import threading
 import time
 from contextlib import contextmanager
 
+import numpy as np
+import soundfile
+
+import toy
+
 # A class name that would run as a script if a page took it for HTML.
 EVIL = "<img src=x onerror=\"window.hacked='label'\"><script>window.hacked=1</script>"
+
+
+def make_classifier(folder, labels=("high", "low", EVIL)):
+    """A real classifier of toy sounds; its backbone is the mean of each band over time."""
+    import keras
+
+    from unfreeze import SoundClassifier
+    from unfreeze.audio.clip_model import clip_model, patch_model
+    from unfreeze.audio.frames import log_mel_frames
+    from unfreeze.backbones.frontend import FrontEnd
+
+    patches = keras.Input((96, 64), name="patches")
+    bands = keras.layers.GlobalAveragePooling1D(name="embedding")(patches)
+    model = patch_model(keras.Model(patches, bands), len(labels), seed=0)
+    files = sorted(toy.write_sounds(folder, clips=12).rglob("*.wav"))
+    frames = [log_mel_frames(soundfile.read(f, dtype="float32")[0], FrontEnd()) for f in files]
+    classes = np.array([("high", "low", "noise").index(f.parent.name) for f in files])
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.fit(np.stack([f[:96] for f in frames]), classes, epochs=40, batch_size=12, verbose=0)
+    return SoundClassifier(clip_model(model, FrontEnd(), labels))
 
 
 @contextmanager

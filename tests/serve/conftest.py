@@ -1,6 +1,5 @@
 """A small classifier, and a real server of it on a free port of this machine."""
 
-import csv
 import tempfile
 
 import numpy as np
@@ -8,36 +7,13 @@ import pytest
 import soundfile
 
 import toy
-from serving import EVIL, running
+from serving import make_classifier, running
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory):
-    """The folder of a run on toy sounds: high tones, low tones, and noise with an evil name."""
-    import unfreeze
-
-    folder = tmp_path_factory.mktemp("serve")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        toy.register(monkeypatch, folder)
-        data = toy.write_sounds(folder / "data", clips=12)
-        with (data / "all.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "label"])
-            for path in sorted(data.rglob("*.wav")):
-                label = EVIL if path.parent.name == "noise" else path.parent.name
-                writer.writerow([path.relative_to(data), label])
-        unfreeze.SoundClassifier.train(
-            data / "all.csv", "two_stage", folder / "run", backbone="toy", epochs=20,
-            batch_size=4, learning_rate=0.005,
-        )  # fmt: skip
-    return folder / "run"
-
-
-@pytest.fixture(scope="session")
-def classifier(trained_run):
-    import unfreeze
-
-    return unfreeze.SoundClassifier.load(trained_run)
+def classifier(tmp_path_factory):
+    """Knows high tones, low tones, and noise under a name that would run as a script."""
+    return make_classifier(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture

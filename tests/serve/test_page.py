@@ -1,9 +1,9 @@
 """The page in a real browser: Chromium or Chrome, driven by Playwright."""
 
+import base64
 import csv
 import os
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -21,26 +21,30 @@ from unfreeze.serve.limits import Limits  # noqa: E402
 from unfreeze.serve.pages import pages  # noqa: E402
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FAKE_MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 WAIT = 20_000  # ms; a machine under load is slow
 
 
-@contextmanager
-def browser_with(*options):
-    program = os.environ.get("UNFREEZE_TEST_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+@pytest.fixture(scope="module")
+def launch():
+    """Start a browser with more options; all are closed at the end."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    program = os.environ.get("UNFREEZE_TEST_BROWSER") or found
     if program is None:
         pytest.skip("no Chromium or Chrome (set UNFREEZE_TEST_BROWSER)")
     # Chromium refuses to run as root with its sandbox, as in most containers.
     sandbox = [] if getattr(os, "geteuid", lambda: 1)() else ["--no-sandbox"]
     with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=program, args=[*options, *sandbox])
-        yield started
-        started.close()
+        yield lambda *options: driver.chromium.launch(
+            executable_path=program, args=[*options, *sandbox]
+        )
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with browser_with() as started:
-        yield started
+def browser(launch):
+    started = launch()
+    yield started
+    started.close()
 
 
 @pytest.fixture
@@ -61,9 +65,11 @@ def watch(page):
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on(
         "console",
-        lambda message: faults.append(message.text)
-        if message.type == "error" and "the server responded with" not in message.text
-        else None,
+        lambda message: (
+            faults.append(message.text)
+            if message.type == "error" and "the server responded with" not in message.text
+            else None
+        ),
     )
     page.on("dialog", lambda dialog: faults.append(dialog.message))
     return faults
@@ -82,6 +88,10 @@ def rows(page):
     return [row.split("\t")[1:] for row in page.locator("#rows tr").all_inner_texts()]
 
 
+def shown(events):
+    return [[e.label, f"{e.start:.2f}", f"{e.end:.2f}", f"{e.score:.2f}"] for e in events]
+
+
 def sound_is(page, what):
     return page.wait_for_function(f"() => document.getElementById('audio').{what}")
 
@@ -93,8 +103,7 @@ def test_a_file_is_shown_heard_and_saved(page, classifier, two_sounds, tmp_path)
 
     events = classifier.detect(two_sounds)
     assert {event.label for event in events} >= {"high", "low"}
-    shown = [[e.label, f"{e.start:.2f}", f"{e.end:.2f}", f"{e.score:.2f}"] for e in events]
-    assert rows(page) == shown
+    assert rows(page) == shown(events)
     scores = classifier.predict(two_sounds)
     best = classifier.labels[scores.argmax()]
     assert page.locator("#classes li").first.inner_text().split() == [best, f"{scores.max():.2f}"]
@@ -103,7 +112,11 @@ def test_a_file_is_shown_heard_and_saved(page, classifier, two_sounds, tmp_path)
     # An event lies under the part of the picture that it is about.
     canvas = page.locator("#canvas").bounding_box()
     high = next(event for event in events if event.label == "high")
-    box = page.get_by_role("group", name="Events in time").get_by_role("button", name="Play high").first.bounding_box()
+    box = (
+        page.get_by_role("group", name="Events in time")
+        .get_by_role("button", name="Play high")
+        .first.bounding_box()
+    )
     assert box["x"] == pytest.approx(canvas["x"] + high.start / 4 * canvas["width"], abs=2)
     assert box["width"] == pytest.approx((high.end - high.start) / 4 * canvas["width"], abs=2)
 
@@ -118,6 +131,25 @@ def test_a_file_is_shown_heard_and_saved(page, classifier, two_sounds, tmp_path)
     ]
 
 
+def test_a_file_can_be_dropped_anywhere(page, two_sounds):
+    content = base64.b64encode(two_sounds.read_bytes()).decode()
+    dropped = page.evaluate_handle(
+        """(content) => {
+          const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+          const files = new DataTransfer();
+          files.items.add(new File([bytes], "dropped.wav"));
+          return files;
+        }""",
+        content,
+    )
+    page.dispatch_event("#drop", "dragover", {"dataTransfer": dropped})
+    assert "over" in page.get_attribute("#drop", "class")
+    page.dispatch_event("footer", "drop", {"dataTransfer": dropped})
+    page.wait_for_selector("#result:not([hidden])")
+    assert page.inner_text("#file-name") == "dropped.wav"
+    assert page.get_attribute("#drop", "class") == "drop"
+
+
 def test_the_spectrogram_is_drawn_with_the_high_tone_above_the_low_one(page, two_sounds):
     give(page, two_sounds)
     # The brightest row of a column, from 0 at the top to 1, in each half of the picture.
@@ -126,9 +158,11 @@ def test_the_spectrogram_is_drawn_with_the_high_tone_above_the_low_one(page, two
           const canvas = document.getElementById("canvas");
           const context = canvas.getContext("2d");
           return [0.25, 0.75].map((part) => {
-            const column = context.getImageData(Math.floor(part * canvas.width), 0, 1, canvas.height).data;
-            const light = Array.from({ length: canvas.height }, (_, y) => column[4 * y] + column[4 * y + 1] + column[4 * y + 2]);
-            return light.indexOf(Math.max(...light)) / canvas.height;
+            const { width, height } = canvas;
+            const { data } = context.getImageData(Math.floor(part * width), 0, 1, height);
+            const sum = (y) => data[4 * y] + data[4 * y + 1] + data[4 * y + 2];
+            const light = Array.from({ length: height }, (_, y) => sum(y));
+            return light.indexOf(Math.max(...light)) / height;
           });
         }"""
     )
@@ -139,19 +173,32 @@ def test_the_spectrogram_is_drawn_with_the_high_tone_above_the_low_one(page, two
 
 def test_an_event_plays_itself_and_no_more(page, classifier, two_sounds):
     give(page, two_sounds)
-    event = next(e for e in classifier.detect(two_sounds) if e.label == "low")
-    page.locator("#lanes").get_by_role("button", name="Play low").first.click()
-    sound_is(page, "paused === false")
-    assert page.evaluate("() => audio.currentTime") == pytest.approx(event.start, abs=0.5)
-    assert page.locator(".event.playing").count() == 1
-    assert page.get_attribute("#play", "aria-label") == "Pause"
-    sound_is(page, "paused")
-    assert page.evaluate("() => audio.currentTime") == pytest.approx(event.end, abs=0.3)
-    page.wait_for_function("() => !document.querySelector('.event.playing')")
+    # Noted in the page itself: a machine under load would look too late from here.
+    page.evaluate(
+        """() => {
+          window.noted = [];
+          for (const name of ["play", "pause"]) {
+            audio.addEventListener(name, () => noted.push([
+              name, audio.currentTime, document.querySelectorAll(".event.playing").length,
+              document.getElementById("play").ariaLabel,
+            ]));
+          }
+        }"""
+    )
+    event = next(e for e in classifier.detect(two_sounds) if e.label == "high")
+    assert event.end < 3
+    page.locator("#lanes").get_by_role("button", name="Play high").first.click()
+    page.wait_for_function("() => noted.length === 2")
+    (began, start, playing, label), (ended, end, after, now) = page.evaluate("() => noted")
+    assert (began, playing, label) == ("play", 1, "Pause")
+    assert start == pytest.approx(event.start, abs=0.1)
+    assert (ended, after, now) == ("pause", 0, "Play")
+    assert event.end <= end < event.end + 0.75
 
-    page.locator("#rows button").first.click()
-    sound_is(page, "paused === false")
-    assert page.evaluate("() => audio.currentTime") < 1
+    page.locator("#rows button").last.click()
+    page.wait_for_function("() => noted.length === 3")
+    last = classifier.detect(two_sounds)[-1]
+    assert page.evaluate("() => noted[2][1]") == pytest.approx(last.start, abs=0.1)
 
 
 def test_the_whole_recording_plays_pauses_and_moves_the_cursor(page, two_sounds):
@@ -211,7 +258,7 @@ def test_every_control_has_a_name(page, two_sounds):
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll("button, input, select, canvas, a")]
           .filter((one) => !one.closest("[hidden], [aria-hidden]"))
-          .filter((one) => !(one.getAttribute("aria-label") || one.labels?.length || one.textContent.trim()))
+          .filter((one) => !one.ariaLabel && !one.labels?.length && !one.textContent.trim())
           .map((one) => one.outerHTML)"""
     )
     assert unnamed == []
@@ -234,11 +281,12 @@ def test_names_of_files_and_classes_are_text(page, tmp_path):
     soundfile.write(noise, 0.3 * np.random.default_rng(3).normal(size=32_000).clip(-3, 3), toy.RATE)
     name = "<img src=x onerror=\"window.hacked='file'\">.wav"
     give(page, noise, name)
-    assert page.inner_text("#file-name") == name.replace('"', '"')
+    assert page.inner_text("#file-name") == name
     assert EVIL in page.inner_text(".known")
     assert any(row[0] == EVIL for row in rows(page))
     assert page.locator("#classes .label").first.inner_text() == EVIL
-    assert EVIL in page.locator("#lanes button").first.get_attribute("aria-label")
+    names = page.locator("#lanes button").evaluate_all("(all) => all.map((one) => one.ariaLabel)")
+    assert any(EVIL in name for name in names)
     assert page.locator("main img, main script").count() == 0
 
     give(page, b"text", name)
@@ -248,15 +296,21 @@ def test_names_of_files_and_classes_are_text(page, tmp_path):
     assert page.evaluate("() => window.hacked") is None
 
 
-def test_a_lower_score_shows_more_events(page, classifier, two_sounds):
-    give(page, two_sounds)
-    page.select_option("#least", "0.9")
-    expected = len(classifier.detect(two_sounds, min_score=0.9))
-    page.wait_for_function(f"() => document.querySelectorAll('#rows tr').length === {expected}")
-    page.select_option("#least", "0.2")
-    more = len(classifier.detect(two_sounds, min_score=0.2))
-    assert more != expected
-    page.wait_for_function(f"() => document.querySelectorAll('#rows tr').length === {more}")
+def test_the_least_score_can_be_chosen(page, classifier, tmp_path):
+    # A tone that drowns in noise: how long it is heard depends on the score asked for.
+    time = np.arange(6 * toy.RATE) / toy.RATE
+    noise = np.random.default_rng(4).normal(size=len(time))
+    path = tmp_path / "drowning.wav"
+    soundfile.write(path, 0.2 * np.sin(6.283 * 2500 * time) + 0.03 * time * noise, toy.RATE)
+    give(page, path)
+    seen = []
+    for least in ("0.9", "0.2"):
+        with page.expect_response(lambda answer: "/predict" in answer.url):
+            page.select_option("#least", least)
+        page.wait_for_function("() => !document.querySelector('#status.busy')")
+        assert rows(page) == shown(classifier.detect(path, min_score=float(least)))
+        seen.append(rows(page))
+    assert seen[0] != seen[1]
 
 
 def test_it_fits_a_phone_and_zooms(page, two_sounds):
@@ -300,8 +354,10 @@ CONTRASTS = """() => {
   const found = [];
   for (const one of document.querySelectorAll("body *")) {
     const own = [...one.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    if (!own || !one.checkVisibility() || one.disabled || one.closest(".hidden, noscript")) continue;
-    const [a, b] = [light(numbers(getComputedStyle(one).color)), light(ground(one))].sort((x, y) => y - x);
+    if (!own || !one.checkVisibility() || one.disabled) continue;
+    if (one.closest(".hidden, noscript")) continue;
+    const pair = [numbers(getComputedStyle(one).color), ground(one)].map(light);
+    const [a, b] = pair.sort((x, y) => y - x);
     found.push([one.textContent.trim().slice(0, 40), (a + 0.05) / (b + 0.05)]);
   }
   return found;
@@ -342,31 +398,41 @@ def test_a_kind_that_the_browser_cannot_play_is_shown_all_the_same(page, tmp_pat
     assert page.locator("#classes li").count() == 3
 
 
-def test_the_microphone_is_recorded_and_classified(url, tmp_path):
+def test_the_microphone_is_recorded_and_classified(launch, url, tmp_path):
     time = np.arange(3 * 48_000) / 48_000
     heard = tmp_path / "microphone.wav"
     soundfile.write(heard, 0.3 * np.sin(6.283 * 2500 * time), 48_000)
-    options = (
-        "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-audio-capture={heard}",
-    )  # fmt: skip
-    with browser_with(*options) as browser:
-        page = browser.new_page()
-        page.set_default_timeout(WAIT)
-        faults = watch(page)
+    page = launch(*FAKE_MICROPHONE, f"--use-file-for-fake-audio-capture={heard}").new_page()
+    page.set_default_timeout(WAIT)
+    faults = watch(page)
+    page.goto(url)
+    page.wait_for_selector(".known")
+    page.click("#record")
+    page.wait_for_selector("#meter:not([hidden])")
+    page.wait_for_function("() => parseFloat(document.getElementById('level').style.width) > 50")
+    page.wait_for_function(
+        "() => /recording 0:0[2-9]/.test(document.getElementById('hint').textContent)"
+    )
+    page.click("#record")
+    page.wait_for_selector("#result:not([hidden])")
+    assert page.inner_text("#file-name").startswith("recording ")
+    assert float(page.inner_text("#facts").split(" s,")[0]) == pytest.approx(2.3, abs=0.6)
+    assert page.locator("#classes .label").first.inner_text() == "high"
+    assert not page.locator("#meter").is_visible()
+    assert page.inner_text("#hint").startswith("or drop one here")
+    assert faults == []
+
+
+def test_the_microphone_stops_at_the_limit_of_the_server(launch, classifier):
+    page = launch(*FAKE_MICROPHONE).new_page()
+    page.set_default_timeout(WAIT)
+    with running(classifier, Limits(max_seconds=2)) as url:
         page.goto(url)
         page.wait_for_selector(".known")
         page.click("#record")
-        page.wait_for_selector("#meter:not([hidden])")
-        page.wait_for_function("() => parseFloat(document.getElementById('level').style.width) > 50")
-        page.wait_for_function("() => /recording 0:0[2-9]/.test(document.getElementById('hint').textContent)")
-        page.click("#record")
         page.wait_for_selector("#result:not([hidden])")
-        assert page.inner_text("#file-name").startswith("recording ")
-        assert float(page.inner_text("#facts").split(" s,")[0]) == pytest.approx(2.3, abs=0.6)
-        assert page.locator("#classes .label").first.inner_text() == "high"
-        assert not page.locator("#meter").is_visible()
-        assert faults == []
+        assert page.inner_text("#facts").startswith("2.0 s")
+        assert page.inner_text("#record-text") == "Record"
 
 
 def test_a_microphone_that_is_denied_is_explained(page):

@@ -60,7 +60,7 @@ async function record() {
   showError(null);
   byId("record").disabled = true;
   try {
-    recording = await startRecording(Math.min(known.max_seconds, 3600), showLevel, stopRecording);
+    recording = await startRecording(known, showLevel, stopRecording);
     byId("record").classList.add("on");
     byId("record-text").textContent = "Stop";
     byId("meter").hidden = false;
@@ -78,8 +78,8 @@ async function stopRecording() {
   byId("record").classList.remove("on");
   byId("record-text").textContent = "Record";
   byId("meter").hidden = true;
-  byId("hint").textContent = hint();
   const blob = await active.stop();
+  byId("hint").textContent = hint();
   take(blob, `recording ${new Date().toTimeString().slice(0, 8).replaceAll(":", "-")}.wav`);
 }
 
@@ -117,7 +117,7 @@ async function send() {
     const body = await answer.json();
     if (request.signal.aborted) return;
     if (answer.ok) show(body, blob, name);
-    else showError({ cause: body.file ? `${body.file}: ${body.cause}` : body.cause ?? body.detail, cure: body.cure, again: answer.status === 503 });
+    else showError({ cause: body.file ? `${name}: ${body.cause}` : body.cause ?? body.detail, cure: body.cure, again: answer.status === 503 });
     say(answer.ok ? summary(body) : "");
   } catch (error) {
     if (request.signal.aborted) return;
@@ -137,7 +137,7 @@ async function learn() {
     return showError({ cause: "The server does not answer", cure: "Is it still running? It was started with: unfreeze serve RUN", again: true });
   }
   byId("hint").textContent = hint();
-  const some = known.labels.slice(0, 12).map((label) => make("li", { textContent: label }));
+  const some = known.labels.slice(0, 12).map((label) => make("li", { textContent: label, title: label }));
   if (known.labels.length > some.length) {
     some.push(make("li", { textContent: `and ${known.labels.length - some.length} more` }));
   }
@@ -159,7 +159,8 @@ function show(body, blob, name) {
   part = null;
   for (const { label } of body.events) if (!hues.has(label)) hues.set(label, hues.size);
   byId("result").hidden = false;
-  byId("file-name").textContent = body.file;
+  // Not body.file: browsers send a quote in a name as %22.
+  byId("file-name").textContent = name;
   const kilohertz = Number((body.sample_rate / 1000).toFixed(2));
   byId("facts").textContent = `${body.duration.toFixed(1)} s, ${kilohertz} kHz`;
   byId("seek").max = body.duration;
@@ -209,7 +210,7 @@ function showEvents(events) {
 
 byId("csv").addEventListener("click", () => {
   const rows = prediction.events.map((event) => [event.start, event.end, event.label, event.score]);
-  const stem = prediction.file.replace(/\.[^.]*$/, "");
+  const stem = prediction.name.replace(/\.[^.]*$/, "");
   download(csv(["start", "end", "label", "score"], rows), `${stem} events.csv`, "text/csv");
 });
 

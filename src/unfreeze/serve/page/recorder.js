@@ -1,5 +1,7 @@
 // The microphone as a 16-bit mono WAV file at the device's own rate.
 
+const HEADER = 44; // bytes
+
 /** Why there is no microphone, in words for people. */
 export function microphoneProblem(error) {
   const known = {
@@ -14,12 +16,12 @@ export function microphoneProblem(error) {
 
 /**
  * Start to record.
- * @param {number} maxSeconds after which `onFull` is called
+ * @param {{max_seconds: number, max_mb: number}} limits of the server; `onFull` is called when one is reached
  * @param {(seconds: number, level: number) => void} onLevel level is the peak, 0 to 1
  * @param {() => void} onFull
  * @returns {Promise<{stop: () => Promise<Blob>, cancel: () => void}>}
  */
-export async function startRecording(maxSeconds, onLevel, onFull) {
+export async function startRecording(limits, onLevel, onFull) {
   if (!navigator.mediaDevices?.getUserMedia) {
     throw Object.assign(new Error("no secure context"), { name: "InsecureError" });
   }
@@ -27,6 +29,7 @@ export async function startRecording(maxSeconds, onLevel, onFull) {
   const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const stream = await navigator.mediaDevices.getUserMedia({ audio });
   const context = new AudioContext();
+  const most = Math.min(limits.max_seconds * context.sampleRate, (limits.max_mb * 1e6 - HEADER) / 2);
   const blocks = [];
   let samples = 0;
   const close = () => {
@@ -44,10 +47,10 @@ export async function startRecording(maxSeconds, onLevel, onFull) {
   const all = new Promise((resolve) => (finished = resolve));
   tap.port.onmessage = ({ data }) => {
     if (data === null) return finished();
+    if (samples + data.length > most) return onFull();
     blocks.push(data);
     samples += data.length;
     onLevel(samples / context.sampleRate, peak(data));
-    if (samples >= maxSeconds * context.sampleRate) onFull();
   };
   context.createMediaStreamSource(stream).connect(tap);
   return {
@@ -69,10 +72,10 @@ function peak(block) {
 
 /** Samples in [-1, 1] as a WAV file (RIFF, PCM, 16 bit, mono). */
 function wav(blocks, samples, rate) {
-  const view = new DataView(new ArrayBuffer(44 + 2 * samples));
+  const view = new DataView(new ArrayBuffer(HEADER + 2 * samples));
   const text = (at, letters) => [...letters].forEach((c, i) => view.setUint8(at + i, c.charCodeAt(0)));
   text(0, "RIFF");
-  view.setUint32(4, 36 + 2 * samples, true);
+  view.setUint32(4, HEADER - 8 + 2 * samples, true);
   text(8, "WAVEfmt ");
   view.setUint32(16, 16, true);
   view.setUint16(20, 1, true);
@@ -83,7 +86,7 @@ function wav(blocks, samples, rate) {
   view.setUint16(34, 16, true);
   text(36, "data");
   view.setUint32(40, 2 * samples, true);
-  let at = 44;
+  let at = HEADER;
   for (const block of blocks) {
     for (const value of block) {
       view.setInt16(at, Math.round(32767 * Math.max(-1, Math.min(1, value))), true);
