@@ -232,7 +232,9 @@ def test_who_has_gone_is_not_worked_for(serve, classifier, two_sounds):
         first = pool.submit(send, url, two_sounds)
         wait_until(lambda: watched.inside == 1)
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{url}/predict", files={"file": two_sounds.read_bytes()}, timeout=0.5)
+            impatient = httpx.Timeout(30, read=0.5)
+            files = {"file": two_sounds.read_bytes()}
+            httpx.post(f"{url}/predict", files=files, timeout=impatient)
         watched.gate.set()
         assert first.result().status_code == 200
         wait_until(lambda: httpx.get(f"{url}/healthz").json()["waiting"] == 0)
