@@ -11,18 +11,22 @@ from unfreeze import run_folder
 from unfreeze.audio.clip_model import parts_of
 from unfreeze.audio.manifest import read_manifest
 from unfreeze.core.schedule import Schedule
-from unfreeze.detection.events import Event, EventFinder, sorted_events
+from unfreeze.detection.detector import (
+    DEFAULT_THRESHOLD,
+    DetectOptions,
+    Detector,
+    all_events,
+    hop_frames,
+    make_detector,
+)
+from unfreeze.detection.events import Event
 from unfreeze.detection.scan import scan_file
-from unfreeze.detection.scores import ScoreBlock, smoothed
-from unfreeze.detection.stream import hop_frames
-from unfreeze.errors import DataError, RunError, UnfreezeError
+from unfreeze.detection.scores import ScoreBlock
+from unfreeze.errors import DataError, RunError
 from unfreeze.files import atomic_path
 from unfreeze.inference import file_scores, waveform_scores
 from unfreeze.options import TrainOptions
 from unfreeze.training import TrainListener, score_clips, train_classifier
-
-# The score that counts as heard where a run says nothing: more likely than not.
-DEFAULT_THRESHOLD = 0.5
 
 
 class SoundClassifier:
@@ -190,6 +194,7 @@ class SoundClassifier:
         self,
         path: str | Path,
         *,
+        window: float | None = None,
         hop: float | None = None,
         min_score: float | None = None,
         smooth: bool = False,
@@ -199,6 +204,8 @@ class SoundClassifier:
 
         Args:
             path: the recording.
+            window: seconds that are judged together; None takes a patch (0.96),
+                multiples of it average the scores of the patches within.
             hop: as for `scan`.
             min_score: the score that begins an event, for all classes; None
                 takes `thresholds`.
@@ -210,27 +217,24 @@ class SoundClassifier:
             Events by start, then by label. See `unfreeze.detection.events`.
 
         Raises:
-            UnfreezeError: a hop or score that cannot be used.
+            UnfreezeError: a window, hop or score that cannot be used.
             DataError: the file cannot be read.
         """
-        blocks = self.scan(path, hop=hop)
-        finder = EventFinder(self.labels, self._begin_at(min_score), merge=merge)
-        found = [
-            e for block in (smoothed(blocks) if smooth else blocks) for e in finder.push(block)
-        ]
-        return sorted_events([*found, *finder.finish()])
+        options = DetectOptions(window, hop, min_score, smooth, merge)
+        return all_events(self.detector(options), self.scan(path, hop=hop))
+
+    def detector(self, options: DetectOptions) -> Detector:
+        """Check how events are to be found by this model.
+
+        Raises:
+            UnfreezeError: a window, hop or score that cannot be used.
+        """
+        return make_detector(self._front_end, self.labels, self.thresholds, options)
 
     def save(self, path: str | Path) -> None:
         """Write the model as one `.keras` file (atomically)."""
         with atomic_path(Path(path)) as partial:
             self.model.save(partial)
-
-    def _begin_at(self, min_score: float | None) -> np.ndarray:
-        if min_score is None:
-            return self.thresholds
-        if not 0 < min_score <= 1:
-            raise UnfreezeError(f"min_score is {min_score:g}; it must be above 0 and at most 1")
-        return np.full(len(self.labels), min_score)
 
     def _one(self, sound: str | Path | np.ndarray) -> np.ndarray:
         if isinstance(sound, str | Path):
