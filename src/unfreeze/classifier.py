@@ -13,13 +13,14 @@ from unfreeze.audio.manifest import read_manifest
 from unfreeze.core.schedule import Schedule
 from unfreeze.detection.detector import (
     DEFAULT_THRESHOLD,
-    DetectOptions,
     Detector,
     all_events,
     hop_frames,
     make_detector,
 )
 from unfreeze.detection.events import Event
+from unfreeze.detection.many import Found, detect_files
+from unfreeze.detection.options import DetectOptions
 from unfreeze.detection.scan import scan_file
 from unfreeze.detection.scores import ScoreBlock
 from unfreeze.errors import DataError, RunError
@@ -38,14 +39,15 @@ class SoundClassifier:
         model: Keras model, mono waveforms (batch, samples) in [-1, 1] at
             `sample_rate` to probabilities (batch, classes).
         labels: name of each class, in the order of the probabilities.
+        front_end: how waveforms become patches.
         sample_rate: of the waveforms that `model` and `predict` take, in Hz.
         metrics: scores of the run that it was trained in, or None.
     """
 
     def __init__(self, model: keras.Model, metrics: dict[str, Any] | None = None) -> None:
         self.model = model
-        self._patch_model, self._front_end, self.labels = parts_of(model)
-        self.sample_rate = self._front_end.sample_rate
+        self._patch_model, self.front_end, self.labels = parts_of(model)
+        self.sample_rate = self.front_end.sample_rate
         self.metrics = metrics
 
     @classmethod
@@ -187,8 +189,8 @@ class SoundClassifier:
             UnfreezeError: a hop that cannot be used.
             DataError: the file cannot be read; raised when the damage is reached.
         """
-        frames = hop_frames(self._front_end, hop)
-        return scan_file(self._patch_model, self._front_end, Path(path), frames)
+        frames = hop_frames(self.front_end, hop)
+        return scan_file(self._patch_model, self.front_end, Path(path), frames)
 
     def detect(
         self,
@@ -223,13 +225,37 @@ class SoundClassifier:
         options = DetectOptions(window, hop, min_score, smooth, merge)
         return all_events(self.detector(options), self.scan(path, hop=hop))
 
+    def detect_files(
+        self,
+        paths: Sequence[str | Path],
+        options: DetectOptions | None = None,
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> Iterator[Found]:
+        """Find the events of many recordings, on all cores.
+
+        Args:
+            paths: the recordings.
+            options: as the arguments of `detect`.
+            progress: called with the bytes of files that are done.
+
+        Returns:
+            An iterator over the recordings as they are finished, nearly in order.
+            What cannot be read has an `error` and stops nothing.
+
+        Raises:
+            UnfreezeError: a window, hop or score that cannot be used.
+        """
+        files, detector = [Path(path) for path in paths], self.detector(options or DetectOptions())
+        return detect_files(self._patch_model, self.front_end, files, detector, progress)
+
     def detector(self, options: DetectOptions) -> Detector:
         """Check how events are to be found by this model.
 
         Raises:
             UnfreezeError: a window, hop or score that cannot be used.
         """
-        return make_detector(self._front_end, self.labels, self.thresholds, options)
+        return make_detector(self.front_end, self.labels, self.thresholds, options)
 
     def save(self, path: str | Path) -> None:
         """Write the model as one `.keras` file (atomically)."""
@@ -238,5 +264,5 @@ class SoundClassifier:
 
     def _one(self, sound: str | Path | np.ndarray) -> np.ndarray:
         if isinstance(sound, str | Path):
-            return file_scores(self._patch_model, self._front_end, Path(sound))
-        return waveform_scores(self._patch_model, self._front_end, sound)
+            return file_scores(self._patch_model, self.front_end, Path(sound))
+        return waveform_scores(self._patch_model, self.front_end, sound)

@@ -7,33 +7,12 @@ import numpy as np
 
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.events import Event, EventFinder, sorted_events
+from unfreeze.detection.options import DetectOptions
 from unfreeze.detection.scores import MedianOfThree, ScoreBlock, WindowMeans
 from unfreeze.errors import UnfreezeError
 
 # The score that counts as heard where nothing else is known: more likely than not.
 DEFAULT_THRESHOLD = 0.5
-
-
-@dataclass(frozen=True)
-class DetectOptions:
-    """How to find events.
-
-    Attributes:
-        window: seconds that are judged together: a patch, or a multiple, over
-            whose patches the scores are averaged; None takes a patch.
-        hop: seconds from one patch to the next; None takes the front end's.
-        min_score: the score that begins an event, for all classes; None takes
-            each class's own threshold.
-        smooth: take the median over each three patches (or windows) first.
-        merge: patches of a class that overlap or adjoin are one event; else
-            each patch that reaches its threshold is an event.
-    """
-
-    window: float | None = None
-    hop: float | None = None
-    min_score: float | None = None
-    smooth: bool = False
-    merge: bool = True
 
 
 @dataclass(frozen=True, eq=False)
