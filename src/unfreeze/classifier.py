@@ -1,5 +1,6 @@
 """`SoundClassifier`: train, load, predict, detect, evaluate and save, for Python users."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from unfreeze.detection.detector import (
     make_detector,
 )
 from unfreeze.detection.events import Event
+from unfreeze.detection.live import LiveDetector, live_hop
 from unfreeze.detection.many import Found, detect_files
 from unfreeze.detection.options import DetectOptions
 from unfreeze.detection.scan import scan_file
 from unfreeze.detection.scores import ScoreBlock
 from unfreeze.errors import DataError, RunError
 from unfreeze.files import atomic_path
-from unfreeze.inference import file_scores, waveform_scores
+from unfreeze.inference import file_scores, fused, waveform_scores
 from unfreeze.options import TrainOptions
 from unfreeze.training import TrainListener, score_clips, train_classifier
 
@@ -190,7 +192,7 @@ class SoundClassifier:
             DataError: the file cannot be read; raised when the damage is reached.
         """
         frames = hop_frames(self.front_end, hop)
-        return scan_file(self._patch_model, self.front_end, Path(path), frames)
+        return scan_file(self._fused, self.front_end, Path(path), frames)
 
     def detect(
         self,
@@ -247,7 +249,23 @@ class SoundClassifier:
             UnfreezeError: a window, hop or score that cannot be used.
         """
         files, detector = [Path(path) for path in paths], self.detector(options or DetectOptions())
-        return detect_files(self._patch_model, self.front_end, files, detector, progress)
+        return detect_files(self._fused, self.front_end, files, detector, progress)
+
+    def live(self, min_score: float | None = None) -> LiveDetector:
+        """Make what finds events in live sound, piece by piece.
+
+        Args:
+            min_score: as for `detect`.
+
+        Raises:
+            UnfreezeError: a score that cannot be used.
+        """
+        options = DetectOptions(hop=live_hop(self.front_end), min_score=min_score)
+        return LiveDetector(self._fused, self.front_end, self.detector(options))
+
+    @functools.cached_property
+    def _fused(self) -> Any:
+        return fused(self._patch_model)
 
     def detector(self, options: DetectOptions) -> Detector:
         """Check how events are to be found by this model.

@@ -142,6 +142,9 @@ def _write(
     except filelock.Timeout:
         raise RunError(f"another search is writing to {show(out)}: wait for it to end") from None
     seconds = time.perf_counter() - began
+    if not todo:
+        typer.echo(f"Written to {show(out)}", err=True)
+        return errors
     done = len(todo) - len(errors)
     typer.echo(
         f"{done} recordings, {heard / 3600:.2f} h, in {seconds:.0f} s "
@@ -179,13 +182,15 @@ def _bar(files: int, total: int) -> Iterator[tuple[Callable[[float], None], Call
     )
 
     done = 0
+    console = Console(stderr=True, highlight=False)
     display = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TaskProgressColumn(),
         TimeRemainingColumn(compact=True),
-        console=Console(stderr=True, highlight=False),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     with display:
         task = display.add_task(f"Recording 0/{files}", total=max(total, 1))

@@ -39,9 +39,9 @@ class Detector:
     smooth: bool
     merge: bool
 
-    def stream(self) -> "EventStream":
-        """Make what finds the events of one recording."""
-        return EventStream(self)
+    def stream(self, *, prompt: bool = False) -> "EventStream":
+        """Make what finds the events of one recording; `prompt` as for `EventFinder`."""
+        return EventStream(self, prompt=prompt)
 
 
 class EventStream:
@@ -49,9 +49,10 @@ class EventStream:
 
     Args:
         detector: the settings.
+        prompt: as for `EventFinder`.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, *, prompt: bool = False) -> None:
         self._stages: list[WindowMeans | MedianOfThree] = []
         if detector.patches > 1:
             self._stages.append(WindowMeans(detector.patches))
@@ -63,6 +64,7 @@ class EventStream:
             detector.window,
             detector.hop_seconds,
             merge=detector.merge,
+            prompt=prompt,
         )
 
     def push(self, block: ScoreBlock) -> list[Event]:
