@@ -1,6 +1,7 @@
-"""`SoundClassifier`: train, load, predict, evaluate and save, for Python users."""
+"""`SoundClassifier`: train, load, predict, detect, evaluate and save, for Python users."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,22 @@ from unfreeze import run_folder
 from unfreeze.audio.clip_model import parts_of
 from unfreeze.audio.manifest import read_manifest
 from unfreeze.core.schedule import Schedule
+from unfreeze.detection.detector import (
+    DEFAULT_THRESHOLD,
+    Detector,
+    all_events,
+    hop_frames,
+    make_detector,
+)
+from unfreeze.detection.events import Event
+from unfreeze.detection.live import LiveDetector, live_hop
+from unfreeze.detection.many import Found, detect_files
+from unfreeze.detection.options import DetectOptions
+from unfreeze.detection.scan import scan_file
+from unfreeze.detection.scores import ScoreBlock
 from unfreeze.errors import DataError, RunError
 from unfreeze.files import atomic_path
-from unfreeze.inference import file_scores, waveform_scores
+from unfreeze.inference import file_scores, fused, waveform_scores
 from unfreeze.options import TrainOptions
 from unfreeze.training import TrainListener, score_clips, train_classifier
 
@@ -27,14 +41,15 @@ class SoundClassifier:
         model: Keras model, mono waveforms (batch, samples) in [-1, 1] at
             `sample_rate` to probabilities (batch, classes).
         labels: name of each class, in the order of the probabilities.
+        front_end: how waveforms become patches.
         sample_rate: of the waveforms that `model` and `predict` take, in Hz.
         metrics: scores of the run that it was trained in, or None.
     """
 
     def __init__(self, model: keras.Model, metrics: dict[str, Any] | None = None) -> None:
         self.model = model
-        self._patch_model, self._front_end, self.labels = parts_of(model)
-        self.sample_rate = self._front_end.sample_rate
+        self._patch_model, self.front_end, self.labels = parts_of(model)
+        self.sample_rate = self.front_end.sample_rate
         self.metrics = metrics
 
     @classmethod
@@ -151,6 +166,115 @@ class SoundClassifier:
         problems = [{"path": str(p.path), "cause": p.cause} for p in manifest.problems]
         return {**scores, "problems": problems}
 
+    @property
+    def thresholds(self) -> np.ndarray:
+        """The score from which each class counts as heard, (classes,) float64.
+
+        From the run's scores where they hold `thresholds`, else 0.5.
+        """
+        known = (self.metrics or {}).get("thresholds") or {}
+        return np.array([known.get(label, DEFAULT_THRESHOLD) for label in self.labels], np.float64)
+
+    def scan(self, path: str | Path, *, hop: float | None = None) -> Iterator[ScoreBlock]:
+        """Score a recording of any length along time, in constant memory.
+
+        Args:
+            path: the recording.
+            hop: seconds from one patch to the next, a multiple of 0.01; None
+                takes the model's own (0.48).
+
+        Returns:
+            An iterator of blocks of patch scores, in order. A patch lasts 0.96 s;
+            the last is padded with silence to that.
+
+        Raises:
+            UnfreezeError: a hop that cannot be used.
+            DataError: the file cannot be read; raised when the damage is reached.
+        """
+        frames = hop_frames(self.front_end, hop)
+        return scan_file(self._fused, self.front_end, Path(path), frames)
+
+    def detect(
+        self,
+        path: str | Path,
+        *,
+        window: float | None = None,
+        hop: float | None = None,
+        min_score: float | None = None,
+        smooth: bool = False,
+        merge: bool = True,
+    ) -> list[Event]:
+        """Find when which class is heard in a recording of any length.
+
+        Args:
+            path: the recording.
+            window: seconds that are judged together; None takes a patch (0.96),
+                multiples of it average the scores of the patches within.
+            hop: as for `scan`.
+            min_score: the score that begins an event, for all classes; None
+                takes `thresholds`.
+            smooth: take the median over each three patches first.
+            merge: patches of a class that overlap or adjoin are one event;
+                else each patch that reaches its threshold is one.
+
+        Returns:
+            Events by start, then by label. See `unfreeze.detection.events`.
+
+        Raises:
+            UnfreezeError: a window, hop or score that cannot be used.
+            DataError: the file cannot be read.
+        """
+        options = DetectOptions(window, hop, min_score, smooth, merge)
+        return all_events(self.detector(options), self.scan(path, hop=hop))
+
+    def detect_files(
+        self,
+        paths: Sequence[str | Path],
+        options: DetectOptions | None = None,
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> Iterator[Found]:
+        """Find the events of many recordings, on all cores.
+
+        Args:
+            paths: the recordings.
+            options: as the arguments of `detect`.
+            progress: called with the bytes of files that are done.
+
+        Returns:
+            An iterator over the recordings as they are finished, nearly in order.
+            What cannot be read has an `error` and stops nothing.
+
+        Raises:
+            UnfreezeError: a window, hop or score that cannot be used.
+        """
+        files, detector = [Path(path) for path in paths], self.detector(options or DetectOptions())
+        return detect_files(self._fused, self.front_end, files, detector, progress)
+
+    def live(self, min_score: float | None = None) -> LiveDetector:
+        """Make what finds events in live sound, piece by piece.
+
+        Args:
+            min_score: as for `detect`.
+
+        Raises:
+            UnfreezeError: a score that cannot be used.
+        """
+        options = DetectOptions(hop=live_hop(self.front_end), min_score=min_score)
+        return LiveDetector(self._fused, self.front_end, self.detector(options))
+
+    @functools.cached_property
+    def _fused(self) -> Any:
+        return fused(self._patch_model)
+
+    def detector(self, options: DetectOptions) -> Detector:
+        """Check how events are to be found by this model.
+
+        Raises:
+            UnfreezeError: a window, hop or score that cannot be used.
+        """
+        return make_detector(self.front_end, self.labels, self.thresholds, options)
+
     def save(self, path: str | Path) -> None:
         """Write the model as one `.keras` file (atomically)."""
         with atomic_path(Path(path)) as partial:
@@ -158,5 +282,5 @@ class SoundClassifier:
 
     def _one(self, sound: str | Path | np.ndarray) -> np.ndarray:
         if isinstance(sound, str | Path):
-            return file_scores(self._patch_model, self._front_end, Path(sound))
-        return waveform_scores(self._patch_model, self._front_end, sound)
+            return file_scores(self._patch_model, self.front_end, Path(sound))
+        return waveform_scores(self._patch_model, self.front_end, sound)

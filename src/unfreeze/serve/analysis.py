@@ -1,0 +1,151 @@
+"""From an uploaded file to all that is said about it. Runs in one thread at a time."""
+
+import base64
+import time
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from unfreeze.audio.clip_model import parts_of
+from unfreeze.audio.decode import Resampler, waveform_blocks
+from unfreeze.audio.formats import UNREADABLE
+from unfreeze.audio.frames import log_mel_frames
+from unfreeze.audio.sound import SoundError, open_sound
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.classifier import SoundClassifier
+from unfreeze.errors import UnfreezeError
+from unfreeze.serve.answers import EventAnswer, Prediction, Spectrogram
+from unfreeze.serve.limits import Limits
+from unfreeze.serve.refusals import Refused
+from unfreeze.serve.upload import Upload
+
+# More than any screen has pixels; 340 kB in the answer.
+_COLUMNS = 4000
+_CURES = {
+    "empty": "Record or export it again.",
+    "non_finite": "Export it again, as 16-bit PCM.",
+}
+_CURE = "Send a WAV, FLAC, MP3, OGG or AIFF file that plays elsewhere."
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A decoded recording.
+
+    Attributes:
+        waveform: (samples,) float32 mono at the model's rate.
+        source_rate: sample rate of the file, hertz.
+    """
+
+    waveform: np.ndarray
+    source_rate: int
+
+
+def analyse(
+    classifier: SoundClassifier,
+    upload: Upload,
+    limits: Limits,
+    hop: float | None,
+    min_score: float | None,
+    spectrogram: bool,
+) -> Prediction:
+    """Say what is in a file, and when.
+
+    Args:
+        classifier: the model.
+        upload: the file.
+        limits: of duration and decoding time.
+        hop: seconds from one scored patch to the next; None is the model's.
+        min_score: least score of an event; None is each class's threshold.
+        spectrogram: add the picture.
+
+    Raises:
+        Refused: no sound (422), too long (413), or a bad hop (422).
+    """
+    try:
+        recording = decode_within(upload.path, classifier.sample_rate, limits)
+        scores = classifier.predict(recording.waveform)
+        events = classifier.detect(upload.path, hop=hop, min_score=min_score)
+    except SoundError as error:
+        cause = _cause(error, upload.name)
+        raise Refused(422, cause, _CURES.get(error.rule, _CURE), file=upload.name) from None
+    except UnfreezeError as error:
+        raise Refused(422, str(error), "Change it and send the file again.") from None
+    except Refused as refused:
+        refused.file = upload.name
+        raise
+    front_end = parts_of(classifier.model)[1]
+    order = np.argsort(-scores, kind="stable")
+    return Prediction(
+        file=upload.name,
+        duration=len(recording.waveform) / classifier.sample_rate,
+        sample_rate=recording.source_rate,
+        classes={classifier.labels[i]: float(scores[i]) for i in order},
+        events=[EventAnswer(e.start, e.end, e.label, e.score) for e in events],
+        spectrogram=picture(recording.waveform, front_end) if spectrogram else None,
+    )
+
+
+def decode_within(path: Path, sample_rate: int, limits: Limits) -> Recording:
+    """Decode a file, but not beyond the limits.
+
+    What a header says of the length is not believed: the samples are counted as
+    they come, and a file that decodes to hours costs no more than the limit.
+
+    Args:
+        path: the file.
+        sample_rate: hertz of the waveform.
+        limits: of duration and decoding time.
+
+    Raises:
+        SoundError: it cannot be decoded.
+        Refused: (413) it is too long, or (422) takes too long to decode.
+    """
+    blocks, samples = [], 0
+    deadline = time.monotonic() + limits.decode_seconds
+    with open_sound(path) as sound:
+        for block in waveform_blocks(sound, Resampler(sample_rate)):
+            blocks.append(block)
+            samples += len(block)
+            if samples > limits.max_seconds * sample_rate:
+                cause = f"it is longer than {limits.max_seconds:g} s, the limit of this server"
+                raise Refused(413, cause, "Cut it and send the pieces.")
+            if time.monotonic() > deadline:
+                cause = f"it takes more than {limits.decode_seconds:g} s to decode"
+                raise Refused(422, cause, "Send it with fewer channels or a lower sample rate.")
+        return Recording(np.concatenate(blocks), sound.sample_rate)
+
+
+def picture(waveform: np.ndarray, front_end: FrontEnd) -> Spectrogram:
+    """Make the log-mel picture that the network sees, at most as wide as a screen.
+
+    Args:
+        waveform: (samples,) mono at the front end's rate.
+        front_end: the model's.
+    """
+    frames = log_mel_frames(waveform, front_end)
+    # Without the padding behind the recording's end.
+    frames = frames[: max(-(-len(waveform) // front_end.hop), 1)]
+    group = -(-len(frames) // _COLUMNS)
+    starts = np.arange(0, len(frames), group)
+    # The loudest of the frames that share a column: a click stays visible.
+    columns = np.maximum.reduceat(frames, starts, axis=0)
+    low, high = float(columns.min()), float(columns.max())
+    levels = np.round((columns - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+    return Spectrogram(
+        columns=len(columns),
+        bands=front_end.bands,
+        seconds=len(starts) * group * front_end.hop / front_end.sample_rate,
+        low_hz=front_end.low_hz,
+        high_hz=front_end.high_hz,
+        levels=base64.b64encode(levels.tobytes()).decode("ascii"),
+    )
+
+
+def _cause(error: SoundError, name: str) -> str:
+    # Our copy has no ending; the client's name can still tell the kind.
+    kind = UNREADABLE.get(PurePosixPath(name).suffix.lower())
+    if error.rule == "unreadable" and kind is not None:
+        return f"{kind} cannot be read; convert it first (ffmpeg -i FILE FILE.wav)"
+    return error.cause

@@ -1,0 +1,271 @@
+// The page: takes a recording, sends it, shows what comes back.
+
+import { Figure } from "./figure.js";
+import { Player } from "./player.js";
+import { microphoneProblem, startRecording } from "./recorder.js";
+import { byId, clock, csv, download, make, score } from "./text.js";
+
+let known = { labels: [], max_mb: Infinity, max_seconds: 600 };
+let sound = null; // {blob, name}: what is shown or on its way
+let prediction = null;
+let part = null; // the event that is being played
+let sending = null; // AbortController of the request on its way
+let recording = null;
+let playable = true;
+
+// A class takes the next hue when its first event is shown, and keeps it.
+const HUES = 8;
+const hues = new Map();
+const hueOf = (label) => (hues.has(label) ? hues.get(label) % HUES : "none");
+
+const audio = byId("audio");
+const player = new Player(audio, moved, () => {
+  playable = false;
+  byId("play").disabled = byId("seek").disabled = true;
+  byId("no-sound").hidden = false;
+  byId("no-sound").textContent =
+    "This browser cannot play this kind of file. The events are right all the same.";
+});
+const figure = new Figure(playEvent, seek, hueOf);
+
+// --- taking a recording ---------------------------------------------------------------
+
+byId("choose").addEventListener("click", () => byId("file").click());
+byId("file").addEventListener("change", ({ target }) => {
+  const [file] = target.files;
+  if (file) take(file, file.name);
+  // So that the same file can be chosen again.
+  target.value = "";
+});
+
+const drop = byId("drop");
+for (const name of ["dragover", "drop"]) {
+  // Everywhere: a file dropped beside the box must not replace the page.
+  document.addEventListener(name, (event) => event.preventDefault());
+}
+document.addEventListener("dragover", ({ dataTransfer }) =>
+  drop.classList.toggle("over", dataTransfer.types.includes("Files")));
+document.addEventListener("dragleave", ({ relatedTarget }) =>
+  relatedTarget === null && drop.classList.remove("over"));
+document.addEventListener("drop", ({ dataTransfer }) => {
+  drop.classList.remove("over");
+  const [file] = dataTransfer.files;
+  if (file) take(file, file.name);
+});
+
+byId("record").addEventListener("click", () => (recording ? stopRecording() : record()));
+
+async function record() {
+  player.pause();
+  showError(null);
+  byId("record").disabled = true;
+  try {
+    recording = await startRecording(known, showLevel, stopRecording);
+    byId("record").classList.add("on");
+    byId("record-text").textContent = "Stop";
+    byId("meter").hidden = false;
+    say("Recording …");
+  } catch (error) {
+    showError(microphoneProblem(error));
+  }
+  byId("record").disabled = false;
+}
+
+async function stopRecording() {
+  const active = recording;
+  if (!active) return;
+  recording = null;
+  byId("record").classList.remove("on");
+  byId("record-text").textContent = "Record";
+  byId("meter").hidden = true;
+  const blob = await active.stop();
+  byId("hint").textContent = hint();
+  take(blob, `recording ${new Date().toTimeString().slice(0, 8).replaceAll(":", "-")}.wav`);
+}
+
+function showLevel(seconds, level) {
+  // In decibels, -60 to 0: in a linear meter a voice would hardly move.
+  const shown = Math.max(0, 1 + (20 * Math.log10(level + 1e-9)) / 60);
+  byId("level").style.width = `${100 * shown}%`;
+  byId("hint").textContent = `recording ${clock(seconds)} of ${clock(known.max_seconds)}`;
+}
+
+function take(blob, name) {
+  sound = { blob, name };
+  send();
+}
+
+// --- asking the server ----------------------------------------------------------------
+
+async function send() {
+  sending?.abort();
+  const request = (sending = new AbortController());
+  const { blob, name } = sound;
+  showError(null);
+  if (blob.size > known.max_mb * 1e6) {
+    const cause = `${name}: it has ${(blob.size / 1e6).toFixed(1)} MB; this server takes ${known.max_mb} MB`;
+    showError({ cause, cure: "Send a part of it, or as FLAC or MP3." });
+    return say("");
+  }
+  say(`Listening to ${name} …`, true);
+  const form = new FormData();
+  form.append("file", blob, name);
+  const least = byId("least").value;
+  const query = new URLSearchParams({ spectrogram: "true", ...(least && { min_score: least }) });
+  try {
+    const answer = await fetch(`predict?${query}`, { method: "POST", body: form, signal: request.signal });
+    const body = await answer.json();
+    if (request.signal.aborted) return;
+    if (answer.ok) show(body, blob, name);
+    else showError({ cause: body.file ? `${name}: ${body.cause}` : body.cause ?? body.detail, cure: body.cure, again: answer.status === 503 });
+    say(answer.ok ? summary(body) : "");
+  } catch (error) {
+    if (request.signal.aborted) return;
+    say("");
+    showError({ cause: "The server does not answer", cure: "Is it still running? It was started with: unfreeze serve RUN", again: true });
+  }
+}
+
+byId("retry").addEventListener("click", () => (sound ? send() : learn()));
+byId("least").addEventListener("change", () => prediction && take(prediction.blob, prediction.name));
+
+async function learn() {
+  showError(null);
+  try {
+    known = await (await fetch("labels")).json();
+  } catch {
+    return showError({ cause: "The server does not answer", cure: "Is it still running? It was started with: unfreeze serve RUN", again: true });
+  }
+  byId("hint").textContent = hint();
+  const some = known.labels.slice(0, 12).map((label) => make("li", { textContent: label, title: label }));
+  if (known.labels.length > some.length) {
+    some.push(make("li", { textContent: `and ${known.labels.length - some.length} more` }));
+  }
+  document.querySelector(".known")?.remove();
+  byId("lead").after(make("ul", { className: "known", "aria-label": "Classes that it knows" }, ...some));
+}
+
+function hint() {
+  const minutes = known.max_seconds / 60;
+  const long = minutes >= 1 ? `${Number(minutes.toFixed(1))} min` : `${known.max_seconds} s`;
+  return `or drop one here. WAV, FLAC, MP3, OGG, AIFF, to ${known.max_mb} MB and ${long}.`;
+}
+
+// --- showing the answer ---------------------------------------------------------------
+
+function show(body, blob, name) {
+  const same = prediction?.blob === blob;
+  prediction = { ...body, blob, name };
+  part = null;
+  for (const { label } of body.events) if (!hues.has(label)) hues.set(label, hues.size);
+  byId("result").hidden = false;
+  // Not body.file: browsers send a quote in a name as %22.
+  byId("file-name").textContent = name;
+  const kilohertz = Number((body.sample_rate / 1000).toFixed(2));
+  byId("facts").textContent = `${body.duration.toFixed(1)} s, ${kilohertz} kHz`;
+  byId("seek").max = body.duration;
+  figure.show(body, known.labels);
+  showClasses(body.classes);
+  showEvents(body.events);
+  if (!same) {
+    playable = true;
+    byId("no-sound").hidden = true;
+    byId("play").disabled = byId("seek").disabled = false;
+    player.load(blob);
+  }
+  moved(same ? audio.currentTime : 0, player.playing);
+}
+
+function summary({ classes, events }) {
+  const [[label, value]] = Object.entries(classes);
+  const count = `${events.length} event${events.length === 1 ? "" : "s"}`;
+  return `${label} ${score(value)}, ${count}`;
+}
+
+function showClasses(classes) {
+  byId("classes").replaceChildren(...Object.entries(classes).map(([label, value]) => {
+    const bar = make("span", { className: "bar", "data-hue": hueOf(label), "aria-hidden": "true" }, make("span"));
+    bar.firstChild.style.width = `${100 * value}%`;
+    const name = make("span", { className: "label", textContent: label, title: label });
+    return make("li", {}, name, bar, make("span", { className: "value", textContent: score(value) }));
+  }));
+}
+
+function showEvents(events) {
+  byId("table").hidden = !events.length;
+  byId("csv").disabled = !events.length;
+  byId("none").hidden = events.length > 0;
+  byId("none").textContent = byId("least").value === "0.2"
+    ? "Nothing reaches this score."
+    : "Nothing reaches the score that an event needs. A lower one can be chosen under the picture.";
+  byId("rows").replaceChildren(...events.map((event) => {
+    const words = `Play ${event.label} from ${event.start.toFixed(2)} s`;
+    const play = make("button", { type: "button", className: "small", "aria-label": words }, make("span", { className: "icon-play", "aria-hidden": "true" }));
+    play.addEventListener("click", () => playEvent(event));
+    const name = make("td", {}, make("span", { className: "key", "data-hue": hueOf(event.label), "aria-hidden": "true" }), event.label);
+    const numbers = [event.start.toFixed(2), event.end.toFixed(2), score(event.score)];
+    return make("tr", {}, make("td", {}, play), name, ...numbers.map((text) => make("td", { textContent: text })));
+  }));
+}
+
+byId("csv").addEventListener("click", () => {
+  const rows = prediction.events.map((event) => [event.start, event.end, event.label, event.score]);
+  const stem = prediction.name.replace(/\.[^.]*$/, "");
+  download(csv(["start", "end", "label", "score"], rows), `${stem} events.csv`, "text/csv");
+});
+
+// --- playing --------------------------------------------------------------------------
+
+byId("play").addEventListener("click", () => {
+  part = null;
+  player.toggle();
+});
+byId("seek").addEventListener("input", ({ target }) => seek(Number(target.value)));
+document.addEventListener("keydown", (event) => {
+  const busy = event.target.closest("button, input, select, a, [role=region]");
+  if (event.key === " " && !busy && prediction && playable) {
+    event.preventDefault();
+    part = null;
+    player.toggle();
+  }
+});
+
+function seek(seconds) {
+  if (!playable) return;
+  part = null;
+  player.seek(seconds);
+}
+
+function playEvent(event) {
+  if (!playable) return;
+  part = event;
+  player.playPart(event.start, event.end);
+}
+
+function moved(seconds, playing) {
+  if (!playing) part = null;
+  const button = byId("play");
+  button.classList.toggle("on", playing);
+  button.setAttribute("aria-label", playing ? "Pause" : "Play");
+  const total = prediction?.duration ?? 0;
+  byId("seek").value = seconds;
+  byId("seek").setAttribute("aria-valuetext", `${clock(seconds)} of ${clock(total)}`);
+  byId("clock").textContent = `${clock(seconds)} / ${clock(total)}`;
+  figure.move(seconds, part, playing);
+}
+
+// --- messages -------------------------------------------------------------------------
+
+function say(text, busy = false) {
+  byId("status").textContent = text;
+  byId("status").classList.toggle("busy", busy);
+}
+
+function showError(problem) {
+  byId("error").hidden = !problem;
+  byId("cause").textContent = problem?.cause ?? "";
+  byId("cure").textContent = problem?.cure ?? "";
+  byId("retry").hidden = !problem?.again;
+}
+
+learn();

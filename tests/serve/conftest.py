@@ -1,0 +1,50 @@
+"""A small classifier, and a real server of it on a free port of this machine."""
+
+import tempfile
+
+import numpy as np
+import pytest
+import soundfile
+
+import toy
+from serving import make_classifier, running
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory):
+    """Knows high tones, low tones, and noise under a name that would run as a script."""
+    return make_classifier(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture
+def serve():
+    """`running`, for tests that need limits or classifiers of their own."""
+    return running
+
+
+@pytest.fixture(scope="module")
+def url(classifier):
+    """The address of a server with the usual limits, shared by a file's tests."""
+    with running(classifier) as address:
+        yield address
+
+
+@pytest.fixture
+def uploads(tmp_path, monkeypatch):
+    """The folder in which the server keeps what it is sent, for as long as it needs it."""
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two_sounds(tmp_path_factory):
+    """Two seconds of a high tone, then two of a low one."""
+    rng = np.random.default_rng(5)
+    time = np.arange(2 * toy.RATE) / toy.RATE
+    tones = [0.3 * np.sin(6.283 * pitch * time) for pitch in (2500, 250)]
+    sound = np.concatenate(tones) + 0.01 * rng.normal(size=4 * toy.RATE)
+    path = tmp_path_factory.mktemp("sounds") / "two sounds.wav"
+    soundfile.write(path, sound, toy.RATE)
+    return path
