@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -56,9 +57,8 @@ def test_events_come_within_half_a_second_of_their_end(toy_run):
     """Sound at the speed at which it plays; the printed lines are timed."""
     process = begin(toy_run, "-", "--format", "jsonl")
     began, step = time.monotonic(), toy.RATE // 50
-    sound = SCENE[4 * toy.RATE : 16 * toy.RATE]
-    late, count = [], 0
-    import threading
+    sound = SCENE[4 * toy.RATE : 13 * toy.RATE]
+    late = []
 
     def read():
         for line in process.stdout:
@@ -76,9 +76,10 @@ def test_events_come_within_half_a_second_of_their_end(toy_run):
     said = process.stderr.read().decode()
     assert process.wait(30) == 0
     # The last one ends with the sound and waits for nothing.
-    assert len(late) >= 4
-    print("late:", [round(x, 3) for x in late], said)
-    assert np.median(late) < 0.5
+    assert len(late) >= 3
+    # Shown with -s: the numbers of docs/detection.md.
+    print("seconds after their end:", [round(x, 3) for x in late], said)
+    assert np.median(late[:-1]) < 0.5
     assert min(late) > -0.02
 
 

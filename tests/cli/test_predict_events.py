@@ -140,7 +140,7 @@ def test_a_second_run_does_the_rest_and_other_settings_are_refused(toy_run, fold
     second = call(*words)
     assert second.exit_code == 0
     assert "3 of 4 recordings are finished already" in second.stderr
-    assert "1 recordings" in second.stderr
+    assert "1 recording, " in second.stderr
     assert len(tones(rows_of(out.read_text()))) == 7
 
     changed = call(*words, "--hop", "0.24")
@@ -149,6 +149,14 @@ def test_a_second_run_does_the_rest_and_other_settings_are_refused(toy_run, fold
     anew = call(*words, "--hop", "0.24", "--overwrite")
     assert anew.exit_code == 0
     assert "4 recordings" in anew.stderr
+
+
+def test_two_searches_at_once_into_one_place_are_refused(toy_run, scene, tmp_path):
+    import filelock
+
+    with filelock.FileLock(tmp_path / ".e.csv.unfreeze-events.jsonl.lock"):
+        done = call(toy_run, scene, "--format", "csv", "--out", tmp_path / "e.csv")
+    assert "another search is writing" in str(done.exception)
 
 
 def test_a_search_that_was_killed_goes_on(toy_run, tmp_path):
@@ -176,7 +184,7 @@ def test_a_search_that_was_killed_goes_on(toy_run, tmp_path):
     assert [row["label"] for row in found if row["label"] != "noise"] == ["high", "low"] * 30
 
 
-def test_ctrl_c_ends_with_one_line_and_keeps_what_is_done(toy_run, tmp_path):
+def test_ctrl_c_ends_with_one_message_and_keeps_what_is_done(toy_run, tmp_path):
     place = tmp_path / "many"
     place.mkdir()
     for number in range(30):
@@ -196,7 +204,7 @@ def test_ctrl_c_ends_with_one_line_and_keeps_what_is_done(toy_run, tmp_path):
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in said
-    assert said.endswith("error: stopped\n")
+    assert "recordings are left; the same command does the rest\n" in said
     results = [p for p in out.iterdir() if p.suffix == ".csv"]
     assert len(results) >= 1
     assert not [p for p in out.iterdir() if p.name.startswith(".partial")]
