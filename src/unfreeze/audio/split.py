@@ -66,9 +66,8 @@ def split_clips(
             groups, a class would be missing in training, or a group straddles
             the manifest's own split.
     """
-    _check_fractions(validation, test)
+    wanted = part_shares(validation, test)
     clips = manifest.clips
-    wanted = {"train": 1 - validation - test, "validation": validation, "test": test}
     named = {clip.split for clip in clips} - {None}
     if named and any(clip.split is None for clip in clips):
         known = {part: wanted[part] if part in {"train", *named} else 0.0 for part in PARTS}
@@ -85,8 +84,25 @@ def split_clips(
         given[pool] = _divide([clips[i] for i in pool], parts, shares, seed)
     split = Split(*(np.flatnonzero(given == part).astype(np.int64) for part in PARTS))
     check_no_leak(manifest, split)
-    _check_train_has_all(manifest, split)
+    check_train_has_all(manifest, split)
     return split
+
+
+def part_shares(validation: float, test: float) -> dict[str, float]:
+    """Return the share of each part.
+
+    Raises:
+        DataError: the fractions leave nothing to train on.
+    """
+    for name, value in (("validation", validation), ("test", test)):
+        if not 0 <= value < 1:
+            raise DataError(f"The {name} fraction is {value}; it must be from 0 to below 1.")
+    if validation + test >= 1:
+        raise DataError(
+            f"The fractions for validation ({validation}) and test ({test}) leave nothing to "
+            f"train on. Their sum must be below 1."
+        )
+    return {"train": 1 - validation - test, "validation": validation, "test": test}
 
 
 def place_new(
@@ -228,17 +244,6 @@ def _units(clips: Sequence[Clip]) -> list[list[int]]:
     return list(units.values())
 
 
-def _check_fractions(validation: float, test: float) -> None:
-    for name, value in (("validation", validation), ("test", test)):
-        if not 0 <= value < 1:
-            raise DataError(f"The {name} fraction is {value}; it must be from 0 to below 1.")
-    if validation + test >= 1:
-        raise DataError(
-            f"The fractions for validation ({validation}) and test ({test}) leave nothing to "
-            f"train on. Their sum must be below 1."
-        )
-
-
 def _check_straddling(clips: Sequence[Clip], part_of: np.ndarray, source: str) -> None:
     for kind in ("group", "content"):
         members: dict[str, list[int]] = defaultdict(list)
@@ -258,7 +263,12 @@ def _check_straddling(clips: Sequence[Clip], part_of: np.ndarray, source: str) -
             )
 
 
-def _check_train_has_all(manifest: Manifest, split: Split) -> None:
+def check_train_has_all(manifest: Manifest, split: Split) -> None:
+    """Refuse a split whose training part lacks a class.
+
+    Raises:
+        DataError: naming the classes.
+    """
     missing = sorted(set(manifest.labels) - {manifest.clips[i].label for i in split.train})
     if missing:
         raise DataError(
