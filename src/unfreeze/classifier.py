@@ -1,6 +1,6 @@
-"""`SoundClassifier`: train, load, predict, evaluate and save, for Python users."""
+"""`SoundClassifier`: train, load, predict, detect, evaluate and save, for Python users."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,18 @@ from unfreeze import run_folder
 from unfreeze.audio.clip_model import parts_of
 from unfreeze.audio.manifest import read_manifest
 from unfreeze.core.schedule import Schedule
-from unfreeze.errors import DataError, RunError
+from unfreeze.detection.events import Event, EventFinder, sorted_events
+from unfreeze.detection.scan import scan_file
+from unfreeze.detection.scores import ScoreBlock, smoothed
+from unfreeze.detection.stream import hop_frames
+from unfreeze.errors import DataError, RunError, UnfreezeError
 from unfreeze.files import atomic_path
 from unfreeze.inference import file_scores, waveform_scores
 from unfreeze.options import TrainOptions
 from unfreeze.training import TrainListener, score_clips, train_classifier
+
+# The score that counts as heard where a run says nothing: more likely than not.
+DEFAULT_THRESHOLD = 0.5
 
 
 class SoundClassifier:
@@ -151,10 +158,79 @@ class SoundClassifier:
         problems = [{"path": str(p.path), "cause": p.cause} for p in manifest.problems]
         return {**scores, "problems": problems}
 
+    @property
+    def thresholds(self) -> np.ndarray:
+        """The score from which each class counts as heard, (classes,) float64.
+
+        From the run's scores where they hold `thresholds`, else 0.5.
+        """
+        known = (self.metrics or {}).get("thresholds") or {}
+        return np.array([known.get(label, DEFAULT_THRESHOLD) for label in self.labels], np.float64)
+
+    def scan(self, path: str | Path, *, hop: float | None = None) -> Iterator[ScoreBlock]:
+        """Score a recording of any length along time, in constant memory.
+
+        Args:
+            path: the recording.
+            hop: seconds from one patch to the next, a multiple of 0.01; None
+                takes the model's own (0.48).
+
+        Returns:
+            An iterator of blocks of patch scores, in order. A patch lasts 0.96 s;
+            the last is padded with silence to that.
+
+        Raises:
+            UnfreezeError: a hop that cannot be used.
+            DataError: the file cannot be read; raised when the damage is reached.
+        """
+        frames = hop_frames(self._front_end, hop)
+        return scan_file(self._patch_model, self._front_end, Path(path), frames)
+
+    def detect(
+        self,
+        path: str | Path,
+        *,
+        hop: float | None = None,
+        min_score: float | None = None,
+        smooth: bool = False,
+        merge: bool = True,
+    ) -> list[Event]:
+        """Find when which class is heard in a recording of any length.
+
+        Args:
+            path: the recording.
+            hop: as for `scan`.
+            min_score: the score that begins an event, for all classes; None
+                takes `thresholds`.
+            smooth: take the median over each three patches first.
+            merge: patches of a class that overlap or adjoin are one event;
+                else each patch that reaches its threshold is one.
+
+        Returns:
+            Events by start, then by label. See `unfreeze.detection.events`.
+
+        Raises:
+            UnfreezeError: a hop or score that cannot be used.
+            DataError: the file cannot be read.
+        """
+        blocks = self.scan(path, hop=hop)
+        finder = EventFinder(self.labels, self._begin_at(min_score), merge=merge)
+        found = [
+            e for block in (smoothed(blocks) if smooth else blocks) for e in finder.push(block)
+        ]
+        return sorted_events([*found, *finder.finish()])
+
     def save(self, path: str | Path) -> None:
         """Write the model as one `.keras` file (atomically)."""
         with atomic_path(Path(path)) as partial:
             self.model.save(partial)
+
+    def _begin_at(self, min_score: float | None) -> np.ndarray:
+        if min_score is None:
+            return self.thresholds
+        if not 0 < min_score <= 1:
+            raise UnfreezeError(f"min_score is {min_score:g}; it must be above 0 and at most 1")
+        return np.full(len(self.labels), min_score)
 
     def _one(self, sound: str | Path | np.ndarray) -> np.ndarray:
         if isinstance(sound, str | Path):

@@ -34,7 +34,7 @@ def waveform_scores(model: Any, front_end: FrontEnd, waveform: np.ndarray) -> np
     frames = log_mel_frames(samples, front_end)
     total, count = 0.0, 0
     for patches in _patch_batches(frames, front_end):
-        scores = _predict(model, patches)
+        scores = patch_scores(model, patches)
         total, count = total + scores.sum(axis=0, dtype=np.float64), count + len(scores)
     return np.asarray(total / count, dtype=np.float32)
 
@@ -57,7 +57,7 @@ def view_scores(model: Any, view: PatchView, n_clips: int) -> np.ndarray:
         n_clips: clips in the store; rows of clips that are not in the view are NaN.
     """
     parts = [
-        _predict(model, view[np.arange(start, min(start + BATCH, len(view)))])
+        patch_scores(model, view[np.arange(start, min(start + BATCH, len(view)))])
         for start in range(0, len(view), BATCH)
     ]
     return clip_means(np.concatenate(parts), view.clip, n_clips)
@@ -70,7 +70,8 @@ def _patch_batches(frames: np.ndarray, front_end: FrontEnd) -> Iterator[np.ndarr
         yield frames[starts[first : first + BATCH, None] + rows]
 
 
-def _predict(model: Any, patches: np.ndarray) -> np.ndarray:
+def patch_scores(model: Any, patches: np.ndarray) -> np.ndarray:
+    """Class probabilities (n, classes) of up to `BATCH` patches (n, frames, bands)."""
     # Few shapes for the compiled function: a smaller batch is filled up.
     n = len(patches)
     size = next(size for size in SHAPES if n <= size)

@@ -1,0 +1,1 @@
+"""Detection in long recordings and live sound: patches -> scores -> events, in constant memory."""
