@@ -17,6 +17,7 @@ import numpy as np
 from unfreeze import run_folder
 from unfreeze.audio.clip_model import clip_model, parts_of, patch_model
 from unfreeze.audio.manifest import Manifest
+from unfreeze.audio.own_classes import own_scores
 from unfreeze.audio.patches import PatchView, repeat_by_clip
 from unfreeze.audio.pieces import Pieces, cut_quiet
 from unfreeze.audio.split import Split
@@ -29,6 +30,7 @@ from unfreeze.core.run import FitResult, fit
 from unfreeze.core.schedule import Schedule
 from unfreeze.core.select import check
 from unfreeze.core.watch import StageCallback
+from unfreeze.errors import UnfreezeError
 from unfreeze.evaluate import score
 from unfreeze.inference import view_scores
 from unfreeze.options import TrainOptions, resolve_schedule
@@ -98,6 +100,8 @@ def train_classifier(options: TrainOptions, listener: TrainListener | None = Non
     listener = listener or TrainListener()
     schedule = resolve_schedule(options)
     backbone = get_backbone(options.backbone)
+    if options.keep_audioset and backbone.build_published is None:
+        raise UnfreezeError(f"{backbone.name} has no classes of its own to keep")
     if options.out is not None:
         run_folder.claim(options.out, options.overwrite)
     old = None if options.add_to is None else load_old(options.add_to)
@@ -131,16 +135,23 @@ def train_classifier(options: TrainOptions, listener: TrainListener | None = Non
         begin_run(options, data, schedule, weights, backbone)
     result = _fit(options, schedule, model, cut.manifest, cut.parts, listener)
     metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed)
-    kept = None
-    if options.keep_audioset:
-        kept = audioset_branch(model, backbone, weights)
-    whole = clip_model(model, backbone.front_end, manifest.labels, audioset=kept)
+    own = _own_classes(model, backbone, weights) if options.keep_audioset else None
+    whole = clip_model(model, backbone.front_end, manifest.labels, own)
     if old is not None:
         metrics |= _change(old, parts_of(whole)[0], options, data, cut)
     if options.out is not None:
         finish_run(options.out, whole, manifest, result, metrics)
     listener.on_scores(metrics)
     return Trained(whole, manifest.labels, metrics, result)
+
+
+def _own_classes(
+    model: keras.Model, backbone: Backbone, weights: Path
+) -> tuple[keras.KerasTensor, tuple[str, ...]]:
+    assert backbone.build_published is not None
+    assert backbone.published_classes is not None
+    published = backbone.build_published(weights=weights)
+    return own_scores(model, published), backbone.published_classes()
 
 
 def _change(

@@ -191,5 +191,3 @@ def _with_groups(entries: list[Entry], group_regex: str) -> list[Entry]:
             f"the file's name, then in its path; every file must match."
         )
     return [replace(e, group=group) for e, group in zip(entries, groups, strict=True)]
-
-

@@ -9,6 +9,7 @@ from unfreeze.cli.evaluate import evaluate
 from unfreeze.cli.inspect import inspect
 from unfreeze.cli.plan import plan
 from unfreeze.cli.predict import predict
+from unfreeze.cli.segments import segments
 from unfreeze.cli.train import train
 from unfreeze.cli.weights import weights
 from unfreeze.version import __version__
@@ -37,5 +38,5 @@ def options(
     """Train sound classifiers in stages: freeze a pretrained base, train the head, unfreeze."""
 
 
-for command in (train, evaluate, predict, inspect, plan, weights, demo):
+for command in (train, evaluate, predict, segments, inspect, plan, weights, demo):
     app.command()(command)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from unfreeze.audio.quiet import is_quiet
 from unfreeze.detection.scores import ScoreBlock, smoothed
 
 # The lower threshold as a share of the upper one: Canny's ratio of two.
@@ -43,7 +44,8 @@ class EventFinder:
     """Finds events in scores that come block by block.
 
     Args:
-        labels: name of each class.
+        labels: name of each class; a silent one (see `unfreeze.audio.quiet`) is
+            never an event.
         thresholds: (classes,) the score that begins an event, 0 to 1.
         merge: patches of one class that overlap or adjoin are one event; else
             each patch that reaches its threshold is an event of its own.
@@ -51,7 +53,8 @@ class EventFinder:
 
     def __init__(self, labels: Sequence[str], thresholds: np.ndarray, *, merge: bool = True):
         self._labels, self._merge = labels, merge
-        self._high = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), (len(labels),))
+        high = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), (len(labels),))
+        self._high = np.where([is_quiet(label) for label in labels], np.inf, high)
         self._open: dict[int, Event] = {}
         self._last_end = -np.inf
 

@@ -90,7 +90,7 @@ def read_both(
         max_bad=options.max_bad,
     )
     found = find_corrections(new.entries, segments, cut.segments, known)
-    return divide(manifest, wanted, options.seed, replace(found, **merged.counts))
+    return divide(manifest, wanted, options.seed, found.with_counts(merged.counts))
 
 
 @dataclass(frozen=True)

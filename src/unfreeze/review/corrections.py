@@ -1,8 +1,8 @@
 """What a person has changed in a folder that `unfreeze segments` wrote."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from unfreeze.audio.entries import Entry
@@ -33,6 +33,13 @@ class Corrections:
     repeated: int = 0
     relabelled: int = 0
     disputed: int = 0
+
+    def with_counts(self, counts: Mapping[str, int]) -> "Corrections":
+        """The same with what was found by content: repeated, relabelled, disputed."""
+        repeated, relabelled, disputed = (
+            counts[name] for name in ("repeated", "relabelled", "disputed")
+        )
+        return replace(self, repeated=repeated, relabelled=relabelled, disputed=disputed)
 
     def as_plain(self) -> dict[str, Any]:
         """For JSON."""

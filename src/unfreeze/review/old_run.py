@@ -95,5 +95,3 @@ def _root(run: Path) -> Path:
     except (KeyError, TypeError):
         raise RunError(f"{run / run_folder.CONFIG} does not tell where the data are") from None
     return data.parent if data.suffix.lower() == ".csv" else data
-
-
