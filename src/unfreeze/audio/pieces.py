@@ -4,7 +4,7 @@ What is none of the classes is easy to record for hours, and would swamp them:
 a class with a hundred times the patches of another is what a softmax guesses in
 doubt. So each part of the split takes at most a few times the patches of its
 largest class, as pieces as long as a usual clip, spread over all recordings and
-over the length of each. Every recording gives one piece before any gives two:
+over the length of each; where clips are tested, at most as many times its clips. Every recording gives one piece before any gives two:
 a few short sounds are all used, before hours of rain are.
 
 A piece is a clip of its own: it is scored alone, and its group is the recording.
@@ -67,7 +67,11 @@ def cut_quiet(
     for name, view in parts.items():
         loud = np.flatnonzero(~quiet[view.clip])
         largest = np.bincount(labels[view.clip[loud]]).max() if len(loud) else PIECE
-        spans = _choose(view.clip, np.flatnonzero(quiet[view.clip]), round(SHARE * largest))
+        # Where clips are scored, many easy ones of one class would flatter the whole. What
+        # chooses epochs must see as much background as what trains, or it stops too late.
+        scored = name not in ("train", "validation")
+        most = _most_clips(labels, view.clip[loud]) if scored else len(view)
+        spans = _choose(view.clip, np.flatnonzero(quiet[view.clip]), round(SHARE * largest), most)
         numbers = view.clip.copy()
         for first, end, alone in spans:
             clip = manifest.clips[view.clip[first]]
@@ -85,14 +89,24 @@ def cut_quiet(
     if used < present:
         notes.append(
             f"Of {present:,} patches of background {used:,} are used, spread over all recordings: "
-            f"at most {SHARE:g} times the patches of the largest class."
+            f"at most {SHARE:g} times as many as the largest class has."
         )
     divided = Split(*(chosen[name] for name in PARTS))
     return Pieces(replace(manifest, clips=tuple(clips)), divided, views, tuple(notes))
 
 
-def _choose(patch_clip: np.ndarray, quiet: np.ndarray, budget: int) -> list[tuple[int, int, bool]]:
-    """Return the pieces to use: (first patch, end, whether it is its whole recording)."""
+def _most_clips(labels: np.ndarray, patch_clip: np.ndarray) -> int:
+    counts = np.bincount(labels[np.unique(patch_clip)])
+    return round(SHARE * counts.max()) if counts.any() else 1
+
+
+def _choose(
+    patch_clip: np.ndarray, quiet: np.ndarray, budget: int, most: int
+) -> list[tuple[int, int, bool]]:
+    """Return at most `most` pieces of `budget` patches in all.
+
+    Each is its first patch, its end, and whether it is its whole recording.
+    """
     if not len(quiet):
         return []
     edges = np.flatnonzero(np.diff(patch_clip[quiet])) + 1
@@ -102,16 +116,17 @@ def _choose(patch_clip: np.ndarray, quiet: np.ndarray, budget: int) -> list[tupl
     order = np.random.default_rng(0).permutation(len(recordings))
     taken = np.zeros(len(recordings), dtype=int)
     spent = 0
-    while spent < budget and (taken < counts).any():
+    while spent < budget and taken.sum() < most and (taken < counts).any():
         for number in order[(taken < counts)[order]]:
-            if spent >= budget:
+            if spent >= budget or taken.sum() >= most:
                 break
             taken[number] += 1
-            spent += min(PIECE, len(recordings[number]))
+            spent += PIECE if counts[number] > 1 else len(recordings[number])
     spans = []
     for patches, count, wanted in zip(recordings, counts, taken, strict=True):
         for piece in ((np.arange(wanted) + 0.5) * count / max(wanted, 1)).astype(int):
             first = int(patches[0]) + int(piece) * PIECE
-            last = int(patches[-1]) + 1 if piece == count - 1 else first + PIECE
-            spans.append((first, last, bool(count == 1)))
+            # What is left over after the last piece is not used.
+            size = PIECE if count > 1 else len(patches)
+            spans.append((first, first + size, bool(count == 1)))
     return spans

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 _NAMES = {
-    "test": "test clips of the run before",
-    "corrected": "corrected clips, held out",
+    "test": "old test clips",
+    "corrected": "corrected, held out",
 }
 _MOVES = 6
 
@@ -52,9 +52,10 @@ def change_table(change: Mapping[str, Any]) -> Group:
         pad_edge=False,
         padding=(0, 2, 0, 0),
     )
-    table.add_column("clips", no_wrap=True)
-    table.add_column("score")
-    for name in ("before", "after", "difference", "95% interval"):
+    table.add_column("", no_wrap=True)
+    table.add_column("clips", justify="right", no_wrap=True)
+    table.add_column("score", no_wrap=True)
+    for name in ("before", "after", "change", "95% interval"):
         table.add_column(name, justify="right", no_wrap=True)
     notes = []
     for part, title in _NAMES.items():
@@ -64,8 +65,9 @@ def change_table(change: Mapping[str, Any]) -> Group:
         for row, name in enumerate(scores["difference"]):
             difference, interval = scores["difference"][name], scores["intervals"][name]
             table.add_row(
-                Text(f"{title} ({scores['clips']})" if row == 0 else ""),
-                name.replace("_", " "),
+                Text(title if row == 0 else ""),
+                str(scores["clips"]) if row == 0 else "",
+                name.removesuffix("_accuracy").replace("_", " "),
                 _number(scores["before"][name]),
                 _number(scores["after"][name]),
                 _number(difference, "+.3f"),

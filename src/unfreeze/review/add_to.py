@@ -173,9 +173,10 @@ def divide(
         np.flatnonzero((part == "test") & ~new).astype(np.int64),
     )
     corrected = np.flatnonzero(held).astype(np.int64)
-    check_no_leak(manifest, replace(split, test=np.flatnonzero(part == "test")))
+    everything = replace(split, test=np.flatnonzero(part == "test"))
+    check_no_leak(manifest, everything)
     check_train_has_all(manifest, split)
-    notes = list(split_notes(manifest, split))
+    notes = list(split_notes(manifest, everything))
     if new.any() and not held.any():
         notes.append(
             "All added clips come from too few recordings to hold any out: what they are worth is "
