@@ -1,5 +1,6 @@
 """`SoundClassifier`: train, load, predict, detect, evaluate and save, for Python users."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,26 @@ import numpy as np
 from unfreeze import run_folder
 from unfreeze.audio.clip_model import own_part_of, parts_of
 from unfreeze.audio.manifest import read_manifest
-from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.core.schedule import Schedule
-from unfreeze.detection.events import Event, EventFinder, sorted_events
+from unfreeze.detection.detector import (
+    DEFAULT_THRESHOLD,
+    Detector,
+    all_events,
+    hop_frames,
+    make_detector,
+)
+from unfreeze.detection.events import Event
+from unfreeze.detection.live import LiveDetector, live_hop
+from unfreeze.detection.many import Found, detect_files
+from unfreeze.detection.options import DetectOptions
 from unfreeze.detection.scan import scan_file
-from unfreeze.detection.scores import ScoreBlock, smoothed
-from unfreeze.detection.stream import hop_frames
-from unfreeze.errors import DataError, RunError, UnfreezeError
+from unfreeze.detection.scores import ScoreBlock
+from unfreeze.errors import DataError, RunError
 from unfreeze.files import atomic_path
-from unfreeze.inference import file_scores, waveform_scores
+from unfreeze.inference import Sound, each_sound, fused, sound_scores
 from unfreeze.options import TrainOptions
 from unfreeze.review.old_run import inherited_options
 from unfreeze.training import TrainListener, score_clips, train_classifier
-
-# The score that counts as heard where a run says nothing: more likely than not.
-DEFAULT_THRESHOLD = 0.5
 
 
 class SoundClassifier:
@@ -39,14 +45,15 @@ class SoundClassifier:
         labels: name of each class, in the order of the probabilities.
         audioset_labels: name of each of the backbone's own classes; empty if the
             run did not keep them.
+        front_end: how waveforms become patches.
         sample_rate: of the waveforms that `model` and `predict` take, in Hz.
         metrics: scores of the run that it was trained in, or None.
     """
 
     def __init__(self, model: keras.Model, metrics: dict[str, Any] | None = None) -> None:
         self.model = model
-        self._patch_model, self._front_end, self.labels = parts_of(model)
-        self.sample_rate = self._front_end.sample_rate
+        self._patch_model, self.front_end, self.labels = parts_of(model)
+        self.sample_rate = self.front_end.sample_rate
         self.metrics = metrics
         both = own_part_of(model)
         self._both: keras.Model | None = None if both is None else both[0]
@@ -109,9 +116,7 @@ class SoundClassifier:
         except (ValueError, TypeError, OSError) as error:
             raise RunError(f"{place} cannot be loaded as a sound classifier: {error}") from None
 
-    def predict(
-        self, sounds: str | Path | np.ndarray | Sequence[str | Path | np.ndarray]
-    ) -> np.ndarray:
+    def predict(self, sounds: Sound | Sequence[Sound]) -> np.ndarray:
         """Class probabilities of recordings or waveforms: the mean over their patches.
 
         Args:
@@ -124,11 +129,9 @@ class SoundClassifier:
         Raises:
             DataError: a file cannot be read, or a waveform has another shape.
         """
-        return _each(sounds, self._one, len(self.labels))
+        return each_sound(sounds, self._one, len(self.labels))
 
-    def predict_audioset(
-        self, sounds: str | Path | np.ndarray | Sequence[str | Path | np.ndarray]
-    ) -> np.ndarray:
+    def predict_audioset(self, sounds: Sound | Sequence[Sound]) -> np.ndarray:
         """Scores of the backbone's own classes: the mean over the patches.
 
         They are those of the backbone as it was published, whatever was trained;
@@ -147,9 +150,7 @@ class SoundClassifier:
         """
         return self.predict_both(sounds)[1]
 
-    def predict_both(
-        self, sounds: str | Path | np.ndarray | Sequence[str | Path | np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def predict_both(self, sounds: Sound | Sequence[Sound]) -> tuple[np.ndarray, np.ndarray]:
         """`predict` and `predict_audioset` for the cost of one.
 
         Raises:
@@ -160,7 +161,7 @@ class SoundClassifier:
         if both is None:
             raise RunError("This model gives its own classes only: train with --keep-audioset")
         width = len(self.labels) + len(self.audioset_labels)
-        rows = _each(sounds, lambda sound: _scores(both, self._front_end, sound), width)
+        rows = each_sound(sounds, lambda sound: sound_scores(both, self.front_end, sound), width)
         return rows[..., : len(self.labels)], rows[..., len(self.labels) :]
 
     def evaluate(
@@ -231,13 +232,14 @@ class SoundClassifier:
             UnfreezeError: a hop that cannot be used.
             DataError: the file cannot be read; raised when the damage is reached.
         """
-        frames = hop_frames(self._front_end, hop)
-        return scan_file(self._patch_model, self._front_end, Path(path), frames)
+        frames = hop_frames(self.front_end, hop)
+        return scan_file(self._fused, self.front_end, Path(path), frames)
 
     def detect(
         self,
         path: str | Path,
         *,
+        window: float | None = None,
         hop: float | None = None,
         min_score: float | None = None,
         smooth: bool = False,
@@ -247,6 +249,8 @@ class SoundClassifier:
 
         Args:
             path: the recording.
+            window: seconds that are judged together; None takes a patch (0.96),
+                multiples of it average the scores of the patches within.
             hop: as for `scan`.
             min_score: the score that begins an event, for all classes; None
                 takes `thresholds`.
@@ -258,47 +262,64 @@ class SoundClassifier:
             Events by start, then by label. See `unfreeze.detection.events`.
 
         Raises:
-            UnfreezeError: a hop or score that cannot be used.
+            UnfreezeError: a window, hop or score that cannot be used.
             DataError: the file cannot be read.
         """
-        blocks = self.scan(path, hop=hop)
-        finder = EventFinder(self.labels, self._begin_at(min_score), merge=merge)
-        found = [
-            e for block in (smoothed(blocks) if smooth else blocks) for e in finder.push(block)
-        ]
-        return sorted_events([*found, *finder.finish()])
+        options = DetectOptions(window, hop, min_score, smooth, merge)
+        return all_events(self.detector(options), self.scan(path, hop=hop))
+
+    def detect_files(
+        self,
+        paths: Sequence[str | Path],
+        options: DetectOptions | None = None,
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> Iterator[Found]:
+        """Find the events of many recordings, on all cores.
+
+        Args:
+            paths: the recordings.
+            options: as the arguments of `detect`.
+            progress: called with the bytes of files that are done.
+
+        Returns:
+            An iterator over the recordings as they are finished, nearly in order.
+            What cannot be read has an `error` and stops nothing.
+
+        Raises:
+            UnfreezeError: a window, hop or score that cannot be used.
+        """
+        files, detector = [Path(path) for path in paths], self.detector(options or DetectOptions())
+        return detect_files(self._fused, self.front_end, files, detector, progress)
+
+    def live(self, min_score: float | None = None) -> LiveDetector:
+        """Make what finds events in live sound, piece by piece.
+
+        Args:
+            min_score: as for `detect`.
+
+        Raises:
+            UnfreezeError: a score that cannot be used.
+        """
+        options = DetectOptions(hop=live_hop(self.front_end), min_score=min_score)
+        return LiveDetector(self._fused, self.front_end, self.detector(options))
+
+    @functools.cached_property
+    def _fused(self) -> Any:
+        return fused(self._patch_model)
+
+    def detector(self, options: DetectOptions) -> Detector:
+        """Check how events are to be found by this model.
+
+        Raises:
+            UnfreezeError: a window, hop or score that cannot be used.
+        """
+        return make_detector(self.front_end, self.labels, self.thresholds, options)
 
     def save(self, path: str | Path) -> None:
         """Write the model as one `.keras` file (atomically)."""
         with atomic_path(Path(path)) as partial:
             self.model.save(partial)
 
-    def _begin_at(self, min_score: float | None) -> np.ndarray:
-        if min_score is None:
-            return self.thresholds
-        if not 0 < min_score <= 1:
-            raise UnfreezeError(f"min_score is {min_score:g}; it must be above 0 and at most 1")
-        return np.full(len(self.labels), min_score)
-
-    def _one(self, sound: str | Path | np.ndarray) -> np.ndarray:
-        return _scores(self._patch_model, self._front_end, sound)
-
-
-Sound = str | Path | np.ndarray
-
-
-def _scores(model: keras.Model, front_end: FrontEnd, sound: Sound) -> np.ndarray:
-    if isinstance(sound, str | Path):
-        return file_scores(model, front_end, Path(sound))
-    return waveform_scores(model, front_end, sound)
-
-
-def _each(
-    sounds: Sound | Sequence[Sound], one: Callable[[Sound], np.ndarray], width: int
-) -> np.ndarray:
-    if isinstance(sounds, str | Path) or (
-        isinstance(sounds, np.ndarray) and sounds.ndim == 1 and sounds.dtype.kind == "f"
-    ):
-        return one(sounds)
-    rows = [one(sound) for sound in sounds]
-    return np.stack(rows) if rows else np.zeros((0, width), np.float32)
+    def _one(self, sound: Sound) -> np.ndarray:
+        return sound_scores(self._patch_model, self.front_end, sound)

@@ -4,7 +4,7 @@ Audio is decoded and turned into patches by the fast path; the result equals
 that of the saved clip model to 1e-4.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ from unfreeze.audio.decode import decode
 from unfreeze.audio.frames import log_mel_frames, patch_starts
 from unfreeze.audio.patches import PatchView, clip_means
 from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.core.fusion import fuse_steps
+from unfreeze.core.graph import flatten
+from unfreeze.core.runner import Program, StepModel
+from unfreeze.core.split import find_cut
 from unfreeze.errors import DataError
+
+#: A file, or a mono waveform in [-1, 1] at the model's rate.
+Sound = str | Path | np.ndarray
 
 BATCH = 256
 SHAPES = (4, 32, BATCH)
@@ -48,6 +55,38 @@ def file_scores(model: Any, front_end: FrontEnd, path: Path) -> np.ndarray:
     return waveform_scores(model, front_end, decode(path, front_end.sample_rate))
 
 
+def sound_scores(model: Any, front_end: FrontEnd, sound: Sound) -> np.ndarray:
+    """Mean class probabilities (classes,) of a recording or a waveform.
+
+    Raises:
+        DataError: as `file_scores` and `waveform_scores`.
+    """
+    if isinstance(sound, str | Path):
+        return file_scores(model, front_end, Path(sound))
+    return waveform_scores(model, front_end, sound)
+
+
+def each_sound(
+    sounds: Sound | Sequence[Sound], score: Callable[[Sound], np.ndarray], classes: int
+) -> np.ndarray:
+    """Score one sound, or each of a list.
+
+    Args:
+        sounds: one, or a list of them.
+        score: gives (classes,) of one.
+        classes: what to give for an empty list.
+
+    Returns:
+        (classes,) for one sound, (sounds, classes) for a list.
+    """
+    if isinstance(sounds, str | Path) or (
+        isinstance(sounds, np.ndarray) and sounds.ndim == 1 and sounds.dtype.kind == "f"
+    ):
+        return score(sounds)
+    rows = [score(sound) for sound in sounds]
+    return np.stack(rows) if rows else np.zeros((0, classes), np.float32)
+
+
 def view_scores(model: Any, view: PatchView, n_clips: int) -> np.ndarray:
     """Mean class probabilities (n_clips, classes) of clips in a feature store.
 
@@ -61,6 +100,23 @@ def view_scores(model: Any, view: PatchView, n_clips: int) -> np.ndarray:
         for start in range(0, len(view), BATCH)
     ]
     return clip_means(np.concatenate(parts), view.clip, n_clips)
+
+
+def fused(model: Any) -> Any:
+    """Return a model that computes the same with fewer operations, for long work.
+
+    Each convolution and the BatchNorm after it run as one (`unfreeze.core.fuse`);
+    that takes four fifths of the time with YAMNet. Outputs are equal to 1e-5.
+
+    Args:
+        model: patches to probabilities; its layers are shared.
+    """
+    graph = flatten(model)
+    # Nothing trains, so all steps are before the cut.
+    cut = find_cut(graph, frozenset())
+    steps = fuse_steps(cut.prefix, cut, frozenset())
+    program = Program(graph=graph, inputs=graph.inputs, outputs=graph.outputs, frozen=steps)
+    return StepModel(program, model)
 
 
 def _patch_batches(frames: np.ndarray, front_end: FrontEnd) -> Iterator[np.ndarray]:

@@ -104,7 +104,9 @@ def test_scored_parts_have_few_clips_of_background():
 @pytest.mark.parametrize("seed", range(30))
 def test_whatever_the_counts_no_patch_is_used_twice_and_none_of_a_class_is_lost(seed):
     rng = np.random.default_rng(seed)
-    clips = [(str(rng.choice(["a", "b", "background"])), int(rng.integers(1, 80))) for _ in range(9)]
+    clips = [
+        (str(rng.choice(["a", "b", "background"])), int(rng.integers(1, 80))) for _ in range(9)
+    ]
     found = cut(("a", 4), *clips)
     view = found.parts["train"]
     assert len(np.unique(view.number)) == len(view)

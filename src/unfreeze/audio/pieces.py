@@ -4,8 +4,9 @@ What is none of the classes is easy to record for hours, and would swamp them:
 a class with a hundred times the patches of another is what a softmax guesses in
 doubt. So each part of the split takes at most a few times the patches of its
 largest class, as pieces as long as a usual clip, spread over all recordings and
-over the length of each; where clips are tested, at most as many times its clips. Every recording gives one piece before any gives two:
-a few short sounds are all used, before hours of rain are.
+over the length of each; where clips are tested, at most as many times its clips.
+Every recording gives one piece before any gives two: a few short sounds are all
+used, before hours of rain are.
 
 A piece is a clip of its own: it is scored alone, and its group is the recording.
 """

@@ -7,6 +7,7 @@ import typer
 from unfreeze.cli.demo import demo
 from unfreeze.cli.evaluate import evaluate
 from unfreeze.cli.inspect import inspect
+from unfreeze.cli.listen import listen
 from unfreeze.cli.plan import plan
 from unfreeze.cli.predict import predict
 from unfreeze.cli.segments import segments
@@ -38,5 +39,5 @@ def options(
     """Train sound classifiers in stages: freeze a pretrained base, train the head, unfreeze."""
 
 
-for command in (train, evaluate, predict, segments, inspect, plan, weights, demo):
+for command in (train, evaluate, predict, listen, segments, inspect, plan, weights, demo):
     app.command()(command)

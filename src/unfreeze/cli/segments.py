@@ -31,11 +31,11 @@ def segments(
     learns from it. A file that cannot be read is reported and the rest is done;
     the exit code is then 1.
     """
-    from unfreeze.audio.recordings import find_recordings
+    from unfreeze.detection.recordings import find_recordings
     from unfreeze.review.segments import best_of, check_folder, find_candidates, write_folder
 
     check_folder(out)
-    files = find_recordings(paths, recursive)
+    files = [item.path for item in find_recordings(paths, recursive=recursive)]
     from unfreeze.backend import import_keras
 
     import_keras()

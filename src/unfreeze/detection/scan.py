@@ -6,6 +6,7 @@ recordings. Patches of short recordings share batches.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,19 @@ from unfreeze.inference import patch_scores
 
 # Values (samples times channels) decoded at once: 1 MiB, a few seconds of sound.
 _BLOCK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A recording has been opened.
+
+    Attributes:
+        sample_rate: of the file, hertz.
+        seconds: its length by its header, which may be wrong.
+    """
+
+    sample_rate: int
+    seconds: float
 
 
 def scan_file(model: Any, front_end: FrontEnd, path: Path, hop: int) -> Iterator[ScoreBlock]:
@@ -43,7 +57,7 @@ def scan_file(model: Any, front_end: FrontEnd, path: Path, hop: int) -> Iterator
     for _, found in scan_files(model, front_end, [path], hop):
         if isinstance(found, ScoreBlock):
             yield found
-        elif found.error is not None:
+        elif isinstance(found, Ended) and found.error is not None:
             raise found.error
 
 
@@ -54,7 +68,7 @@ def scan_files(
     hop: int,
     *,
     workers: int | None = None,
-) -> Iterator[tuple[int, ScoreBlock | Ended]]:
+) -> Iterator[tuple[int, Begun | ScoreBlock | Ended]]:
     """Score the patches of many recordings, several at once.
 
     Args:
@@ -65,26 +79,27 @@ def scan_files(
         workers: threads that decode; None takes one a core.
 
     Yields:
-        The number of a recording with its next block, or with `Ended` after
-        its last; blocks of one recording come in order, recordings may mix.
+        The number of a recording with `Begun`, then with each of its blocks,
+        then with `Ended` (all there is for a file that cannot be opened). Blocks
+        of one recording come in order, recordings may mix.
     """
 
-    def read(path: Path) -> Iterator[PatchBlock]:
+    def read(path: Path) -> Iterator[Begun | PatchBlock]:
         return read_patches(path, front_end, hop)
 
-    waiting: list[tuple[int, PatchBlock | Ended]] = []
+    waiting: list[tuple[int, Begun | PatchBlock | Ended]] = []
     patches = 0
     stream = run_ahead(read, paths, workers or available_cores(), expected=DataError)
     for item in stream:
         waiting.append(item)
-        patches += 0 if isinstance(item[1], Ended) else len(item[1].starts)
+        patches += len(item[1].starts) if isinstance(item[1], PatchBlock) else 0
         if patches >= BATCH:
             yield from _score(model, waiting)
             waiting, patches = [], 0
     yield from _score(model, waiting)
 
 
-def read_patches(path: Path, front_end: FrontEnd, hop: int) -> Iterator[PatchBlock]:
+def read_patches(path: Path, front_end: FrontEnd, hop: int) -> Iterator[Begun | PatchBlock]:
     """Read the patches of a recording, block by block.
 
     Args:
@@ -93,27 +108,28 @@ def read_patches(path: Path, front_end: FrontEnd, hop: int) -> Iterator[PatchBlo
         hop: frames from one patch to the next.
 
     Yields:
-        Blocks of patches, in order.
+        `Begun`, then blocks of patches, in order.
 
     Raises:
         SoundError: (a DataError) the file cannot be decoded.
     """
     stream = PatchStream(front_end, hop)
     with open_sound(path) as sound:
+        yield Begun(sound.sample_rate, sound.promised / sound.sample_rate)
         for samples in waveform_blocks(sound, Resampler(front_end.sample_rate), block=_BLOCK):
             yield from stream.push(samples)
     yield from stream.finish()
 
 
 def _score(
-    model: Any, items: list[tuple[int, PatchBlock | Ended]]
-) -> Iterator[tuple[int, ScoreBlock | Ended]]:
+    model: Any, items: list[tuple[int, Begun | PatchBlock | Ended]]
+) -> Iterator[tuple[int, Begun | ScoreBlock | Ended]]:
     blocks = [block.patches for _, block in items if isinstance(block, PatchBlock)]
     together = np.concatenate(blocks) if len(blocks) > 1 else blocks[0] if blocks else None
     at = 0
     scores = np.zeros((0, 0)) if together is None else _in_batches(model, together)
     for number, item in items:
-        if isinstance(item, Ended):
+        if not isinstance(item, PatchBlock):
             yield number, item
             continue
         mine = scores[at : at + len(item.starts)]

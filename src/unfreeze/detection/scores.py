@@ -1,9 +1,9 @@
 """Scores of consecutive patches, and what is done to them before events are sought.
 
-Everything works on a stream of blocks and keeps only a few patches.
+`push` takes the next patches of one recording and gives those that are ready;
+`finish` gives the rest. Only a few patches are kept.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,62 +41,65 @@ def joined(first: ScoreBlock | None, second: ScoreBlock) -> ScoreBlock:
     )
 
 
-def smoothed(blocks: Iterable[ScoreBlock]) -> Iterator[ScoreBlock]:
-    """Take the median of each patch and its two neighbours, class by class.
+class WindowMeans:
+    """Averages the scores of the patches within windows longer than a patch.
+
+    Args:
+        count: patches in a window, 1 or more.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._held: ScoreBlock | None = None
+        self._begun = False
+
+    def push(self, block: ScoreBlock) -> ScoreBlock:
+        """Take patches; return the windows that they complete, one from each patch on."""
+        count, held = self._count, joined(self._held, block)
+        if count == 1 or len(held) < count:
+            self._held = None if count == 1 else held
+            return held if count == 1 else held[:0]
+        windows = np.lib.stride_tricks.sliding_window_view(held.scores, count, axis=0)
+        self._held, self._begun = held[len(held) - count + 1 :], True
+        means = windows.mean(axis=-1, dtype=np.float64).astype(np.float32)
+        return ScoreBlock(held.starts[: len(means)], means, held.ends[count - 1 :])
+
+    def finish(self) -> ScoreBlock | None:
+        """Return what is left: the one window of a recording that is shorter than that."""
+        held, self._held = self._held, None
+        if held is None or self._begun or not len(held):
+            return None
+        mean = held.scores.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+        return ScoreBlock(held.starts[:1], mean, held.ends[-1:])
+
+
+class MedianOfThree:
+    """Takes the median of each patch and its two neighbours, class by class.
 
     A single patch that differs from both neighbours, high or low, takes the
     score of one of them; steps stay where they are, which a mean would blur.
     The first and the last patch of a recording stay as they are.
-
-    Args:
-        blocks: of one recording, in order.
-
-    Yields:
-        The same patches.
     """
-    held: ScoreBlock | None = None
-    begun = False
-    for block in blocks:
-        held = joined(held, block)
-        if not begun and len(held):
-            yield held[:1]
-            begun = True
-        if len(held) >= 3:
-            scores = held.scores
-            middle = np.median(np.stack([scores[:-2], scores[1:-1], scores[2:]]), axis=0)
-            yield ScoreBlock(held.starts[1:-1], middle, held.ends[1:-1])
-            held = held[-2:]
-    if held is not None and len(held) > 1:
-        yield held[-1:]
 
+    def __init__(self) -> None:
+        self._held: ScoreBlock | None = None
+        self._begun = False
 
-def window_means(blocks: Iterable[ScoreBlock], count: int) -> Iterator[ScoreBlock]:
-    """Average the scores of the patches within windows longer than a patch.
+    def push(self, block: ScoreBlock) -> ScoreBlock:
+        """Take patches; return those before the last, smoothed."""
+        held = joined(self._held, block)
+        if not self._begun and len(held):
+            # Its own neighbour, so that the median is its own score.
+            held, self._begun = joined(held[:1], held), True
+        if len(held) < 3:
+            self._held = held
+            return held[:0]
+        scores = held.scores
+        middle = np.median(np.stack([scores[:-2], scores[1:-1], scores[2:]]), axis=0)
+        self._held = held[len(held) - 2 :]
+        return ScoreBlock(held.starts[1:-1], middle, held.ends[1:-1])
 
-    Args:
-        blocks: of one recording, in order.
-        count: patches in a window, 1 or more.
-
-    Yields:
-        A window from each patch on that has `count` patches; a recording with
-        fewer is one window.
-    """
-    if count == 1:
-        yield from blocks
-        return
-    held: ScoreBlock | None = None
-    begun = False
-    for block in blocks:
-        held = joined(held, block)
-        if len(held) >= count:
-            windows = np.lib.stride_tricks.sliding_window_view(held.scores, count, axis=0)
-            yield ScoreBlock(
-                held.starts[: len(held) - count + 1],
-                windows.mean(axis=-1, dtype=np.float64).astype(np.float32),
-                held.ends[count - 1 :],
-            )
-            begun = True
-            held = held[len(held) - count + 1 :]
-    if held is not None and len(held) and not begun:
-        mean = held.scores.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
-        yield ScoreBlock(held.starts[:1], mean, held.ends[-1:])
+    def finish(self) -> ScoreBlock | None:
+        """Return the last patch; None when there never was one."""
+        held, self._held = self._held, None
+        return None if held is None or not len(held) else held[len(held) - 1 :]

@@ -11,7 +11,6 @@ import numpy as np
 
 from unfreeze.audio.frames import FrameMaker
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.errors import UnfreezeError
 
 # Patches handed on at once: a batch of the network.
 BATCH = 256
@@ -140,26 +139,3 @@ class PatchStream:
         self._patches += len(patches)
         ends = np.minimum(starts + front.patch_frames * second, self.seconds)
         return PatchBlock(patches, starts, ends)
-
-
-def hop_frames(front_end: FrontEnd, hop: float | None) -> int:
-    """Return a hop in frames.
-
-    Args:
-        front_end: the backbone's settings.
-        hop: seconds from one patch to the next; None takes the front end's.
-
-    Raises:
-        UnfreezeError: not a whole number of frames, or more than a patch is long.
-    """
-    if hop is None:
-        return front_end.patch_hop
-    second = front_end.sample_rate / front_end.hop
-    frames = round(hop * second) if np.isfinite(hop) else 0
-    if abs(frames - hop * second) > 1e-6 or not 1 <= frames <= front_end.patch_frames:
-        raise UnfreezeError(
-            f"a hop of {hop:g} s cannot be used: it must be a multiple of {1 / second:g} s, from "
-            f"{1 / second:g} to {front_end.patch_frames / second:g} s (a longer one would leave "
-            f"sound between the patches unheard)"
-        )
-    return frames

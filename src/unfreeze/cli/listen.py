@@ -1,0 +1,143 @@
+"""`unfreeze listen`: events in live sound, from a microphone or a pipe."""
+
+import json as json_module
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unfreeze.errors import UnfreezeError
+
+if TYPE_CHECKING:
+    from unfreeze.classifier import SoundClassifier
+    from unfreeze.detection.events import Event
+    from unfreeze.detection.inbox import Inbox
+    from unfreeze.detection.live import Summary
+
+_FORMATS = ("table", "jsonl")
+
+
+def listen(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a .keras file.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[-]",
+            help="- takes sound from standard input: WAV, or bare 16-bit little-endian mono.",
+            show_default="a microphone",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Microphone, by name or number.", show_default="the system's"),
+    ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Hertz of bare samples on standard input.", show_default="the model's"
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            help="Score that begins an event.", show_default="each class's own from the run, or 0.5"
+        ),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="table or jsonl.")] = "table",
+) -> None:
+    """Print what is heard, as soon as it is over; Ctrl-C ends it.
+
+    Times are seconds from the start. It is said when the network cannot keep
+    up; sound from a microphone is dropped when more than 10 s of it wait, a
+    pipe is made to wait.
+    """
+    if source not in (None, "-"):
+        raise UnfreezeError(f"{source!r} is no source: leave it out for a microphone, or give -")
+    if source == "-" and device is not None:
+        raise UnfreezeError("--device is for a microphone, and - takes standard input")
+    if source is None and rate is not None:
+        raise UnfreezeError("--rate is for bare samples on standard input, which - takes")
+    if form not in _FORMATS:
+        raise UnfreezeError(f"no format {form!r}: give one of {', '.join(_FORMATS)}")
+    if source == "-" and sys.stdin.isatty():
+        raise UnfreezeError("standard input is a terminal: pipe sound into this command")
+    from unfreeze.backend import import_keras
+
+    import_keras()
+    from unfreeze.classifier import SoundClassifier
+    from unfreeze.detection.inbox import Inbox
+    from unfreeze.detection.live import LIMIT
+    from unfreeze.detection.microphone import microphone
+
+    classifier = SoundClassifier.load(run)
+    limit = round(LIMIT * classifier.sample_rate)
+    if source is None:
+        inbox = Inbox(limit, waits=False)
+        with microphone(device, classifier.sample_rate, inbox) as name:
+            total = _run(classifier, inbox, name, min_score, form)
+    else:
+        inbox = Inbox(limit, waits=True)
+        _feed(inbox, rate or classifier.sample_rate, classifier.sample_rate)
+        total = _run(classifier, inbox, "standard input", min_score, form)
+    dropped = f", {total.dropped:.1f} s dropped" if total.dropped else ""
+    _say(
+        f"{total.events} event{'' if total.events == 1 else 's'} in {total.seconds:.1f} s of "
+        f"sound{dropped}; at most {max(total.worst, 0):.1f} s behind"
+    )
+
+
+def _run(
+    classifier: "SoundClassifier", inbox: "Inbox", name: str, min_score: float | None, form: str
+) -> "Summary":
+    from unfreeze.detection.formats import as_plain, clock
+    from unfreeze.detection.live import listen as listen_to
+
+    detector = classifier.live(min_score)
+    detector.warm_up()
+    _say(f"Listening to {name}; Ctrl-C ends")
+    width = max(map(len, classifier.labels))
+
+    def show(event: "Event") -> None:
+        if form == "jsonl":
+            line = json_module.dumps(as_plain(event), ensure_ascii=False)
+        else:
+            times = f"{clock(event.start)}  {clock(event.end)}"
+            line = f"{times}  {event.label:<{width}}  {event.score:.3f}"
+        print(line, flush=True)
+
+    def lag(behind: float, dropped: float) -> None:
+        if dropped:
+            _say(f"cannot keep up: {dropped:.1f} s of sound were dropped")
+        elif behind:
+            _say(f"cannot keep up: {behind:.1f} s behind")
+        else:
+            _say("caught up")
+
+    return listen_to(detector, inbox, classifier.sample_rate, show, lag)
+
+
+def _feed(inbox: "Inbox", rate: int, sample_rate: int) -> None:
+    """Read standard input into the inbox, in a thread."""
+    from unfreeze.detection.pipe import pipe_blocks
+
+    # A copy: nothing else in this process can close or read it.
+    descriptor = os.dup(sys.stdin.fileno())
+
+    def read() -> None:
+        try:
+            for samples in pipe_blocks(descriptor, rate, sample_rate):
+                if len(samples) and not inbox.put(samples):
+                    return
+        except BaseException as error:
+            inbox.close(error)
+        else:
+            inbox.close()
+
+    threading.Thread(target=read, name="unfreeze-listen", daemon=True).start()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

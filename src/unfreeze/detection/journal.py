@@ -1,0 +1,143 @@
+"""What has been done of a search through many recordings, so that it can go on.
+
+A journal is a file of JSON lines beside the results. The first line holds the
+format version and the settings; each other line a recording that is finished,
+with its events. Lines are only ever added, each with one write. A line without
+its end is what a killed process leaves; it is dropped. So results can be written
+from the journal at any time, in any format.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unfreeze.audio.names import show
+from unfreeze.detection.events import Event
+from unfreeze.errors import RunError
+from unfreeze.files import write_text
+
+FORMAT = 1
+_KEY = "unfreeze_events"
+
+
+class Journal:
+    """The journal of one search.
+
+    Args:
+        path: the file; made when it is not there.
+        settings: JSON values that decide what is found.
+        overwrite: begin anew whatever is there.
+
+    Raises:
+        RunError: it is of a search with other settings, or no journal of ours.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        self.path = path
+        self._places: dict[str, tuple[int, Any]] = {}
+        self._states: dict[str, Any] = {}
+        if overwrite or not path.exists():
+            write_text(path, _line({_KEY: FORMAT, "settings": dict(settings)}))
+        else:
+            self._read(settings)
+        self._file = path.open("r+b", buffering=0)
+        self._file.seek(0, os.SEEK_END)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, recording: Path) -> bool:
+        return _key(recording) in self._places
+
+    def unfinished(self, recordings: Sequence[Path]) -> list[Path]:
+        """Return the recordings that are not finished, or have changed since they were."""
+        self._states = {_key(recording): _state(recording) for recording in recordings}
+        for key, state in self._states.items():
+            if key in self._places and self._places[key][1] != state:
+                del self._places[key]
+        return [recording for recording in recordings if recording not in self]
+
+    def add(self, recording: Path, events: Sequence[Event], about: Mapping[str, Any]) -> None:
+        """Note that a recording is finished.
+
+        Args:
+            recording: one that `unfinished` gave.
+            events: what was found in it.
+            about: JSON values to keep with it.
+        """
+        # The state from before it was read: what was added meanwhile was not heard.
+        state, at = self._states[_key(recording)], self._file.tell()
+        rows = [asdict(event) for event in events]
+        line = {"path": _key(recording), "state": state, "about": dict(about), "events": rows}
+        self._file.write(_line(line).encode("ascii"))
+        os.fsync(self._file.fileno())
+        self._places[_key(recording)] = (at, state)
+
+    def events(self, recording: Path) -> tuple[list[Event], dict[str, Any]]:
+        """Return a finished recording's events, and what was kept with them."""
+        with self.path.open("rb") as file:
+            file.seek(self._places[_key(recording)][0])
+            line = json.loads(file.readline())
+        return [Event(**row) for row in line["events"]], line["about"]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _read(self, settings: Mapping[str, Any]) -> None:
+        whole = 0
+        with self.path.open("rb") as file:
+            try:
+                head = json.loads(file.readline())
+                before = dict(head["settings"]) if head[_KEY] == FORMAT else None
+            except (ValueError, KeyError, TypeError):
+                before = None
+            if before is None:
+                raise RunError(
+                    f"{show(self.path)} is no journal that this version of unfreeze can read: "
+                    f"give another --out, or begin anew with --overwrite"
+                )
+            _compare(self.path, before, settings)
+            whole = file.tell()
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                row = json.loads(line)
+                self._places[row["path"]] = (whole, row["state"])
+                whole += len(line)
+        if whole < self.path.stat().st_size:
+            os.truncate(self.path, whole)
+
+
+def _compare(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [
+        f"{name}: {before.get(name)} before, {now.get(name)} now"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise RunError(
+            f"{show(path)} was begun with other settings ({'; '.join(changed)}): use the same, "
+            f"give another --out, or begin anew with --overwrite"
+        )
+
+
+def _key(recording: Path) -> str:
+    # As a process elsewhere would find it, too; odd bytes as JSON escapes.
+    return str(recording.absolute())
+
+
+def _state(recording: Path) -> list[int] | None:
+    """Size and time of the last change: a recording that grew is searched again."""
+    try:
+        status = recording.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    return json.dumps(value) + "\n"

@@ -1,0 +1,169 @@
+"""Events in live sound, as soon as they are over.
+
+Patches follow each other by an eighth of their length, so that an event is
+known to be over 0.37 s after its end with YAMNet (a quarter of a patch that the
+last one does not speak for, and a hop), plus the time to compute.
+
+When the network is too slow, all that waits is scored at once, in larger
+batches, which is several times as fast: so it catches up after a short stall.
+What then still piles up in a microphone beyond `LIMIT` seconds is dropped,
+oldest first; a pipe waits. `Keeper` tells when it lags by more than a second.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.detection.detector import Detector
+from unfreeze.detection.events import Event
+from unfreeze.detection.inbox import Inbox
+from unfreeze.detection.scores import ScoreBlock
+from unfreeze.detection.stream import PatchBlock, PatchStream
+from unfreeze.inference import SHAPES, patch_scores
+
+# Seconds of sound that may wait.
+LIMIT = 10.0
+# Seconds behind from which the user is told.
+BEHIND = 1.0
+# Seconds after which a wait for sound looks around.
+_LOOK = 0.25
+
+
+def live_hop(front_end: FrontEnd) -> float:
+    """Seconds from one patch to the next in live sound: an eighth of a patch."""
+    return max(front_end.patch_frames // 8, 1) * front_end.hop / front_end.sample_rate
+
+
+class LiveDetector:
+    """Finds events in samples that come piece by piece.
+
+    Args:
+        model: patches to probabilities.
+        front_end: the backbone's settings.
+        detector: how to find events; its hop should be `live_hop`.
+    """
+
+    def __init__(self, model: Any, front_end: FrontEnd, detector: Detector) -> None:
+        self._model, self._front_end, self._detector = model, front_end, detector
+        self._offset = 0.0
+        self._begin()
+
+    @property
+    def seconds(self) -> float:
+        """Sound taken so far, with what was dropped."""
+        return self._offset + self._patches.seconds
+
+    def warm_up(self) -> None:
+        """Let the network compile for all its batch sizes, before sound comes."""
+        shape = (self._front_end.patch_frames, self._front_end.bands)
+        for size in SHAPES:
+            patch_scores(self._model, np.zeros((size, *shape), np.float32))
+
+    def push(self, samples: np.ndarray) -> list[Event]:
+        """Take samples (n,) at the model's rate; return the events that are over."""
+        return [e for block in self._patches.push(samples) for e in self._score(block)]
+
+    def skip(self, samples: int) -> list[Event]:
+        """Pass over samples that were dropped; an event ends where they begin."""
+        found = self.finish()
+        self._offset = self.seconds + samples / self._front_end.sample_rate
+        self._begin()
+        return found
+
+    def finish(self) -> list[Event]:
+        """Return the events that last to the end of what was heard."""
+        found = [e for block in self._patches.finish() for e in self._score(block)]
+        return [*found, *self._shifted(self._events.finish())]
+
+    def _begin(self) -> None:
+        self._patches = PatchStream(self._front_end, self._detector.hop)
+        self._events = self._detector.stream(prompt=True)
+
+    def _score(self, block: PatchBlock) -> list[Event]:
+        scores = patch_scores(self._model, block.patches)
+        return self._shifted(self._events.push(ScoreBlock(block.starts, scores, block.ends)))
+
+    def _shifted(self, events: list[Event]) -> list[Event]:
+        return [
+            replace(event, start=event.start + self._offset, end=event.end + self._offset)
+            for event in events
+        ]
+
+
+@dataclass
+class Summary:
+    """What a session of listening came to.
+
+    Attributes:
+        seconds: of sound heard.
+        events: found.
+        dropped: seconds of sound that were dropped.
+        worst: seconds that the network was behind at most.
+    """
+
+    seconds: float = 0.0
+    events: int = 0
+    dropped: float = 0.0
+    worst: float = 0.0
+
+
+def listen(
+    detector: LiveDetector,
+    inbox: Inbox,
+    sample_rate: int,
+    on_event: Callable[[Event], None],
+    on_lag: Callable[[float, float], None],
+) -> Summary:
+    """Find events in what an inbox gets, until it is closed or Ctrl-C.
+
+    Args:
+        detector: that has heard nothing yet.
+        inbox: another thread fills it.
+        sample_rate: hertz of its samples.
+        on_event: called with each event as soon as it is over.
+        on_lag: called with seconds behind and seconds dropped, when either
+            begins; with zeros when it has caught up.
+
+    Returns:
+        What it came to.
+    """
+    total, began, told = Summary(), None, False
+
+    def give(events: list[Event]) -> None:
+        total.events += len(events)
+        for event in events:
+            on_event(event)
+
+    try:
+        while True:
+            taken = inbox.take(_LOOK)
+            if taken.over:
+                break
+            now = time.monotonic()
+            began = began or now - len(taken.samples) / sample_rate
+            if taken.dropped:
+                give(detector.skip(taken.dropped))
+                total.dropped += taken.dropped / sample_rate
+            give(detector.push(taken.samples))
+            # A pipe may give sound faster than it plays: only what also lags
+            # behind the clock is late.
+            late = time.monotonic() - began - detector.seconds
+            lag = min(inbox.waiting / sample_rate, late)
+            total.worst = max(total.worst, lag)
+            if taken.dropped or (lag > BEHIND and not told):
+                on_lag(lag, taken.dropped / sample_rate)
+                told = True
+            elif told and lag < BEHIND / 2:
+                on_lag(0.0, 0.0)
+                told = False
+    except KeyboardInterrupt:
+        pass
+    finally:
+        inbox.close()
+    give(detector.finish())
+    total.seconds = detector.seconds
+    return total
