@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from unfreeze import run_folder
-from unfreeze.audio.clip_model import parts_of
+from unfreeze.audio.clip_model import own_part_of, parts_of
 from unfreeze.audio.manifest import read_manifest
 from unfreeze.core.schedule import Schedule
 from unfreeze.detection.detector import (
@@ -27,8 +27,9 @@ from unfreeze.detection.scan import scan_file
 from unfreeze.detection.scores import ScoreBlock
 from unfreeze.errors import DataError, RunError
 from unfreeze.files import atomic_path
-from unfreeze.inference import file_scores, fused, waveform_scores
+from unfreeze.inference import Sound, each_sound, fused, sound_scores
 from unfreeze.options import TrainOptions
+from unfreeze.review.old_run import inherited_options
 from unfreeze.training import TrainListener, score_clips, train_classifier
 
 
@@ -39,8 +40,11 @@ class SoundClassifier:
 
     Attributes:
         model: Keras model, mono waveforms (batch, samples) in [-1, 1] at
-            `sample_rate` to probabilities (batch, classes).
+            `sample_rate` to probabilities (batch, classes); of a run with
+            `keep_audioset` to a dict of `classes`, these, and `audioset`.
         labels: name of each class, in the order of the probabilities.
+        audioset_labels: name of each of the backbone's own classes; empty if the
+            run did not keep them.
         front_end: how waveforms become patches.
         sample_rate: of the waveforms that `model` and `predict` take, in Hz.
         metrics: scores of the run that it was trained in, or None.
@@ -51,12 +55,15 @@ class SoundClassifier:
         self._patch_model, self.front_end, self.labels = parts_of(model)
         self.sample_rate = self.front_end.sample_rate
         self.metrics = metrics
+        both = own_part_of(model)
+        self._both: keras.Model | None = None if both is None else both[0]
+        self.audioset_labels: tuple[str, ...] = () if both is None else both[1]
 
     @classmethod
     def train(
         cls,
         data: str | Path,
-        schedule: str | Schedule = TrainOptions.schedule,
+        schedule: str | Schedule | None = None,
         out: str | Path | None = None,
         *,
         listener: TrainListener | None = None,
@@ -66,21 +73,29 @@ class SoundClassifier:
 
         Args:
             data: the recordings.
-            schedule: name of a preset, a YAML file, or a `Schedule`.
+            schedule: name of a preset, a YAML file, or a `Schedule`; None takes
+                that of the run with `add_to`, else two_stage.
             out: the run folder; None keeps nothing on disk.
             listener: hears of progress.
-            **options: the other fields of `unfreeze.options.TrainOptions`.
+            **options: the other fields of `unfreeze.options.TrainOptions`; with
+                `add_to` those that are not given are as in that run.
 
         Raises:
             UnfreezeError: anything in the data or settings that cannot work.
         """
-        for name in ("weights",):
+        for name in ("weights", "background", "negative", "add_to"):
             if options.get(name) is not None:
                 options[name] = Path(options[name])
-        folder = None if out is None else Path(out)
-        trained = train_classifier(
-            TrainOptions(Path(data), folder, schedule=schedule, **options), listener
+        options["out"] = None if out is None else Path(out)
+        if schedule is not None:
+            options["schedule"] = schedule
+        run = options.pop("add_to", None)
+        settings = (
+            TrainOptions(Path(data), **options)
+            if run is None
+            else inherited_options(run, Path(data), options)
         )
+        trained = train_classifier(settings, listener)
         return cls(trained.model, trained.metrics)
 
     @classmethod
@@ -101,9 +116,7 @@ class SoundClassifier:
         except (ValueError, TypeError, OSError) as error:
             raise RunError(f"{place} cannot be loaded as a sound classifier: {error}") from None
 
-    def predict(
-        self, sounds: str | Path | np.ndarray | Sequence[str | Path | np.ndarray]
-    ) -> np.ndarray:
+    def predict(self, sounds: Sound | Sequence[Sound]) -> np.ndarray:
         """Class probabilities of recordings or waveforms: the mean over their patches.
 
         Args:
@@ -116,12 +129,40 @@ class SoundClassifier:
         Raises:
             DataError: a file cannot be read, or a waveform has another shape.
         """
-        if isinstance(sounds, str | Path) or (
-            isinstance(sounds, np.ndarray) and sounds.ndim == 1 and sounds.dtype.kind == "f"
-        ):
-            return self._one(sounds)
-        rows = [self._one(sound) for sound in sounds]
-        return np.stack(rows) if rows else np.zeros((0, len(self.labels)), np.float32)
+        return each_sound(sounds, self._one, len(self.labels))
+
+    def predict_audioset(self, sounds: Sound | Sequence[Sound]) -> np.ndarray:
+        """Scores of the backbone's own classes: the mean over the patches.
+
+        They are those of the backbone as it was published, whatever was trained;
+        each is in [0, 1] and independent of the others.
+
+        Args:
+            sounds: as for `predict`.
+
+        Returns:
+            (classes,) for one sound, (sounds, classes) for a list, in the order
+            of `audioset_labels`.
+
+        Raises:
+            RunError: the run did not keep them.
+            DataError: as `predict`.
+        """
+        return self.predict_both(sounds)[1]
+
+    def predict_both(self, sounds: Sound | Sequence[Sound]) -> tuple[np.ndarray, np.ndarray]:
+        """`predict` and `predict_audioset` for the cost of one.
+
+        Raises:
+            RunError: the run did not keep the backbone's own classes.
+            DataError: as `predict`.
+        """
+        both = self._both
+        if both is None:
+            raise RunError("This model gives its own classes only: train with --keep-audioset")
+        width = len(self.labels) + len(self.audioset_labels)
+        rows = each_sound(sounds, lambda sound: sound_scores(both, self.front_end, sound), width)
+        return rows[..., : len(self.labels)], rows[..., len(self.labels) :]
 
     def evaluate(
         self,
@@ -280,7 +321,5 @@ class SoundClassifier:
         with atomic_path(Path(path)) as partial:
             self.model.save(partial)
 
-    def _one(self, sound: str | Path | np.ndarray) -> np.ndarray:
-        if isinstance(sound, str | Path):
-            return file_scores(self._patch_model, self.front_end, Path(sound))
-        return waveform_scores(self._patch_model, self.front_end, sound)
+    def _one(self, sound: Sound) -> np.ndarray:
+        return sound_scores(self._patch_model, self.front_end, sound)

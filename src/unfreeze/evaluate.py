@@ -123,6 +123,63 @@ def score(
     }
 
 
+def score_change(
+    y_true: ArrayLike,
+    before: ArrayLike,
+    after: ArrayLike,
+    labels: Sequence[str],
+    groups: ArrayLike,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score two models on the same clips, and their difference.
+
+    The bootstrap is paired: each resample of groups scores both models, so what is
+    hard in a clip for both does not widen the interval of their difference
+    (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", 8.3).
+
+    Args:
+        y_true: (n,) integers, positions in `labels`.
+        before: (n, classes) probabilities of one model.
+        after: (n, classes) of the other.
+        labels: names of the classes; a class that a model does not know has
+            probability 0 there.
+        groups: (n,) names or numbers of what was recorded together.
+        resamples: number of bootstrap resamples.
+        seed: of the resampling.
+
+    Returns:
+        A dict ready for JSON: `before`, `after`, `difference` (after less before)
+        and `intervals` (95 %, of the difference), each with accuracy, balanced
+        accuracy and macro F1; `clips`, `groups`, `bootstrap` and `note`.
+
+    Raises:
+        DataError: as `score`.
+    """
+    pair = [_checked(y_true, scores, labels, groups) for scores in (before, after)]
+    whole = [clips.tally(np.ones(len(clips.truth))) for clips in pair]
+    # One seed draws the same groups for both.
+    drawn = [_resampled(clips, resamples, seed) for clips in pair]
+    result: dict[str, Any] = {"before": {}, "after": {}, "difference": {}, "intervals": {}}
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        function = METRICS[name].function
+        values = [function(tally) for tally in whole]
+        difference = _number(values[1] - values[0])
+        result["before"][name], result["after"][name] = map(_number, values)
+        result["difference"][name] = difference
+        result["intervals"][name] = _interval(function(drawn[1]) - function(drawn[0]), difference)
+    changed = int((pair[0].guess != pair[1].guess).sum())
+    return {
+        **result,
+        "clips": len(pair[0].truth),
+        "groups": pair[0].groups,
+        "decided_otherwise": changed,
+        "bootstrap": {"level": LEVEL, "resamples": resamples, "seed": seed},
+        "note": _note(pair[0].groups, errors=1),
+    }
+
+
 def _per_class(whole: Tally, drawn: Tally, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {
         label: {"support": int(n), "intervals": {}}

@@ -4,7 +4,7 @@ Audio is decoded and turned into patches by the fast path; the result equals
 that of the saved clip model to 1e-4.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from unfreeze.core.graph import flatten
 from unfreeze.core.runner import Program, StepModel
 from unfreeze.core.split import find_cut
 from unfreeze.errors import DataError
+
+#: A file, or a mono waveform in [-1, 1] at the model's rate.
+Sound = str | Path | np.ndarray
 
 BATCH = 256
 SHAPES = (4, 32, BATCH)
@@ -50,6 +53,38 @@ def file_scores(model: Any, front_end: FrontEnd, path: Path) -> np.ndarray:
         DataError: the file cannot be read; names it and the cause.
     """
     return waveform_scores(model, front_end, decode(path, front_end.sample_rate))
+
+
+def sound_scores(model: Any, front_end: FrontEnd, sound: Sound) -> np.ndarray:
+    """Mean class probabilities (classes,) of a recording or a waveform.
+
+    Raises:
+        DataError: as `file_scores` and `waveform_scores`.
+    """
+    if isinstance(sound, str | Path):
+        return file_scores(model, front_end, Path(sound))
+    return waveform_scores(model, front_end, sound)
+
+
+def each_sound(
+    sounds: Sound | Sequence[Sound], score: Callable[[Sound], np.ndarray], classes: int
+) -> np.ndarray:
+    """Score one sound, or each of a list.
+
+    Args:
+        sounds: one, or a list of them.
+        score: gives (classes,) of one.
+        classes: what to give for an empty list.
+
+    Returns:
+        (classes,) for one sound, (sounds, classes) for a list.
+    """
+    if isinstance(sounds, str | Path) or (
+        isinstance(sounds, np.ndarray) and sounds.ndim == 1 and sounds.dtype.kind == "f"
+    ):
+        return score(sounds)
+    rows = [score(sound) for sound in sounds]
+    return np.stack(rows) if rows else np.zeros((0, classes), np.float32)
 
 
 def view_scores(model: Any, view: PatchView, n_clips: int) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,11 @@ class TrainOptions:
         strict: any unusable file is an error.
         max_bad: fraction of unusable files above which training is refused.
         overwrite: replace a run in `out`.
+        background: a folder of recordings without any of the sounds.
+        negative: a folder of sounds that look like a class but are not.
+        keep_audioset: the model also gives the backbone's own classes.
+        add_to: a run; its data are trained on together with `data`, and its
+            test clips stay the test set.
     """
 
     data: Path
@@ -49,13 +54,16 @@ class TrainOptions:
     strict: bool = False
     max_bad: float = 0.10
     overwrite: bool = False
+    background: Path | None = None
+    negative: Path | None = None
+    keep_audioset: bool = False
+    add_to: Path | None = None
 
     def as_plain(self) -> dict[str, Any]:
         """The settings as YAML can hold them; a schedule object stands by its name."""
         values = asdict(replace(self, schedule=self.schedule_name))
-        values["data"] = str(self.data.absolute())
-        values["out"] = None if self.out is None else str(self.out.absolute())
-        values["weights"] = None if self.weights is None else str(self.weights.absolute())
+        for name, value in values.items():
+            values[name] = str(value.absolute()) if isinstance(value, Path) else value
         del values["overwrite"]
         return values
 

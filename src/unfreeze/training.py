@@ -15,10 +15,12 @@ import keras
 import numpy as np
 
 from unfreeze import run_folder
-from unfreeze.audio.clip_model import clip_model, patch_model
-from unfreeze.audio.manifest import Manifest, read_manifest
+from unfreeze.audio.clip_model import clip_model, parts_of, patch_model
+from unfreeze.audio.manifest import Manifest
+from unfreeze.audio.own_classes import own_scores
 from unfreeze.audio.patches import PatchView, repeat_by_clip
-from unfreeze.audio.split import Split, split_clips, split_notes
+from unfreeze.audio.pieces import Pieces, cut_quiet
+from unfreeze.audio.split import Split
 from unfreeze.audio.store import PatchStore, build_store
 from unfreeze.backbones.registry import Backbone, get_backbone
 from unfreeze.backbones.weights import cache_folder, resolve_weights
@@ -27,15 +29,17 @@ from unfreeze.core.graph import flatten
 from unfreeze.core.plan import StagePlan, plan_stage
 from unfreeze.core.run import FitResult, fit
 from unfreeze.core.schedule import Schedule
-from unfreeze.core.schedule_yaml import write_schedule
 from unfreeze.core.select import check
 from unfreeze.core.watch import StageCallback
+from unfreeze.errors import UnfreezeError
 from unfreeze.evaluate import score
-from unfreeze.files import atomic_path, write_json
 from unfreeze.inference import view_scores
 from unfreeze.options import TrainOptions, resolve_schedule
-from unfreeze.report.plots import plot_confusion, plot_curves, plot_moved
-from unfreeze.version import __version__
+from unfreeze.review.add_to import read_both
+from unfreeze.review.change import load_old, measure_change
+from unfreeze.review.corrections import Corrections
+from unfreeze.run_writing import begin_run, finish_run
+from unfreeze.training_data import TrainingData, read_training_data
 
 DEFAULT_BATCH = 32
 # Both caches are shared by runs, so that a second run on the same recordings
@@ -54,6 +58,8 @@ class Summary:
     schedule: Schedule
     weights: Path
     patches: dict[str, int]
+    corrected: int = 0
+    corrections: Corrections | None = None
 
 
 class TrainListener(StageCallback):
@@ -95,18 +101,14 @@ def train_classifier(options: TrainOptions, listener: TrainListener | None = Non
     listener = listener or TrainListener()
     schedule = resolve_schedule(options)
     backbone = get_backbone(options.backbone)
+    if options.keep_audioset and backbone.build_published is None:
+        raise UnfreezeError(f"{backbone.name} has no classes of its own to keep")
     if options.out is not None:
         run_folder.claim(options.out, options.overwrite)
-    manifest = read_manifest(
-        options.data,
-        group_regex=options.group_regex,
-        strict=options.strict,
-        max_bad=options.max_bad,
-        progress=lambda done, total: listener.on_progress("reading", done, total),
-    )
-    split = split_clips(
-        manifest, validation=options.validation, test=options.test, seed=options.seed
-    )
+    old = None if options.add_to is None else load_old(options.add_to)
+    read = read_training_data if options.add_to is None else read_both
+    data = read(options, lambda done, total: listener.on_progress("reading", done, total))
+    manifest = data.manifest
     weights = resolve_weights(
         backbone.name,
         path=options.weights,
@@ -116,26 +118,60 @@ def train_classifier(options: TrainOptions, listener: TrainListener | None = Non
     graph = flatten(model)
     plans = tuple(plan_stage(graph, selection) for selection in check(graph, schedule))
     store = _features(manifest, backbone, listener)
-    parts = {name: store.patches(clips) for name, clips in split.parts().items()}
+    views = {name: store.patches(clips) for name, clips in data.parts().items()}
+    cut = cut_quiet(manifest, data.split, views, backbone.front_end)
     summary = Summary(
         manifest=manifest,
-        split=split,
-        notes=split_notes(manifest, split),
+        split=data.split,
+        notes=(*data.notes, *cut.notes),
         plans=plans,
         schedule=schedule,
         weights=weights,
-        patches={name: len(view) for name, view in parts.items()},
+        patches={name: len(view) for name, view in cut.parts.items()},
+        corrected=len(data.corrected),
+        corrections=data.corrections,
     )
     listener.on_summary(summary)
     if options.out is not None:
-        _begin(options, summary, backbone)
-    result = _fit(options, schedule, model, manifest, parts, listener)
-    metrics = _scores(model, manifest, split, parts, options.seed)
-    whole = clip_model(model, backbone.front_end, manifest.labels)
+        begin_run(options, data, schedule, weights, backbone)
+    result = _fit(options, schedule, model, cut.manifest, cut.parts, listener)
+    metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed)
+    own = _own_classes(model, backbone, weights) if options.keep_audioset else None
+    whole = clip_model(model, backbone.front_end, manifest.labels, own)
+    if old is not None:
+        metrics |= _change(old, parts_of(whole)[0], options, data, cut)
     if options.out is not None:
-        _finish(options.out, whole, manifest, result, metrics)
+        finish_run(options.out, whole, manifest, result, metrics)
     listener.on_scores(metrics)
     return Trained(whole, manifest.labels, metrics, result)
+
+
+def _own_classes(
+    model: keras.Model, backbone: Backbone, weights: Path
+) -> tuple[keras.KerasTensor, tuple[str, ...]]:
+    assert backbone.build_published is not None
+    assert backbone.published_classes is not None
+    published = backbone.build_published(weights=weights)
+    return own_scores(model, published), backbone.published_classes()
+
+
+def _change(
+    old: tuple[keras.Model, tuple[str, ...]],
+    new: keras.Model,
+    options: TrainOptions,
+    data: TrainingData,
+    cut: Pieces,
+) -> dict[str, Any]:
+    """Scores of the held-out corrected clips, and the change from the run before."""
+    assert data.corrections is not None
+    view, scores = cut.parts["corrected"], None
+    if len(view):
+        clips = np.unique(view.clip)
+        rows = view_scores(new, view, len(cut.manifest.clips))[0][clips]
+        scores = score_clips(cut.manifest, clips, rows, cut.manifest.labels, options.seed)
+    change = measure_change(old, new, cut.manifest, cut.parts, options.seed)
+    described = {"run": str(options.add_to), "corrections": data.corrections.as_plain()}
+    return {"corrected": scores, "change": {**described, **change}}
 
 
 def _features(manifest: Manifest, backbone: Backbone, listener: TrainListener) -> PatchStore:
@@ -222,69 +258,6 @@ def score_clips(
 def _label_numbers(manifest: Manifest) -> np.ndarray:
     place = {label: number for number, label in enumerate(manifest.labels)}
     return np.array([place[clip.label] for clip in manifest.clips], dtype=np.int32)
-
-
-def _begin(options: TrainOptions, summary: Summary, backbone: Backbone) -> None:
-    """Write what is known before training, so that a broken run is known as such."""
-    out = options.out
-    assert out is not None
-    run_folder.clear(out)
-    manifest = summary.manifest
-    config = {
-        "unfreeze": __version__,
-        "command": _command(options),
-        "options": options.as_plain(),
-        "labels": list(manifest.labels),
-        "data": {"fingerprint": manifest.fingerprint, "clips": len(manifest.clips)},
-        "weights": {"file": str(summary.weights), "sha256": backbone.weights.sha256},
-        "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-    }
-    run_folder.write_config(out, config)
-    write_schedule(summary.schedule, out / run_folder.SCHEDULE)
-    part_of = {int(i): name for name, clips in summary.split.parts().items() for i in clips}
-    rows = [
-        {
-            "path": clip.path.relative_to(manifest.root).as_posix(),
-            "label": clip.label,
-            "group": clip.group,
-            "split": part_of[number],
-        }
-        for number, clip in enumerate(manifest.clips)
-    ]
-    run_folder.write_table(out / run_folder.SPLITS, rows)
-
-
-def _finish(
-    out: Path, model: keras.Model, manifest: Manifest, result: FitResult, metrics: dict[str, Any]
-) -> None:
-    with atomic_path(out / run_folder.MODEL) as partial:
-        model.save(partial)
-    run_folder.write_table(out / run_folder.HISTORY, result.history)
-    write_json(out / run_folder.AUDIT, {"format": 1, "stages": result.audit.as_list()})
-    plot_curves(result.history, out / "curves.png")
-    plot_moved(result.audit.as_list(), out / "moved.png")
-    shown = metrics["test"] or metrics["validation"]
-    if shown is not None:
-        plot_confusion(shown["confusion"], manifest.labels, out / "confusion.png")
-    run_folder.write_scores(out, metrics)
-    shutil.rmtree(out / run_folder.STAGES, ignore_errors=True)
-
-
-def _command(options: TrainOptions) -> str:
-    """The command line that repeats a run."""
-    import shlex
-
-    default = TrainOptions(options.data)
-    words = ["unfreeze", "train", str(options.data), "--out", str(options.out)]
-    words += ["--schedule", options.schedule_name]
-    names = ("backbone", "weights", "epochs", "batch_size", "learning_rate", "group_regex")
-    for name in (*names, "validation", "test", "max_bad"):
-        value = getattr(options, name)
-        if value != getattr(default, name):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    words += ["--seed", str(options.seed), *(["--strict"] if options.strict else [])]
-    return shlex.join(words)
 
 
 def _prune(home: Path, keep: str) -> None:

@@ -18,6 +18,7 @@ from unfreeze.audio import logmel
 from unfreeze.backbones.frontend import FrontEnd
 
 PATCH_MODEL = "patch_classifier"
+CLASSES_MEAN, OWN_MEAN = "clip_mean", "audioset_mean"
 
 
 @keras.saving.register_keras_serializable(package="unfreeze")
@@ -84,32 +85,72 @@ def patch_model(backbone: keras.Model, classes: int, seed: int) -> keras.Model:
     return keras.Model(backbone.input, x, name=PATCH_MODEL)
 
 
-def clip_model(patches_to_scores: keras.Model, front_end: FrontEnd, labels: Sequence[str]) -> Any:
+def clip_model(
+    patches_to_scores: keras.Model,
+    front_end: FrontEnd,
+    labels: Sequence[str],
+    own: tuple[keras.KerasTensor, Sequence[str]] | None = None,
+) -> Any:
     """Wrap a patch model: mono waveforms (batch, samples) in, (batch, classes) out.
 
     Args:
         patches_to_scores: from `patch_model`; its layers are shared, not copied.
         front_end: the backbone's.
         labels: name of each class.
+        own: the scores of the backbone's own classes, a tensor in the graph of
+            `patches_to_scores`, and their names.
+
+    Returns:
+        A model with one output; with `own` it has two, in a dict: `classes` and
+        `audioset`, each (batch, names), the mean over the clip's patches.
     """
     # A model of its own around the same layers: the one that was trained is
     # compiled, and its optimizer would be saved with it.
-    bare = keras.Model(patches_to_scores.inputs, patches_to_scores.outputs[0], name=PATCH_MODEL)
+    outputs = patches_to_scores.outputs[0]
+    if own is not None:
+        outputs = [outputs, own[0]]
+    bare = keras.Model(patches_to_scores.inputs, outputs, name=PATCH_MODEL)
     waveform = keras.Input((None,), dtype="float32", name="waveform")
     patches = logmel.LogMel(front_end, name="log_mel")(waveform)
     scores = bare(PatchRows(name="patch_rows")(patches))
-    probabilities = ClipMean(labels, name="clip_mean")(scores, patches)
-    return keras.Model(waveform, probabilities, name="sound_classifier")
+    if own is None:
+        means = ClipMean(labels, name=CLASSES_MEAN)(scores, patches)
+    else:
+        means = {
+            "classes": ClipMean(labels, name=CLASSES_MEAN)(scores[0], patches),
+            "audioset": ClipMean(own[1], name=OWN_MEAN)(scores[1], patches),
+        }
+    return keras.Model(waveform, means, name="sound_classifier")
 
 
 def parts_of(model: keras.Model) -> tuple[keras.Model, FrontEnd, tuple[str, ...]]:
     """The patch model, the front end and the labels inside a clip model.
 
+    The patch model has one output, whatever else the clip model gives.
+
     Raises:
         ValueError: it is some other model.
     """
     names = {layer.name for layer in model.layers}
-    if not {PATCH_MODEL, "log_mel", "clip_mean"} <= names:
+    if not {PATCH_MODEL, "log_mel", CLASSES_MEAN} <= names:
         raise ValueError("not a model of a sound classifier")
+    patches = model.get_layer(PATCH_MODEL)
+    if len(patches.outputs) > 1:
+        patches = keras.Model(patches.inputs, patches.outputs[0], name=PATCH_MODEL)
     front_end = model.get_layer("log_mel").front_end
-    return model.get_layer(PATCH_MODEL), front_end, model.get_layer("clip_mean").labels
+    return patches, front_end, model.get_layer(CLASSES_MEAN).labels
+
+
+def own_part_of(model: keras.Model) -> tuple[keras.Model, tuple[str, ...]] | None:
+    """The patch model of all classes, and the names of the backbone's own.
+
+    Returns:
+        A model from patches to the scores of the new classes and then of the
+        backbone's own, in one row, so that both cost one pass; and the names
+        of the latter. None if the clip model gives the new classes alone.
+    """
+    if OWN_MEAN not in {layer.name for layer in model.layers}:
+        return None
+    patches = model.get_layer(PATCH_MODEL)
+    both = keras.layers.Concatenate(name="both")(patches.outputs)
+    return keras.Model(patches.inputs, both), model.get_layer(OWN_MEAN).labels

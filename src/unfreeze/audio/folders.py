@@ -49,7 +49,7 @@ def read_folders(root: Path) -> tuple[list[Entry], list[Problem]]:
             f"path,label,split, or give the folder of one part."
         )
     for folder in folders:
-        found = list(_walk(root, folder, notes))
+        found = list(walk_recordings(root, folder, notes))
         if not found and folder.is_symlink():
             continue
         if not found:
@@ -70,7 +70,17 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(shown, key=lambda item: os.fsencode(item.name))
 
 
-def _walk(root: Path, folder: Path, notes: list[Problem]) -> Iterator[Path]:
+def walk_recordings(root: Path, folder: Path, notes: list[Problem]) -> Iterator[Path]:
+    """Yield the recordings in a folder and the folders in it, by name.
+
+    Args:
+        root: what links may not leave; `folder` lies in it.
+        folder: to search.
+        notes: takes what is said of other files.
+
+    Raises:
+        DataError: a folder cannot be listed, or a link leaves `root`.
+    """
     _check_link(root, folder)
     if folder.is_symlink():
         # Within the folder it would give the same files a second label or name.
@@ -82,7 +92,7 @@ def _walk(root: Path, folder: Path, notes: list[Problem]) -> Iterator[Path]:
         if item.is_symlink():
             _check_link(root, path)
         if path.is_dir():
-            yield from _walk(root, path, notes)
+            yield from walk_recordings(root, path, notes)
         elif (path.exists() and not path.is_file()) or not meant_as_sound(path):
             cause = "it is no recording and is ignored"
             notes.append(Problem(path.relative_to(root), "not_audio", cause, False))

@@ -9,20 +9,32 @@ order and the fingerprint do not depend on the file system.
 import hashlib
 import json
 import os
-import re
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from unfreeze.audio.entries import MANIFEST_NAME, Entry
-from unfreeze.audio.folders import read_folders
 from unfreeze.audio.names import show
 from unfreeze.audio.parallel import Progress, run_all
 from unfreeze.audio.rules import Facts, Problem, examine
-from unfreeze.audio.table import read_csv
+from unfreeze.audio.sources import Source, find_source
 from unfreeze.errors import DataError
 
-__all__ = ["Clip", "Manifest", "Problem", "check_bad", "read_manifest"]
+__all__ = [
+    "Clip",
+    "Manifest",
+    "Problem",
+    "Recording",
+    "build_manifest",
+    "check_bad",
+    "check_classes",
+    "examine_source",
+    "read_manifest",
+]
+
+#: A recording that can be used: what is claimed of it, and what was read.
+Recording = tuple[Entry, Facts]
 
 _SHOWN = 5
 
@@ -105,29 +117,81 @@ def read_manifest(
     """
     if not 0 <= max_bad <= 1:
         raise DataError(f"max_bad is {max_bad}; it must be a part from 0 to 1.")
-    root, entries, notes = _find_entries(data)
-    labels = sorted({entry.label for entry in entries})
-    if len(labels) < least_classes:
+    source = find_source(data, group_regex)
+    check_classes(source, least_classes)
+    good, problems = examine_source(source, workers=workers, progress=progress)
+    return build_manifest(
+        source.root, source.labels, good, problems, strict=strict, max_bad=max_bad
+    )
+
+
+def check_classes(source: Source, least: int = 2) -> None:
+    """Refuse a source with too few classes.
+
+    Raises:
+        DataError: it has fewer than `least`.
+    """
+    labels = source.labels
+    if len(labels) < least:
         found = f"only one class, {show(labels[0])!r}" if labels else "no recordings"
         raise DataError(
-            f"{show(root)} has {found}. A classifier needs two or more: give one folder a class, "
-            f"or a {MANIFEST_NAME} with two labels."
+            f"{show(source.root)} has {found}. A classifier needs two or more: give one folder a "
+            f"class, or a {MANIFEST_NAME} with two labels."
         )
-    _check_splits(root, entries)
-    if group_regex is not None:
-        entries = _with_groups(entries, group_regex)
-    judged = run_all(lambda e: examine(e.path, e.name), entries, workers=workers, progress=progress)
-    good, problems = [], notes
-    for entry, (facts, found_problems) in zip(entries, judged, strict=True):
-        problems += found_problems
+
+
+def examine_source(
+    source: Source, *, workers: int | None = None, progress: Progress | None = None
+) -> tuple[list[Recording], list[Problem]]:
+    """Read every recording of a source once, and judge it by the rules.
+
+    Args:
+        source: the recordings.
+        workers: threads; None takes one a core.
+        progress: called as progress(done, total) with counts of files.
+
+    Returns:
+        The recordings that can be used, and the problems and notes.
+    """
+    judged = run_all(
+        lambda e: examine(e.path, e.name), source.entries, workers=workers, progress=progress
+    )
+    good, problems = [], list(source.notes)
+    for entry, (facts, found) in zip(source.entries, judged, strict=True):
+        problems += found
         if facts is not None:
             good.append((entry, facts))
-    good, repeated = _judge_duplicates(good)
+    return good, problems
+
+
+def build_manifest(
+    root: Path,
+    labels: Sequence[str],
+    recordings: Sequence[Recording],
+    problems: Sequence[Problem],
+    *,
+    strict: bool = False,
+    max_bad: float = 0.10,
+) -> Manifest:
+    """Make a manifest of recordings that were examined.
+
+    Args:
+        root: a folder that holds all of them.
+        labels: the classes that must be there, sorted.
+        recordings: in the order that the clips shall have.
+        problems: of the files, so far.
+        strict: allow no bad file at all.
+        max_bad: the part of bad files, 0 to 1, above which to refuse.
+
+    Raises:
+        DataError: too many bad files, or a class without any recording.
+    """
+    good, repeated = _judge_duplicates(recordings)
     clips = tuple(_clip(entry, facts) for entry, facts in good)
-    problems = sorted(problems + repeated, key=lambda p: (os.fsencode(p.path), p.rule))
-    manifest = Manifest(root, clips, tuple(labels), tuple(problems), _fingerprint(clips))
+    known = sorted([*problems, *repeated], key=lambda p: (os.fsencode(p.path), p.rule))
+    manifest = Manifest(root, clips, tuple(labels), tuple(known), _fingerprint(clips))
     check_bad(manifest, strict=strict, max_bad=max_bad)
-    _check_classes(manifest)
+    _check_lost(manifest)
     return manifest
 
 
@@ -155,66 +219,9 @@ def check_bad(manifest: Manifest, *, strict: bool = False, max_bad: float = 0.10
     )
 
 
-def _find_entries(data: str | os.PathLike[str]) -> tuple[Path, list[Entry], list[Problem]]:
-    place = Path(data)
-    if not place.exists():
-        raise DataError(f"{show(place)} does not exist. Give a folder or a CSV manifest.")
-    if place.is_dir():
-        root = place.resolve()
-        table = root / MANIFEST_NAME
-        entries, notes = read_csv(table) if table.is_file() else read_folders(root)
-    elif place.suffix.lower() == ".csv":
-        root = place.parent.resolve()
-        entries, notes = read_csv(root / place.name)
-    else:
-        raise DataError(
-            f"{show(place)} is a file, and no .csv manifest. Give the folder that holds one "
-            f"folder a class, or a CSV with the columns path,label[,group][,split]."
-        )
-    # By bytes: names that are not UTF-8 have an order too.
-    return root, sorted(entries, key=lambda e: os.fsencode(e.name.as_posix())), notes
-
-
-def _check_splits(root: Path, entries: list[Entry]) -> None:
-    splits = {entry.split for entry in entries}
-    if splits != {None} and "train" not in splits:
-        raise DataError(
-            f"{show(root)}: the manifest's split column has no row for train, only "
-            f"{', '.join(sorted(s for s in splits if s))}. Mark the rows to train on."
-        )
-
-
-def _with_groups(entries: list[Entry], group_regex: str) -> list[Entry]:
-    try:
-        pattern = re.compile(group_regex)
-    except re.error as error:
-        raise DataError(
-            f"group_regex {group_regex!r} is no regular expression: {error}."
-        ) from error
-    if pattern.groups < 1:
-        raise DataError(
-            f"group_regex {group_regex!r} has no capture group: put parentheses around the part "
-            f"that names the group, as in '_([a-z]+)_'."
-        )
-    if any(entry.group is not None for entry in entries):
-        raise DataError("The manifest has a group column already. Leave group_regex out.")
-    groups = []
-    for entry in entries:
-        match = pattern.search(entry.path.name) or pattern.search(entry.name.as_posix())
-        groups.append(match.group(1) if match else None)
-    missed = [e.name for e, group in zip(entries, groups, strict=True) if not group]
-    if missed:
-        raise DataError(
-            f"group_regex {group_regex!r} names no group for {len(missed)} of {len(entries)} "
-            f"files, such as {', '.join(show(name) for name in missed[:3])}. It is searched in "
-            f"the file's name, then in its path; every file must match."
-        )
-    return [replace(e, group=group) for e, group in zip(entries, groups, strict=True)]
-
-
 def _judge_duplicates(
-    good: list[tuple[Entry, Facts]],
-) -> tuple[list[tuple[Entry, Facts]], list[Problem]]:
+    good: Sequence[Recording],
+) -> tuple[list[Recording], list[Problem]]:
     """Drop what has the same bytes under two labels; note the other copies."""
     copies: dict[str, list[Entry]] = defaultdict(list)
     for entry, facts in good:
@@ -247,7 +254,7 @@ def _clip(entry: Entry, facts: Facts) -> Clip:
     )
 
 
-def _check_classes(manifest: Manifest) -> None:
+def _check_lost(manifest: Manifest) -> None:
     lost = sorted(set(manifest.labels) - {clip.label for clip in manifest.clips})
     if lost:
         bad = [problem for problem in manifest.problems if problem.fatal]

@@ -102,6 +102,17 @@ class PatchView:
             return one
         return self._frames.windows(starts, self.shape[1])
 
+    def take(self, numbers: np.ndarray, clip: np.ndarray) -> "PatchView":
+        """Return a view of some of the patches.
+
+        Args:
+            numbers: (n,) int, which patches, in the order that they shall have.
+            clip: (n,) int, the clip of each.
+        """
+        starts = self._starts[numbers]
+        rows = self.shape[1]
+        return PatchView(self._frames, starts, np.asarray(clip), rows, self.fingerprint)
+
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("Patches are read from a file: an array of them is always a copy.")

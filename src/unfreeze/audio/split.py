@@ -11,7 +11,7 @@ contents, not on their order.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +49,8 @@ def split_clips(
     """Divide the clips by group, each class in proportion.
 
     A split column in the manifest is obeyed: its parts stay as they are. A part
-    that it does not name is taken from its training rows.
+    that it does not name is taken from its training rows. Clips from elsewhere,
+    of which it says nothing, are divided by themselves (see `place_new`).
 
     Args:
         manifest: the clips.
@@ -65,10 +66,14 @@ def split_clips(
             groups, a class would be missing in training, or a group straddles
             the manifest's own split.
     """
-    _check_fractions(validation, test)
+    wanted = part_shares(validation, test)
     clips = manifest.clips
-    given = np.array([clip.split or "train" for clip in clips], dtype=object)
-    wanted = {"train": 1 - validation - test, "validation": validation, "test": test}
+    named = {clip.split for clip in clips} - {None}
+    if named and any(clip.split is None for clip in clips):
+        known = {part: wanted[part] if part in {"train", *named} else 0.0 for part in PARTS}
+        given = place_new(clips, [clip.split for clip in clips], known, seed)
+    else:
+        given = np.array([clip.split or "train" for clip in clips], dtype=object)
     if (given != "train").any():
         _check_straddling(clips, given, "the manifest's split column")
     parts = [p for p in PARTS if wanted[p] > 0 and (p == "train" or not (given == p).any())]
@@ -79,8 +84,74 @@ def split_clips(
         given[pool] = _divide([clips[i] for i in pool], parts, shares, seed)
     split = Split(*(np.flatnonzero(given == part).astype(np.int64) for part in PARTS))
     check_no_leak(manifest, split)
-    _check_train_has_all(manifest, split)
+    check_train_has_all(manifest, split)
     return split
+
+
+def part_shares(validation: float, test: float) -> dict[str, float]:
+    """Return the share of each part.
+
+    Raises:
+        DataError: the fractions leave nothing to train on.
+    """
+    for name, value in (("validation", validation), ("test", test)):
+        if not 0 <= value < 1:
+            raise DataError(f"The {name} fraction is {value}; it must be from 0 to below 1.")
+    if validation + test >= 1:
+        raise DataError(
+            f"The fractions for validation ({validation}) and test ({test}) leave nothing to "
+            f"train on. Their sum must be below 1."
+        )
+    return {"train": 1 - validation - test, "validation": validation, "test": test}
+
+
+def place_new(
+    clips: Sequence[Clip],
+    given: Sequence[str | None] | np.ndarray,
+    wanted: Mapping[str, float],
+    seed: int,
+) -> np.ndarray:
+    """Divide the clips that have no part among clips that have one.
+
+    What has a part keeps it. A new clip that shares a group or its content with
+    such a clip follows it; the others are divided by group. When they have fewer
+    groups than there are parts, training comes first, then test.
+
+    Args:
+        clips: all of them.
+        given: (clips,) the part of each; None where it is to be found.
+        wanted: the share of each part, 0 to 1, with the sum 1; 0 for none.
+        seed: another seed, another division.
+
+    Returns:
+        (clips,) the part of each.
+
+    Raises:
+        DataError: what has a part straddles parts.
+    """
+    parts = np.array(given, dtype=object)
+    _check_straddling(clips, parts, "the given split")
+    free: list[int] = []
+    for unit in _units(clips):
+        known = [parts[i] for i in unit if parts[i] is not None]
+        if not known:
+            free += unit
+        elif len(set(known)) > 1:
+            names = sorted({show(clips[i].path) for i in unit})[:4]
+            raise DataError(
+                f"Leak: new clips join groups of several parts ({', '.join(sorted(set(known)))}); "
+                f"{', '.join(names)} belong together. Remove the ones that join them."
+            )
+        else:
+            parts[unit] = known[0]
+    if free:
+        pool = [clips[i] for i in free]
+        names = [part for part in ("train", "test", "validation") if wanted[part] > 0]
+        names = sorted(names[: len(_units(pool))], key=PARTS.index)
+        total = sum(wanted[part] for part in names)
+        shares = [wanted[part] / total for part in names]
+        parts[free] = _divide(pool, names, shares, seed) if len(names) > 1 else names[0]
+    return parts
 
 
 def check_no_leak(manifest: Manifest, split: Split) -> None:
@@ -173,17 +244,6 @@ def _units(clips: Sequence[Clip]) -> list[list[int]]:
     return list(units.values())
 
 
-def _check_fractions(validation: float, test: float) -> None:
-    for name, value in (("validation", validation), ("test", test)):
-        if not 0 <= value < 1:
-            raise DataError(f"The {name} fraction is {value}; it must be from 0 to below 1.")
-    if validation + test >= 1:
-        raise DataError(
-            f"The fractions for validation ({validation}) and test ({test}) leave nothing to "
-            f"train on. Their sum must be below 1."
-        )
-
-
 def _check_straddling(clips: Sequence[Clip], part_of: np.ndarray, source: str) -> None:
     for kind in ("group", "content"):
         members: dict[str, list[int]] = defaultdict(list)
@@ -203,7 +263,12 @@ def _check_straddling(clips: Sequence[Clip], part_of: np.ndarray, source: str) -
             )
 
 
-def _check_train_has_all(manifest: Manifest, split: Split) -> None:
+def check_train_has_all(manifest: Manifest, split: Split) -> None:
+    """Refuse a split whose training part lacks a class.
+
+    Raises:
+        DataError: naming the classes.
+    """
     missing = sorted(set(manifest.labels) - {manifest.clips[i].label for i in split.train})
     if missing:
         raise DataError(

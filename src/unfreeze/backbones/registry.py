@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.backbones.tensors import WeightsSpec
-from unfreeze.backbones.yamnet_spec import EMBEDDING_SIZE, YAMNET_WEIGHTS
+from unfreeze.backbones.yamnet_spec import EMBEDDING_SIZE, YAMNET_WEIGHTS, class_names
 from unfreeze.errors import UnfreezeError
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ class Backbone:
         weights: what its weights must be and where they can be had.
         build: `build(weights="auto" | path | None)` returns a functional
             model from patches (patch_frames, bands) to (embedding_size,).
+        build_published: the same with the classes it was published with, from
+            patches to their scores; None if there are none.
+        published_classes: gives their names, in the order of the scores.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Backbone:
     embedding_size: int
     weights: WeightsSpec
     build: Callable[..., "keras.Model"]
+    build_published: Callable[..., "keras.Model"] | None = None
+    published_classes: Callable[[], tuple[str, ...]] | None = None
 
 
 def get_backbone(name: str) -> Backbone:
@@ -66,6 +71,12 @@ def _build_yamnet(*args: Any, **kwargs: Any) -> "keras.Model":
     return build_yamnet(*args, **kwargs)
 
 
+def _build_yamnet_with_top(*args: Any, **kwargs: Any) -> "keras.Model":
+    from unfreeze.backbones.yamnet import yamnet_with_top
+
+    return yamnet_with_top(*args, **kwargs)
+
+
 BACKBONES: dict[str, Backbone] = {
     "yamnet": Backbone(
         name="yamnet",
@@ -75,5 +86,7 @@ BACKBONES: dict[str, Backbone] = {
         embedding_size=EMBEDDING_SIZE,
         weights=YAMNET_WEIGHTS,
         build=_build_yamnet,
+        build_published=_build_yamnet_with_top,
+        published_classes=class_names,
     ),
 }

@@ -10,6 +10,7 @@ from unfreeze.cli.inspect import inspect
 from unfreeze.cli.listen import listen
 from unfreeze.cli.plan import plan
 from unfreeze.cli.predict import predict
+from unfreeze.cli.segments import segments
 from unfreeze.cli.serve import serve
 from unfreeze.cli.train import train
 from unfreeze.cli.weights import weights
@@ -39,5 +40,16 @@ def options(
     """Train sound classifiers in stages: freeze a pretrained base, train the head, unfreeze."""
 
 
-for command in (train, evaluate, predict, listen, serve, inspect, plan, weights, demo):
+for command in (
+    train,
+    evaluate,
+    predict,
+    listen,
+    segments,
+    serve,
+    inspect,
+    plan,
+    weights,
+    demo,
+):
     app.command()(command)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from unfreeze.cli.bars import bars
+from unfreeze.report.change_table import change_table, corrections_line
 from unfreeze.report.plan_table import plan_table
 from unfreeze.report.tables import audit_table, class_table, metrics_table
 from unfreeze.training import Summary, TrainListener
@@ -64,10 +65,13 @@ class TrainDisplay(TrainListener):
         bad = sum(problem.fatal for problem in manifest.problems)
         self._say(f"{len(manifest.clips)} clips, {length}, {len(manifest.labels)} classes")
         counts = [f"{name} {len(clips)}" for name, clips in split.parts().items()]
+        counts += [f"corrected, held out {summary.corrected}"] if summary.corrections else []
         patches = f"{sum(summary.patches.values()):,} patches"
         self._say(f"split: {', '.join(counts)} clips; {patches}")
         if bad:
             self._say(f"{bad} files are left out; `unfreeze inspect` lists them", "yellow")
+        if summary.corrections is not None:
+            self._say(corrections_line(summary.corrections.as_plain()))
         for note in summary.notes:
             self._say(note, "yellow")
         if self.shown:
@@ -140,6 +144,9 @@ class TrainDisplay(TrainListener):
             if self.shown:
                 self.console.print()
                 self.console.print(class_table(scores, limit=12))
+        if "change" in metrics:
+            self.console.print()
+            self.console.print(change_table(metrics["change"]))
         if self.shown and self.out is not None:
             self.console.print(
                 f"\n{time.perf_counter() - self.began:.0f} s in all. "

@@ -1,5 +1,6 @@
 """`unfreeze train`: from a folder of recordings to a tested classifier."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,7 @@ MaxBad = Annotated[float, typer.Option(help="Share of unusable files that is let
 
 
 def train(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="A folder a class, or a CSV manifest.")],
     out: Out,
     schedule: Schedule = str(TrainOptions.schedule),
@@ -54,31 +56,59 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in the folder.")
     ] = TrainOptions.overwrite,
+    background: Annotated[
+        Path | None, typer.Option(help="A folder of recordings without any of the sounds.")
+    ] = TrainOptions.background,
+    negative: Annotated[
+        Path | None, typer.Option(help="A folder of sounds that look like a class but are not.")
+    ] = TrainOptions.negative,
+    keep_audioset: Annotated[
+        bool, typer.Option("--keep-audioset", help="The model also gives the 521 AudioSet classes.")
+    ] = TrainOptions.keep_audioset,
+    add_to: Annotated[
+        Path | None,
+        typer.Option(help="A run to add the data to; its test clips and settings stay."),
+    ] = TrainOptions.add_to,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a classifier on labelled recordings, in stages, and test it."""
-    run(
-        TrainOptions(
-            data=data,
-            out=out,
-            schedule=schedule,
-            backbone=backbone,
-            weights=weights,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            seed=seed,
-            group_regex=group_regex,
-            validation=validation,
-            test=test,
-            strict=strict,
-            max_bad=max_bad,
-            overwrite=overwrite,
-        ),
-        json,
-        quiet,
+    options = TrainOptions(
+        data=data,
+        out=out,
+        schedule=schedule,
+        backbone=backbone,
+        weights=weights,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        group_regex=group_regex,
+        validation=validation,
+        test=test,
+        strict=strict,
+        max_bad=max_bad,
+        overwrite=overwrite,
+        background=background,
+        negative=negative,
+        keep_audioset=keep_audioset,
+        add_to=add_to,
     )
+    if add_to is not None:
+        from unfreeze.review.old_run import inherited_options
+
+        given = {
+            field.name: getattr(options, field.name)
+            for field in fields(options)
+            if field.name not in ("data", "add_to") and _is_given(context, field.name)
+        }
+        options = inherited_options(add_to, data, given)
+    run(options, json, quiet)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def run(options: TrainOptions, json: bool, quiet: bool) -> None:

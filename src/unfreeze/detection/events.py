@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from unfreeze.audio.quiet import is_quiet
 from unfreeze.detection.scores import MedianOfThree, ScoreBlock
 
 # The lower threshold as a share of the upper one: Canny's ratio of two.
@@ -51,7 +52,8 @@ class EventFinder:
     """Finds events in scores that come block by block.
 
     Args:
-        labels: name of each class.
+        labels: name of each class; a silent one (see `unfreeze.audio.quiet`) is
+            never an event.
         thresholds: (classes,) the score that begins an event, above 0 to 1.
         window: seconds that a patch lasts.
         hop: seconds from one patch to the next.
@@ -75,7 +77,8 @@ class EventFinder:
     ) -> None:
         self._labels, self._merge, self._prompt = labels, merge, prompt
         self._window, self._hop = window, hop
-        self._high = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), (len(labels),))
+        high = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), (len(labels),))
+        self._high = np.where([is_quiet(label) for label in labels], np.inf, high)
         # What a patch does not speak for at either side.
         self._margin = max(window - max(hop, window / 2), 0.0) / 2
         self._classes: dict[int, _Class] = {}

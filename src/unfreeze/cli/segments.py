@@ -1,0 +1,95 @@
+"""`unfreeze segments`: cut the clips that are worth a look out of recordings."""
+
+import json as json_module
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unfreeze.cli.train import Json
+
+
+def segments(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a .keras file.")],
+    paths: Annotated[list[Path], typer.Argument(help="Recordings, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the clips.")],
+    per_class: Annotated[int, typer.Option(min=1, help="Clips of each class, at most.")] = 50,
+    uncertain: Annotated[
+        bool, typer.Option("--uncertain", help="Those nearest the decision, not the surest.")
+    ] = False,
+    length: Annotated[float, typer.Option(min=0.1, help="Seconds of a clip.")] = 3.0,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Folders in folders, too.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Cut clips to listen to out of recordings, one folder a class.
+
+    Move the clips that are in the wrong folder, delete those that are of no use,
+    make folders for new classes; then `unfreeze train OUT --add-to RUN --out NEW`
+    learns from it. A file that cannot be read is reported and the rest is done;
+    the exit code is then 1.
+    """
+    from unfreeze.detection.recordings import find_recordings
+    from unfreeze.review.segments import best_of, check_folder, find_candidates, write_folder
+
+    check_folder(out)
+    files = [item.path for item in find_recordings(paths, recursive=recursive)]
+    from unfreeze.backend import import_keras
+
+    import_keras()
+    from unfreeze.classifier import SoundClassifier
+    from unfreeze.cli.bars import bar
+    from unfreeze.errors import DataError
+
+    classifier = SoundClassifier.load(run)
+    candidates, failed = [], list[dict[str, str]]()
+    with bar("Listening", shown=not json) as progress:
+        for done, file in enumerate(files, start=1):
+            try:
+                candidates += find_candidates(
+                    classifier, file, per_class=per_class, length=length, uncertain=uncertain
+                )
+            except DataError as error:
+                failed.append({"file": str(file), "error": str(error)})
+            progress(done, len(files))
+    chosen = best_of(candidates, per_class, uncertain)
+    command = ["unfreeze", "segments", str(run), *map(str, paths), "--out", str(out)]
+    command += ["--per-class", str(per_class), "--length", f"{length:g}"]
+    command += [
+        f"--{name}" for name, on in (("uncertain", uncertain), ("recursive", recursive)) if on
+    ]
+    write_folder(
+        out,
+        chosen,
+        run=str(run.absolute()),
+        command=shlex.join(command),
+        labels=classifier.labels,
+        uncertain=uncertain,
+    )
+    counts = {label: len(members) for label, members in chosen.items()}
+    for item in failed:
+        typer.echo(f"error: {item['error']}", err=True)
+    if json:
+        report = {"out": str(out), "recordings": len(files), "clips": counts, "failed": failed}
+        typer.echo(json_module.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        _say(run, out, counts, len(files) - len(failed), uncertain)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _say(run: Path, out: Path, counts: dict[str, int], recordings: int, uncertain: bool) -> None:
+    from unfreeze.audio.names import show
+
+    width = max((len(show(label)) for label in counts), default=0)
+    for label, count in counts.items():
+        typer.echo(f"{show(label):{width}}  {count:4d}")
+    order = "the least sure" if uncertain else "the surest"
+    typer.echo(
+        f"{sum(counts.values())} clips from {recordings} recordings in {out}, {order} first.\n"
+        f"Move what is in the wrong folder, delete what is of no use, make folders for new "
+        f"classes. Then:\n"
+        f"unfreeze train {shlex.quote(str(out))} --add-to {shlex.quote(str(run))} --out NEW"
+    )

@@ -1,0 +1,246 @@
+"""Corrected clips beside the data of an earlier run: who trains, who tests.
+
+The laws, each tested:
+- a test clip of the run stays a test clip of the run, with its class: it is never
+  trained on, never chosen by, and no clip that shares its recording or group is;
+- the run's other clips stay in their parts;
+- a segment's group is the recording that it was cut from; where the run has that
+  recording, or clips of its group, the segment follows them;
+- the same bytes are used once. Where a correction gives a clip of the run another
+  class, the correction counts, but for test clips.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from unfreeze.audio.entries import Entry
+from unfreeze.audio.manifest import Manifest, Recording, build_manifest, examine_source
+from unfreeze.audio.names import show
+from unfreeze.audio.rules import Problem
+from unfreeze.audio.segments_file import (
+    SEGMENTS_NAME,
+    Segment,
+    SegmentsFile,
+    match_segments,
+    read_segments,
+)
+from unfreeze.audio.sources import Source, find_group, find_source, group_pattern, join_sources
+from unfreeze.audio.split import (
+    Split,
+    check_no_leak,
+    check_train_has_all,
+    part_shares,
+    place_new,
+    split_notes,
+)
+from unfreeze.errors import DataError, RunError
+from unfreeze.options import TrainOptions
+from unfreeze.review.corrections import Corrections, find_corrections
+from unfreeze.review.old_run import run_labels, run_source
+from unfreeze.training_data import TrainingData, background_sources
+
+
+def read_both(
+    options: TrainOptions, progress: Callable[[int, int], None] | None = None
+) -> TrainingData:
+    """Read a run's data and the corrected clips, and divide the latter by group.
+
+    Args:
+        options: with `add_to`.
+        progress: called as progress(done, total) with counts of files.
+
+    Raises:
+        RunError: the run's recordings are not all there and readable.
+        DataError: the corrected clips cannot be used, or a class has vanished.
+    """
+    run = options.add_to
+    assert run is not None
+    wanted = part_shares(options.validation, options.test)
+    old, new = run_source(run), find_source(options.data)
+    known = run_labels(run)
+    _check_names(new, known, run)
+    _check_apart(old, new, run, options.data)
+    cut = _segments_of(options.data)
+    segments = match_segments(cut, [entry.path for entry in new.entries])
+    joined = join_sources([old, new, *background_sources(options)])
+    good, problems = examine_source(joined, progress=progress)
+    there = len(old.entries)
+    paths = {entry.path for entry in joined.entries[:there]}
+    mine = [pair for pair in good if pair[0].path in paths]
+    _check_readable(joined.entries[:there], mine, problems, run)
+    segment_of = dict(zip((entry.path for entry in new.entries), segments, strict=True))
+    theirs = _grouped(
+        [pair for pair in good if pair[0].path not in paths],
+        segment_of,
+        mine,
+        options.group_regex,
+    )
+    merged = merge(mine, theirs)
+    manifest = build_manifest(
+        joined.root,
+        joined.labels,
+        merged.recordings,
+        [*problems, *merged.problems],
+        strict=options.strict,
+        max_bad=options.max_bad,
+    )
+    found = find_corrections(new.entries, segments, cut.segments, known)
+    return divide(manifest, wanted, options.seed, found.with_counts(merged.counts))
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Recordings of which no two have the same bytes under different classes.
+
+    Attributes:
+        recordings: the run's, then the new ones; the latter without a part.
+        problems: the new ones that are left out.
+        counts: of what was done, as in `Corrections`.
+    """
+
+    recordings: list[Recording]
+    problems: list[Problem]
+    counts: dict[str, int]
+
+
+def merge(old: Sequence[Recording], new: Sequence[Recording]) -> Merged:
+    """Settle what is in both by content.
+
+    Args:
+        old: the run's, each with its part.
+        new: the others.
+    """
+    labels: dict[str, set[str]] = {}
+    for entry, facts in new:
+        labels.setdefault(facts.content, set()).add(entry.label)
+    part = {facts.content: entry.split for entry, facts in old}
+    label_of = {facts.content: entry.label for entry, facts in old}
+    counts: Counter[str] = Counter(repeated=0, relabelled=0, disputed=0)
+    problems: list[Problem] = []
+    kept: list[Recording] = []
+    better: dict[str, str] = {}
+    for entry, facts in new:
+        content, label = facts.content, entry.label
+        if len(labels[content]) > 1:
+            # Nobody knows which is right; the run's own clip must not suffer from it.
+            both = " and ".join(repr(show(name)) for name in sorted(labels[content]))
+            cause = f"the same bytes stand under {both}"
+            problems.append(Problem(entry.name, "duplicate_label", cause, True))
+        elif content not in part:
+            kept.append((entry, facts))
+        elif label_of[content] == label:
+            counts["repeated"] += 1
+        elif part[content] == "test":
+            cause = (
+                f"a test clip of the run has the same bytes and is of {show(label_of[content])!r}; "
+                f"left out, the test set stays as it is"
+            )
+            problems.append(Problem(entry.name, "disputed", cause, False))
+            counts["disputed"] += 1
+        else:
+            better[content] = label
+    corrected = [
+        (replace(entry, label=better.get(facts.content, entry.label)), facts)
+        for entry, facts in old
+    ]
+    counts["relabelled"] = sum(facts.content in better for _, facts in old)
+    return Merged([*corrected, *kept], problems, dict(counts))
+
+
+def divide(
+    manifest: Manifest, wanted: dict[str, float], seed: int, corrections: Corrections
+) -> TrainingData:
+    """Give the new clips parts; those of the run keep theirs.
+
+    Args:
+        manifest: the run's clips have a part, the new ones none.
+        wanted: the share of each part among new groups.
+        seed: of the division.
+        corrections: what was changed.
+    """
+    given = [clip.split for clip in manifest.clips]
+    part = place_new(manifest.clips, given, wanted, seed)
+    new = np.array([one is None for one in given])
+    held = new & (part == "test")
+    split = Split(
+        np.flatnonzero(part == "train").astype(np.int64),
+        np.flatnonzero(part == "validation").astype(np.int64),
+        np.flatnonzero((part == "test") & ~new).astype(np.int64),
+    )
+    corrected = np.flatnonzero(held).astype(np.int64)
+    everything = replace(split, test=np.flatnonzero(part == "test"))
+    check_no_leak(manifest, everything)
+    check_train_has_all(manifest, split)
+    notes = list(split_notes(manifest, everything))
+    if new.any() and not held.any():
+        notes.append(
+            "All added clips come from too few recordings to hold any out: what they are worth is "
+            "measured on the run's test clips alone."
+        )
+    added = np.flatnonzero(new).astype(np.int64)
+    return TrainingData(manifest, split, added, corrected, corrections, tuple(notes))
+
+
+def _grouped(
+    new: Sequence[Recording],
+    segment_of: dict[Path, Segment | None],
+    old: Sequence[Recording],
+    group_regex: str | None,
+) -> list[Recording]:
+    """Give each new recording its group, by the rule that the run's clips had theirs."""
+    group_of = {facts.content: entry.group for entry, facts in old}
+    pattern = None if group_regex is None else group_pattern(group_regex)
+    result = []
+    for entry, facts in new:
+        segment = segment_of.get(entry.path)
+        name = entry.name if segment is None else Path(segment.source)
+        content = facts.content if segment is None else segment.source_sha256
+        group = group_of.get(content) or (entry.group if segment is None else None)
+        if group is None and pattern is not None:
+            group = find_group(pattern, name)
+        result.append((replace(entry, group=group or content, split=None), facts))
+    return result
+
+
+def _segments_of(data: Path) -> SegmentsFile:
+    if data.is_dir() and (data / SEGMENTS_NAME).is_file():
+        return read_segments(data)
+    return SegmentsFile("", "", (), ())
+
+
+def _check_names(new: Source, known: Sequence[str], run: Path) -> None:
+    plain = {label.casefold().strip(): label for label in known}
+    for label in new.labels:
+        other = plain.get(label.casefold().strip(), label)
+        if other != label:
+            raise DataError(
+                f"{show(new.root)} has a class {show(label)!r} where {run} has {show(other)!r}. "
+                f"Rename the folder so that they are one class."
+            )
+
+
+def _check_apart(old: Source, new: Source, run: Path, data: Path) -> None:
+    mine = {os.path.realpath(entry.path) for entry in old.entries}
+    both = [entry.path for entry in new.entries if os.path.realpath(entry.path) in mine]
+    if both:
+        raise DataError(
+            f"{run} was trained on clips of {show(data)} already, such as {show(both[0])}. Give a "
+            f"folder of other clips, or add to the run before it."
+        )
+
+
+def _check_readable(
+    wanted: Sequence[Entry], good: Sequence[Recording], problems: Sequence[Problem], run: Path
+) -> None:
+    lost = {entry.name for entry in wanted} - {entry.name for entry, _ in good}
+    if lost:
+        first = next(problem for problem in problems if problem.path in lost)
+        raise RunError(
+            f"{len(lost)} recordings of {run} cannot be used any more, such as "
+            f"{show(first.path)}: {first.cause}. Put back what was there, or train anew."
+        )

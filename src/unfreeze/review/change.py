@@ -1,0 +1,72 @@
+"""What the corrections changed: the model before and after, on the same clips."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from unfreeze import run_folder
+from unfreeze.audio.clip_model import parts_of
+from unfreeze.audio.manifest import Manifest
+from unfreeze.audio.patches import PatchView
+from unfreeze.errors import RunError
+from unfreeze.evaluate import score_change
+from unfreeze.inference import view_scores
+
+
+def load_old(run: Path) -> tuple[keras.Model, tuple[str, ...]]:
+    """The patch model of a run and its classes.
+
+    Raises:
+        RunError: it cannot be loaded.
+    """
+    file = run / run_folder.MODEL
+    try:
+        model, _, labels = parts_of(keras.saving.load_model(file, compile=False, safe_mode=True))
+    except (ValueError, TypeError, OSError) as error:
+        raise RunError(f"{file} cannot be loaded as a sound classifier: {error}") from None
+    return model, labels
+
+
+def measure_change(
+    old: tuple[keras.Model, Sequence[str]],
+    new: keras.Model,
+    manifest: Manifest,
+    parts: Mapping[str, PatchView],
+    seed: int,
+) -> dict[str, Any]:
+    """Score both models on the run's test clips and on the held-out corrected ones.
+
+    Args:
+        old: the patch model before, and its classes.
+        new: the patch model after; its classes are those of the manifest.
+        manifest: tells truth and groups.
+        parts: the patches of `test` and `corrected`.
+        seed: of the bootstrap.
+
+    Returns:
+        `test` and `corrected`: each as `evaluate.score_change`, None without clips.
+    """
+    labels = manifest.labels
+    columns = [labels.index(label) for label in old[1]]
+    found: dict[str, Any] = {}
+    for name in ("test", "corrected"):
+        view = parts[name]
+        if not len(view):
+            found[name] = None
+            continue
+        clips = np.unique(view.clip)
+        chosen = [manifest.clips[int(i)] for i in clips]
+        before = np.zeros((len(clips), len(labels)))
+        before[:, columns] = view_scores(old[0], view, len(manifest.clips))[0][clips]
+        found[name] = score_change(
+            np.array([labels.index(clip.label) for clip in chosen]),
+            before,
+            view_scores(new, view, len(manifest.clips))[0][clips],
+            labels,
+            [clip.group for clip in chosen],
+            seed=seed,
+        )
+    return found
