@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -10,12 +10,16 @@ import numpy as np
 from unfreeze import run_folder
 from unfreeze.audio.clip_model import parts_of
 from unfreeze.audio.manifest import read_manifest
+from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.core.schedule import Schedule
 from unfreeze.errors import DataError, RunError
 from unfreeze.files import atomic_path
 from unfreeze.inference import file_scores, waveform_scores
 from unfreeze.options import TrainOptions
 from unfreeze.training import TrainListener, score_clips, train_classifier
+
+if TYPE_CHECKING:
+    from unfreeze.export.exporter import Export
 
 
 class SoundClassifier:
@@ -29,10 +33,17 @@ class SoundClassifier:
         labels: name of each class, in the order of the probabilities.
         sample_rate: of the waveforms that `model` and `predict` take, in Hz.
         metrics: scores of the run that it was trained in, or None.
+        source: the run folder or `.keras` file that it is from, or None.
     """
 
-    def __init__(self, model: keras.Model, metrics: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        metrics: dict[str, Any] | None = None,
+        source: Path | None = None,
+    ) -> None:
         self.model = model
+        self.source = source
         self._patch_model, self._front_end, self.labels = parts_of(model)
         self.sample_rate = self._front_end.sample_rate
         self.metrics = metrics
@@ -66,7 +77,7 @@ class SoundClassifier:
         trained = train_classifier(
             TrainOptions(Path(data), folder, schedule=schedule, **options), listener
         )
-        return cls(trained.model, trained.metrics)
+        return cls(trained.model, trained.metrics, folder)
 
     @classmethod
     def load(cls, run: str | Path) -> "SoundClassifier":
@@ -75,14 +86,15 @@ class SoundClassifier:
         Raises:
             RunError: it is not there, not finished, or not a sound classifier.
         """
-        place = Path(run)
+        place = source = Path(run)
         metrics = None
         if place.is_dir() or not place.exists():
             run_folder.read_config(place)
             metrics = run_folder.read_scores(place)
             place = place / run_folder.MODEL
         try:
-            return cls(keras.saving.load_model(place, compile=False, safe_mode=True), metrics)
+            model = keras.saving.load_model(place, compile=False, safe_mode=True)
+            return cls(model, metrics, source)
         except (ValueError, TypeError, OSError) as error:
             raise RunError(f"{place} cannot be loaded as a sound classifier: {error}") from None
 
@@ -155,6 +167,27 @@ class SoundClassifier:
         """Write the model as one `.keras` file (atomically)."""
         with atomic_path(Path(path)) as partial:
             self.model.save(partial)
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """How `model` makes patches of a waveform."""
+        return self._front_end
+
+    def export(self, format: str, out: str | Path | None = None, **options: Any) -> "Export":
+        """Write the model for another runtime, and compare the two.
+
+        Args:
+            format: "litert", "onnx", "openvino", "saved_model" or "tfjs".
+            out: the file or folder; None puts it beside the model.
+            **options: as for `unfreeze.export_model`: `quantize`, `embeddings`,
+                `length`, `overwrite`.
+
+        Raises:
+            ExportError: it cannot be made as asked, or differs from the model.
+        """
+        from unfreeze.export.exporter import export_model
+
+        return export_model(self, format, out, **options)
 
     def _one(self, sound: str | Path | np.ndarray) -> np.ndarray:
         if isinstance(sound, str | Path):

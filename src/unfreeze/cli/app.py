@@ -6,6 +6,7 @@ import typer
 
 from unfreeze.cli.demo import demo
 from unfreeze.cli.evaluate import evaluate
+from unfreeze.cli.export import export
 from unfreeze.cli.inspect import inspect
 from unfreeze.cli.plan import plan
 from unfreeze.cli.predict import predict
@@ -37,5 +38,5 @@ def options(
     """Train sound classifiers in stages: freeze a pretrained base, train the head, unfreeze."""
 
 
-for command in (train, evaluate, predict, inspect, plan, weights, demo):
+for command in (train, evaluate, predict, export, inspect, plan, weights, demo):
     app.command()(command)
