@@ -60,16 +60,15 @@ def export(
         typer.echo(json_module.dumps(done.details, indent=2, ensure_ascii=False))
         return
     check = done.details["check"]
-    speed = check["speed"]
+    speed, hard = check["speed"], check["hard_sounds"]
     typer.echo(f"{done.path}  {done.details['bytes'] / 1e6:.1f} MB")
-    typer.echo(
-        f"compared with the model on {check['sounds']} sounds ({check['compared_on']}), "
-        f"run by {check['runtime']}:"
-    )
+    typer.echo(f"compared with the model on {check['compared_on']}, run by {check['runtime']}:")
     typer.echo(f"  largest difference  {check['largest_difference']:.1e}")
+    typer.echo(f"  on hard sounds      {hard['largest_difference']:.1e} ({hard['compared_on']})")
     typer.echo(f"  in the front end    {check['front_end_difference']:.1e}")
     if "embedding_difference" in check:
-        typer.echo(f"  in embeddings       {check['embedding_difference']:.1e} of the largest value")
+        part = f"{check['embedding_difference']:.1e} of the largest value"
+        typer.echo(f"  in embeddings       {part}")
     typer.echo(
         f"  same top class      {check['top_class_agreement']:.1%} of {check['decided']} "
         "sounds on which the model decides"

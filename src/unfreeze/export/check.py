@@ -30,20 +30,22 @@ class Tolerance:
     """What an export may differ by.
 
     Attributes:
-        largest: in a probability, and in an embedding as a part of its largest value.
-        mean: of the probabilities, over all classes and sounds.
+        largest: in a probability.
+        embedding: in a number of an embedding, as a part of the largest number.
+        mean: over the sounds, of the largest in each.
         agreement: share of the decided sounds with the same top class.
     """
 
     largest: float
+    embedding: float
     mean: float
     agreement: float
 
 
 TOLERANCES: dict[str | None, Tolerance] = {
-    None: Tolerance(largest=1e-4, mean=1e-5, agreement=1.0),
-    "float16": Tolerance(largest=0.02, mean=0.002, agreement=0.98),
-    "int8": Tolerance(largest=0.5, mean=0.02, agreement=0.9),
+    None: Tolerance(largest=1e-4, embedding=1e-4, mean=5e-5, agreement=1.0),
+    "float16": Tolerance(largest=0.02, embedding=0.02, mean=0.01, agreement=0.98),
+    "int8": Tolerance(largest=0.35, embedding=0.5, mean=0.1, agreement=0.9),
 }
 
 
@@ -87,7 +89,7 @@ def compare(
     result: dict[str, Any] = {
         "sounds": len(ours[0]),
         "largest_difference": _largest(differences),
-        "mean_difference": float(differences.mean()),
+        "mean_difference": float(differences.max(axis=1).mean()),
         "decided": int(decided.sum()),
         "top_class_agreement": float(same[decided].mean()) if decided.any() else 1.0,
     }
@@ -118,13 +120,13 @@ def complaints(check: dict[str, Any], quantize: str | None) -> list[str]:
     for key, most in (
         ("largest_difference", allowed.largest),
         ("mean_difference", allowed.mean),
-        ("embedding_difference", allowed.largest),
+        ("embedding_difference", allowed.embedding),
         ("front_end_difference", FRONT_END_TOLERANCE),
     ):
         # Written so that NaN is a complaint, too.
         if key in check and not check[key] <= most:
             found.append(f"{key.replace('_', ' ')} {check[key]:.2g} (at most {most:g})")
-    if check["top_class_agreement"] < allowed.agreement:
+    if not check["top_class_agreement"] >= allowed.agreement:
         found.append(
             f"top class agreement {check['top_class_agreement']:.2f} "
             f"of {check['decided']} decided sounds (at least {allowed.agreement:g})"

@@ -15,6 +15,7 @@ from unfreeze.errors import DataError, RunError
 MOST_TESTED = 50
 MOST_CALIBRATED = 100
 LONGEST = 10  # seconds of a recording that are used
+HARD = "silence, a tone, and noise of three lengths"
 _SEED = 0
 
 
@@ -56,7 +57,7 @@ def run_clips(run: Path | None, part: str, most: int, front_end: FrontEnd) -> So
 
 
 def hard_sounds(front_end: FrontEnd) -> tuple[np.ndarray, ...]:
-    """Sounds on which front ends differ most: silence, a loud tone, noise, one short, one long."""
+    """The sounds of `HARD`: those on which front ends differ most, and odd lengths."""
     rng = np.random.default_rng(_SEED)
     second = front_end.sample_rate
     time = np.arange(second) / second

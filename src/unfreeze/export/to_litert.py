@@ -74,9 +74,7 @@ def _quantized(path: Path, clips: list[np.ndarray]) -> bytes:
 
     tensor, grain = qtyping.TensorQuantizationConfig, qtyping.QuantGranularity
     config = qtyping.OpQuantizationConfig(
-        activation_tensor_config=tensor(
-            num_bits=8, symmetric=False, granularity=grain.TENSORWISE
-        ),
+        activation_tensor_config=tensor(num_bits=8, symmetric=False, granularity=grain.TENSORWISE),
         weight_tensor_config=tensor(num_bits=8, symmetric=True, granularity=grain.CHANNELWISE),
         compute_precision=qtyping.ComputePrecision.INTEGER,
     )

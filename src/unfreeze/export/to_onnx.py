@@ -75,15 +75,23 @@ def quantize_file(source: Path, target: Path, clips: list[np.ndarray]) -> None:
 
     model = onnx.load(source)
     skipped = [n.name for n in model.graph.node if FRONT_END in n.name or _is_depthwise(n)]
-    reader = type("Clips", (quantization.CalibrationDataReader,), {"get_next": lambda self: next(
-        self.rows, None)})()  # fmt: skip
-    reader.rows = ({INPUT: clip} for clip in clips)
+
+    class Clips(quantization.CalibrationDataReader):
+        """Gives the clips one after the other."""
+
+        rows = iter(clips)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            """The next clip, None at the end."""
+            clip = next(self.rows, None)
+            return None if clip is None else {INPUT: clip}
+
     with tempfile.TemporaryDirectory() as folder, _quiet():
         result = Path(folder) / "int8.onnx"
         quantization.quantize_static(
             str(source),
             str(result),
-            reader,
+            Clips(),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "MatMul", "Gemm"],
             nodes_to_exclude=skipped,
@@ -142,10 +150,14 @@ def _whole_number_sizes(model: Any) -> None:
                     whole = numpy_helper.from_array(values, node.input[place])
                     model.graph.initializer.append(whole)
                     constants[whole.name] = whole
+    read = {name for node in model.graph.node for name in node.input}
+    for item in list(model.graph.initializer):
+        if item.name not in read:
+            model.graph.initializer.remove(item)
 
 
 def _casts_to(node: Any, kind: int) -> bool:
-    return node.op_type == "Cast" and node.attribute[0].i == kind
+    return bool(node.op_type == "Cast" and node.attribute[0].i == kind)
 
 
 def _store_half(model: Any) -> None:
@@ -157,7 +169,9 @@ def _store_half(model: Any) -> None:
             continue
         name, stored = item.name, f"{item.name}_float16"
         item.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
-        casts.append(helper.make_node("Cast", [stored], [name], f"{name}_wide", to=TensorProto.FLOAT))
+        casts.append(
+            helper.make_node("Cast", [stored], [name], f"{name}_wide", to=TensorProto.FLOAT)
+        )
     for cast in reversed(casts):
         model.graph.node.insert(0, cast)
 
