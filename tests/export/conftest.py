@@ -7,7 +7,6 @@ import toy
 import unfreeze
 
 
-
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """Run folders by name: three odd labels with a trained backbone, and two classes."""
