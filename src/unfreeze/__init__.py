@@ -25,18 +25,21 @@ if TYPE_CHECKING:
     from unfreeze.core.watch import StageCallback
     from unfreeze.errors import (
         DataError,
+        ExportError,
         RunError,
         ScheduleError,
         StageError,
         UnfreezeError,
         WeightsError,
     )
+    from unfreeze.export.exporter import export_model
     from unfreeze.report.plots import plot_moved
 
 _HOME = {
     "Audit": "core.audit",
     "DataError": "errors",
     "DetectStaleFlags": "core.compiled",
+    "ExportError": "errors",
     "FitResult": "core.run",
     "Plateau": "core.schedule",
     "Reached": "core.schedule",
@@ -53,6 +56,7 @@ _HOME = {
     "WeightsError": "errors",
     "check_compiled": "core.compiled",
     "classic": "core.presets",
+    "export_model": "export.exporter",
     "find_lr": "core.find_lr",
     "fit": "core.run",
     "full": "core.presets",
@@ -68,6 +72,7 @@ __all__ = [
     "Audit",
     "DataError",
     "DetectStaleFlags",
+    "ExportError",
     "FitResult",
     "Plateau",
     "Reached",
@@ -85,6 +90,7 @@ __all__ = [
     "__version__",
     "check_compiled",
     "classic",
+    "export_model",
     "find_lr",
     "fit",
     "full",

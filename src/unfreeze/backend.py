@@ -62,12 +62,22 @@ def import_keras() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # It warns of each new shape that a function is compiled for; ours are few.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with standard_error_held():
+        keras = importlib.import_module("keras")
+        # The first tensor makes the backend look for devices, and complain.
+        keras.ops.zeros((1,))
+
+
+@contextmanager
+def standard_error_held() -> Iterator[None]:
+    """Keep what the block's code writes to standard error, and show it only if the block fails.
+
+    For libraries that write straight to the process' standard error.
+    """
     with tempfile.TemporaryFile() as sink:
         try:
             with _standard_error_to(sink.fileno()):
-                keras = importlib.import_module("keras")
-                # The first tensor makes the backend look for devices, and complain.
-                keras.ops.zeros((1,))
+                yield
         except BaseException:
             sink.seek(0)
             sys.stderr.write(sink.read().decode("utf-8", "replace"))

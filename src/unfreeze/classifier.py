@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -11,9 +11,9 @@ import numpy as np
 from unfreeze import run_folder
 from unfreeze.audio.clip_model import own_part_of, parts_of
 from unfreeze.audio.manifest import read_manifest
+from unfreeze.calibration import thresholds_of
 from unfreeze.core.schedule import Schedule
 from unfreeze.detection.detector import (
-    DEFAULT_THRESHOLD,
     Detector,
     all_events,
     hop_frames,
@@ -32,6 +32,9 @@ from unfreeze.options import TrainOptions
 from unfreeze.review.old_run import inherited_options
 from unfreeze.training import TrainListener, score_clips, train_classifier
 
+if TYPE_CHECKING:
+    from unfreeze.export.exporter import Export
+
 
 class SoundClassifier:
     """A trained sound classifier.
@@ -48,10 +51,17 @@ class SoundClassifier:
         front_end: how waveforms become patches.
         sample_rate: of the waveforms that `model` and `predict` take, in Hz.
         metrics: scores of the run that it was trained in, or None.
+        source: the run folder or `.keras` file that it is from, or None.
     """
 
-    def __init__(self, model: keras.Model, metrics: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        metrics: dict[str, Any] | None = None,
+        source: Path | None = None,
+    ) -> None:
         self.model = model
+        self.source = source
         self._patch_model, self.front_end, self.labels = parts_of(model)
         self.sample_rate = self.front_end.sample_rate
         self.metrics = metrics
@@ -96,7 +106,7 @@ class SoundClassifier:
             else inherited_options(run, Path(data), options)
         )
         trained = train_classifier(settings, listener)
-        return cls(trained.model, trained.metrics)
+        return cls(trained.model, trained.metrics, settings.out)
 
     @classmethod
     def load(cls, run: str | Path) -> "SoundClassifier":
@@ -105,14 +115,15 @@ class SoundClassifier:
         Raises:
             RunError: it is not there, not finished, or not a sound classifier.
         """
-        place = Path(run)
+        place = source = Path(run)
         metrics = None
         if place.is_dir() or not place.exists():
             run_folder.read_config(place)
             metrics = run_folder.read_scores(place)
             place = place / run_folder.MODEL
         try:
-            return cls(keras.saving.load_model(place, compile=False, safe_mode=True), metrics)
+            model = keras.saving.load_model(place, compile=False, safe_mode=True)
+            return cls(model, metrics, source)
         except (ValueError, TypeError, OSError) as error:
             raise RunError(f"{place} cannot be loaded as a sound classifier: {error}") from None
 
@@ -213,8 +224,7 @@ class SoundClassifier:
 
         From the run's scores where they hold `thresholds`, else 0.5.
         """
-        known = (self.metrics or {}).get("thresholds") or {}
-        return np.array([known.get(label, DEFAULT_THRESHOLD) for label in self.labels], np.float64)
+        return thresholds_of(self.metrics, self.labels)
 
     def scan(self, path: str | Path, *, hop: float | None = None) -> Iterator[ScoreBlock]:
         """Score a recording of any length along time, in constant memory.
@@ -320,6 +330,22 @@ class SoundClassifier:
         """Write the model as one `.keras` file (atomically)."""
         with atomic_path(Path(path)) as partial:
             self.model.save(partial)
+
+    def export(self, format: str, out: str | Path | None = None, **options: Any) -> "Export":
+        """Write the model for another runtime, and compare the two.
+
+        Args:
+            format: "litert", "onnx", "openvino", "saved_model" or "tfjs".
+            out: the file or folder; None puts it beside the model.
+            **options: as for `unfreeze.export_model`: `quantize`, `embeddings`,
+                `length`, `overwrite`.
+
+        Raises:
+            ExportError: it cannot be made as asked, or differs from the model.
+        """
+        from unfreeze.export.exporter import export_model
+
+        return export_model(self, format, out, **options)
 
     def _one(self, sound: Sound) -> np.ndarray:
         return sound_scores(self._patch_model, self.front_end, sound)

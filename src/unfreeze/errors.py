@@ -27,3 +27,7 @@ class WeightsError(UnfreezeError, RuntimeError):
 
 class RunError(UnfreezeError, RuntimeError):
     """A run folder that is missing, foreign, damaged or in use."""
+
+
+class ExportError(UnfreezeError, RuntimeError):
+    """An export that cannot be made, or that does not agree with its model."""

@@ -6,6 +6,7 @@ import typer
 
 from unfreeze.cli.demo import demo
 from unfreeze.cli.evaluate import evaluate
+from unfreeze.cli.export import export
 from unfreeze.cli.inspect import inspect
 from unfreeze.cli.listen import listen
 from unfreeze.cli.plan import plan
@@ -46,6 +47,7 @@ for command in (
     predict,
     listen,
     segments,
+    export,
     serve,
     inspect,
     plan,

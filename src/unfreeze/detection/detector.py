@@ -11,9 +11,6 @@ from unfreeze.detection.options import DetectOptions
 from unfreeze.detection.scores import MedianOfThree, ScoreBlock, WindowMeans
 from unfreeze.errors import UnfreezeError
 
-# The score that counts as heard where nothing else is known: more likely than not.
-DEFAULT_THRESHOLD = 0.5
-
 
 @dataclass(frozen=True, eq=False)
 class Detector:

@@ -1,0 +1,1 @@
+"""Trained classifiers as files for other runtimes, each compared with its model after writing."""

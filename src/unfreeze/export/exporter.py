@@ -1,0 +1,281 @@
+"""From a trained classifier to a checked file: the road that `unfreeze export` walks.
+
+Invariant: a file stands under its final name only after it was loaded in its own
+runtime and agreed with the model. Everything is written in a folder of its own
+beside the target, which is removed whatever happens.
+"""
+
+import hashlib
+import importlib
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unfreeze.backend import import_keras, standard_error_held
+from unfreeze.errors import ExportError, RunError
+from unfreeze.export.formats import Format, check_request, get_format
+from unfreeze.files import write_json
+from unfreeze.version import __version__
+
+if TYPE_CHECKING:
+    from unfreeze.classifier import SoundClassifier
+
+SETTINGS_FORMAT = 1
+# Seconds of the sound that the speed of models of any length is measured with.
+_SPEED_SECONDS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Export:
+    """A finished export.
+
+    Attributes:
+        path: the file or folder.
+        report: the JSON file beside it.
+        details: what that file holds.
+    """
+
+    path: Path
+    report: Path
+    details: dict[str, Any]
+
+
+def export_model(
+    classifier: "SoundClassifier | str | Path",
+    format: str,
+    out: str | Path | None = None,
+    *,
+    quantize: str | None = None,
+    embeddings: bool = False,
+    length: int | None = None,
+    overwrite: bool = False,
+) -> Export:
+    """Write a classifier for another runtime, and compare it with the model.
+
+    A waveform (float32, mono, in [-1, 1]) goes in, class probabilities come out,
+    both with a batch axis. Keras must run on TensorFlow.
+
+    Args:
+        classifier: a `SoundClassifier`, or the run folder or `.keras` file of one.
+        format: "litert", "onnx", "openvino", "saved_model" or "tfjs".
+        out: the file, or the folder for the formats that are folders; None puts
+            it beside the model in its run folder.
+        quantize: "float16" or "int8", where the format has it.
+        embeddings: the mean embedding of the patches as a second output.
+        length: samples of a fixed input for one sound at a time, for runtimes
+            that want every shape fixed; None takes any number of sounds of any
+            one length.
+        overwrite: replace an export in `out`.
+
+    Returns:
+        Where it is, and what was measured.
+
+    Raises:
+        ExportError: it cannot be made as asked, or differs from the model
+            beyond the tolerance; nothing stays in `out` then.
+        RunError: no classifier there, or `out` is taken.
+    """
+    form = get_format(format)
+    check_request(form, quantize, length)
+    _need_tensorflow()
+    from unfreeze.classifier import SoundClassifier
+
+    if not isinstance(classifier, SoundClassifier):
+        classifier = SoundClassifier.load(classifier)
+    target = export_path(form, classifier.source, out, quantize)
+    claim(target, form, overwrite)
+    with _staging(target) as folder:
+        staged = folder / target.name
+        details = _write(classifier, form, staged, quantize, embeddings, length)
+        report = target.with_name(f"{target.name}.json")
+        details = {"file": target.name, **_size(form, staged), **details}
+        _move(form, staged, target)
+    write_json(report, details)
+    return Export(target, report, details)
+
+
+def export_path(
+    form: Format, source: Path | None, out: str | Path | None, quantize: str | None
+) -> Path:
+    """Where an export goes.
+
+    Args:
+        form: the format.
+        source: the run folder or `.keras` file of the classifier, if it has one.
+        out: what the user wants.
+        quantize: part of the name that we choose.
+
+    Raises:
+        ExportError: `out` is needed, or has another ending than the format's.
+    """
+    if out is not None:
+        path = Path(out)
+        if path.suffix != form.ending and not form.is_folder:
+            raise ExportError(f"{path} must end in {form.ending}: that is {form.title}")
+        return path
+    if source is None:
+        raise ExportError("the classifier was not saved yet: give `out`")
+    home, stem = (source, "model") if source.is_dir() else (source.parent, source.stem)
+    kind = f"-{quantize}" if quantize else ""
+    return home / (f"{stem}{kind}{form.ending}" if form.ending else f"{stem}{kind}-{form.name}")
+
+
+def claim(target: Path, form: Format, overwrite: bool) -> None:
+    """Make sure that an export may be written to `target`, before any work.
+
+    Raises:
+        RunError: something is there already and `overwrite` is off, or it is
+            no export of ours, which is never removed.
+    """
+    if not target.exists():
+        return
+    report = target.with_name(f"{target.name}.json")
+    if target.is_dir() != form.is_folder or (form.is_folder and not report.is_file()):
+        raise RunError(f"{target} is there and is no export of unfreeze: give another name")
+    if not overwrite:
+        raise RunError(f"{target} is there: give another name, or replace it with --overwrite")
+
+
+def _need_tensorflow() -> None:
+    import_keras()
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(
+            f"exports are made with TensorFlow, and Keras runs on {keras.backend.backend()}: "
+            "set KERAS_BACKEND=tensorflow before Keras is imported. "
+            "A saved classifier loads on each backend, whichever it was trained with"
+        )
+
+
+def _write(
+    classifier: "SoundClassifier",
+    form: Format,
+    path: Path,
+    quantize: str | None,
+    embeddings: bool,
+    length: int | None,
+) -> dict[str, Any]:
+    """Write the export to `path`, compare it, and return what is to be said of it."""
+    from unfreeze.export import check, clips, program
+
+    writer = importlib.import_module(f"unfreeze.export.to_{form.name}")
+    front_end = classifier.front_end
+    run = classifier.source if classifier.source and classifier.source.is_dir() else None
+    model = program.with_outputs(classifier.model, embeddings)
+    graph = program.freeze(model, length)
+    calibration = None
+    if quantize == "int8":
+        calibration = clips.run_clips(run, "train", clips.MOST_CALIBRATED, front_end)
+    rows = [clips.fitted(x, length) for x in calibration.waveforms] if calibration else []
+    with standard_error_held():
+        writer.write(graph, path, quantize, rows)
+        runner = writer.load(path)
+    settings = _settings(classifier, form, graph, model, quantize)
+
+    tested = clips.run_clips(run, "test", clips.MOST_TESTED, front_end)
+    hard = clips.hard_sounds(front_end)
+    compared = check.compare(model, runner, tested.waveforms, length)
+    extreme = check.compare(model, runner, hard, length)
+    compared["front_end_difference"] = check.front_end_difference(
+        front_end, (*tested.waveforms, *hard), length
+    )
+    found = check.complaints(compared, quantize)
+    if quantize != "int8":
+        # Eight bits cover the range of ordinary sounds; what they make of these is only told.
+        found += [f"{text} on {clips.HARD}" for text in check.complaints(extreme, quantize)]
+    if found:
+        raise ExportError(
+            f"the {form.title} export differs from the model: {'; '.join(found)}. Nothing was kept"
+        )
+    samples = length or _SPEED_SECONDS * front_end.sample_rate
+    settings["check"] = {
+        "compared_on": tested.source,
+        "runtime": form.runtime,
+        **compared,
+        "hard_sounds": {"compared_on": clips.HARD, **extreme},
+        "tolerance": asdict(check.TOLERANCES[quantize]),
+        "speed": {
+            "samples": samples,
+            "export": check.speed(runner, samples, front_end.sample_rate),
+            "keras": check.speed(model.predict_on_batch, samples, front_end.sample_rate),
+        },
+    }
+    if calibration is not None:
+        settings["check"]["calibrated_on"] = calibration.source
+    writer.write_settings(path, settings)
+    if writer.read_settings(path) != settings:
+        raise ExportError(f"the settings in the {form.title} export cannot be read back")
+    # The settings went into the same file: it must still be the model.
+    again = check.compare(model, writer.load(path), tested.waveforms[:2], length)
+    if again["largest_difference"] > compared["largest_difference"] + 1e-5:
+        raise ExportError(f"the {form.title} export changed when its settings were added")
+    return settings
+
+
+def _settings(
+    classifier: "SoundClassifier", form: Format, graph: Any, model: Any, quantize: str | None
+) -> dict[str, Any]:
+    """What a user of the file must know, as plain values."""
+    front_end = classifier.front_end
+    shape = ["sounds", "samples"] if graph.samples is None else [1, graph.samples]
+    outputs = {
+        name: ["sounds" if graph.samples is None else 1, int(output.shape[-1])]
+        for name, output in zip(graph.outputs, model.outputs, strict=True)
+    }
+    return {
+        "unfreeze_export": SETTINGS_FORMAT,
+        "unfreeze": __version__,
+        "format": form.name,
+        "quantize": quantize,
+        "labels": list(classifier.labels),
+        "sample_rate": front_end.sample_rate,
+        "input": {"waveform": shape, "dtype": "float32", "range": [-1, 1], "channels": 1},
+        "outputs": outputs,
+        "patch_samples": front_end.min_samples,
+        "patch_hop_samples": front_end.patch_hop * front_end.hop,
+        "front_end": asdict(front_end),
+    }
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A folder beside the target, gone at the end."""
+    folder = target.parent / f".partial-{secrets.token_hex(8)}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _files(form: Format, path: Path) -> list[Path]:
+    """All files of an export, the one that readers open last."""
+    if form.is_folder:
+        return sorted(item for item in path.rglob("*") if item.is_file())
+    beside = [path.with_suffix(".bin")] if form.name == "openvino" else []
+    return [*beside, path]
+
+
+def _size(form: Format, path: Path) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    for file in _files(form, path):
+        data = file.read_bytes()
+        size += len(data)
+        digest.update(data)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _move(form: Format, staged: Path, target: Path) -> None:
+    if form.is_folder:
+        if target.exists():
+            # Out of the way first: a folder cannot replace one that has files in it.
+            target.rename(staged.with_name("replaced"))
+        staged.rename(target)
+        return
+    for file in _files(form, staged):
+        file.replace(target.with_name(file.name))

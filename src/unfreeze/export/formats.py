@@ -1,0 +1,120 @@
+"""The formats by name: what each is called, needs and can do. Plain data, quick to import."""
+
+import difflib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from unfreeze.errors import ExportError
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format and the packages around it.
+
+    Attributes:
+        name: what the user calls it; also the extra of the package to install.
+        title: what people call it.
+        ending: of the file name; "" where the export is a folder.
+        writers: modules that writing and checking need.
+        quantize: kinds of quantization that exist, with the modules each needs.
+        runtime: what loads the file in the check after writing.
+    """
+
+    name: str
+    title: str
+    ending: str
+    writers: tuple[str, ...]
+    quantize: Mapping[str, tuple[str, ...]]
+    runtime: str
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the export is a folder of files."""
+        return not self.ending
+
+
+_ONNX = ("tf2onnx", "onnx", "onnxruntime")
+FORMATS: dict[str, Format] = {
+    item.name: item
+    for item in (
+        Format(
+            "litert",
+            "LiteRT (TensorFlow Lite)",
+            ".tflite",
+            ("ai_edge_litert",),
+            {"float16": (), "int8": ("ai_edge_quantizer",)},
+            "ai-edge-litert",
+        ),
+        Format("onnx", "ONNX", ".onnx", _ONNX, {"float16": (), "int8": ()}, "onnxruntime"),
+        Format(
+            "openvino",
+            "OpenVINO IR",
+            ".xml",
+            ("openvino",),
+            {"float16": (), "int8": _ONNX},
+            "openvino",
+        ),
+        Format("saved_model", "TensorFlow SavedModel", "", (), {}, "tensorflow"),
+        Format(
+            "tfjs",
+            "TensorFlow.js graph model",
+            "",
+            (),
+            {"float16": (), "int8": ()},
+            "tensorflow, on what is read back from the files",
+        ),
+    )
+}
+
+
+def get_format(name: str) -> Format:
+    """Return a format by its name.
+
+    Raises:
+        ExportError: there is no such format; names those that exist.
+    """
+    if name in FORMATS:
+        return FORMATS[name]
+    close = difflib.get_close_matches(name, FORMATS, n=1, cutoff=0.4)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise ExportError(f"there is no export format {name!r}; known: {', '.join(FORMATS)}.{hint}")
+
+
+def check_request(form: Format, quantize: str | None, length: int | None) -> None:
+    """Refuse what cannot be made, before anything slow.
+
+    Args:
+        form: the format.
+        quantize: "float16", "int8" or None.
+        length: samples of the fixed input, or None for any length.
+
+    Raises:
+        ExportError: the format does not have this quantization, the length is
+            out of range, or a package is missing; tells how to install it.
+    """
+    if quantize is not None and quantize not in form.quantize:
+        has = f"it has {' and '.join(form.quantize)}" if form.quantize else "it has none"
+        others = [item.name for item in FORMATS.values() if quantize in item.quantize]
+        cure = f"; {', '.join(others)} have it" if others else ""
+        raise ExportError(f"{form.title} cannot be quantized to {quantize!r}: {has}{cure}")
+    if length is not None and length < 1:
+        raise ExportError(f"a fixed input has 1 sample or more, not {length}")
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ExportError(
+            "exports are made with TensorFlow, which is not installed. "
+            f'Install it with: pip install "unfreeze[{_extra(form)}]"'
+        )
+    needed = (*form.writers, *(form.quantize[quantize] if quantize else ()))
+    missing = [module for module in needed if importlib.util.find_spec(module) is None]
+    if missing:
+        what = f"{form.title} in {quantize}" if quantize else form.title
+        raise ExportError(
+            f"an export to {what} needs {', '.join(missing)}. "
+            f'Install what is missing with: pip install "unfreeze[{form.name}]"'
+        )
+
+
+def _extra(form: Format) -> str:
+    # The formats that need nothing but TensorFlow have no extra of their own.
+    return form.name if form.writers else "tensorflow"

@@ -1,0 +1,139 @@
+"""A clip model as one frozen TensorFlow graph, from which every format is written.
+
+Weights are constants, each convolution and its BatchNorm are one convolution,
+and what does not depend on the input is computed once, here. The graph has one
+input, `waveform` (batch, samples) float32, and the outputs `probabilities`
+(batch, classes) and, if wanted, `embeddings` (batch, numbers), both means over
+the patches of a sound. All of the front end stands under names with `log_mel`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.grappler import tf_optimizer
+from tensorflow.python.training.saver import export_meta_graph
+
+from unfreeze.audio.clip_model import ClipMean, PatchRows, parts_of
+from unfreeze.audio.logmel import LogMel
+from unfreeze.core.graph import flatten
+from unfreeze.core.runner import prefix_model
+from unfreeze.core.split import find_cut
+
+INPUT = "waveform"
+PROBABILITIES, EMBEDDINGS = "probabilities", "embeddings"
+FRONT_END = "log_mel"
+# No optimizer that makes operations which only TensorFlow knows (`remap` would).
+_OPTIMIZERS = ("function", "constfold", "arithmetic", "dependency", "pruning", "constfold")
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenGraph:
+    """A graph without variables.
+
+    Attributes:
+        graph_def: its operations and constants.
+        outputs: names, in order.
+        samples: length of the input, None for any; the batch is then free, too,
+            and otherwise 1.
+    """
+
+    graph_def: Any
+    outputs: tuple[str, ...]
+    samples: int | None
+
+    @property
+    def shape(self) -> tuple[int | None, int | None]:
+        """Shape of the input."""
+        return (None, None) if self.samples is None else (1, self.samples)
+
+
+def with_outputs(model: keras.Model, embeddings: bool) -> keras.Model:
+    """The clip model again, over the same layers, with all that an export gives.
+
+    Args:
+        model: from `unfreeze.audio.clip_model.clip_model`.
+        embeddings: also give what the head reads, as the mean over patches.
+    """
+    patch_model, front_end, labels = parts_of(model)
+    outputs = [patch_model.outputs[0]]
+    if embeddings:
+        outputs.append(patch_model.get_layer("transfer_dense").input)
+    inner = keras.Model(patch_model.inputs, outputs)
+    waveform = keras.Input((None,), dtype="float32", name=INPUT)
+    patches = LogMel(front_end, name=FRONT_END)(waveform)
+    given = inner(PatchRows(name="patch_rows")(patches))
+    scores, *rest = given if isinstance(given, list | tuple) else [given]
+    means = [ClipMean(labels, name="clip_mean")(scores, patches)]
+    for numbers in rest:
+        places = [str(i) for i in range(numbers.shape[-1])]
+        means.append(ClipMean(places, name="embedding_mean")(numbers, patches))
+    return keras.Model(waveform, means)
+
+
+def freeze(model: keras.Model, samples: int | None) -> FrozenGraph:
+    """Trace a model from `with_outputs`, put its weights in and simplify it.
+
+    Args:
+        model: gives probabilities, and embeddings or not.
+        samples: a fixed length for one sound at a time, or None.
+    """
+    names = (PROBABILITIES, EMBEDDINGS)[: len(model.outputs)]
+    # All layers count as frozen, so the whole model is the prefix, fused.
+    program = prefix_model(find_cut(flatten(model), frozenset()), model)
+    shape = (None, None) if samples is None else (1, samples)
+
+    def run(waveform: Any) -> list[Any]:
+        given = program([waveform], training=False)
+        return [tf.identity(x, name=name) for name, x in zip(names, given, strict=True)]
+
+    spec = tf.TensorSpec(shape, tf.float32, name=INPUT)
+    traced = tf.function(run, input_signature=[spec], autograph=False).get_concrete_function()
+    graph = convert_variables_to_constants_v2(traced).graph
+    return FrozenGraph(_simplified(graph, names), names, samples)
+
+
+def as_function(graph: FrozenGraph) -> Callable[[Any], dict[str, Any]]:
+    """The graph as a `tf.function` from a waveform to outputs by name."""
+    imported = tf.compat.v1.wrap_function(
+        lambda: tf.import_graph_def(graph.graph_def, name=""), []
+    ).prune(f"{INPUT}:0", [f"{name}:0" for name in graph.outputs])
+    spec = tf.TensorSpec(graph.shape, tf.float32, name=INPUT)
+
+    @tf.function(input_signature=[spec], autograph=False)  # type: ignore[untyped-decorator]
+    def serve(waveform: Any) -> dict[str, Any]:
+        return dict(zip(graph.outputs, imported(waveform), strict=True))
+
+    # The function does not hold what it calls.
+    serve.imported = imported
+    return serve  # type: ignore[no-any-return]
+
+
+def save(graph: FrozenGraph, folder: str, extras: Any = None) -> None:
+    """Write a SavedModel with one signature, `serving_default`.
+
+    Args:
+        graph: what it runs.
+        folder: an empty or missing one.
+        extras: a `tf.Module` whose attributes are saved along.
+    """
+    module = tf.Module() if extras is None else extras
+    module.serve = as_function(graph)
+    tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
+
+
+def _simplified(graph: Any, outputs: tuple[str, ...]) -> Any:
+    meta = export_meta_graph(graph_def=graph.as_graph_def(add_shapes=True), graph=graph)
+    kept = meta_graph_pb2.CollectionDef()
+    kept.node_list.value.extend([f"{name}:0" for name in (INPUT, *outputs)])
+    meta.collection_def["train_op"].CopyFrom(kept)
+    config = config_pb2.ConfigProto()
+    options = config.graph_options.rewrite_options
+    options.meta_optimizer_iterations = 2
+    options.min_graph_nodes = -1  # small graphs, too
+    options.optimizers.extend(_OPTIMIZERS)
+    return tf_optimizer.OptimizeGraph(config, meta)

@@ -1,0 +1,45 @@
+"""Small classifiers to export, in every pitfall that labels and sounds have."""
+
+import numpy as np
+import pytest
+
+import toy
+import unfreeze
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Run folders by name: three odd labels with a trained backbone, and two classes."""
+    folder, made = tmp_path_factory.mktemp("runs"), {}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        toy.register(monkeypatch, folder)
+        for name, classes in (("three", ("high", "low", "noise")), ("two", ("high", "low"))):
+            data = toy.write_sounds(folder / f"{name} data", clips=8, classes=classes)
+            if name == "three":
+                for old, new in zip(classes, ("Kuh & Kalb", "犬", "the cat's"), strict=True):
+                    (data / old).rename(data / new)
+            unfreeze.SoundClassifier.train(
+                data, "two_stage", folder / name, backbone="toy", epochs=6, learning_rate=0.005
+            )
+            made[name] = folder / name
+    return made
+
+
+@pytest.fixture
+def classifier(runs):
+    return unfreeze.SoundClassifier.load(runs["three"])
+
+
+@pytest.fixture(scope="session")
+def sounds():
+    """Shorter than a patch, exactly one, some more; two alike in a batch; silence."""
+    rng = np.random.default_rng(4)
+    lengths = ((1, 1), (1, 4000), (1, 15_600), (1, 15_601), (3, 40_000), (1, 100_000))
+    made = [rng.uniform(-0.5, 0.5, shape).astype(np.float32) for shape in lengths]
+    return [*made, np.zeros((2, 20_000), np.float32)]
+
+
+@pytest.fixture(autouse=True)
+def _quick_speeds(monkeypatch):
+    """Five calls are enough to fill the report."""
+    monkeypatch.setattr("unfreeze.export.check._MEASURING", 0.0)

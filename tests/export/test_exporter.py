@@ -1,0 +1,144 @@
+"""Every format, loaded in its own runtime; formats whose packages are missing are skipped."""
+
+import importlib
+import importlib.util
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import unfreeze
+from unfreeze.audio.clip_model import parts_of
+from unfreeze.errors import ExportError, RunError
+from unfreeze.export.formats import FORMATS
+from unfreeze.export.program import with_outputs
+
+pytest.importorskip("tensorflow")
+LABELS = ["Kuh & Kalb", "the cat's", "犬"]
+CASES = [(form.name, kind) for form in FORMATS.values() for kind in (None, *form.quantize)]
+ALLOWED = {None: 1e-4, "float16": 0.02, "int8": 0.35}
+
+
+def need(name, quantize=None):
+    form = FORMATS[name]
+    for module in (*form.writers, *(form.quantize[quantize] if quantize else ())):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+
+
+def reader(name):
+    return importlib.import_module(f"unfreeze.export.to_{name}")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_any_length_and_batch_equals_the_model(classifier, sounds, tmp_path, name):
+    need(name)
+    done = classifier.export(name, tmp_path / f"out{FORMATS[name].ending}", embeddings=True)
+    run = reader(name).load(done.path)
+    model = with_outputs(classifier.model, embeddings=True)
+    for sound in sounds:
+        given = run(sound)
+        wanted = [np.asarray(x) for x in model(sound, training=False)]
+        assert given["probabilities"].shape == (len(sound), 3)
+        assert given["embeddings"].shape == (len(sound), parts_embedding(classifier))
+        np.testing.assert_allclose(given["probabilities"], wanted[0], atol=1e-4)
+        np.testing.assert_allclose(given["embeddings"], wanted[1], atol=1e-4 * wanted[1].max())
+        np.testing.assert_allclose(wanted[0], classifier.model(sound), atol=1e-6)
+
+
+def parts_embedding(classifier):
+    return parts_of(classifier.model)[0].get_layer("transfer_dense").input.shape[-1]
+
+
+@pytest.mark.parametrize(("name", "quantize"), CASES)
+def test_a_fixed_length_in_every_kind(classifier, sounds, tmp_path, name, quantize):
+    need(name, quantize)
+    out = tmp_path / f"out{FORMATS[name].ending}"
+    done = classifier.export(name, out, quantize=quantize, length=15_600)
+    given = reader(name).load(out)(sounds[2])["probabilities"]
+    wanted = classifier.model.predict_on_batch(sounds[2])
+    assert given.shape == (1, 3)
+    np.testing.assert_allclose(given, wanted, atol=ALLOWED[quantize])
+    if quantize is not None:
+        # It is quantized: not the very same numbers.
+        assert np.abs(given - wanted).max() > 1e-7
+    settings = reader(name).read_settings(out)
+    assert settings["labels"] == LABELS
+    assert settings["sample_rate"] == 16_000
+    assert settings["quantize"] == quantize
+    assert settings["input"]["waveform"] == [1, 15_600]
+    # What the file says of itself is what stands beside it.
+    report = json.loads(done.report.read_text(encoding="utf-8"))
+    assert {key: report[key] for key in settings} == settings
+    assert report["check"]["compared_on"] == "3 test clips of the run"
+    assert report["check"]["largest_difference"] <= ALLOWED[quantize]
+    assert report["check"]["front_end_difference"] <= 1e-4
+    if quantize == "int8" and name != "tfjs":
+        assert "train clips of the run" in report["check"]["calibrated_on"]
+    assert sorted(tmp_path.iterdir()) == sorted(
+        {out, done.report, *([out.with_suffix(".bin")] if name == "openvino" else [])}
+    )
+
+
+def test_two_classes_from_a_run_folder_to_its_default_place(runs):
+    done = unfreeze.export_model(runs["two"], "saved_model")
+    assert done.path == runs["two"] / "model-saved_model"
+    run = reader("saved_model").load(done.path)
+    sound = np.zeros((1, 8000), np.float32)
+    assert run(sound)["probabilities"].sum() == pytest.approx(1, abs=1e-5)
+    with pytest.raises(RunError, match="--overwrite"):
+        unfreeze.export_model(runs["two"], "saved_model")
+    unfreeze.export_model(runs["two"], "saved_model", overwrite=True)
+    assert not list(runs["two"].glob(".partial*"))
+
+
+def test_without_the_runs_recordings_it_says_that_sounds_are_synthetic(runs, tmp_path):
+    shutil.copy(runs["two"] / "model.keras", tmp_path / "mine.keras")
+    done = unfreeze.export_model(tmp_path / "mine.keras", "tfjs")
+    assert done.path == tmp_path / "mine-tfjs"
+    assert "20 synthetic sounds" in done.details["check"]["compared_on"]
+
+
+def test_an_export_that_differs_is_not_kept(classifier, tmp_path, monkeypatch):
+    """A weight that changes between model and file, as a converter's fault would do it."""
+    from unfreeze.export import program
+
+    freeze = program.freeze
+
+    def faulty(model, samples):
+        kernel = classifier.model.get_layer("patch_classifier").get_layer("transfer_output").kernel
+        kept = np.array(kernel)
+        kernel.assign(kept + 0.1 * np.arange(3))
+        graph = freeze(model, samples)
+        kernel.assign(kept)
+        return graph
+
+    monkeypatch.setattr(program, "freeze", faulty)
+    out = tmp_path / "out"
+    with pytest.raises(ExportError, match=r"differs from the model: largest difference 0\.\d"):
+        classifier.export("saved_model", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_made_is_refused_first(classifier, tmp_path, monkeypatch):
+    with pytest.raises(ExportError, match="Did you mean onnx"):
+        classifier.export("onx")
+    with pytest.raises(ExportError, match="SavedModel cannot be quantized to 'int8': it has none"):
+        classifier.export("saved_model", quantize="int8")
+    with pytest.raises(ExportError, match="1 sample or more"):
+        classifier.export("saved_model", length=0)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="no export of unfreeze"):
+        classifier.export("saved_model", tmp_path / "mine", overwrite=True)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "openvino" else find(name)
+    )
+    with pytest.raises(ExportError, match=r'pip install "unfreeze\[openvino\]"'):
+        classifier.export("openvino", tmp_path / "x.xml")
+    monkeypatch.undo()
+    if find("onnx"):
+        with pytest.raises(ExportError, match=r"must end in \.onnx"):
+            classifier.export("onnx", tmp_path / "x.bin")
