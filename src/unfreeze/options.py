@@ -32,6 +32,7 @@ class TrainOptions:
         strict: any unusable file is an error.
         max_bad: fraction of unusable files above which training is refused.
         overwrite: replace a run in `out`.
+        resume: go on with the run in `out` if it was broken off.
         background: a folder of recordings without any of the sounds.
         negative: a folder of sounds that look like a class but are not.
         keep_audioset: the model also gives the backbone's own classes.
@@ -54,6 +55,7 @@ class TrainOptions:
     strict: bool = False
     max_bad: float = 0.10
     overwrite: bool = False
+    resume: bool = False
     background: Path | None = None
     negative: Path | None = None
     keep_audioset: bool = False
@@ -64,7 +66,7 @@ class TrainOptions:
         values = asdict(replace(self, schedule=self.schedule_name))
         for name, value in values.items():
             values[name] = str(value.absolute()) if isinstance(value, Path) else value
-        del values["overwrite"]
+        del values["overwrite"], values["resume"]
         return values
 
     @property

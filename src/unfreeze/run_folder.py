@@ -11,6 +11,7 @@ Layout (all written atomically):
     audit.json     what each stage moved
     *.png          curves, confusion (test), moved
     stages/        the engine's own state while the run is not finished
+    .lock          held by the process that trains
 
 A folder is a run if it has a `config.yaml` of ours; it is finished if it has
 `metrics.json`, which is written last.
@@ -20,10 +21,12 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import filelock
 import yaml
 
 from unfreeze.errors import RunError
@@ -32,28 +35,110 @@ from unfreeze.files import write_json, write_text
 FORMAT = 1
 CONFIG, MODEL, METRICS, AUDIT = "config.yaml", "model.keras", "metrics.json", "audit.json"
 HISTORY, SCHEDULE, SPLITS, STAGES = "history.csv", "schedule.yaml", "splits.csv", "stages"
+LOCK = ".lock"
+
+_PLACES = ("command", "data.root", "weights.file", "options.data", "options.out", "options.weights")
 
 
-def claim(out: Path, overwrite: bool) -> None:
+def claim(out: Path, overwrite: bool, resume: bool = False) -> None:
     """Make sure that a run may be written to `out`, before any work.
 
     Raises:
-        RunError: there is a run already and `overwrite` is off, or a file or
-            folder that is no run of ours, which is never removed.
+        RunError: there is a run already and neither `overwrite` nor, if it was
+            broken off, `resume` is on; or a file or folder that is no run of
+            ours, which is never removed.
     """
+    if overwrite and resume:
+        raise RunError("--overwrite begins anew and --resume goes on: give one of them")
     if out.is_file():
         raise RunError(f"{out} is a file: give a folder that does not exist yet")
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or all(_is_litter(item) for item in out.iterdir()):
         return
     if not (out / CONFIG).is_file():
         raise RunError(
             f"{out} is not empty and holds no run of unfreeze: give another folder with --out"
         )
-    state = "a finished run" if (out / METRICS).is_file() else "a run that was broken off"
-    if not overwrite:
+    finished = (out / METRICS).is_file()
+    if overwrite or (resume and not finished):
+        return
+    if resume:
+        raise RunError(f"{out} holds a finished run: there is nothing to go on with")
+    state = "a finished run" if finished else "a run that was broken off"
+    go_on = "" if finished else "go on with it with --resume, "
+    raise RunError(
+        f"{out} holds {state}: {go_on}give another folder with --out, or replace it with "
+        "--overwrite"
+    )
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold a run's folder, so that no other process writes the same run.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(out / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
         raise RunError(
-            f"{out} holds {state}: give another folder with --out, or replace it with --overwrite"
+            f"another process is training in {out}: wait for it, or give another folder with --out"
+        ) from None
+    try:
+        yield
+    finally:
+        # Before it is let go: another process may make and hold a new one.
+        with suppress(OSError):
+            (out / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def sweep(out: Path) -> None:
+    """Remove what a killed process left half-written."""
+    for partial in [*out.glob(".partial-*"), *(out / STAGES).glob(".partial-*")]:
+        if partial.is_file():
+            partial.unlink(missing_ok=True)
+
+
+def refuse_changes(out: Path, wanted: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that is not the same.
+
+    Args:
+        out: the run's folder.
+        wanted: the start of a config, or all of it. Where things lie may change:
+            the data are known by their contents, the weights likewise.
+
+    Raises:
+        RunError: tells each difference, before and now.
+    """
+    before, now = _flat(read_config(out)), _flat(wanted)
+    changed = [
+        f"{name} was {before.get(name)!r} and is {value!r}"
+        for name, value in now.items()
+        if name not in _PLACES and before.get(name) != value
+    ]
+    if changed:
+        raise RunError(
+            f"{out} cannot be gone on with, as something has changed: {'; '.join(changed)}. "
+            "Start it as it was started first, or replace it with --overwrite"
         )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _is_litter(item: Path) -> bool:
+    """What a process leaves that was killed before its run began."""
+    return item.name == LOCK or item.name.startswith(".partial-")
 
 
 def clear(out: Path) -> None:
@@ -61,7 +146,8 @@ def clear(out: Path) -> None:
     if (out / CONFIG).is_file():
         # The config goes last, so that a half-cleared folder is still known as a run.
         for item in sorted(out.iterdir(), key=lambda item: item.name == CONFIG):
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
+            if item.name != LOCK:
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
 
 
 def write_config(out: Path, config: Mapping[str, Any]) -> None:

@@ -23,10 +23,14 @@ from unfreeze.version import __version__
 def begin_run(
     options: TrainOptions, data: TrainingData, schedule: Schedule, weights: Path, backbone: Backbone
 ) -> None:
-    """Write what is known before training, so that a broken run is known as such."""
+    """Write what is known before training, so that a broken run is known as such.
+
+    Raises:
+        RunError: the run is to be gone on with and is not the same.
+    """
     out = options.out
     assert out is not None
-    run_folder.clear(out)
+    run_folder.sweep(out)
     manifest = data.manifest
     config = {
         "unfreeze": __version__,
@@ -42,6 +46,10 @@ def begin_run(
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
     }
+    if options.resume and (out / run_folder.CONFIG).is_file():
+        run_folder.refuse_changes(out, config)
+        return
+    run_folder.clear(out)
     run_folder.write_config(out, config)
     write_schedule(schedule, out / run_folder.SCHEDULE)
     run_folder.write_table(out / run_folder.SPLITS, _split_rows(data))

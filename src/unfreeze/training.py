@@ -103,8 +103,19 @@ def train_classifier(options: TrainOptions, listener: TrainListener | None = Non
     backbone = get_backbone(options.backbone)
     if options.keep_audioset and backbone.build_published is None:
         raise UnfreezeError(f"{backbone.name} has no classes of its own to keep")
-    if options.out is not None:
-        run_folder.claim(options.out, options.overwrite)
+    if options.out is None:
+        return _train(options, schedule, backbone, listener)
+    run_folder.claim(options.out, options.overwrite, options.resume)
+    with run_folder.locked(options.out):
+        if options.resume and (options.out / run_folder.CONFIG).is_file():
+            # Reading the data may take long: what is plainly another run is said before.
+            run_folder.refuse_changes(options.out, {"options": options.as_plain()})
+        return _train(options, schedule, backbone, listener)
+
+
+def _train(
+    options: TrainOptions, schedule: Schedule, backbone: Backbone, listener: TrainListener
+) -> Trained:
     old = None if options.add_to is None else load_old(options.add_to)
     read = read_training_data if options.add_to is None else read_both
     data = read(options, lambda done, total: listener.on_progress("reading", done, total))

@@ -56,6 +56,9 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in the folder.")
     ] = TrainOptions.overwrite,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder if it broke off.")
+    ] = TrainOptions.resume,
     background: Annotated[
         Path | None, typer.Option(help="A folder of recordings without any of the sounds.")
     ] = TrainOptions.background,
@@ -89,6 +92,7 @@ def train(
         strict=strict,
         max_bad=max_bad,
         overwrite=overwrite,
+        resume=resume,
         background=background,
         negative=negative,
         keep_audioset=keep_audioset,
@@ -121,12 +125,18 @@ def run(options: TrainOptions, json: bool, quiet: bool) -> None:
     if not options.data.exists():
         raise DataError(f"{options.data} does not exist: give a folder or a CSV manifest")
     if options.out is not None:
-        run_folder.claim(options.out, options.overwrite)
+        run_folder.claim(options.out, options.overwrite, options.resume)
     get_backbone(options.backbone)
     resolve_schedule(options)
     import_keras()
     from unfreeze.cli.display import TrainDisplay
     from unfreeze.training import train_classifier
 
-    with TrainDisplay(quiet=quiet, json=json, out=options.out) as display:
-        train_classifier(options, display)
+    try:
+        with TrainDisplay(quiet=quiet, json=json, out=options.out) as display:
+            train_classifier(options, display)
+    except KeyboardInterrupt:
+        if options.out is None or not (options.out / run_folder.CONFIG).is_file():
+            raise
+        typer.echo("stopped; the same command with --resume goes on from here", err=True)
+        raise typer.Exit(130) from None
