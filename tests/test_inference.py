@@ -55,3 +55,21 @@ def test_file_scores_are_those_of_the_decoded_waveform(tmp_path):
         inference.file_scores(Counting(), FrontEnd(), path),
         inference.waveform_scores(Counting(), FrontEnd(), decode(path)),
     )
+
+
+def test_a_fused_model_scores_as_the_model_does():
+    from unfreeze.audio.clip_model import patch_model
+
+    model = patch_model(toy.build_toy(), 3, seed=0)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if "bn" in layer.name:
+            layer.moving_mean.assign(rng.normal(size=layer.moving_mean.shape))
+            layer.moving_variance.assign(rng.uniform(0.5, 2, size=layer.moving_variance.shape))
+    patches = rng.normal(-3, 2, size=(5, 96, 64)).astype(np.float32)
+    fast = inference.fused(model)
+    # Two pairs of convolution and BatchNorm are one layer each.
+    assert sum("fused" in layer.name for layer in fast.step_layers) == 2
+    np.testing.assert_allclose(
+        inference.patch_scores(fast, patches), inference.patch_scores(model, patches), atol=1e-5
+    )

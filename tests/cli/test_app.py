@@ -13,7 +13,19 @@ import toy
 from unfreeze.cli.app import app
 from unfreeze.errors import UnfreezeError
 
-COMMANDS = ("train", "evaluate", "predict", "export", "inspect", "plan", "weights", "demo")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "listen",
+    "segments",
+    "export",
+    "serve",
+    "inspect",
+    "plan",
+    "weights",
+    "demo",
+)
 
 
 def call(*words, **env):

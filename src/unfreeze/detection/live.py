@@ -7,7 +7,7 @@ last one does not speak for, and a hop), plus the time to compute.
 When the network is too slow, all that waits is scored at once, in larger
 batches, which is several times as fast: so it catches up after a short stall.
 What then still piles up in a microphone beyond `LIMIT` seconds is dropped,
-oldest first; a pipe waits. `Keeper` tells when it lags by more than a second.
+oldest first; a pipe waits. More than `BEHIND` seconds of lag are told of.
 """
 
 import time
