@@ -13,7 +13,7 @@ import toy
 from unfreeze.cli.app import app
 from unfreeze.errors import UnfreezeError
 
-COMMANDS = ("train", "evaluate", "predict", "inspect", "plan", "weights", "demo")
+COMMANDS = ("train", "evaluate", "predict", "listen", "inspect", "plan", "weights", "demo")
 
 
 def call(*words, **env):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from unfreeze.errors import RunError, UnfreezeError
 
 if TYPE_CHECKING:
     from unfreeze.classifier import SoundClassifier
+    from unfreeze.detection.journal import Journal
     from unfreeze.detection.many import Found
     from unfreeze.detection.recordings import Recording
 
@@ -107,51 +108,69 @@ def _write(
     from unfreeze.detection.formats import FORMATS
     from unfreeze.detection.journal import Journal
 
-    files = [recording.path for recording in recordings]
-    places = results.result_names(out, recordings, form)
-    folder = results.is_folder(out)
     place = results.journal_of(out)
     place.parent.mkdir(parents=True, exist_ok=True)
-    errors: list[Exception] = []
-    began, heard, total = time.perf_counter(), 0.0, 0
-
-    def write(path: Path) -> None:
-        results.write_result(places[path], FORMATS[form], path, journal, classifier.front_end)
-
+    lock = filelock.FileLock(place.with_name(f".{place.name}.lock"))
     try:
-        with filelock.FileLock(place.with_name(f".{place.name}.lock"), timeout=0):
-            journal = Journal(place, _settings(classifier, run, options), overwrite=overwrite)
-            todo = journal.unfinished(files)
-            finished = len(files) - len(todo)
-            if finished:
-                typer.echo(f"{finished} of {len(files)} recordings are finished already", err=True)
-            for path in files if folder else ():
-                if path in journal and not places[path].exists():
-                    write(path)
-            for path, found in _search(classifier, todo, options):
-                if found.error is not None:
-                    errors.append(found.error)
-                    continue
-                journal.add(path, found.events, {"sample_rate": found.sample_rate})
-                heard, total = heard + found.seconds, total + len(found.events)
-                if folder:
-                    write(path)
-            if not folder:
-                results.write_joined(out, FORMATS[form], files, journal, classifier.front_end)
-            journal.close()
+        held = lock.acquire(timeout=0)
     except filelock.Timeout:
         raise RunError(f"another search is writing to {show(out)}: wait for it to end") from None
-    seconds = time.perf_counter() - began
-    if not todo:
-        typer.echo(f"Written to {show(out)}", err=True)
-        return errors
-    done = len(todo) - len(errors)
-    typer.echo(
-        f"{done} recordings, {heard / 3600:.2f} h, in {seconds:.0f} s "
-        f"({heard / max(seconds, 1e-3):.0f} times as fast as they play): {total} events. "
-        f"Written to {show(out)}",
-        err=True,
-    )
+    files = [recording.path for recording in recordings]
+    with held, closing(Journal(place, _settings(classifier, run, options), overwrite)) as journal:
+        places = results.result_names(out, recordings, form) if results.is_folder(out) else {}
+
+        def write(path: Path) -> None:
+            if path in places:
+                results.write_result(
+                    places[path], FORMATS[form], path, journal, classifier.front_end
+                )
+
+        todo = journal.unfinished(files)
+        for path in files:
+            if path in journal and path in places and not places[path].exists():
+                write(path)
+        if len(todo) < len(files):
+            done = len(files) - len(todo)
+            typer.echo(f"{done} of {len(files)} recordings are finished already", err=True)
+        errors = _rest(classifier, todo, options, journal, write)
+        if not places:
+            results.write_joined(out, FORMATS[form], files, journal, classifier.front_end)
+    typer.echo(f"Written to {show(out)}", err=True)
+    return errors
+
+
+def _rest(
+    classifier: "SoundClassifier",
+    todo: list[Path],
+    options: DetectOptions,
+    journal: "Journal",
+    write: Callable[[Path], None],
+) -> list[Exception]:
+    """Search the recordings that are not finished, and say how it went."""
+    errors: list[Exception] = []
+    began, heard, events, done = time.perf_counter(), 0.0, 0, 0
+    try:
+        for path, found in _search(classifier, todo, options):
+            if found.error is not None:
+                errors.append(found.error)
+                continue
+            journal.add(path, found.events, {"sample_rate": found.sample_rate})
+            write(path)
+            heard, events, done = heard + found.seconds, events + len(found.events), done + 1
+    except KeyboardInterrupt:
+        typer.echo(
+            f"stopped: {len(todo) - done} recordings are left; the same command does the rest",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    if todo:
+        seconds = time.perf_counter() - began
+        speed = heard / max(seconds, 1e-3)
+        typer.echo(
+            f"{done} recording{'' if done == 1 else 's'}, {heard / 3600:.2f} h, searched in "
+            f"{seconds:.0f} s ({speed:.0f} times as fast as they play): {events} events",
+            err=True,
+        )
     return errors
 
 

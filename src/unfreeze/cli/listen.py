@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unfreeze.classifier import SoundClassifier
     from unfreeze.detection.events import Event
     from unfreeze.detection.inbox import Inbox
-    from unfreeze.detection.live import Summary
+    from unfreeze.detection.live import LiveDetector, Summary
 
 _FORMATS = ("table", "jsonl")
 
@@ -73,15 +73,16 @@ def listen(
     from unfreeze.detection.microphone import microphone
 
     classifier = SoundClassifier.load(run)
-    limit = round(LIMIT * classifier.sample_rate)
+    detector = classifier.live(min_score)
+    # Before any sound comes, which would have to wait.
+    detector.warm_up()
+    inbox = Inbox(round(LIMIT * classifier.sample_rate), waits=source is not None)
     if source is None:
-        inbox = Inbox(limit, waits=False)
         with microphone(device, classifier.sample_rate, inbox) as name:
-            total = _run(classifier, inbox, name, min_score, form)
+            total = _run(classifier, detector, inbox, name, form)
     else:
-        inbox = Inbox(limit, waits=True)
         _feed(inbox, rate or classifier.sample_rate, classifier.sample_rate)
-        total = _run(classifier, inbox, "standard input", min_score, form)
+        total = _run(classifier, detector, inbox, "standard input", form)
     dropped = f", {total.dropped:.1f} s dropped" if total.dropped else ""
     _say(
         f"{total.events} event{'' if total.events == 1 else 's'} in {total.seconds:.1f} s of "
@@ -90,13 +91,11 @@ def listen(
 
 
 def _run(
-    classifier: "SoundClassifier", inbox: "Inbox", name: str, min_score: float | None, form: str
+    classifier: "SoundClassifier", detector: "LiveDetector", inbox: "Inbox", name: str, form: str
 ) -> "Summary":
     from unfreeze.detection.formats import as_plain, clock
     from unfreeze.detection.live import listen as listen_to
 
-    detector = classifier.live(min_score)
-    detector.warm_up()
     _say(f"Listening to {name}; Ctrl-C ends")
     width = max(map(len, classifier.labels))
 

@@ -35,7 +35,7 @@ class Journal:
         RunError: it is of a search with other settings, or no journal of ours.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         self.path = path
         self._places: dict[str, tuple[int, Any]] = {}
         self._states: dict[str, Any] = {}

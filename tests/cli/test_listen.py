@@ -1,0 +1,149 @@
+"""`unfreeze listen` as a process of its own, fed through a pipe."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import toy
+from toy_detection import scene_samples
+from unfreeze.cli.app import app
+from unfreeze.errors import UnfreezeError
+
+SCENE = (scene_samples() * 32767).astype("<i2")
+
+
+def begin(*words):
+    code = "from unfreeze.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "listen", *map(str, words)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr.readline().startswith(b"Listening to standard input")
+    return process
+
+
+def tones(output):
+    rows = [json.loads(line) for line in output.decode().splitlines()]
+    return [row for row in rows if row["label"] != "noise"]
+
+
+def test_a_wav_file_on_standard_input(toy_run, scene):
+    process = begin(toy_run, "-", "--format", "jsonl")
+    out, said = process.communicate(scene.read_bytes(), timeout=60)
+    assert process.returncode == 0
+    high, low = tones(out)
+    assert (high["label"], low["label"]) == ("high", "low")
+    assert high["start"] == pytest.approx(5, abs=0.5)
+    assert low["end"] == pytest.approx(14.5, abs=0.5)
+    assert b"in 20.0 s of sound" in said.splitlines()[-1]
+
+
+def test_bare_samples_at_another_rate(toy_run):
+    process = begin(toy_run, "-", "--rate", "8000")
+    # Every other sample: the high tone of 3 kHz is still there.
+    out, _ = process.communicate(SCENE[::2].tobytes(), timeout=60)
+    assert b"high" in out
+    assert b"  low " in out
+
+
+def test_events_come_within_half_a_second_of_their_end(toy_run):
+    """Sound at the speed at which it plays; the printed lines are timed."""
+    process = begin(toy_run, "-", "--format", "jsonl")
+    began, step = time.monotonic(), toy.RATE // 50
+    sound = SCENE[4 * toy.RATE : 13 * toy.RATE]
+    late = []
+
+    def read():
+        for line in process.stdout:
+            late.append(time.monotonic() - began - json.loads(line)["end"])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for count in range(0, len(sound), step):
+        # By the clock: sleeps that last too long must not add up.
+        time.sleep(max(began + (count + step) / toy.RATE - time.monotonic(), 0))
+        process.stdin.write(sound[count : count + step].tobytes())
+        process.stdin.flush()
+    process.stdin.close()
+    reader.join(30)
+    said = process.stderr.read().decode()
+    assert process.wait(30) == 0
+    # The last one ends with the sound and waits for nothing.
+    assert len(late) >= 3
+    # Shown with -s: the numbers of docs/detection.md.
+    print("seconds after their end:", [round(x, 3) for x in late], said)
+    assert np.median(late[:-1]) < 0.5
+    assert min(late) > -0.02
+
+
+def test_ctrl_c_ends_cleanly_with_the_open_event_and_a_summary(toy_run):
+    process = begin(toy_run, "-", "--format", "jsonl")
+    process.stdin.write(SCENE[: 7 * toy.RATE].tobytes())
+    process.stdin.flush()
+    first = process.stdout.readline()
+    assert json.loads(first)["label"] == "noise"
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert tones(out)[-1] | {"score": 0} == {
+        "start": pytest.approx(5, abs=0.5), "end": 7.0, "label": "high", "score": 0,
+    }  # fmt: skip
+    assert b"Traceback" not in said
+    assert b"2 events in 7.0 s of sound" in said
+
+
+def test_a_reader_that_goes_ends_it(toy_run):
+    process = begin(toy_run, "-")
+    process.stdout.close()
+    process.stdin.write(SCENE.tobytes())
+    process.stdin.close()
+    assert process.wait(30) == 1
+    assert b"Traceback" not in process.stderr.read()
+
+
+def test_sound_that_is_none_is_one_message(toy_run):
+    process = begin(toy_run, "-")
+    out, said = process.communicate(b"", timeout=30)
+    assert process.returncode == 2
+    assert out == b""
+    assert said.startswith(b"error: no sound came on standard input; send 16-bit")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mic"], "'mic' is no source"),
+        (["-", "--device", "1"], "--device is for a microphone"),
+        (["--rate", "8000"], "--rate is for bare samples"),
+        (["-", "--format", "csv"], "give one of table, jsonl"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(toy_run, words, message):
+    done = CliRunner().invoke(app, ["listen", str(toy_run), *words])
+    assert isinstance(done.exception, UnfreezeError)
+    assert message in str(done.exception)
+
+
+def test_a_microphone_without_its_library_names_the_cure(toy_run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    done = CliRunner().invoke(app, ["listen", str(toy_run)])
+    assert isinstance(done.exception, UnfreezeError)
+    assert 'pip install "unfreeze[live]"' in str(done.exception)
+
+
+def test_a_microphone_that_is_not_there_is_refused_by_name(toy_run):
+    try:
+        import sounddevice  # noqa: F401
+    except (ImportError, OSError) as error:
+        pytest.skip(f"no sounddevice with PortAudio: {error}")
+    done = CliRunner().invoke(app, ["listen", str(toy_run), "--device", "no such device"])
+    assert isinstance(done.exception, UnfreezeError)
+    assert "no microphone 'no such device'" in str(done.exception)

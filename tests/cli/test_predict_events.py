@@ -1,0 +1,218 @@
+"""`unfreeze predict` where it finds events: options, formats, folders, going on."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+import toy
+from toy_detection import scene_samples
+from unfreeze.cli.app import app
+from unfreeze.errors import UnfreezeError
+
+
+def call(*words):
+    return CliRunner().invoke(app, ["predict", *map(str, words)])
+
+
+@pytest.fixture
+def folder(scene, tmp_path):
+    """Three recordings, one in a folder of its own."""
+    place = tmp_path / "field"
+    (place / "site").mkdir(parents=True)
+    shutil.copy(scene, place / "a.wav")
+    shutil.copy(scene, place / "site" / "c.wav")
+    soundfile.write(place / "b.flac", scene_samples()[: 9 * toy.RATE], toy.RATE)
+    return place
+
+
+def rows_of(text):
+    return list(csv.DictReader(text.splitlines()))
+
+
+def tones(rows):
+    return [(row["file"], row["label"]) for row in rows if row["label"] != "noise"]
+
+
+def test_events_are_found_when_they_are_asked_for_or_a_folder_is_given(toy_run, scene, folder):
+    whole = call(toy_run, scene)
+    assert whole.output.startswith(f"{scene}: noise")
+    for words in (["--events"], ["--min-score", "0.5"], ["--no-merge"], ["--format", "table"]):
+        found = call(toy_run, scene, *words)
+        assert found.exit_code == 0, found.output
+        assert " events\n" in found.output
+    assert f"{folder}/a.wav: " in call(toy_run, folder).output
+
+
+def test_csv_of_a_folder_in_order(toy_run, folder):
+    done = call(toy_run, folder, "--format", "csv")
+    rows = rows_of(done.stdout)
+    a, b, c = (str(folder / name) for name in ("a.wav", "b.flac", "site/c.wav"))
+    assert tones(rows) == [(a, "high"), (a, "low"), (b, "high")]
+    assert float(rows[1]["start"]) == pytest.approx(5, abs=0.5)
+    deep = rows_of(call(toy_run, folder, "--recursive", "--format", "csv").stdout)
+    assert tones(deep) == [*tones(rows), (c, "high"), (c, "low")]
+
+
+def test_jsonl_is_for_programs(toy_run, scene):
+    lines = call(toy_run, scene, "--format", "jsonl").stdout.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["label"] for row in rows if row["label"] != "noise"] == ["high", "low"]
+    assert set(rows[0]) == {"file", "start", "end", "label", "score"}
+
+
+REFUSED = [
+    (["--format", "xls"], "no format 'xls': give one of table, csv"),
+    (["--window", "1"], r"give 0.96 or a multiple"),
+    (["--hop", "0.5001"], "hop of 0.5001"),
+    (["--min-score", "2"], "above 0 and at most 1"),
+    (["--events", "--top", "2"], "--top is for the classes"),
+    (["--events", "--json"], "use --format jsonl"),
+    (["--overwrite"], "there is no --out"),
+    (["--format", "table", "--out", "{tmp}/x.txt"], "a table is for reading"),
+    (["--format", "csv", "--out", "{tmp}/thesis.txt"], "was not written by a search"),
+    (["{tmp}/field", "--format", "raven"], "are 3: give a folder with --out"),
+    (["{tmp}/field", "--format", "raven", "--out", "{tmp}/one.txt"], "give a folder with --out"),
+    (["{tmp}/field/site", "{tmp}/same", "--format", "csv", "--out", "{tmp}/o"], "would both have"),
+    (["{tmp}/none.wav", "--events"], "none.wav does not exist"),
+    (["{tmp}", "--events"], "those in its folders are taken with --recursive"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED)
+def test_what_cannot_work_is_refused_and_nothing_written(
+    toy_run, scene, folder, tmp_path, words, message
+):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "same").mkdir()
+    shutil.copy(scene, tmp_path / "same" / "c.wav")
+    before = sorted(tmp_path.rglob("*"))
+    done = call(toy_run, scene, *[word.format(tmp=tmp_path) for word in words])
+    assert isinstance(done.exception, UnfreezeError), done.output
+    assert message in str(done.exception)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_of_results_has_a_file_a_recording(toy_run, folder, tmp_path):
+    out = tmp_path / "found"
+    done = call(toy_run, folder, "-r", "--format", "raven", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "3 recordings" in done.stderr
+    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.name.startswith(".")}
+    assert names == {
+        "a.wav.selections.txt", "b.flac.selections.txt", "site", "site/c.wav.selections.txt",
+        "unfreeze-events.jsonl",
+    }  # fmt: skip
+    rows = list(csv.DictReader((out / "a.wav.selections.txt").open(), delimiter="\t"))
+    assert [row["Class"] for row in rows if row["Class"] != "noise"] == ["high", "low"]
+    # Another format needs no new search, which the journal would show.
+    journal = (out / "unfreeze-events.jsonl").read_bytes()
+    again = call(toy_run, folder, "-r", "--format", "audacity", "--out", out)
+    assert "3 of 3 recordings are finished already" in again.stderr
+    assert (out / "unfreeze-events.jsonl").read_bytes() == journal
+    labels = (out / "site" / "c.wav.labels.txt").read_text().splitlines()
+    assert [line.split("\t")[2] for line in labels] == [
+        row["Class"] for row in csv.DictReader((out / "a.wav.selections.txt").open(),
+                                               delimiter="\t")
+    ]  # fmt: skip
+
+
+def test_a_second_run_does_the_rest_and_other_settings_are_refused(toy_run, folder, tmp_path):
+    out = tmp_path / "events.csv"
+    words = (toy_run, folder, "--recursive", "--format", "csv", "--out", out)
+    (folder / "bad.wav").write_text("no sound")
+    first = call(*words)
+    assert first.exit_code == 1
+    assert first.stderr.count("error: ") == 1
+    assert "bad.wav" in first.stderr
+    found = rows_of(out.read_text())
+    assert len(tones(found)) == 5
+
+    shutil.copy(folder / "a.wav", folder / "bad.wav")
+    second = call(*words)
+    assert second.exit_code == 0
+    assert "3 of 4 recordings are finished already" in second.stderr
+    assert "1 recording, " in second.stderr
+    assert len(tones(rows_of(out.read_text()))) == 7
+
+    changed = call(*words, "--hop", "0.24")
+    assert "hop: 0.48 before, 0.24 now" in str(changed.exception)
+    assert "--overwrite" in str(changed.exception)
+    anew = call(*words, "--hop", "0.24", "--overwrite")
+    assert anew.exit_code == 0
+    assert "4 recordings" in anew.stderr
+
+
+def test_two_searches_at_once_into_one_place_are_refused(toy_run, scene, tmp_path):
+    import filelock
+
+    with filelock.FileLock(tmp_path / ".e.csv.unfreeze-events.jsonl.lock"):
+        done = call(toy_run, scene, "--format", "csv", "--out", tmp_path / "e.csv")
+    assert "another search is writing" in str(done.exception)
+
+
+def test_a_search_that_was_killed_goes_on(toy_run, tmp_path):
+    place = tmp_path / "many"
+    place.mkdir()
+    for number in range(30):
+        soundfile.write(place / f"{number:02}.wav", scene_samples(), toy.RATE)
+    out, journal = tmp_path / "e.csv", tmp_path / "e.csv.unfreeze-events.jsonl"
+    words = [str(w) for w in ("predict", toy_run, place, "--format", "csv", "--out", out,
+                              "--hop", "0.01")]  # fmt: skip
+    code = "from unfreeze.cli import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.DEVNULL)
+    while process.poll() is None and (
+        not journal.exists() or journal.read_bytes().count(b"\n") < 4
+    ):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = journal.read_bytes().count(b"\n") - 1
+    assert 3 <= done < 30
+    assert not out.exists()
+    went_on = CliRunner().invoke(app, words)
+    assert f"{done} of 30 recordings are finished already" in went_on.stderr
+    found = rows_of(out.read_text())
+    assert [row["label"] for row in found if row["label"] != "noise"] == ["high", "low"] * 30
+
+
+def test_ctrl_c_ends_with_one_message_and_keeps_what_is_done(toy_run, tmp_path):
+    place = tmp_path / "many"
+    place.mkdir()
+    for number in range(30):
+        soundfile.write(place / f"{number:02}.wav", scene_samples(), toy.RATE)
+    out = tmp_path / "out"
+    journal = out / "unfreeze-events.jsonl"
+    words = ["predict", toy_run, place, "--format", "csv", "--out", out, "--hop", "0.01"]
+    code = "from unfreeze.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)], stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and (
+        not journal.exists() or journal.read_bytes().count(b"\n") < 2
+    ):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert "recordings are left; the same command does the rest\n" in said
+    results = [p for p in out.iterdir() if p.suffix == ".csv"]
+    assert len(results) >= 1
+    assert not [p for p in out.iterdir() if p.name.startswith(".partial")]
+
+
+def test_names_that_are_no_utf_8_are_shown_with_escapes(toy_run, scene, tmp_path):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/odd \xff.wav")
+    shutil.copy(scene, odd)
+    done = call(toy_run, odd, "--format", "jsonl")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout.splitlines()[0])["file"].endswith("odd \\xff.wav")

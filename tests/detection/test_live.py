@@ -1,0 +1,123 @@
+"""Events in samples that come as from a microphone."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import toy
+from toy_detection import scene_samples
+from unfreeze.detection.inbox import Inbox
+from unfreeze.detection.live import LIMIT, listen
+from unfreeze.detection.options import DetectOptions
+
+SCENE = scene_samples().astype(np.float32)
+
+
+def tones(events):
+    return [(round(e.start, 6), round(e.end, 6), e.label) for e in events if e.label != "noise"]
+
+
+def test_live_events_are_the_same_however_the_sound_comes(classifier, scene):
+    def heard(step):
+        live = classifier.live()
+        found = [e for at in range(0, len(SCENE), step) for e in live.push(SCENE[at : at + step])]
+        return tones([*found, *live.finish()])
+
+    assert heard(801) == heard(160_000)
+    recorded = tones(classifier.detect(scene, hop=0.12))
+    assert [label for *_, label in recorded] == ["high", "low"]
+    # The recording's own 16-bit samples move a score, not a time.
+    assert heard(5_000)[0] == recorded[0]
+
+
+def test_an_event_is_given_a_hop_after_its_last_patch(classifier):
+    live = classifier.live()
+    late = {}
+    for at in range(0, len(SCENE), 160):
+        for event in live.push(SCENE[at : at + 160]):
+            late[event.label] = (at + 160) / toy.RATE - event.end
+    # A quarter of a patch, a hop, 15 ms of the last window, and our steps of 10 ms.
+    assert all(0.3 < late[label] < 0.36 + 0.015 + 0.02 for label in ("high", "low"))
+
+
+def test_dropped_samples_end_an_event_and_move_the_clock(classifier):
+    live = classifier.live()
+    found = live.push(SCENE[: 7 * toy.RATE])
+    found += live.skip(4 * toy.RATE)
+    assert tones(found)[-1][1:] == (7.0, "high")
+    assert live.seconds == 11.0
+    found = live.push(SCENE[11 * toy.RATE :])
+    start, end, label = tones([*found, *live.finish()])[0]
+    assert label == "low"
+    assert (abs(start - 12), abs(end - 14.5)) < (0.5, 0.5)
+
+
+def run(detector, inbox, events, lags):
+    return listen(detector, inbox, toy.RATE, events.append, lambda *lag: lags.append(lag))
+
+
+def test_a_network_that_is_too_slow_is_told_of_and_catches_up(classifier):
+    """A stall of two seconds in the network, while sound comes as it plays."""
+    live, stalled = classifier.live(), []
+    live.warm_up()
+    push = live.push
+
+    def stall(samples):
+        if live.seconds > 0.5 and not stalled:
+            stalled.append(True)
+            time.sleep(2.0)
+        return push(samples)
+
+    live.push = stall
+    inbox, events, lags = Inbox(int(LIMIT * toy.RATE), waits=False), [], []
+
+    def play():
+        for at in range(0, 5 * toy.RATE, 800):
+            inbox.put(SCENE[at : at + 800])
+            time.sleep(0.05)
+        inbox.close()
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    total = run(live, inbox, events, lags)
+    thread.join()
+    assert total.seconds == 5.0
+    assert total.dropped == 0
+    assert 1.0 < total.worst < 4.0
+    assert lags[0][0] > 1.0
+    assert lags[-1] == (0.0, 0.0)
+
+
+def test_a_pipe_faster_than_the_clock_is_not_late(classifier):
+    live, lags = classifier.live(), []
+    live.warm_up()
+    inbox = Inbox(int(LIMIT * toy.RATE), waits=True)
+
+    def play():
+        for at in range(0, len(SCENE), 8000):
+            inbox.put(SCENE[at : at + 8000])
+        inbox.close()
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    total = run(live, inbox, [], lags)
+    thread.join()
+    assert (total.seconds, total.dropped, lags) == (20.0, 0.0, [])
+
+
+def test_what_was_dropped_is_told_of(classifier):
+    inbox, lags = Inbox(2 * toy.RATE, waits=False), []
+    for at in range(0, 5 * toy.RATE, toy.RATE):
+        inbox.put(SCENE[at : at + toy.RATE])
+    inbox.close()
+    total = run(classifier.live(), inbox, [], lags)
+    assert total.dropped == pytest.approx(3.0)
+    assert lags[0][1] == pytest.approx(3.0)
+    assert total.seconds == pytest.approx(5.0)
+
+
+def test_the_hop_is_an_eighth_of_a_patch(classifier):
+    assert classifier.live()._detector.hop == 12
+    assert classifier.detector(DetectOptions(hop=0.12)).hop == 12
