@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from unfreeze.errors import DataError
-from unfreeze.evaluate import score
+from unfreeze.evaluate import score, score_change
 
 OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "loss")
 
@@ -237,3 +237,44 @@ def test_bad_input_is_refused(change, message):
     good = {"y_true": [0, 1], "probabilities": np.eye(2), "labels": ["a", "b"], "groups": [0, 1]}
     with pytest.raises(DataError, match=message):
         score(**(good | change))
+
+
+def change(before, after, truth, groups=None):
+    groups = np.arange(len(truth)) if groups is None else groups
+    return score_change(truth, before, after, ("a", "b"), groups)
+
+
+def test_a_model_compared_with_itself_has_not_changed():
+    truth, chances = np.array([0, 1] * 10), np.random.default_rng(0).dirichlet([1, 1], 20)
+    found = change(chances, chances, truth)
+    assert found["difference"] == {"accuracy": 0, "balanced_accuracy": 0, "macro_f1": 0}
+    assert set(map(tuple, found["intervals"].values())) == {(0, 0)}
+    assert found["decided_otherwise"] == 0
+
+
+def test_the_difference_is_after_less_before_and_its_bootstrap_is_paired():
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 2, 400)
+    sure = np.eye(2)[truth]
+    # Both are wrong in the same 40 %; the second mends 10 % of all.
+    wrong = rng.permutation(400)[:160]
+    before = sure.copy()
+    before[wrong] = 1 - before[wrong]
+    after = before.copy()
+    after[wrong[:40]] = sure[wrong[:40]]
+    found = change(before, after, truth)
+    assert found["before"]["accuracy"] == pytest.approx(0.6)
+    assert found["after"]["accuracy"] == pytest.approx(0.7)
+    assert found["difference"]["accuracy"] == pytest.approx(0.1)
+    assert found["decided_otherwise"] == 40
+    low, high = found["intervals"]["accuracy"]
+    # Standard error of a paired difference of shares: sqrt(p (1 - p) / n), p = 0.1.
+    assert (high - low) == pytest.approx(2 * 1.96 * np.sqrt(0.1 * 0.9 / 400), rel=0.15)
+    # Taken apart, the two would be half as wide again.
+    assert (high - low) < 2 * 1.96 * np.sqrt((0.6 * 0.4 + 0.7 * 0.3) / 400) / 1.5
+
+
+def test_a_class_that_a_model_does_not_know_has_probability_zero():
+    found = change([[1.0, 0.0]] * 4, [[0.0, 1.0]] * 4, np.array([1, 1, 1, 1]))
+    assert (found["before"]["accuracy"], found["after"]["accuracy"]) == (0, 1)
+    assert "groups" in found["note"]

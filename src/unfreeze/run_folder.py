@@ -7,7 +7,8 @@ Layout (all written atomically):
     splits.csv     each clip with its label, group and part; is itself a manifest
     model.keras    waveform in, class probabilities out, labels inside
     history.csv    a row an epoch
-    metrics.json   scores on the test and validation clips
+    metrics.json   scores on the test and validation clips; of a run that adds to another
+                   also `corrected` and `change` (see docs/review.md)
     audit.json     what each stage moved
     *.png          curves, confusion (test), moved
     stages/        the engine's own state while the run is not finished
