@@ -10,6 +10,7 @@ import io
 import json
 import os
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,8 +79,12 @@ def _quantized(path: Path, clips: list[np.ndarray]) -> bytes:
         weight_tensor_config=tensor(num_bits=8, symmetric=True, granularity=grain.CHANNELWISE),
         compute_precision=qtyping.ComputePrecision.INTEGER,
     )
-    # It prints bars and a table.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    # It prints bars and a table, and warns of the memory that calibration takes.
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(action="ignore"),
+    ):
         work = quantizer.Quantizer(str(path))
         for operation in _QUANTIZED:
             work.update_quantization_recipe(
