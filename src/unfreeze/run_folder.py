@@ -79,6 +79,7 @@ def locked(out: Path) -> Iterator[None]:
     Raises:
         RunError: another process holds it.
     """
+    made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(out / LOCK)
     try:
@@ -94,6 +95,10 @@ def locked(out: Path) -> Iterator[None]:
         with suppress(OSError):
             (out / LOCK).unlink(missing_ok=True)
         lock.release()
+        if made:
+            # Refused before it began: nothing is left of it. Not empty otherwise.
+            with suppress(OSError):
+                out.rmdir()
 
 
 def sweep(out: Path) -> None:
