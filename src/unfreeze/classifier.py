@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from unfreeze import run_folder
 from unfreeze.audio.clip_model import own_part_of, parts_of
-from unfreeze.audio.manifest import read_manifest
 from unfreeze.calibration import thresholds_of
 from unfreeze.core.schedule import Schedule
 from unfreeze.detection.detector import (
@@ -25,12 +23,14 @@ from unfreeze.detection.many import Found, detect_files
 from unfreeze.detection.options import DetectOptions
 from unfreeze.detection.scan import scan_file
 from unfreeze.detection.scores import ScoreBlock
-from unfreeze.errors import DataError, RunError
+from unfreeze.errors import RunError
 from unfreeze.files import atomic_path
 from unfreeze.inference import Sound, each_sound, fused, sound_scores
+from unfreeze.known_recordings import read_known, score_recordings
 from unfreeze.options import TrainOptions
-from unfreeze.review.old_run import inherited_options
-from unfreeze.training import TrainListener, score_clips, train_classifier
+from unfreeze.review.old_run import options_of
+from unfreeze.saved_model import load_run
+from unfreeze.training import TrainListener, train_classifier
 
 if TYPE_CHECKING:
     from unfreeze.export.exporter import Export
@@ -93,18 +93,8 @@ class SoundClassifier:
         Raises:
             UnfreezeError: anything in the data or settings that cannot work.
         """
-        for name in ("weights", "background", "negative", "add_to"):
-            if options.get(name) is not None:
-                options[name] = Path(options[name])
-        options["out"] = None if out is None else Path(out)
-        if schedule is not None:
-            options["schedule"] = schedule
-        run = options.pop("add_to", None)
-        settings = (
-            TrainOptions(Path(data), **options)
-            if run is None
-            else inherited_options(run, Path(data), options)
-        )
+        given = {**options, "out": out, **({} if schedule is None else {"schedule": schedule})}
+        settings = options_of(Path(data), given)
         trained = train_classifier(settings, listener)
         return cls(trained.model, trained.metrics, settings.out)
 
@@ -115,17 +105,7 @@ class SoundClassifier:
         Raises:
             RunError: it is not there, not finished, or not a sound classifier.
         """
-        place = source = Path(run)
-        metrics = None
-        if place.is_dir() or not place.exists():
-            run_folder.read_config(place)
-            metrics = run_folder.read_scores(place)
-            place = place / run_folder.MODEL
-        try:
-            model = keras.saving.load_model(place, compile=False, safe_mode=True)
-            return cls(model, metrics, source)
-        except (ValueError, TypeError, OSError) as error:
-            raise RunError(f"{place} cannot be loaded as a sound classifier: {error}") from None
+        return cls(*load_run(Path(run)), Path(run))
 
     def predict(self, sounds: Sound | Sequence[Sound]) -> np.ndarray:
         """Class probabilities of recordings or waveforms: the mean over their patches.
@@ -199,24 +179,10 @@ class SoundClassifier:
         Raises:
             DataError: the data have a class that the model does not know.
         """
-        manifest = read_manifest(
-            data, group_regex=group_regex, strict=strict, max_bad=max_bad, least_classes=1
+        manifest = read_known(
+            data, self.labels, group_regex=group_regex, strict=strict, max_bad=max_bad
         )
-        unknown = sorted(set(manifest.labels) - set(self.labels))
-        if unknown:
-            raise DataError(
-                f"{data} has classes that the model does not know: {', '.join(unknown)}. "
-                f"It knows {', '.join(self.labels)}"
-            )
-        rows = []
-        for done, clip in enumerate(manifest.clips, start=1):
-            rows.append(self._one(clip.path))
-            if progress is not None:
-                progress(done, len(manifest.clips))
-        numbers = np.arange(len(manifest.clips))
-        scores = score_clips(manifest, numbers, np.stack(rows), self.labels)
-        problems = [{"path": str(p.path), "cause": p.cause} for p in manifest.problems]
-        return {**scores, "problems": problems}
+        return score_recordings(manifest, self.labels, self._one, progress)
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -245,28 +211,13 @@ class SoundClassifier:
         frames = hop_frames(self.front_end, hop)
         return scan_file(self._fused, self.front_end, Path(path), frames)
 
-    def detect(
-        self,
-        path: str | Path,
-        *,
-        window: float | None = None,
-        hop: float | None = None,
-        min_score: float | None = None,
-        smooth: bool = False,
-        merge: bool = True,
-    ) -> list[Event]:
+    def detect(self, path: str | Path, **options: Any) -> list[Event]:
         """Find when which class is heard in a recording of any length.
 
         Args:
             path: the recording.
-            window: seconds that are judged together; None takes a patch (0.96),
-                multiples of it average the scores of the patches within.
-            hop: as for `scan`.
-            min_score: the score that begins an event, for all classes; None
-                takes `thresholds`.
-            smooth: take the median over each three patches first.
-            merge: patches of a class that overlap or adjoin are one event;
-                else each patch that reaches its threshold is one.
+            **options: fields of `unfreeze.detection.options.DetectOptions`:
+                `window`, `hop`, `min_score`, `smooth`, `merge`.
 
         Returns:
             Events by start, then by label. See `unfreeze.detection.events`.
@@ -275,8 +226,8 @@ class SoundClassifier:
             UnfreezeError: a window, hop or score that cannot be used.
             DataError: the file cannot be read.
         """
-        options = DetectOptions(window, hop, min_score, smooth, merge)
-        return all_events(self.detector(options), self.scan(path, hop=hop))
+        wanted = DetectOptions(**options)
+        return all_events(self.detector(wanted), self.scan(path, hop=wanted.hop))
 
     def detect_files(
         self,

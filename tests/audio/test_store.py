@@ -181,8 +181,8 @@ def test_a_store_of_another_format_version_is_not_opened(
     build_store(manifest, FRONT, tmp_path / "s")
     path = tmp_path / "s/meta.json"
     meta = json.loads(path.read_text())
-    assert (meta["version"], meta["clips"], meta["front_end"]["bands"]) == (1, 6, 64)
-    path.write_text(json.dumps(meta | {"version": 2}))
+    assert (meta["version"], meta["clips"], meta["front_end"]["bands"]) == (2, 6, 64)
+    path.write_text(json.dumps(meta | {"version": 1}))
     assert open_store(tmp_path / "s") is None
 
 

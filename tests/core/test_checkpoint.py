@@ -217,7 +217,7 @@ def test_it_costs_no_more_than_its_share(monkeypatch, tmp_path):
     class Parts:
         rules = ()
 
-        def lists(self):
+        def by_kind(self):
             return {}
 
     saver = checkpoint.Checkpointer(tmp_path / "f", 0, Parts())

@@ -8,19 +8,13 @@ import numpy as np
 import pytest
 
 import unfreeze
+from exporting import need
 from unfreeze.audio.clip_model import parts_of
 from unfreeze.errors import ExportError, RunError
 from unfreeze.export.formats import FORMATS
 from unfreeze.export.program import with_outputs
 
 pytest.importorskip("tensorflow")
-
-
-def need(name, quantize=None):
-    form = FORMATS[name]
-    for module in (*form.writers, *(form.quantize[quantize] if quantize else ())):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed")
 
 
 def reader(name):

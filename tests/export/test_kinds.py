@@ -7,19 +7,13 @@ import json
 import numpy as np
 import pytest
 
+from exporting import need
 from unfreeze.export.formats import FORMATS
 
 pytest.importorskip("tensorflow")
 LABELS = ["Kuh & Kalb", "the cat's", "犬"]
 CASES = [(form.name, kind) for form in FORMATS.values() for kind in (None, *form.quantize)]
 ALLOWED = {None: 1e-4, "float16": 0.02, "int8": 0.35}
-
-
-def need(name, quantize=None):
-    form = FORMATS[name]
-    for module in (*form.writers, *(form.quantize[quantize] if quantize else ())):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed")
 
 
 def reader(name):

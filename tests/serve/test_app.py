@@ -40,14 +40,13 @@ class Watched(unfreeze.SoundClassifier):
         self.gate.set()
         self.inside = self.most = self.calls = 0
 
-    def predict(self, sounds):
+    def scan(self, path, *, hop=None):
         self.inside += 1
         self.calls += 1
         self.most = max(self.most, self.inside)
         assert self.gate.wait(30)
-        scores = super().predict(sounds)
+        yield from super().scan(path, hop=hop)
         self.inside -= 1
-        return scores
 
 
 def wait_until(condition, seconds=10):
@@ -245,10 +244,10 @@ def test_a_fault_of_our_own_tells_nothing_and_the_server_goes_on(serve, classifi
     class Faulty(unfreeze.SoundClassifier):
         broken = True
 
-        def predict(self, sounds):
+        def scan(self, path, *, hop=None):
             if self.broken:
                 raise ZeroDivisionError("secret detail")
-            return super().predict(sounds)
+            return super().scan(path, hop=hop)
 
     faulty = Faulty(classifier.model)
     with serve(faulty) as url:

@@ -1,6 +1,7 @@
 """The feature store: log-mel frames of all clips, computed once, kept on disk.
 
-Layout of the folder, format version 1:
+Layout of the folder, format version 2 (another one whenever the frames of the same
+sound change, be it in their last bit: training amplifies that):
   meta.json   format, version, fingerprint, front end, counts; written last
   clips.npy   (clips + 1,) int64, the first frame of each clip, and the end
   frames.f32  (frames, bands) little-endian float32, clip after clip
@@ -36,7 +37,7 @@ from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import RunError
 from unfreeze.files import atomic_path, write_json
 
-_FORMAT, _VERSION = "unfreeze feature store", 1
+_FORMAT, _VERSION = "unfreeze feature store", 2
 _META, _CLIPS, _FRAMES = "meta.json", "clips.npy", "frames.f32"
 
 

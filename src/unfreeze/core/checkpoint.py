@@ -59,8 +59,8 @@ class Parts:
     recorder: Recorder
     rules: Sequence[keras.callbacks.Callback]
 
-    def lists(self) -> dict[str, list[Any]]:
-        """The variables by what they are for, each list in a fixed order."""
+    def by_kind(self) -> dict[str, list[Any]]:
+        """The variables by what they are for, each list in a fixed order; builds the optimizer."""
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
@@ -81,13 +81,12 @@ class Checkpointer(keras.callbacks.Callback):
         file: where to.
         number: of the stage, from 0.
         parts: what to keep.
-        every_epoch: do not spare time (for tests of the resumed run).
     """
 
-    def __init__(self, file: Path, number: int, parts: Parts, every_epoch: bool = False) -> None:
+    def __init__(self, file: Path, number: int, parts: Parts) -> None:
         super().__init__()
         self.file, self.number, self.parts = file, number, parts
-        self._every, self._counts = every_epoch, _counts(parts.rules)
+        self._counts = _counts(parts.rules)
         self._cost: float | None = None
         self._since = time.perf_counter()
 
@@ -119,10 +118,8 @@ class Checkpointer(keras.callbacks.Callback):
 
     def _is_time(self) -> bool:
         waited = time.perf_counter() - self._since
-        if self._every:
-            return True
         if self._cost is None:
-            numbers = [v for part in self.parts.lists().values() for v in part]
+            numbers = [v for part in self.parts.by_kind().values() for v in part]
             size = 4 * sum(math.prod(v.shape) for v in numbers)
             return waited * _SHARE >= size / _BYTES_A_SECOND and waited >= _LEAST_SECONDS
         return waited * _SHARE >= self._cost and waited >= _LEAST_SECONDS
@@ -139,7 +136,7 @@ def write(file: Path, number: int, done: int, parts: Parts) -> None:
     """
     arrays = {
         f"{name}_{i}": keras.ops.convert_to_numpy(variable)
-        for name, variables in parts.lists().items()
+        for name, variables in parts.by_kind().items()
         for i, variable in enumerate(variables)
     }
     recorder = parts.recorder
@@ -191,7 +188,7 @@ def read(file: Path, number: int, parts: Parts) -> tuple[int, list[dict[str, flo
                 name: stored.get_tensor(name).view(np.dtype(kind))
                 for name, kind in meta["types"].items()
             }
-        lists = parts.lists()
+        lists = parts.by_kind()
         best = [
             arrays.pop(f"best_{i}") for i in range(len(parts.variables) * bool(meta["best_epoch"]))
         ]

@@ -27,7 +27,7 @@ from unfreeze.core.plan import plan_stage
 from unfreeze.core.select import Selection, apply
 from unfreeze.core.stage import Batches, make_ready
 from unfreeze.core.stage_fit import check_record, compile_with, fit_stage, new_optimizer
-from unfreeze.core.state import StageResult, begin, finished_stages, write_stage
+from unfreeze.core.state import StageResult, begin_or_go_back, finished_stages, write_stage
 from unfreeze.core.watch import FirstEpochGuard, Recorder
 
 
@@ -52,7 +52,7 @@ def run_stages(
             continue
         apply(job.model, selection)
         if run_dir is not None and not (results or finished):
-            begin(run_dir, identity, job.model)
+            begin_or_go_back(run_dir, identity, job.model)
         if len(results) < len(finished):
             result, weights = finished[len(results)]
             job.model.load_weights(weights)

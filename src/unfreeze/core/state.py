@@ -116,7 +116,7 @@ def finished_stages(run_dir: Path, wanted: dict[str, Any]) -> list[tuple[StageRe
     return stages
 
 
-def begin(run_dir: Path, run: dict[str, Any], model: keras.Model) -> None:
+def begin_or_go_back(run_dir: Path, run: dict[str, Any], model: keras.Model) -> None:
     """Record that a run has begun, and from which weights; or go back to those.
 
     To be called when no stage has ended yet, after `finished_stages`.

@@ -11,9 +11,9 @@ from unfreeze import run_folder
 from unfreeze.audio.clip_model import parts_of
 from unfreeze.audio.manifest import Manifest
 from unfreeze.audio.patches import PatchView
-from unfreeze.errors import RunError
 from unfreeze.evaluate import score_change
 from unfreeze.inference import view_scores
+from unfreeze.saved_model import load_clip_model
 
 
 def load_old(run: Path) -> tuple[keras.Model, tuple[str, ...]]:
@@ -22,11 +22,7 @@ def load_old(run: Path) -> tuple[keras.Model, tuple[str, ...]]:
     Raises:
         RunError: it cannot be loaded.
     """
-    file = run / run_folder.MODEL
-    try:
-        model, _, labels = parts_of(keras.saving.load_model(file, compile=False, safe_mode=True))
-    except (ValueError, TypeError, OSError) as error:
-        raise RunError(f"{file} cannot be loaded as a sound classifier: {error}") from None
+    model, _, labels = parts_of(load_clip_model(run / run_folder.MODEL))
     return model, labels
 
 

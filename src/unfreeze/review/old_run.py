@@ -48,6 +48,24 @@ def inherited_options(run: Path, data: Path, given: Mapping[str, Any]) -> TrainO
     return options
 
 
+def options_of(data: Path, given: Mapping[str, Any]) -> TrainOptions:
+    """The options that a user of Python has given, paths as text or not.
+
+    Args:
+        data: what to train on.
+        given: fields of `TrainOptions`; with `add_to` the others are as in that run.
+
+    Raises:
+        RunError: as `inherited_options`.
+    """
+    paths = ("out", "weights", "background", "negative", "add_to")
+    values: dict[str, Any] = {
+        k: Path(v) if k in paths and v is not None else v for k, v in given.items()
+    }
+    run = values.pop("add_to", None)
+    return TrainOptions(data, **values) if run is None else inherited_options(run, data, values)
+
+
 def run_labels(run: Path) -> tuple[str, ...]:
     """The classes of a run, in the order of its model."""
     return tuple(run_folder.read_config(run)["labels"])

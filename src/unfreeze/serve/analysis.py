@@ -7,13 +7,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from unfreeze.audio.clip_model import parts_of
 from unfreeze.audio.decode import Resampler, waveform_blocks
 from unfreeze.audio.formats import UNREADABLE
 from unfreeze.audio.frames import log_mel_frames
 from unfreeze.audio.sound import SoundError, open_sound
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.classifier import SoundClassifier
+from unfreeze.detection.detector import all_events
+from unfreeze.detection.options import DetectOptions
 from unfreeze.errors import UnfreezeError
 from unfreeze.serve.answers import EventAnswer, Prediction, Spectrogram
 from unfreeze.serve.limits import Limits
@@ -65,8 +66,11 @@ def analyse(
     """
     try:
         recording = decode_within(upload.path, classifier.sample_rate, limits)
-        scores = classifier.predict(recording.waveform)
-        events = classifier.detect(upload.path, hop=hop, min_score=min_score)
+        detector = classifier.detector(DetectOptions(hop=hop, min_score=min_score))
+        blocks = list(classifier.scan(upload.path))
+        # The network runs once for both, unless events want another hop.
+        at_hop = blocks if hop is None else classifier.scan(upload.path, hop=hop)
+        events = all_events(detector, at_hop)
     except SoundError as error:
         cause = _cause(error, upload.name)
         raise Refused(422, cause, _CURES.get(error.rule, _CURE), file=upload.name) from None
@@ -75,7 +79,8 @@ def analyse(
     except Refused as refused:
         refused.file = upload.name
         raise
-    front_end = parts_of(classifier.model)[1]
+    # As `classifier.predict` has it: the mean over the patches at the model's own hop.
+    scores = np.concatenate([block.scores for block in blocks]).mean(axis=0)
     order = np.argsort(-scores, kind="stable")
     return Prediction(
         file=upload.name,
@@ -83,7 +88,7 @@ def analyse(
         sample_rate=recording.source_rate,
         classes={classifier.labels[i]: float(scores[i]) for i in order},
         events=[EventAnswer(e.start, e.end, e.label, e.score) for e in events],
-        spectrogram=picture(recording.waveform, front_end) if spectrogram else None,
+        spectrogram=picture(recording.waveform, classifier.front_end) if spectrogram else None,
     )
 
 
