@@ -1,4 +1,5 @@
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,33 @@ def test_tables_hold_the_columns_of_all_rows(tmp_path):
     run_folder.write_table(tmp_path / "t.csv", [{"a": 1}, {"a": 2, "b": "x,y"}])
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
     assert rows == [{"a": "1", "b": ""}, {"a": "2", "b": "x,y"}]
+
+
+def describe(run, config, table="path,label,group,split\na/1.wav,a,g,test\n"):
+    run.mkdir()
+    run_folder.write_config(run, config)
+    (run / run_folder.SPLITS).write_text(table)
+    return run
+
+
+def test_recordings_are_found_from_the_root_that_the_run_recorded(tmp_path):
+    # With --background the root is a folder above the data.
+    run = describe(tmp_path / "r", {"data": {"root": "/sounds"}, "options": {"data": "/sounds/x"}})
+    root, rows = run_folder.read_splits(run)
+    assert root == Path("/sounds")
+    assert rows == [{"path": "a/1.wav", "label": "a", "group": "g", "split": "test"}]
+    for number, (given, expected) in enumerate((("/x", "/x"), ("/x/m.CSV", "/x"))):
+        old = describe(tmp_path / f"old{number}", {"data": {}, "options": {"data": given}})
+        assert run_folder.read_splits(old)[0] == Path(expected)
+
+
+def test_a_run_that_does_not_tell_is_refused(tmp_path):
+    with pytest.raises(RunError, match="does not tell where the data are"):
+        run_folder.read_splits(describe(tmp_path / "a", {"data": {}}))
+    config = {"data": {"root": "/sounds"}}
+    with pytest.raises(RunError, match="needs the columns path, label, group, split"):
+        run_folder.read_splits(describe(tmp_path / "b", config, "path,label\na/1.wav,a\n"))
+    run = describe(tmp_path / "c", config)
+    (run / run_folder.SPLITS).unlink()
+    with pytest.raises(RunError, match=r"splits\.csv cannot be read"):
+        run_folder.read_splits(run)

@@ -194,6 +194,38 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
+def read_splits(run: Path) -> tuple[Path, list[dict[str, str]]]:
+    """Read which recordings a run used, and for what.
+
+    Returns:
+        The folder that they lay in, and a row a clip: `path` below it, `label`,
+        `group`, `split` and, of a run that added to another, `added`.
+
+    Raises:
+        RunError: the run does not tell; whether the recordings are still there
+            is not looked at.
+    """
+    config, table = read_config(run), run / SPLITS
+    try:
+        if "root" in config["data"]:
+            root = Path(config["data"]["root"])
+        else:
+            # Runs of 0.1 tell only what was given: a folder, or a CSV in one.
+            data = Path(config["options"]["data"])
+            root = data.parent if data.suffix.lower() == ".csv" else data
+    except (KeyError, TypeError):
+        raise RunError(f"{run / CONFIG} does not tell where the data are") from None
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(f"{table} cannot be read: {error}") from None
+    needed = ("path", "label", "group", "split")
+    if any(row.get(name) is None for row in rows for name in needed):
+        raise RunError(f"{table} cannot be read: it needs the columns {', '.join(needed)}")
+    return root, rows
+
+
 def write_scores(run: Path, metrics: Mapping[str, Any]) -> None:
     """Write `metrics.json`: the mark of a finished run."""
     write_json(run / METRICS, metrics)

@@ -2,12 +2,16 @@
 
 import json as json_module
 import shlex
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unfreeze.cli.train import Json
+
+if TYPE_CHECKING:
+    from unfreeze.review.segments import Candidate
 
 
 def segments(
@@ -20,7 +24,7 @@ def segments(
     ] = False,
     length: Annotated[float, typer.Option(min=0.1, help="Seconds of a clip.")] = 3.0,
     recursive: Annotated[
-        bool, typer.Option("--recursive", help="Folders in folders, too.")
+        bool, typer.Option("--recursive", "-r", help="Folders within folders too.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -44,17 +48,18 @@ def segments(
     from unfreeze.errors import DataError
 
     classifier = SoundClassifier.load(run)
-    candidates, failed = [], list[dict[str, str]]()
+    chosen, failed = dict[str, "list[Candidate]"](), list[dict[str, str]]()
     with bar("Listening", shown=not json) as progress:
         for done, file in enumerate(files, start=1):
             try:
-                candidates += find_candidates(
+                found = find_candidates(
                     classifier, file, per_class=per_class, length=length, uncertain=uncertain
                 )
+                # At once, so that many recordings need no more memory than few.
+                chosen = best_of(chain(*chosen.values(), found), per_class, uncertain)
             except DataError as error:
                 failed.append({"file": str(file), "error": str(error)})
             progress(done, len(files))
-    chosen = best_of(candidates, per_class, uncertain)
     command = ["unfreeze", "segments", str(run), *map(str, paths), "--out", str(out)]
     command += ["--per-class", str(per_class), "--length", f"{length:g}"]
     command += [

@@ -1,6 +1,5 @@
 """The sounds that an export is compared and calibrated on: the run's own, or synthetic ones."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,15 +82,13 @@ def fitted(waveform: np.ndarray, samples: int | None) -> np.ndarray:
 
 def _paths(run: Path | None, part: str) -> list[Path]:
     """Files of a part, as the run's table of splits names them; those that are still there."""
-    if run is None or not (run / run_folder.SPLITS).is_file():
+    if run is None:
         return []
     try:
-        data = Path(run_folder.read_config(run)["options"]["data"])
-    except (RunError, KeyError, TypeError):
+        root, rows = run_folder.read_splits(run)
+    except RunError:
         return []
-    root = data if data.is_dir() else data.parent
-    with (run / run_folder.SPLITS).open(encoding="utf-8", newline="") as file:
-        named = [root / row["path"] for row in csv.DictReader(file) if row["split"] == part]
+    named = [root / row["path"] for row in rows if row["split"] == part]
     return [path for path in named if path.is_file()]
 
 

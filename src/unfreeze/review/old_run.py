@@ -4,7 +4,6 @@ The run folder holds no sound. It tells where the recordings were, and each one'
 class, group and part; they must still be there.
 """
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,22 +76,16 @@ def run_source(run: Path) -> Source:
     Raises:
         RunError: the run is broken, or a recording is not where it was.
     """
-    root = _root(run)
+    root, rows = run_folder.read_splits(run)
     if not root.is_dir():
         raise RunError(
             f"The data of {run} are gone: {show(root)} does not exist. Put the recordings back "
             f"there, or train anew on all that you have."
         )
-    table = run / run_folder.SPLITS
-    try:
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        entries = tuple(
-            Entry(root / row["path"], Path(row["path"]), row["label"], row["group"], row["split"])
-            for row in rows
-        )
-    except (OSError, KeyError, ValueError) as error:
-        raise RunError(f"{table} cannot be read: {error}") from None
+    entries = tuple(
+        Entry(root / row["path"], Path(row["path"]), row["label"], row["group"], row["split"])
+        for row in rows
+    )
     gone = [entry.path for entry in entries if not entry.path.is_file()]
     if gone:
         raise RunError(
@@ -101,15 +94,3 @@ def run_source(run: Path) -> Source:
             f"all that you have."
         )
     return Source(root, entries, ())
-
-
-def _root(run: Path) -> Path:
-    config = run_folder.read_config(run)
-    try:
-        if "root" in config["data"]:
-            return Path(config["data"]["root"])
-        # Runs of 0.1 tell only what was given: a folder, or a CSV in one.
-        data = Path(config["options"]["data"])
-    except (KeyError, TypeError):
-        raise RunError(f"{run / run_folder.CONFIG} does not tell where the data are") from None
-    return data.parent if data.suffix.lower() == ".csv" else data
