@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 import toy
 import unfreeze
+from exporting import need
 from unfreeze import inference
 from unfreeze.audio.decode import decode
 from unfreeze.backbones.frontend import FrontEnd
@@ -62,6 +63,18 @@ def test_own_classes_are_given_as_ever(trained, loaded):
     np.testing.assert_allclose(mine, several, atol=1e-6)
     assert own.shape == (len(files(data)), CLASSES)
     assert loaded.evaluate(data)["clips"] == 8
+
+
+def test_an_export_gives_the_own_classes(trained, loaded, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    need("onnx")
+    _, data = trained
+    done = loaded.export("onnx", tmp_path / "m.onnx")
+    assert list(done.details["outputs"]) == ["probabilities"]
+    session = onnxruntime.InferenceSession(str(done.path))
+    for file in files(data):
+        (scores,) = session.run(None, {"waveform": decode(file)[None]})
+        np.testing.assert_allclose(scores[0], loaded.predict(file), atol=1e-4)
 
 
 def test_the_saved_model_gives_both_by_name(trained, loaded):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -30,6 +31,21 @@ def test_live_events_are_the_same_however_the_sound_comes(classifier, scene):
     assert [label for *_, label in recorded] == ["high", "low"]
     # The recording's own 16-bit samples move a score, not a time.
     assert heard(5_000)[0] == recorded[0]
+
+
+def test_memory_does_not_grow_with_the_sound(classifier):
+    def peak(seconds):
+        live = classifier.live()
+        live.push(SCENE)  # compiled, and all work space is there
+        tracemalloc.start()
+        for _ in range(seconds * toy.RATE // len(SCENE)):
+            live.push(SCENE)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    short, long = peak(30), peak(300)
+    assert long < 1.1 * short
 
 
 def test_an_event_is_given_a_hop_after_its_last_patch(classifier):
