@@ -146,3 +146,13 @@ def test_clips_are_moved_kept_and_deleted(tmp_path):
     correction_loop.sort_clips(tmp_path, segments, {"f.wav": TRUTH})
     left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
     assert left == {"dog/right", "cow/wrong", "background/speech"}
+
+
+def test_the_gain_of_the_animals_is_told_from_that_of_the_background():
+    change = {"clips": 10, "before": {"accuracy": 0.5}}
+    after = {
+        "labels": ["background", "cat", "dog"],
+        "confusion": [[2, 0, 0], [1, 2, 1], [0, 1, 3]],
+    }
+    row = correction_loop.animals_alone(change, after)
+    assert row == {"clips": 8, "before": 5 / 8, "after": 5 / 8}
