@@ -78,3 +78,4 @@ def test_the_table_of_options_is_that_of_the_command():
     assert (limits.max_mb, limits.max_seconds) == (defaults["max_mb"], defaults["max_seconds"])
     assert f"{limits.places} requests are in the line" in GUIDE.read_text()
     assert f"nothing came for {limits.stall_seconds:g} s" in GUIDE.read_text()
+    assert f"took more than {limits.upload_seconds / 60:g} minutes" in GUIDE.read_text()
