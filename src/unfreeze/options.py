@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unfreeze.core.presets import PRESETS, preset
+from unfreeze.core.presets import preset
 from unfreeze.core.schedule import Schedule
+from unfreeze.core.variants import split_variant, vary
 from unfreeze.errors import ScheduleError
 
 # Names of the new layers, as the classic recipe has them.
@@ -87,13 +88,7 @@ def resolve_schedule(options: TrainOptions, head: str = HEAD) -> Schedule:
     """
     schedule = options.schedule
     if isinstance(schedule, str):
-        looks_like_file = schedule.endswith((".yaml", ".yml")) or "/" in schedule
-        if looks_like_file and schedule not in PRESETS:
-            from unfreeze.core.schedule_yaml import read_schedule
-
-            schedule = read_schedule(schedule)
-        else:
-            schedule = preset(schedule, head=head)
+        schedule = named_schedule(schedule, head)
     if options.epochs is not None:
         schedule = schedule.with_changes(epochs=options.epochs)
     if options.batch_size is not None:
@@ -101,6 +96,27 @@ def resolve_schedule(options: TrainOptions, head: str = HEAD) -> Schedule:
     if options.learning_rate is not None:
         schedule = _with_rate(schedule, options.learning_rate)
     return schedule
+
+
+def named_schedule(text: str, head: str = HEAD) -> Schedule:
+    """The schedule of a name: a preset or a YAML file, perhaps with changes.
+
+    Args:
+        text: such as "two_stage", "plan.yaml" or "two_stage+rate=3e-4"; see
+            `unfreeze.core.variants` for what can be changed.
+        head: which layers presets take as the head.
+
+    Raises:
+        ScheduleError: no such preset or file, or a change that cannot be made.
+    """
+    name, changes = (text, {}) if Path(text).is_file() else split_variant(text)
+    if name.endswith((".yaml", ".yml")) or ("/" in name and not name.startswith("surgical:")):
+        from unfreeze.core.schedule_yaml import read_schedule
+
+        schedule = read_schedule(name)
+    else:
+        schedule = preset(name, head=head)
+    return vary(schedule, changes, text) if changes else schedule
 
 
 def _with_rate(schedule: Schedule, rate: float) -> Schedule:

@@ -5,7 +5,6 @@ Order matters: everything that can be refused is refused before anything slow
 looked at before the last stage has ended.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,8 @@ from unfreeze.audio.own_classes import own_scores
 from unfreeze.audio.patches import PatchView, repeat_by_clip
 from unfreeze.audio.pieces import Pieces, cut_quiet
 from unfreeze.audio.split import Split
-from unfreeze.audio.store import PatchStore, build_store
 from unfreeze.backbones.registry import Backbone, get_backbone
-from unfreeze.backbones.weights import cache_folder, resolve_weights
+from unfreeze.backbones.weights import resolve_weights
 from unfreeze.calibration import calibrate
 from unfreeze.core.graph import flatten
 from unfreeze.core.plan import StagePlan, plan_stage
@@ -33,6 +31,7 @@ from unfreeze.core.select import check
 from unfreeze.core.watch import StageCallback
 from unfreeze.errors import UnfreezeError
 from unfreeze.evaluate import score
+from unfreeze.features import CACHE_LIMIT, build_features, label_numbers, prefix_folder
 from unfreeze.inference import view_scores
 from unfreeze.options import TrainOptions, resolve_schedule
 from unfreeze.review.add_to import read_both
@@ -42,9 +41,6 @@ from unfreeze.run_writing import begin_run, finish_run
 from unfreeze.training_data import TrainingData, read_training_data
 
 DEFAULT_BATCH = 32
-# Both caches are shared by runs, so that a second run on the same recordings
-# starts at once; the oldest entries go when they grow beyond this.
-CACHE_LIMIT = 20 * 10**9
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +124,11 @@ def _train(
     model = patch_model(backbone.build(weights=weights), len(manifest.labels), options.seed)
     graph = flatten(model)
     plans = tuple(plan_stage(graph, selection) for selection in check(graph, schedule))
-    store = _features(manifest, backbone, listener)
+    store = build_features(
+        manifest,
+        backbone.front_end,
+        lambda done, total: listener.on_progress("features", done, total),
+    )
     views = {name: store.patches(clips) for name, clips in data.parts().items()}
     cut = cut_quiet(manifest, data.split, views, backbone.front_end)
     summary = Summary(
@@ -185,17 +185,6 @@ def _change(
     return {"corrected": scores, "change": {**described, **change}}
 
 
-def _features(manifest: Manifest, backbone: Backbone, listener: TrainListener) -> PatchStore:
-    home = cache_folder() / "features"
-    _prune(home, keep=manifest.fingerprint[:32])
-    return build_store(
-        manifest,
-        backbone.front_end,
-        home / manifest.fingerprint[:32],
-        progress=lambda done, total: listener.on_progress("features", done, total),
-    )
-
-
 def _fit(
     options: TrainOptions,
     schedule: Schedule,
@@ -204,7 +193,7 @@ def _fit(
     parts: dict[str, PatchView],
     listener: TrainListener,
 ) -> FitResult:
-    labels = _label_numbers(manifest)
+    labels = label_numbers(manifest)
     train, held = parts["train"], parts["validation"]
     return fit(
         model,
@@ -216,7 +205,7 @@ def _fit(
         run_dir=None if options.out is None else options.out / run_folder.STAGES,
         seed=options.seed,
         verbose=0,
-        cache_dir=cache_folder() / "prefixes",
+        cache_dir=prefix_folder(),
         cache_limit=CACHE_LIMIT,
     )
 
@@ -231,7 +220,7 @@ def _scores(
     """Clip-level scores of the held-out parts; a part without clips is None."""
     found: dict[str, Any] = {}
     held: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
-    numbers = _label_numbers(manifest)
+    numbers = label_numbers(manifest)
     for name in ("test", "validation"):
         clips = split.parts()[name]
         if not len(clips):
@@ -264,21 +253,3 @@ def score_clips(
     truth = np.array([place[clip.label] for clip in chosen])
     groups = np.array([clip.group for clip in chosen])
     return score(truth, probabilities, labels, groups, seed=seed)
-
-
-def _label_numbers(manifest: Manifest) -> np.ndarray:
-    place = {label: number for number, label in enumerate(manifest.labels)}
-    return np.array([place[clip.label] for clip in manifest.clips], dtype=np.int32)
-
-
-def _prune(home: Path, keep: str) -> None:
-    """Remove the feature stores used longest ago beyond the limit."""
-    if not home.is_dir():
-        return
-    stores = [place for place in home.iterdir() if place.is_dir()]
-    sizes = {p: sum(f.stat().st_size for f in p.iterdir() if f.is_file()) for p in stores}
-    total = sum(sizes.values())
-    for place in sorted(stores, key=lambda place: place.stat().st_mtime):
-        if total > CACHE_LIMIT and place.name != keep:
-            shutil.rmtree(place, ignore_errors=True)
-            total -= sizes[place]

@@ -132,7 +132,7 @@ def place_new(
     parts = np.array(given, dtype=object)
     _check_straddling(clips, parts, "the given split")
     free: list[int] = []
-    for unit in _units(clips):
+    for unit in clip_units(clips):
         known = [parts[i] for i in unit if parts[i] is not None]
         if not known:
             free += unit
@@ -147,7 +147,7 @@ def place_new(
     if free:
         pool = [clips[i] for i in free]
         names = [part for part in ("train", "test", "validation") if wanted[part] > 0]
-        names = sorted(names[: len(_units(pool))], key=PARTS.index)
+        names = sorted(names[: len(clip_units(pool))], key=PARTS.index)
         total = sum(wanted[part] for part in names)
         shares = [wanted[part] / total for part in names]
         parts[free] = _divide(pool, names, shares, seed) if len(names) > 1 else names[0]
@@ -202,7 +202,7 @@ def _divide(
     clips: Sequence[Clip], parts: Sequence[str], shares: Sequence[float], seed: int
 ) -> np.ndarray:
     """Return the part of each clip."""
-    units = _units(clips)
+    units = clip_units(clips)
     if len(units) < len(parts):
         raise DataError(
             f"{len(units)} group{'s' if len(units) != 1 else ''} cannot be divided into "
@@ -223,8 +223,16 @@ def _ranks(parts: Sequence[str]) -> list[int]:
     return [claims.index(part) for part in parts]
 
 
-def _units(clips: Sequence[Clip]) -> list[list[int]]:
-    """Join the clips that share a group or a content; in the order of names."""
+def clip_units(clips: Sequence[Clip]) -> list[list[int]]:
+    """Join the clips that share a group or a content.
+
+    Args:
+        clips: any.
+
+    Returns:
+        The positions of the clips of each unit, which a split must not divide; in
+        the order of names.
+    """
     parent = list(range(len(clips)))
 
     def find(index: int) -> int:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from unfreeze.cli.compare import compare
 from unfreeze.cli.demo import demo
 from unfreeze.cli.evaluate import evaluate
 from unfreeze.cli.export import export
@@ -43,6 +44,7 @@ def options(
 
 for command in (
     train,
+    compare,
     evaluate,
     predict,
     listen,

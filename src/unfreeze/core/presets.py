@@ -4,6 +4,7 @@ Each is a function that gives a `Schedule`; `preset(name)` finds one by name.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -97,12 +98,31 @@ def full(head: Any = "head") -> Schedule:
     return Schedule((stage,), name="full")
 
 
+def surgical(layers: Any = "group:1", head: Any = "head") -> Schedule:
+    """The head first, then one part of the base and the head, the rest as pretrained.
+
+    Lee et al., "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts",
+    ICLR 2023. They adapt a trained classifier and leave its head; here the head is
+    new, so it trains on.
+
+    Args:
+        layers: the part of the base: a pattern as in `Stage.train`, or "first" or
+            "last" for the layer group at the input or below the head.
+        head: which layers are the head.
+    """
+    part = {"first": "group:1", "last": "group:-1"}.get(layers, layers)
+    stages = two_stage(head).stages
+    second = replace(stages[1], name="surgical", train=[head, part])
+    return Schedule((stages[0], second), name=f"surgical:{layers}")
+
+
 PRESETS: dict[str, Callable[..., Schedule]] = {
     "two_stage": two_stage,
     "classic": classic,
     "gradual": gradual,
     "head_only": head_only,
     "full": full,
+    "surgical": surgical,
 }
 
 
@@ -110,12 +130,15 @@ def preset(name: str, head: Any = "head") -> Schedule:
     """The preset schedule of that name.
 
     Args:
-        name: one of `PRESETS`.
+        name: one of `PRESETS`; "surgical:last" and the like say which part of the
+            base trains.
         head: which layers are the head, as in `Stage.train`.
 
     Raises:
         ScheduleError: the name is not known; names the closest.
     """
+    if name.startswith("surgical:"):
+        return surgical(name.removeprefix("surgical:"), head)
     if name not in PRESETS:
         close = get_close_matches(name, PRESETS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -17,7 +17,7 @@ from unfreeze.errors import ScheduleError
 # Written even where they equal the default: these are what people come to edit,
 # and a file must not change its meaning when a default does.
 _ALWAYS = ("name", "train", "epochs", "learning_rate")
-_GROUP_WORDS = re.compile(r"all|head|top:.*|re:.*|!.*")
+_GROUP_WORDS = re.compile(r"all|head|top:.*|group:.*|re:.*|!.*")
 
 _HELP = """\
 # A training schedule for unfreeze; edit it and give the file as --schedule.

@@ -6,7 +6,6 @@ Invariant: after `apply`, the trainable variables of the model are exactly
 """
 
 import fnmatch
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import keras
 
 from unfreeze.core.graph import Graph
+from unfreeze.core.group_patterns import group_layers, is_group_pattern
 from unfreeze.core.groups import LayerGroup, find_groups
 from unfreeze.core.internals import flatten_layers, is_learnable, own_weights, set_trainable
 from unfreeze.core.norms import new_norms, norms
@@ -200,8 +200,9 @@ def _choose(groups: Sequence[LayerGroup], known: tuple[Entry, ...], stage: Stage
     for part in parts:
         negative = isinstance(part, str) and part.startswith("!")
         wanted = part[1:] if negative else part
-        if _is_group(wanted, known):
-            members = {id(layer) for layer in _group_layers(groups, wanted, stage)}
+        named = any(wanted in entry.names for entry in known) if isinstance(wanted, str) else True
+        if not named and is_group_pattern(wanted):
+            members = {id(layer) for layer in group_layers(groups, wanted, stage.name)}
             matched = [entry for entry in known if id(entry.layer) in members]
         else:
             matched = matching(known, wanted)
@@ -219,13 +220,6 @@ def _choose(groups: Sequence[LayerGroup], known: tuple[Entry, ...], stage: Stage
     return [entry for entry in known if id(entry.layer) in chosen]
 
 
-def _is_group(part: Any, known: Sequence[Entry]) -> bool:
-    """Whether a pattern means a layer group; a layer or submodel of that very name comes first."""
-    if not isinstance(part, str) or not (part == "head" or part.startswith("top:")):
-        return False
-    return not any(part in entry.names for entry in known)
-
-
 def _matches(entry: Entry, part: Any) -> bool:
     if isinstance(part, str):
         if part in ("all", "*"):
@@ -241,34 +235,6 @@ def _matches(entry: Entry, part: Any) -> bool:
     if callable(part):
         return bool(part(entry.layer))
     raise ScheduleError(f"cannot select layers by {part!r}: give a pattern, a layer or a function")
-
-
-def _group_layers(groups: Sequence[LayerGroup], part: str, stage: Stage) -> list[Any]:
-    base, head = list(groups[:-1]), list(groups[-1:])
-    if part == "head":
-        count = 0
-    else:
-        count = _top_count(part, len(base), stage)
-    kept = base[len(base) - count :] + head
-    return [layer for group in kept for layer in group.layers]
-
-
-def _top_count(part: str, available: int, stage: Stage) -> int:
-    """How many groups below the head `top:2` or `top:50%` means."""
-    match = re.fullmatch(r"top:(\d+(?:\.\d+)?)(%?)", part)
-    if match is None or (not match.group(2) and "." in match.group(1)):
-        raise ScheduleError(f"stage {stage.name!r}: {part!r} should look like 'top:2' or 'top:50%'")
-    value = float(match.group(1))
-    if match.group(2):
-        if value > 100:
-            raise ScheduleError(f"stage {stage.name!r}: {part!r} is more than the whole base")
-        # Rounded first, as presets write two thirds as 66.6667%.
-        return math.ceil(round(value * available / 100, 3))
-    if value > available:
-        raise ScheduleError(
-            f"stage {stage.name!r}: {part!r}, but the model has {available} groups below its head"
-        )
-    return int(value)
 
 
 def _sort_weights(layer: Any, policy: str, trained: list[Any], updating: list[Any]) -> None:

@@ -1,0 +1,121 @@
+"""`unfreeze compare`: which strategy is best on these data."""
+
+import json as json_module
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unfreeze.cli.train import Epochs, Json, MaxBad, Quiet, Regex, Strict
+from unfreeze.compare.options import STRATEGIES, CompareOptions, read_strategy
+from unfreeze.errors import DataError, UnfreezeError
+from unfreeze.options import TrainOptions
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def compare(
+    data: Annotated[Path, typer.Argument(help="A folder a class, or a CSV manifest.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the comparison.")],
+    strategies: Annotated[
+        str,
+        typer.Option(help="Presets, surgical:first, YAML files, each with +rate=3e-4 and so on."),
+    ] = ",".join(STRATEGIES),
+    seeds: Annotated[int, typer.Option(min=1, help="Splits and first weights.")] = (
+        CompareOptions.seeds
+    ),
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Test every group once a seed, in so many parts.")
+    ] = None,
+    holdout: Annotated[
+        str | None, typer.Option(help="Groups to test in every run, with commas between.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Begin no run after this time: 90s, 30m, 2h.")
+    ] = None,
+    epochs: Epochs = None,
+    backbone: Annotated[str, typer.Option(help="Pretrained network.")] = TrainOptions.backbone,
+    weights: Annotated[
+        Path | None, typer.Option(help="Its weights; looked for when not given.")
+    ] = None,
+    group_regex: Regex = None,
+    validation: Annotated[
+        float, typer.Option(help="Share of clips that choose epochs.")
+    ] = TrainOptions.validation,
+    test: Annotated[
+        float, typer.Option(help="Share of clips of unseen groups.")
+    ] = TrainOptions.test,
+    strict: Strict = TrainOptions.strict,
+    max_bad: MaxBad = TrainOptions.max_bad,
+    background: Annotated[
+        Path | None, typer.Option(help="A folder of recordings without any of the sounds.")
+    ] = None,
+    negative: Annotated[
+        Path | None, typer.Option(help="A folder of sounds that look like a class but are not.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare ways to train on the same splits: means, paired differences, a verdict."""
+    train = TrainOptions(
+        data=data,
+        epochs=epochs,
+        backbone=backbone,
+        weights=weights,
+        group_regex=group_regex,
+        validation=validation,
+        test=test,
+        strict=strict,
+        max_bad=max_bad,
+        background=background,
+        negative=negative,
+    )
+    options = CompareOptions(
+        train=train,
+        out=out,
+        strategies=tuple(_listed(strategies)),
+        seeds=seeds,
+        folds=folds,
+        holdout=tuple(_listed(holdout or "")),
+        budget=None if budget is None else read_seconds(budget),
+    )
+    if not data.exists():
+        raise DataError(f"{data} does not exist: give a folder or a CSV manifest")
+    for name in options.strategies:
+        read_strategy(name, epochs)
+    from unfreeze.backend import import_keras
+
+    import_keras()
+    from unfreeze.cli.compare_display import CompareDisplay
+    from unfreeze.compare import folder
+    from unfreeze.compare.runner import compare as run
+
+    try:
+        with CompareDisplay(shown=not (quiet or json)) as display:
+            summary = run(options, display)
+    except KeyboardInterrupt:
+        if not (out / folder.CONFIG).is_file():
+            raise
+        typer.echo("stopped; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    if json:
+        typer.echo(json_module.dumps(summary.as_plain(), indent=2))
+    else:
+        display.show(summary, out, quiet)
+
+
+def read_seconds(text: str) -> float:
+    """Read a time such as 90s, 30m or 1.5h; a bare number is seconds.
+
+    Raises:
+        UnfreezeError: it is something else, or not above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if match is None or not float(match.group(1)):
+        raise UnfreezeError(f"{text!r} is no time: give one such as 90s, 30m or 2h")
+    return float(match.group(1)) * _UNITS[match.group(2) or "s"]
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,158 @@
+"""What the terminal shows while strategies are compared, and the result."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from unfreeze.cli.bars import bars
+from unfreeze.compare.runner import CompareListener
+from unfreeze.compare.splits import TrialSplit, has_groups
+from unfreeze.compare.summary import Estimate, Summary, part_words, verdict
+from unfreeze.core.estimate import in_words
+from unfreeze.training_data import TrainingData
+
+_WORK = {"reading": "Reading recordings", "weights": "Fetching weights", "features": "Log-mel"}
+
+
+class CompareDisplay(CompareListener):
+    """Shows a comparison: a bar for all runs, one for the run that goes on, a line a run.
+
+    Args:
+        shown: False draws nothing.
+    """
+
+    def __init__(self, shown: bool) -> None:
+        super().__init__()
+        self.shown = shown
+        self.progress = bars(shown)
+        self._work: dict[str, Any] = {}
+        self._runs: Any = None
+        self._stage: Any = None
+        self._bar: Any = None
+        self._name = ""
+
+    def __enter__(self) -> "CompareDisplay":
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.progress.stop()
+
+    def on_progress(self, what: str, done: int, total: int) -> None:
+        """Move the bar of a piece of work before training."""
+        if what not in self._work:
+            self._work[what] = self.progress.add_task(_WORK.get(what, what), total=None)
+        self.progress.update(self._work[what], completed=done, total=total or None)
+
+    def on_begin(self, data: TrainingData, splits: Sequence[TrialSplit], runs: int) -> None:
+        """Say what is compared on what."""
+        for task in self._work.values():
+            self.progress.remove_task(task)
+        manifest, first = data.manifest, splits[0]
+        groups = len({clip.group for clip in manifest.clips})
+        sizes = [len(first.split.train), len(first.split.validation), len(first.split.test)]
+        self._say(f"{len(manifest.clips)} clips, {len(manifest.labels)} classes, {groups} groups")
+        words = f"train {sizes[0]}, validation {sizes[1]}"
+        if has_groups(manifest):
+            unseen = {manifest.clips[int(i)].group for i in first.split.test}
+            words += (
+                f", unseen groups {sizes[2]} ({len(unseen)} groups), seen groups {len(first.seen)}"
+            )
+        else:
+            words += f", test {sizes[2]}"
+        self._say(f"{len(splits)} splits, {runs} runs; clips of the first: {words}")
+        self._runs = self.progress.add_task("Runs", total=runs)
+
+    def on_run_begin(self, strategy: str, trial: str, done: int, left: float | None) -> None:
+        """Name the run, and the time left."""
+        text = "Runs" if left is None else f"Runs (about {in_words(left)} left)"
+        self.progress.update(self._runs, description=text)
+        self._bar = self.progress.add_task(f"{strategy}, {trial}", total=None)
+        self._name = f"{strategy}, {trial}"
+
+    def on_stage_begin(self, plan: Any) -> None:
+        """Remember the stage."""
+        self._stage = plan
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Move the bar of the run."""
+        text = f"{self._name}: {self._stage.stage}"
+        accuracy = (logs or {}).get("val_accuracy")
+        text += "" if accuracy is None else f", validation {float(accuracy):.3f}"
+        self.progress.update(
+            self._bar, description=text, completed=epoch + 1, total=self._stage.epochs
+        )
+
+    def on_run_end(self, record: dict[str, Any]) -> None:
+        """A line with the result."""
+        if self._bar is not None:
+            self.progress.remove_task(self._bar)
+            self._bar = None
+            self._say(run_line(record))
+        self.progress.advance(self._runs)
+
+    def show(self, summary: Summary, out: Path, quiet: bool) -> None:
+        """Print the table, the verdict, and where everything is."""
+        console = Console(highlight=False)
+        if summary.rows:
+            console.print(summary_table(summary))
+        for line in verdict(summary):
+            console.print(line, markup=False)
+        for note in summary.notes:
+            console.print(note, style="yellow", markup=False)
+        if not quiet:
+            console.print(f"\nTables and pictures: {out / 'report.md'}", markup=False)
+
+    def _say(self, text: str) -> None:
+        if self.shown:
+            self.progress.console.print(text, markup=False, soft_wrap=True)
+
+
+def run_line(record: dict[str, Any]) -> str:
+    """A run's result in a line."""
+    where = f"seed {record['seed']}"
+    where += "" if record["fold"] is None else f", fold {record['fold']}"
+    if "error" in record:
+        return f"{record['strategy']}, {where}: diverged"
+    scores = [
+        f"{'test' if part == 'test' else 'seen groups'} "
+        f"{np.mean(np.equal(found['truth'], found['guess'])):.3f}"
+        for part, found in record["scores"].items()
+    ]
+    epochs = "+".join(str(n) for n in record["epochs"].values())
+    return (
+        f"{record['strategy']}, {where}: {', '.join(scores)} "
+        f"({epochs} epochs, {record['wall_seconds']:.0f} s)"
+    )
+
+
+def summary_table(summary: Summary) -> Table:
+    """A row a strategy, the best first."""
+    table = Table(box=None, pad_edge=False, title_justify="left")
+    table.add_column("strategy", no_wrap=True)
+    parts = list(summary.rows[0].scores)
+    for part in parts:
+        table.add_column(part_words(part, summary.grouped).removeprefix("on "), justify="right")
+    table.add_column("seconds", justify="right")
+    table.add_column("epochs", justify="right")
+    for row in summary.rows:
+        cells = [_cell(row.scores[part]) for part in parts]
+        table.add_row(row.strategy, *cells, f"{row.seconds:.0f}", f"{row.epochs:.0f}")
+    return table
+
+
+def _cell(estimate: Estimate) -> str:
+    if estimate.interval is None:
+        return f"{estimate.accuracy:.3f}"
+    low, high = estimate.interval
+    return f"{estimate.accuracy:.3f} [{low:.2f}, {high:.2f}]"

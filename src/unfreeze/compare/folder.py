@@ -1,0 +1,135 @@
+"""The folder of a comparison: what lies where, and that it stays one comparison.
+
+Layout (all written atomically):
+
+    config.yaml      format version and what all runs share
+    runs/*.json      a record a run: see `unfreeze.compare.trial.run_trial`
+    current/         the engine's state of the run that is going on
+    comparison.json  means, differences and intervals
+    report.md, *.png the same to read
+    .lock            held by the process that compares
+
+A run that is in `runs` is never repeated. Strategies and seeds may be added.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unfreeze.compare.options import Strategy
+from unfreeze.compare.splits import TrialSplit
+from unfreeze.compare.trial import Record
+from unfreeze.core.schedule_plain import schedule_as_plain
+from unfreeze.errors import RunError
+from unfreeze.files import write_text
+
+FORMAT = 1
+CONFIG, RUNS, CURRENT, RESULT, REPORT = (
+    "config.yaml",
+    "runs",
+    "current",
+    "comparison.json",
+    "report.md",
+)
+
+
+def claim(out: Path) -> None:
+    """Make sure that a comparison may be written to `out`, before any work.
+
+    Raises:
+        RunError: a file, or a folder that holds something else.
+    """
+    if out.is_file():
+        raise RunError(f"{out} is a file: give a folder that does not exist yet")
+    if not out.exists() or (out / CONFIG).is_file():
+        return
+    if any(not item.name.startswith(".") for item in out.iterdir()):
+        raise RunError(
+            f"{out} is not empty and holds no comparison: give another folder with --out"
+        )
+
+
+def begin(out: Path, config: Mapping[str, Any]) -> None:
+    """Write what all runs share, or check that it is the same as before.
+
+    Args:
+        out: the folder.
+        config: plain values; must hold nothing that may differ between machines.
+
+    Raises:
+        RunError: the folder holds a comparison on other data or settings, each
+            difference told; or another kind of run.
+    """
+    file = out / CONFIG
+    wanted = {"unfreeze_comparison": FORMAT, **config}
+    if not file.is_file():
+        write_text(file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+        return
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from None
+    if not isinstance(found, dict) or "unfreeze_comparison" not in found:
+        raise RunError(f"{out} holds another kind of run: give another folder with --out")
+    changed = [
+        f"{key} was {found.get(key)!r} and is {value!r}"
+        for key, value in wanted.items()
+        if found.get(key) != value
+    ]
+    if changed:
+        raise RunError(
+            f"{out} holds a comparison that cannot be gone on with: {'; '.join(changed)}. "
+            "Give another folder with --out"
+        )
+
+
+def record_file(out: Path, strategy: Strategy, trial: TrialSplit) -> Path:
+    """Where the record of a run stands.
+
+    The name tells the strategy, and by a hash what it does: an edited schedule
+    file is another strategy.
+    """
+    plain = {"schedule": _what_it_does(strategy), "fuse": strategy.fuse}
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+    name = re.sub(r"[^A-Za-z0-9]+", "-", Path(strategy.name).stem).strip("-")[:60]
+    return out / RUNS / f"{name}-{digest}-{trial.name}.json"
+
+
+def read_record(file: Path) -> Record | None:
+    """The record of a run, None if it has not ended.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    if not file.is_file():
+        return None
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{file} cannot be read ({error}): delete it to run it again") from None
+    if not isinstance(record, dict) or not ({"scores", "error"} & record.keys()):
+        raise RunError(f"{file} is no record of a run: delete it to run it again")
+    return record
+
+
+def write_record(file: Path, record: Record) -> None:
+    """Keep the record of a run that has ended, and drop its state."""
+    # In one line: thousands of numbers, a line each, would be ten times as long.
+    write_text(file, json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+    shutil.rmtree(current_folder(file), ignore_errors=True)
+
+
+def current_folder(file: Path) -> Path:
+    """Where the state of the run of a record stands while it trains."""
+    return file.parent.parent / CURRENT / file.stem
+
+
+def _what_it_does(strategy: Strategy) -> dict[str, Any]:
+    plain = schedule_as_plain(strategy.schedule)
+    return {key: value for key, value in plain.items() if key != "name"}

@@ -1,0 +1,213 @@
+"""One run of one strategy: train, score, measure how far each layer moved."""
+
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from unfreeze.audio.clip_model import patch_model
+from unfreeze.audio.manifest import Manifest
+from unfreeze.audio.patches import PatchView, repeat_by_clip
+from unfreeze.audio.pieces import cut_quiet
+from unfreeze.audio.store import PatchStore
+from unfreeze.backbones.registry import Backbone
+from unfreeze.compare.options import Strategy
+from unfreeze.compare.splits import TrialSplit
+from unfreeze.core.audit import Snapshot, snapshot
+from unfreeze.core.graph import flatten
+from unfreeze.core.groups import find_groups
+from unfreeze.core.internals import flatten_layers, own_weights
+from unfreeze.core.run import FitResult, fit
+from unfreeze.core.watch import StageCallback
+from unfreeze.errors import StageError
+from unfreeze.features import CACHE_LIMIT, label_numbers, prefix_folder
+from unfreeze.inference import view_scores
+from unfreeze.training import DEFAULT_BATCH
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What all runs share.
+
+    Attributes:
+        manifest: all clips.
+        store: their features.
+        backbone: the pretrained network.
+        weights: its weights.
+    """
+
+    manifest: Manifest
+    store: PatchStore
+    backbone: Backbone
+    weights: Path
+
+
+def new_model(backbone: Backbone, weights: Path, classes: int, seed: int) -> keras.Model:
+    """A pretrained backbone with a new head, patches to probabilities."""
+    return patch_model(backbone.build(weights=weights), classes, seed)
+
+
+def run_trial(
+    material: Material,
+    trial: TrialSplit,
+    strategy: Strategy,
+    run_dir: Path | None = None,
+    callbacks: Sequence[StageCallback] = (),
+) -> Record:
+    """Train a strategy on a split, and score it on clips that nothing was chosen by.
+
+    Args:
+        material: what all runs share.
+        trial: the split and the seed.
+        strategy: how to train.
+        run_dir: keeps the state of the run, which goes on from there.
+        callbacks: hear of progress.
+
+    Returns:
+        A dict ready for JSON: `strategy`, `seed`, `fold`; `scores` by part, each
+        with the clips' `truth`, `guess`, `likelihood` (of the truth), and `group`,
+        a place in `groups`; `validation` loss and accuracy of the best epoch by
+        patches; `seconds` without and `cache_seconds` for the shared cache;
+        `epochs` by stage, `best_stage`, `patches` by part, and `moved`, a row a
+        layer. A strategy that diverged has an `error` and no scores.
+    """
+    split = trial.split
+    wanted = {**split.parts(), **({"seen": trial.seen} if len(trial.seen) else {})}
+    views = {name: material.store.patches(clips) for name, clips in wanted.items()}
+    cut = cut_quiet(material.manifest, split, views, material.backbone.front_end)
+    manifest, parts = cut.manifest, cut.parts
+    classes = len(manifest.labels)
+    model = new_model(material.backbone, material.weights, classes, trial.seed)
+    before = snapshot(model)
+    clock = _CacheClock()
+    record: Record = {"strategy": strategy.name, "seed": trial.seed, "fold": trial.fold}
+    record["patches"] = {name: len(view) for name, view in parts.items()}
+    began = time.perf_counter()
+    try:
+        result = _fit(model, strategy, manifest, parts, trial.seed, run_dir, [clock, *callbacks])
+    except StageError as error:
+        return {**record, "error": str(error)}
+    spent = time.perf_counter() - began
+    best = next(stage for stage in result.stages if stage.stage == result.best_stage)
+    row = best.rows[best.best_epoch - 1]
+    record |= {
+        "seconds": round(sum(stage.seconds for stage in result.stages) - clock.seconds, 2),
+        "cache_seconds": round(clock.seconds, 2),
+        "wall_seconds": round(spent, 2),
+        "epochs": {stage.stage: stage.epochs for stage in result.stages},
+        "best_stage": result.best_stage,
+        "validation": {"loss": best.best_value, "accuracy": row.get("val_accuracy")},
+        "scores": {
+            name: _predictions(model, manifest, view)
+            for name, view in parts.items()
+            if name in ("test", "seen")
+        },
+        "moved": movements(model, before),
+    }
+    del model, result
+    # A model and its optimizers hold each other in a circle.
+    gc.collect()
+    return record
+
+
+def _fit(
+    model: keras.Model,
+    strategy: Strategy,
+    manifest: Manifest,
+    parts: dict[str, PatchView],
+    seed: int,
+    run_dir: Path | None,
+    callbacks: Sequence[StageCallback],
+) -> FitResult:
+    labels = label_numbers(manifest)
+    train, held = parts["train"], parts["validation"]
+    return fit(
+        model,
+        strategy.schedule,
+        (train, repeat_by_clip(labels, train.clip)),
+        validation_data=(held, repeat_by_clip(labels, held.clip)),
+        batch_size=DEFAULT_BATCH,
+        callbacks=callbacks,
+        run_dir=run_dir,
+        seed=seed,
+        verbose=0,
+        cache_dir=prefix_folder(),
+        cache_limit=CACHE_LIMIT,
+        fuse=strategy.fuse,
+    )
+
+
+def _predictions(model: keras.Model, manifest: Manifest, view: PatchView) -> dict[str, Any]:
+    clips = np.unique(view.clip)
+    rows = view_scores(model, view, len(manifest.clips))[0][clips]
+    truth = label_numbers(manifest)[clips]
+    names = [manifest.clips[int(i)].group for i in clips]
+    groups = sorted(set(names))
+    place = {name: number for number, name in enumerate(groups)}
+    return {
+        "truth": truth.tolist(),
+        "guess": rows.argmax(axis=1).tolist(),
+        "likelihood": [round(float(p), 6) for p in rows[np.arange(len(rows)), truth]],
+        "group": [place[name] for name in names],
+        "groups": groups,
+    }
+
+
+def movements(model: keras.Model, before: Snapshot) -> list[dict[str, Any]]:
+    """How far each layer is from where it began.
+
+    Args:
+        model: after training.
+        before: its weights as they were.
+
+    Returns:
+        A row for each layer with weights, from the input up: `layer`, `group` (its
+        block), `moved` and `statistics`: the L2 norm of the change of its learnable
+        weights, and of those it updates itself, over the norm that they had (1
+        where that is 0); None where it has none.
+    """
+    rows = []
+    for group in find_groups(flatten(model)):
+        for outer in group.layers:
+            for layer in flatten_layers(outer):
+                learned, kept = own_weights(layer)
+                if learned or kept:
+                    row = {"layer": layer.name, "group": group.name}
+                    row |= {"moved": _distance(learned, before)}
+                    rows.append({**row, "statistics": _distance(kept, before)})
+    return rows
+
+
+def _distance(variables: Sequence[Any], before: Snapshot) -> float | None:
+    known = [v for v in variables if id(v) in before]
+    if not known:
+        return None
+    old = [before[id(v)].astype(np.float64) for v in known]
+    new = [np.asarray(keras.ops.convert_to_numpy(v), np.float64) for v in known]
+    change = sum(float(((a - b) ** 2).sum()) for a, b in zip(new, old, strict=True))
+    start = sum(float((b**2).sum()) for b in old)
+    return float(f"{np.sqrt(change / start if start else change):.4g}")
+
+
+class _CacheClock(StageCallback):
+    """Seconds that go into caches, which the first run makes for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        self._last: float | None = None
+
+    def on_stage_begin(self, plan: Any) -> None:
+        self._last = time.perf_counter()
+
+    def on_cache(self, what: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        self.seconds += now - (now if self._last is None else self._last)
+        self._last = now

@@ -1,0 +1,162 @@
+"""The pictures of a comparison: accuracies, costs, and how far each layer moved."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+
+from unfreeze.report.names import short
+from unfreeze.report.style import BLUE, GREY, INK, VERMILLION, PathLike, page
+
+Row = Mapping[str, Any]
+LONGEST = 34
+# More lines than this cannot be told apart.
+MOST_LINES = 6
+# Okabe and Ito 2008, "Color Universal Design", without the two of the parts.
+_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def _words(grouped: bool) -> dict[str, str]:
+    if grouped:
+        return {"test": "unseen groups", "seen": "new clips of the trained groups"}
+    return {"test": "held-out clips"}
+
+
+def plot_accuracies(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
+    """Draw each strategy's accuracy with its interval, the best on top.
+
+    Args:
+        rows: as in `comparison.json`, the best first.
+        grouped: whether the data have groups.
+        path: the picture to write.
+    """
+    parts = [part for part in _words(grouped) if part in rows[0]["scores"]]
+    with page(path, 7.5, 1.2 + 0.42 * len(rows)) as figure:
+        axes = figure.subplots()
+        for place, part in enumerate(parts):
+            shift = 0.13 * (2 * place - len(parts) + 1)
+            for number, row in enumerate(rows):
+                _point(axes, row["scores"][part], number + shift, _color(part))
+            axes.plot([], [], "o", color=_color(part), label=_words(grouped)[part])
+        axes.set_yticks(range(len(rows)), [short(row["strategy"], LONGEST) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set_xlabel("accuracy, 95 % interval over groups and seeds")
+        if len(parts) > 1:
+            figure.legend(loc="outside upper left", ncols=2)
+
+
+def plot_costs(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
+    """Draw accuracy on the test part against the seconds of a run.
+
+    Args:
+        rows: as in `comparison.json`.
+        grouped: whether the data have groups.
+        path: the picture to write.
+    """
+    with page(path, 7.5, 4.2) as figure:
+        axes = figure.subplots()
+        seconds = np.array([max(row["seconds"], 0.1) for row in rows])
+        values = np.array([row["scores"]["test"]["accuracy"] for row in rows])
+        axes.plot(seconds, values, "o", color=BLUE)
+        middle = np.sqrt(seconds.min() * seconds.max())
+        for row, x, y, drop in zip(rows, seconds, values, _drops(seconds, values), strict=True):
+            left = x > middle
+            axes.annotate(
+                short(row["strategy"], LONGEST),
+                (x, y),
+                xytext=(-7 if left else 7, drop),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="center",
+                fontsize=8,
+                color=INK,
+            )
+        axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
+        axes.margins(x=0.12, y=0.12)
+        axes.grid()
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set_xlabel("seconds a run, without shared caches")
+        axes.set_ylabel(f"accuracy on {_words(grouped)['test']}")
+
+
+def plot_distances(rows: Sequence[Row], records: Sequence[Row], path: PathLike) -> None:
+    """Draw how far each layer is from where it began, for the best strategies.
+
+    Args:
+        rows: as in `comparison.json`, the best first.
+        records: of all runs; `moved` is averaged over those of a strategy.
+        path: the picture to write.
+    """
+    chosen = rows[:MOST_LINES]
+    found = {row["strategy"]: _mean_distances(row["strategy"], records) for row in chosen}
+    layers = list(next(iter(found.values())))
+    # BatchNorm layers stay in most schedules; a column of nothing would say nothing.
+    layers = [layer for layer in layers if any(own[layer] > 0 for own in found.values())]
+    with page(path, 7.5, 4.6) as figure:
+        axes = figure.subplots()
+        for color, row in zip(_LINES, chosen, strict=False):
+            values = np.array([found[row["strategy"]][layer] for layer in layers])
+            label = f"{short(row['strategy'], LONGEST)} ({row['scores']['test']['accuracy']:.1%})"
+            # A layer that stays has no place on a logarithmic axis: a gap.
+            shown = np.where(values > 0, values, np.nan)
+            axes.plot(range(len(values)), shown, "o-", color=color, markersize=3.5, label=label)
+        axes.set_yscale("log")
+        _plain_numbers(axes.yaxis)
+        _name_groups(axes, [group for group, _ in layers])
+        axes.grid(axis="y")
+        axes.set_ylabel("change of the weights / their size at the start")
+        axes.set_xlabel("layer, from the input to the head; no point: it did not move")
+        figure.legend(loc="outside upper left", ncols=2, fontsize=8)
+
+
+def _mean_distances(strategy: str, records: Sequence[Row]) -> dict[tuple[str, str], float]:
+    """Mean movement of each layer with learnable weights, by its group and name."""
+    runs = [r["moved"] for r in records if r["strategy"] == strategy and "moved" in r]
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in (row for run in runs for row in run if row["moved"] is not None):
+        found.setdefault((row["group"], row["layer"]), []).append(row["moved"])
+    return {layer: float(np.mean(values)) for layer, values in found.items()}
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Ticks such as 0.02 and 50 on a logarithmic axis; matplotlib's own are TeX."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _name_groups(axes: Axes, groups: Sequence[str]) -> None:
+    starts = [i for i, name in enumerate(groups) if i == 0 or groups[i - 1] != name]
+    axes.set_xticks(starts, [groups[i] for i in starts], rotation=45, ha="right", fontsize=8)
+    for start in starts[1:]:
+        axes.axvline(start - 0.5, color="#EEEEEE", linewidth=0.8, zorder=0)
+
+
+def _point(axes: Axes, estimate: Row, height: float, color: str) -> None:
+    if estimate["interval"] is not None:
+        axes.plot(estimate["interval"], [height, height], color=color, linewidth=1.6, alpha=0.6)
+    axes.plot([estimate["accuracy"]], [height], "o", color=color, markersize=5.5)
+
+
+def _color(part: str) -> str:
+    return {"test": BLUE, "seen": VERMILLION}.get(part, GREY)
+
+
+def _drops(x: np.ndarray, y: np.ndarray) -> list[float]:
+    """How far to move each label up or down, in points, so that neighbours do not overlap."""
+    span = max(float(np.ptp(y)), 1e-9)
+    drops = [0.0] * len(y)
+    order = np.argsort(y)
+    for lower, upper in itertools.pairwise(order):
+        near = (y[upper] - y[lower]) / span < 0.05 and abs(np.log(x[upper] / x[lower])) < 1.5
+        if near:
+            drops[upper] = drops[lower] + 9.0
+    return drops
