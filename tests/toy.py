@@ -35,7 +35,8 @@ def register(monkeypatch, tmp_path):
     spec = BACKBONES["yamnet"].weights
     toy = Backbone("toy", "for tests", "Apache-2.0", FrontEnd(), 64, spec, build_toy)
     monkeypatch.setitem(BACKBONES, "toy", toy)
-    monkeypatch.setattr("unfreeze.training.resolve_weights", lambda name, **_: tmp_path / "none")
+    for module in ("unfreeze.training", "unfreeze.compare.prepare"):
+        monkeypatch.setattr(f"{module}.resolve_weights", lambda name, **_: tmp_path / "none")
 
 
 def write_sounds(folder, clips=8, classes=("high", "low", "noise"), seed=0):

@@ -17,8 +17,7 @@ def prepare(args):
         from benchmarks.sides import classic
         from unfreeze.core.presets import preset
         from unfreeze.core.schedule import Schedule
-        from unfreeze.options import HEAD, TrainOptions
-        from unfreeze.training import DEFAULT_BATCH
+        from unfreeze.options import DEFAULT_BATCH, HEAD, TrainOptions
 
         x, y, held_x, held_y = classic.saved_patches(args["patches"])
         schedule = preset(TrainOptions.schedule, head=HEAD)

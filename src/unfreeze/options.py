@@ -9,6 +9,10 @@ from unfreeze.core.schedule import Schedule
 from unfreeze.core.variants import split_variant, vary
 from unfreeze.errors import ScheduleError
 
+# Patches a step, where nothing else is said.
+DEFAULT_BATCH = 32
+# Not a schedule, but the wish that trials on the training clips choose one.
+AUTO = "auto"
 # Names of the new layers, as the classic recipe has them.
 HEAD = "transfer_*"
 
@@ -20,7 +24,8 @@ class TrainOptions:
     Attributes:
         data: a folder with a folder for each class, or a CSV manifest.
         out: the run folder; None keeps nothing on disk.
-        schedule: name of a preset, a YAML file, or a `Schedule`.
+        schedule: name of a preset, a YAML file, or a `Schedule`; "auto" chooses by
+            trials on the training clips.
         backbone: name of the pretrained network.
         weights: the backbone's weights; None looks for them.
         epochs: at most so many in each stage; None as the schedule says.
@@ -39,6 +44,7 @@ class TrainOptions:
         keep_audioset: the model also gives the backbone's own classes.
         add_to: a run; its data are trained on together with `data`, and its
             test clips stay the test set.
+        budget: seconds for the trials of the schedule "auto".
     """
 
     data: Path
@@ -61,6 +67,7 @@ class TrainOptions:
     negative: Path | None = None
     keep_audioset: bool = False
     add_to: Path | None = None
+    budget: float = 600.0
 
     def as_plain(self) -> dict[str, Any]:
         """The settings as YAML can hold them; a schedule object stands by its name."""
@@ -96,6 +103,25 @@ def resolve_schedule(options: TrainOptions, head: str = HEAD) -> Schedule:
     if options.learning_rate is not None:
         schedule = _with_rate(schedule, options.learning_rate)
     return schedule
+
+
+def check_schedule(options: TrainOptions) -> None:
+    """Refuse a schedule that cannot be resolved, before any work.
+
+    Raises:
+        ScheduleError: as `resolve_schedule`; or changes that "auto" leaves no place for.
+    """
+    if options.schedule != AUTO:
+        resolve_schedule(options)
+        return
+    for name in ("batch_size", "learning_rate"):
+        if getattr(options, name) is not None:
+            raise ScheduleError(
+                f"--{name.replace('_', '-')} and --schedule auto contradict each other: the "
+                "trials choose it. Name a schedule, or leave it out"
+            )
+    if options.budget <= 0:
+        raise ScheduleError(f"budget is {options.budget}: the trials need some seconds")
 
 
 def named_schedule(text: str, head: str = HEAD) -> Schedule:

@@ -10,6 +10,8 @@ Layout (all written atomically):
     metrics.json   scores on the test and validation clips; of a run that adds to another
                    also `corrected` and `change` (see docs/review.md)
     audit.json     what each stage moved
+    auto.json      what the trials of the schedule "auto" chose, and why
+    auto/          those trials
     *.png          curves, confusion (test), moved
     stages/        the engine's own state while the run is not finished
     .lock          held by the process that trains

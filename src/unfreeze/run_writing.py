@@ -14,15 +14,14 @@ from unfreeze.core.run import FitResult
 from unfreeze.core.schedule import Schedule
 from unfreeze.core.schedule_yaml import write_schedule
 from unfreeze.files import atomic_path, write_json
-from unfreeze.options import TrainOptions
+from unfreeze.options import AUTO, TrainOptions
+from unfreeze.report.comparison_plots import plot_accuracies
 from unfreeze.report.plots import plot_confusion, plot_curves, plot_moved
 from unfreeze.training_data import TrainingData
 from unfreeze.version import __version__
 
 
-def begin_run(
-    options: TrainOptions, data: TrainingData, schedule: Schedule, weights: Path, backbone: Backbone
-) -> None:
+def begin_run(options: TrainOptions, data: TrainingData, weights: Path, backbone: Backbone) -> None:
     """Write what is known before training, so that a broken run is known as such.
 
     Raises:
@@ -51,8 +50,12 @@ def begin_run(
         return
     run_folder.clear(out)
     run_folder.write_config(out, config)
-    write_schedule(schedule, out / run_folder.SCHEDULE)
     run_folder.write_table(out / run_folder.SPLITS, _split_rows(data))
+
+
+def record_schedule(out: Path, schedule: Schedule) -> None:
+    """Write the schedule as it is about to be run."""
+    write_schedule(schedule, out / run_folder.SCHEDULE)
 
 
 def _split_rows(data: TrainingData) -> list[dict[str, str]]:
@@ -88,6 +91,11 @@ def finish_run(
     shown = metrics["test"] or metrics["validation"]
     if shown is not None:
         plot_confusion(shown["confusion"], manifest.labels, out / "confusion.png")
+    if metrics.get("auto", {}).get("trials"):
+        rows = [
+            {"strategy": t["strategy"], "scores": {"test": t}} for t in metrics["auto"]["trials"]
+        ]
+        plot_accuracies(rows, False, out / "auto.png")
     run_folder.write_scores(out, metrics)
     shutil.rmtree(out / run_folder.STAGES, ignore_errors=True)
 
@@ -104,5 +112,6 @@ def command_line(options: TrainOptions) -> str:
         if value != getattr(default, name):
             words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--seed", str(options.seed), *(["--strict"] if options.strict else [])]
+    words += ["--budget", f"{options.budget:g}s"] if options.schedule == AUTO else []
     words += ["--keep-audioset"] if options.keep_audioset else []
     return shlex.join(words)

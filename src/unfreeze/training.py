@@ -23,6 +23,8 @@ from unfreeze.audio.split import Split
 from unfreeze.backbones.registry import Backbone, get_backbone
 from unfreeze.backbones.weights import resolve_weights
 from unfreeze.calibration import calibrate
+from unfreeze.compare.auto import Choice, choose_schedule
+from unfreeze.compare.trial import Material
 from unfreeze.core.graph import flatten
 from unfreeze.core.plan import StagePlan, plan_stage
 from unfreeze.core.run import FitResult, fit
@@ -33,14 +35,12 @@ from unfreeze.errors import UnfreezeError
 from unfreeze.evaluate import score
 from unfreeze.features import CACHE_LIMIT, build_features, label_numbers, prefix_folder
 from unfreeze.inference import view_scores
-from unfreeze.options import TrainOptions, resolve_schedule
+from unfreeze.options import AUTO, DEFAULT_BATCH, TrainOptions, check_schedule, resolve_schedule
 from unfreeze.review.add_to import read_both
 from unfreeze.review.change import load_old, measure_change
 from unfreeze.review.corrections import Corrections
-from unfreeze.run_writing import begin_run, finish_run
+from unfreeze.run_writing import begin_run, finish_run, record_schedule
 from unfreeze.training_data import TrainingData, read_training_data
-
-DEFAULT_BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class TrainListener(StageCallback):
     """Hears of a training run; all methods may be overridden, none must."""
 
     def on_progress(self, what: str, done: int, total: int) -> None:
-        """Work before training: `what` is "reading", "weights" or "features"."""
+        """Work before training: `what` is "reading", "weights", "features" or "trials"."""
 
     def on_summary(self, summary: Summary) -> None:
         """Everything is ready; the first epoch comes next."""
@@ -95,23 +95,21 @@ def train_classifier(options: TrainOptions, listener: TrainListener | None = Non
         UnfreezeError: anything that the user can mend, as early as it is known.
     """
     listener = listener or TrainListener()
-    schedule = resolve_schedule(options)
+    check_schedule(options)
     backbone = get_backbone(options.backbone)
     if options.keep_audioset and backbone.build_published is None:
         raise UnfreezeError(f"{backbone.name} has no classes of its own to keep")
     if options.out is None:
-        return _train(options, schedule, backbone, listener)
+        return _train(options, backbone, listener)
     run_folder.claim(options.out, options.overwrite, options.resume)
     with run_folder.locked(options.out):
         if options.resume and (options.out / run_folder.CONFIG).is_file():
             # Reading the data may take long: what is plainly another run is said before.
             run_folder.refuse_changes(options.out, {"options": options.as_plain()})
-        return _train(options, schedule, backbone, listener)
+        return _train(options, backbone, listener)
 
 
-def _train(
-    options: TrainOptions, schedule: Schedule, backbone: Backbone, listener: TrainListener
-) -> Trained:
+def _train(options: TrainOptions, backbone: Backbone, listener: TrainListener) -> Trained:
     old = None if options.add_to is None else load_old(options.add_to)
     read = read_training_data if options.add_to is None else read_both
     data = read(options, lambda done, total: listener.on_progress("reading", done, total))
@@ -123,7 +121,8 @@ def _train(
     )
     model = patch_model(backbone.build(weights=weights), len(manifest.labels), options.seed)
     graph = flatten(model)
-    plans = tuple(plan_stage(graph, selection) for selection in check(graph, schedule))
+    if options.schedule != AUTO:
+        check(graph, resolve_schedule(options))
     store = build_features(
         manifest,
         backbone.front_end,
@@ -131,6 +130,12 @@ def _train(
     )
     views = {name: store.patches(clips) for name, clips in data.parts().items()}
     cut = cut_quiet(manifest, data.split, views, backbone.front_end)
+    if options.out is not None:
+        begin_run(options, data, weights, backbone)
+    material = Material(manifest, store, backbone, weights)
+    choice = _choose(options, material, data.split, listener) if options.schedule == AUTO else None
+    schedule = resolve_schedule(options) if choice is None else choice.resolve(options.epochs)
+    plans = tuple(plan_stage(graph, selection) for selection in check(graph, schedule))
     summary = Summary(
         manifest=manifest,
         split=data.split,
@@ -144,17 +149,34 @@ def _train(
     )
     listener.on_summary(summary)
     if options.out is not None:
-        begin_run(options, data, schedule, weights, backbone)
+        record_schedule(options.out, schedule)
     result = _fit(options, schedule, model, cut.manifest, cut.parts, listener)
     metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed)
     own = _own_classes(model, backbone, weights) if options.keep_audioset else None
     whole = clip_model(model, backbone.front_end, manifest.labels, own)
+    if choice is not None:
+        metrics["auto"] = choice.as_plain()
     if old is not None:
         metrics |= _change(old, parts_of(whole)[0], options, data, cut)
     if options.out is not None:
         finish_run(options.out, whole, manifest, result, metrics)
     listener.on_scores(metrics)
     return Trained(whole, manifest.labels, metrics, result)
+
+
+def _choose(
+    options: TrainOptions, material: Material, split: Split, listener: TrainListener
+) -> Choice:
+    """Let trials on the training clips choose the schedule."""
+    return choose_schedule(
+        material,
+        split,
+        options.budget,
+        options.epochs,
+        options.out,
+        listener.on_note,
+        lambda done, total: listener.on_progress("trials", done, total),
+    )
 
 
 def _own_classes(

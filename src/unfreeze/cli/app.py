@@ -15,6 +15,7 @@ from unfreeze.cli.predict import predict
 from unfreeze.cli.segments import segments
 from unfreeze.cli.serve import serve
 from unfreeze.cli.train import train
+from unfreeze.cli.tune import tune
 from unfreeze.cli.weights import weights
 from unfreeze.version import __version__
 
@@ -45,6 +46,7 @@ def options(
 for command in (
     train,
     compare,
+    tune,
     evaluate,
     predict,
     listen,

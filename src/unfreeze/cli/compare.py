@@ -1,18 +1,16 @@
 """`unfreeze compare`: which strategy is best on these data."""
 
 import json as json_module
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from unfreeze.cli.times import read_seconds
 from unfreeze.cli.train import Epochs, Json, MaxBad, Quiet, Regex, Strict
 from unfreeze.compare.options import STRATEGIES, CompareOptions, read_strategy
-from unfreeze.errors import DataError, UnfreezeError
+from unfreeze.errors import DataError
 from unfreeze.options import TrainOptions
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def compare(
@@ -103,18 +101,6 @@ def compare(
         typer.echo(json_module.dumps(summary.as_plain(), indent=2))
     else:
         display.show(summary, out, quiet)
-
-
-def read_seconds(text: str) -> float:
-    """Read a time such as 90s, 30m or 1.5h; a bare number is seconds.
-
-    Raises:
-        UnfreezeError: it is something else, or not above 0.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if match is None or not float(match.group(1)):
-        raise UnfreezeError(f"{text!r} is no time: give one such as 90s, 30m or 2h")
-    return float(match.group(1)) * _UNITS[match.group(2) or "s"]
 
 
 def _listed(text: str) -> list[str]:

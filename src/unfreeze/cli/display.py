@@ -15,7 +15,12 @@ from unfreeze.report.plan_table import plan_table
 from unfreeze.report.tables import audit_table, class_table, metrics_table
 from unfreeze.training import Summary, TrainListener
 
-_WORK = {"reading": "Reading recordings", "weights": "Fetching weights", "features": "Log-mel"}
+_WORK = {
+    "reading": "Reading recordings",
+    "weights": "Fetching weights",
+    "features": "Log-mel",
+    "trials": "Trying strategies",
+}
 
 
 class TrainDisplay(TrainListener):

@@ -6,13 +6,16 @@ from typing import Annotated
 
 import typer
 
+from unfreeze.cli.times import read_seconds
 from unfreeze.errors import DataError
-from unfreeze.options import TrainOptions, resolve_schedule
+from unfreeze.options import TrainOptions, check_schedule
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")]
 Schedule = Annotated[
     str,
-    typer.Option(help="two_stage, classic, gradual, head_only, full, or a YAML file."),
+    typer.Option(
+        help="auto, two_stage, head_only, full, gradual, classic, surgical:last, or YAML."
+    ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=0, help="Epochs of each stage, at most.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Patches a step.")]
@@ -72,6 +75,9 @@ def train(
         Path | None,
         typer.Option(help="A run to add the data to; its test clips and settings stay."),
     ] = TrainOptions.add_to,
+    budget: Annotated[
+        str, typer.Option(help="Time for the trials of --schedule auto: 90s, 30m, 2h.")
+    ] = "10m",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -97,6 +103,7 @@ def train(
         negative=negative,
         keep_audioset=keep_audioset,
         add_to=add_to,
+        budget=read_seconds(budget),
     )
     if add_to is not None:
         from unfreeze.review.old_run import inherited_options
@@ -127,7 +134,7 @@ def run(options: TrainOptions, json: bool, quiet: bool) -> None:
     if options.out is not None:
         run_folder.claim(options.out, options.overwrite, options.resume)
     get_backbone(options.backbone)
-    resolve_schedule(options)
+    check_schedule(options)
     import_keras()
     from unfreeze.cli.display import TrainDisplay
     from unfreeze.training import train_classifier

@@ -1,4 +1,4 @@
-"""The folder of a comparison: what lies where, and that it stays one comparison.
+"""The folder of a comparison or a search: what lies where, and that it stays the same one.
 
 Layout (all written atomically):
 
@@ -7,6 +7,7 @@ Layout (all written atomically):
     current/         the engine's state of the run that is going on
     comparison.json  means, differences and intervals
     report.md, *.png the same to read
+    tuning.json, best.yaml  of a search, instead
     .lock            held by the process that compares
 
 A run that is in `runs` is never repeated. Strategies and seeds may be added.
@@ -20,14 +21,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import yaml
 
 from unfreeze.compare.options import Strategy
 from unfreeze.compare.splits import TrialSplit
-from unfreeze.compare.trial import Record
+from unfreeze.compare.trial import Material, Record
 from unfreeze.core.schedule_plain import schedule_as_plain
 from unfreeze.errors import RunError
 from unfreeze.files import write_text
+from unfreeze.options import TrainOptions
 
 FORMAT = 1
 CONFIG, RUNS, CURRENT, RESULT, REPORT = (
@@ -87,6 +90,21 @@ def begin(out: Path, config: Mapping[str, Any]) -> None:
             f"{out} holds a comparison that cannot be gone on with: {'; '.join(changed)}. "
             "Give another folder with --out"
         )
+
+
+def shared_config(material: Material, train: TrainOptions) -> dict[str, Any]:
+    """What must be equal for records to stand in one folder; no path is among it."""
+    manifest = material.manifest
+    return {
+        "data": {"fingerprint": manifest.fingerprint, "clips": len(manifest.clips)},
+        "labels": list(manifest.labels),
+        "backbone": material.backbone.name,
+        "weights": material.backbone.weights.sha256,
+        "validation": train.validation,
+        "test": train.test,
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+    }
 
 
 def record_file(out: Path, strategy: Strategy, trial: TrialSplit) -> Path:

@@ -119,30 +119,30 @@ def summarize(
     by_key = {(r["strategy"], r["seed"], r["fold"]): r for r in mine}
     trials = sorted({(r["seed"], r["fold"]) for r in mine}, key=str)
     whole = [t for t in trials if ranked and all((name, *t) in by_key for name in ranked)]
-    tables = {
-        part: _tables([[by_key[name, *trial] for trial in whole] for name in ranked], part)
+    counted = {
+        part: tables([[by_key[name, *trial] for trial in whole] for name in ranked], part)
         for part in ("test", "seen")
         if whole and part in by_key[ranked[0], *whole[0]]["scores"]
     }
-    drawn = {part: resampled(hits, counts) for part, (hits, counts) in tables.items()}
-    means = {part: pooled(hits, counts) for part, (hits, counts) in tables.items()}
+    drawn = {part: resampled(hits, counts) for part, (hits, counts) in counted.items()}
+    means = {part: pooled(hits, counts) for part, (hits, counts) in counted.items()}
     rows = []
     for place, name in enumerate(ranked if whole else ()):
         own = [by_key[name, *trial] for trial in whole]
         scores = {
             part: Estimate(float(means[part][place]), interval(drawn[part][place]))
-            for part in tables
+            for part in counted
         }
         seconds = float(np.mean([r["seconds"] for r in own]))
         epochs = float(np.mean([sum(r["epochs"].values()) for r in own]))
         rows.append(Row(name, scores, seconds, epochs))
     rows.sort(key=lambda row: -row.scores["test"].accuracy)
-    groups = int((tables["test"][1].sum(axis=0) > 0).sum()) if tables else 0
+    groups = int((counted["test"][1].sum(axis=0) > 0).sum()) if counted else 0
     seeds = len({seed for seed, _ in whole})
     differences = [
         _difference(rows[0].strategy, row.strategy, part, ranked, means[part], drawn[part])
         for row in rows[1:]
-        for part in tables
+        for part in counted
     ]
     runs = len(whole) * len(ranked)
     notes = _notes(grouped, groups, seeds, runs, planned, failed)
@@ -205,8 +205,16 @@ def _one(difference: Difference, grouped: bool, first: bool) -> str:
     return f"{where} it is {word} by {abs(points):.1f} {numbers}"
 
 
-def _tables(runs: Sequence[Sequence[Record]], part: str) -> tuple[Floats, Floats]:
-    """Hits (strategies, seeds, groups) and clips (seeds, groups)."""
+def tables(runs: Sequence[Sequence[Record]], part: str) -> tuple[Floats, Floats]:
+    """Count what was right.
+
+    Args:
+        runs: for each strategy its records, all of the same splits.
+        part: of the clips.
+
+    Returns:
+        Hits (strategies, seeds, groups), and clips (seeds, groups).
+    """
     first = runs[0]
     seeds = sorted({record["seed"] for record in first})
     names = sorted({name for record in first for name in record["scores"][part]["groups"]})

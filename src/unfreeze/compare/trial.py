@@ -27,7 +27,7 @@ from unfreeze.core.watch import StageCallback
 from unfreeze.errors import StageError
 from unfreeze.features import CACHE_LIMIT, label_numbers, prefix_folder
 from unfreeze.inference import view_scores
-from unfreeze.training import DEFAULT_BATCH
+from unfreeze.options import DEFAULT_BATCH
 
 Record = dict[str, Any]
 

@@ -1,0 +1,114 @@
+"""`unfreeze tune`: search for the schedule that suits the data."""
+
+import json as json_module
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unfreeze.cli.times import read_seconds
+from unfreeze.cli.train import Epochs, Json, MaxBad, Quiet, Regex, Seed, Strict
+from unfreeze.errors import DataError
+from unfreeze.options import TrainOptions
+
+_WORK = {
+    "reading": "Reading recordings",
+    "weights": "Fetching weights",
+    "features": "Log-mel",
+    "proposals": "Proposals",
+}
+
+
+def tune(
+    data: Annotated[Path, typer.Argument(help="A folder a class, or a CSV manifest.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the search.")],
+    trials: Annotated[int, typer.Option(min=1, help="Schedules to try.")] = 30,
+    splits: Annotated[int, typer.Option(min=1, help="Inner splits to try each on.")] = 2,
+    budget: Annotated[
+        str | None, typer.Option(help="Begin no trial after this time: 90s, 30m, 2h.")
+    ] = None,
+    epochs: Epochs = None,
+    seed: Seed = TrainOptions.seed,
+    backbone: Annotated[str, typer.Option(help="Pretrained network.")] = TrainOptions.backbone,
+    weights: Annotated[
+        Path | None, typer.Option(help="Its weights; looked for when not given.")
+    ] = None,
+    group_regex: Regex = None,
+    validation: Annotated[
+        float, typer.Option(help="Share of clips that choose epochs.")
+    ] = TrainOptions.validation,
+    test: Annotated[
+        float, typer.Option(help="Share of clips that the search does not see.")
+    ] = TrainOptions.test,
+    strict: Strict = TrainOptions.strict,
+    max_bad: MaxBad = TrainOptions.max_bad,
+    background: Annotated[
+        Path | None, typer.Option(help="A folder of recordings without any of the sounds.")
+    ] = None,
+    negative: Annotated[
+        Path | None, typer.Option(help="A folder of sounds that look like a class but are not.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search for learning rates, depth and BatchNorm policy on the training clips."""
+    if not data.exists():
+        raise DataError(f"{data} does not exist: give a folder or a CSV manifest")
+    from unfreeze.backend import import_keras
+
+    import_keras()
+    from unfreeze.cli.bars import bars
+    from unfreeze.compare import folder
+    from unfreeze.compare.tune import BEST, TuneOptions
+    from unfreeze.compare.tune import tune as run
+
+    train = TrainOptions(
+        data=data,
+        epochs=epochs,
+        seed=seed,
+        backbone=backbone,
+        weights=weights,
+        group_regex=group_regex,
+        validation=validation,
+        test=test,
+        strict=strict,
+        max_bad=max_bad,
+        background=background,
+        negative=negative,
+    )
+    seconds = None if budget is None else read_seconds(budget)
+    options = TuneOptions(train, out, trials, splits, seconds)
+    shown = not (quiet or json)
+    try:
+        with bars(shown) as display:
+            tasks: dict[str, Any] = {}
+
+            def progress(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    for task in tasks.values():
+                        display.update(task, visible=False)
+                    tasks[what] = display.add_task(_WORK[what], total=None)
+                display.update(tasks[what], completed=done, total=total or None)
+
+            def tell(text: str) -> None:
+                if shown:
+                    display.console.print(text, markup=False, soft_wrap=True)
+
+            found = run(options, tell, progress)
+    except KeyboardInterrupt:
+        if not (out / folder.CONFIG).is_file():
+            raise
+        typer.echo("stopped; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    if json:
+        typer.echo(json_module.dumps({"trials": found.rows, "best": str(out / BEST)}, indent=2))
+        return
+    typer.echo(
+        f"best of {len(found.rows)}: {found.accuracy:.3f} on clips that the trials did not train "
+        f"on (the default: {found.start:.3f}; the best of many is flattered by the choice)"
+    )
+    typer.echo(
+        f"Train and test it: unfreeze train {shlex.quote(str(data))} --schedule "
+        f"{shlex.quote(str(out / BEST))} --seed {seed} --out RUN"
+    )

@@ -1,0 +1,46 @@
+"""Time: how long runs take, from those that have ended, and how much is left."""
+
+import math
+import time
+from collections.abc import Sequence
+
+from unfreeze.compare.trial import Record
+
+
+class Pace:
+    """How long runs take, from those that have ended."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._seconds: dict[str, list[float]] = {}
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Learn from a run."""
+        if "wall_seconds" in record:
+            self._seconds.setdefault(record["strategy"], []).append(record["wall_seconds"])
+
+    def seconds(self, strategy: str) -> float | None:
+        """Of a run of a strategy; the mean over all if none has ended, None before the first."""
+        known = self._seconds.get(strategy) or [s for each in self._seconds.values() for s in each]
+        return sum(known) / len(known) if known else None
+
+    def left(self, strategies: Sequence[str]) -> float | None:
+        """Of all runs that are left; None before the first has ended."""
+        times = [self.seconds(strategy) for strategy in strategies]
+        return None if any(t is None for t in times) else float(sum(t for t in times if t))
+
+
+class Deadline:
+    """A budget of time that runs from now.
+
+    Args:
+        seconds: None for no limit.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = math.inf if seconds is None else time.monotonic() + seconds
+
+    def over(self, needed: float | None = None) -> bool:
+        """Whether what needs so many seconds would end too late."""
+        return time.monotonic() + (needed or 0.0) > self._end
