@@ -15,6 +15,8 @@ from unfreeze.errors import UnfreezeError
 
 COMMANDS = (
     "train",
+    "compare",
+    "tune",
     "evaluate",
     "predict",
     "listen",

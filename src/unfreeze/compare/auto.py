@@ -208,7 +208,7 @@ def decide(records: Sequence[Record]) -> Choice:
             "strategy": name,
             "rounds": len(own),
             "accuracy": _accuracy(own),
-            "interval": interval(resampled(*tables([own], "test"))[0]),
+            "interval": list(interval(resampled(*tables([own], "test"))[0]) or ()) or None,
             "epochs": float(np.mean([sum(r["epochs"].values()) for r in own])),
             "seconds": float(np.mean([r["seconds"] for r in own])),
         }

@@ -18,6 +18,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,10 @@ def write_record(file: Path, record: Record) -> None:
     """Keep the record of a run that has ended, and drop its state."""
     # In one line: thousands of numbers, a line each, would be ten times as long.
     write_text(file, json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-    shutil.rmtree(current_folder(file), ignore_errors=True)
+    state = current_folder(file)
+    shutil.rmtree(state, ignore_errors=True)
+    with suppress(OSError):
+        state.parent.rmdir()
 
 
 def current_folder(file: Path) -> Path:

@@ -1,0 +1,89 @@
+"""`unfreeze compare` and `unfreeze tune` on the command line."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import toy
+from comparing import record
+from unfreeze.cli.app import app
+from unfreeze.cli.times import read_seconds
+from unfreeze.compare import runner, tune
+from unfreeze.errors import UnfreezeError
+
+
+@pytest.fixture
+def data(monkeypatch, tmp_path):
+    toy.register(monkeypatch, tmp_path)
+
+    def fake(material, trial, strategy, run_dir=None, callbacks=()):
+        clips = [material.manifest.clips[int(i)] for i in trial.split.test]
+        right = [strategy.name == "full"] * len(clips)
+        return record(strategy.name, trial.seed, right=right, groups=[c.group for c in clips])
+
+    monkeypatch.setattr(runner, "run_trial", fake)
+    monkeypatch.setattr(tune, "run_trial", fake)
+    return toy.write_sounds(tmp_path / "data")
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_a_comparison_is_shown_and_written(data, tmp_path):
+    out = tmp_path / "out"
+    found = call("compare", data, "-o", out, "--backbone", "toy", "--strategies", "head_only,full")
+    assert found.exit_code == 0
+    assert "full is better than head_only by" in found.output.replace("\n", " ")
+    assert "The data have no groups" in found.output.replace("\n", " ")
+    assert str(out / "report.md") in found.output.replace("\n", "")
+    text = (out / "report.md").read_text()
+    assert "| full | 1.000 [1.000, 1.000] | 1 | 5 |" in text
+
+
+def test_json_is_json(data, tmp_path):
+    words = ["--backbone", "toy", "--strategies", "head_only,full", "--json", "--seeds", "2"]
+    found = call("compare", data, "-o", tmp_path / "out", *words)
+    plain = json.loads(found.stdout)
+    assert [row["strategy"] for row in plain["rows"]] == ["full", "head_only"]
+    assert plain["seeds"] == 2
+
+
+def test_a_search_ends_with_the_command_that_uses_it(data, tmp_path):
+    pytest.importorskip("optuna")
+    out = tmp_path / "out"
+    found = call("tune", data, "-o", out, "--backbone", "toy", "--trials", "2", "--seed", "3")
+    assert found.exit_code == 0
+    assert f"--schedule {out / 'best.yaml'} --seed 3" in found.output
+    again = call("tune", data, "-o", out, "--backbone", "toy", "--trials", "2", "--seed", "3",
+                 "--json")  # fmt: skip
+    assert len(json.loads(again.stdout)["trials"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--strategies", "two_stag"], "did you mean 'two_stage'"),
+        (["--strategies", "full+rat=1"], "did you mean 'rate'"),
+        (["--budget", "soon"], "'soon' is no time"),
+        (["--folds", "2", "--holdout", "a"], "give one of them"),
+    ],
+)
+def test_refused_at_once(data, tmp_path, words, message):
+    found = call("compare", data, "-o", tmp_path / "out", "--backbone", "toy", *words)
+    assert message in str(found.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5h", 5400), ("30m", 1800), (" 2 m ", 120)]
+)
+def test_times(text, seconds):
+    assert read_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0m", "-3", "3d", "m", "1e9"])
+def test_no_times(text):
+    with pytest.raises(UnfreezeError, match="is no time"):
+        read_seconds(text)

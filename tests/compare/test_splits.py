@@ -1,0 +1,96 @@
+"""The splits of a comparison: nothing leaks, and all strategies share them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from comparing import manifest, speakers
+from unfreeze.compare.inner import inner_split
+from unfreeze.compare.options import CompareOptions
+from unfreeze.compare.splits import has_groups, trial_splits
+from unfreeze.errors import DataError
+from unfreeze.options import TrainOptions
+
+
+def splits(data, test=0.33, validation=0.15, **changes):
+    train = TrainOptions(Path("data"), test=test, validation=validation)
+    return trial_splits(data, CompareOptions(train, Path("out"), **changes))
+
+
+def groups(data, clips):
+    return {data.clips[int(i)].group for i in clips}
+
+
+@given(st.integers(5, 9), st.integers(2, 6), st.integers(1, 3))
+@settings(deadline=None, max_examples=25)
+def test_the_laws(count, takes, seeds):
+    data = speakers(count, takes)
+    found = splits(data, seeds=seeds)
+    assert [trial.seed for trial in found] == list(range(seeds))
+    for trial in found:
+        split = trial.split
+        every = np.concatenate([*split.parts().values(), trial.seen])
+        assert sorted(every) == list(range(len(data.clips)))
+        unseen = groups(data, split.test)
+        assert not unseen & groups(data, np.concatenate([split.train, split.validation]))
+        assert groups(data, trial.seen) <= groups(data, split.train)
+        assert {data.clips[int(i)].label for i in split.train} == {"a", "b"}
+
+
+def test_seen_is_the_share_of_validation_by_class():
+    (trial,) = splits(speakers(6, 10), seeds=1)
+    labels = [speakers(6, 10).clips[int(i)].label for i in trial.seen]
+    trained = len(trial.split.train) + len(trial.seen)
+    assert labels.count("a") == labels.count("b") == round(0.15 * trained / 2)
+
+
+def test_folds_test_every_group_once_a_seed():
+    data = speakers(6)
+    found = splits(data, seeds=2, folds=3)
+    assert [trial.name for trial in found][:4] == [
+        "seed0-fold0", "seed0-fold1", "seed0-fold2", "seed1-fold0",
+    ]  # fmt: skip
+    tested = [i for trial in found[:3] for i in trial.split.test]
+    assert sorted(tested) == list(range(len(data.clips)))
+
+
+def test_holdout_is_the_test_part_in_every_run():
+    data = speakers(6)
+    for trial in splits(data, seeds=3, holdout=("s1", "s4")):
+        assert groups(data, trial.split.test) == {"s1", "s4"}
+    with pytest.raises(DataError, match=r"No clip is of group s9. There are s0, s1"):
+        splits(data, holdout=("s9",))
+
+
+def test_without_groups_nothing_is_seen():
+    data = manifest([(label, f"{label}{i}") for label in "ab" for i in range(20)])
+    assert not has_groups(data)
+    assert has_groups(speakers())
+    (trial,) = splits(data, seeds=1)
+    assert not len(trial.seen)
+
+
+def test_what_cannot_be_split():
+    data = speakers(6)
+    with pytest.raises(DataError, match="shares above 0 for both"):
+        splits(data, validation=0.0)
+    named = replace(data, clips=tuple(replace(c, split="train") for c in data.clips))
+    with pytest.raises(DataError, match="leave out the folds"):
+        splits(named, folds=2)
+
+
+@given(st.integers(0, 4), st.integers(0, 4))
+@settings(deadline=None, max_examples=25)
+def test_an_inner_split_holds_no_test_clip(outer_seed, inner_seed):
+    data = speakers(8)
+    outer = splits(data, seeds=outer_seed + 1)[-1].split
+    inner = inner_split(data, outer, inner_seed)
+    every = np.concatenate(list(inner.split.parts().values()))
+    pool = np.concatenate([outer.train, outer.validation])
+    assert sorted(every) == sorted(pool)
+    assert not set(every) & set(outer.test)
+    assert not groups(data, inner.split.test) & groups(data, inner.split.train)

@@ -1,0 +1,59 @@
+"""Pictures of comparisons and searches, read back as text."""
+
+import re
+
+import pytest
+
+from comparing import record
+from unfreeze.compare.summary import summarize
+from unfreeze.report.comparison_plots import plot_accuracies, plot_costs, plot_distances
+from unfreeze.report.tuning_plot import plot_search
+
+pytestmark = pytest.mark.filterwarnings("error")
+NAMES = [f"g{i}" for i in range(10)]
+
+
+def texts(svg):
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def made():
+    records = [
+        record(name, seed, right=[i < right for i in range(10)], groups=NAMES, seen=[1] * 10,
+               seconds=cost)
+        for name, right, cost in (("$a$_b", 9, 5.0), ("full", 6, 60.0))
+        for seed in range(2)
+    ]  # fmt: skip
+    summary = summarize(records, ["$a$_b", "full"], grouped=True, planned=4)
+    return summary.as_plain()["rows"], records
+
+
+def test_accuracies(made, tmp_path):
+    plot_accuracies(made[0], True, tmp_path / "a.svg")
+    shown = texts(tmp_path / "a.svg")
+    assert {"$a$_b", "full", "unseen groups", "new clips of the trained groups"} <= set(shown)
+    plot_accuracies(made[0], False, tmp_path / "b.svg")
+    assert "unseen groups" not in texts(tmp_path / "b.svg")
+
+
+def test_costs_have_plain_numbers(made, tmp_path):
+    plot_costs(made[0], True, tmp_path / "a.svg")
+    shown = texts(tmp_path / "a.svg")
+    assert {"$a$_b", "full", "10", "50"} <= set(shown)
+    assert not any("mathdefault" in text for text in shown)
+
+
+def test_distances_leave_out_what_never_moves(made, tmp_path):
+    plot_distances(made[0], made[1], tmp_path / "a.svg")
+    svg = (tmp_path / "a.svg").read_text()
+    shown = texts(tmp_path / "a.svg")
+    assert {"block1", "head", "$a$_b (90.0%)", "full (60.0%)"} <= set(shown)
+    assert not any("mathdefault" in text for text in shown)
+    # Two layers move: the convolution (mean 0.15) and the dense layer; BatchNorm does not.
+    assert svg.count('id="xtick_') == 2
+
+
+def test_search(tmp_path):
+    plot_search([0.5, 0.4, 0.7], tmp_path / "a.svg")
+    assert {"the default", "70%"} <= set(texts(tmp_path / "a.svg"))
