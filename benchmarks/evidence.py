@@ -18,7 +18,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from unfreeze.cli.compare_display import run_line
+from unfreeze.cli.renew import OPTION, renew, runs_a_process
 from unfreeze.compare.options import CompareOptions
+from unfreeze.compare.pace import EnoughRuns
 from unfreeze.compare.runner import CompareListener, compare
 from unfreeze.compare.summary import verdict
 from unfreeze.core.estimate import in_words
@@ -79,7 +81,10 @@ def study(folder, results, name, strategies, seeds):
     options = CompareOptions(
         TrainOptions(folder / chosen.path, test=chosen.test), results / name, strategies, seeds
     )
-    return compare(options, Lines())
+    try:
+        return compare(options, Lines(), runs_a_process())
+    except EnoughRuns:
+        return renew(None)
 
 
 def main():
@@ -89,6 +94,7 @@ def main():
     options.add_argument("--quick", action="store_true")
     options.add_argument("--only", choices=sorted(DATA))
     options.add_argument("--screen", action="store_true", help="leave out the 5 seeds")
+    options.add_argument(OPTION, help=argparse.SUPPRESS)
     options.add_argument("--results", type=Path, default=Path(__file__).parent / "evidence")
     chosen = options.parse_args()
     results = chosen.results / "quick" if chosen.quick else chosen.results

@@ -7,6 +7,7 @@ import pytest
 
 import unfreeze
 from unfreeze.compare.options import CompareOptions
+from unfreeze.compare.pace import EnoughRuns
 from unfreeze.compare.runner import CompareListener, compare
 from unfreeze.errors import DataError, RunError, ScheduleError
 from unfreeze.options import TrainOptions
@@ -166,3 +167,13 @@ def test_time_left_is_told(sounds, tmp_path, faked):
     faked.seconds = 10.0
     compare(options(sounds, tmp_path, strategies=("full", "head_only"), seeds=2), Listener())
     assert told == [(0, None), (1, 30.0), (2, 20.0), (3, 10.0)]
+
+
+def test_a_process_does_its_share_and_the_next_goes_on(sounds, tmp_path, faked):
+    with pytest.raises(EnoughRuns):
+        compare(options(sounds, tmp_path), most=3)
+    assert len(faked.calls) == 3
+    assert compare(options(sounds, tmp_path), most=1).runs == 4
+    assert len(faked.calls) == 4
+    # What is left by the budget is left by a share too: no renewal without end.
+    assert compare(options(sounds, tmp_path), most=0).runs == 4

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from unfreeze.compare import tune as module
+from unfreeze.compare.pace import EnoughRuns
 from unfreeze.compare.tune import TuneOptions, tune
 from unfreeze.core.schedule_yaml import read_schedule
 from unfreeze.errors import RunError, UnfreezeError
@@ -98,3 +99,13 @@ def test_refused(sounds, tmp_path, faked):
     search(sounds, tmp_path / "out", trials=1)
     with pytest.raises(RunError, match="seed was 0 and is 1"):
         search(sounds, tmp_path / "out", trials=1, seed=1)
+
+
+def test_a_process_does_its_share_and_the_next_goes_on(sounds, tmp_path, faked):
+    train = TrainOptions(sounds, backbone="toy")
+    options = TuneOptions(train, tmp_path / "out", trials=3, splits=2)
+    with pytest.raises(EnoughRuns):
+        tune(options, most=3)
+    assert len(faked.calls) == 3
+    assert len(tune(options, most=3).rows) == 3
+    assert len(faked.calls) == 6

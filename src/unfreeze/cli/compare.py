@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from unfreeze.cli.renew import OPTION, budget_left, renew, runs_a_process
 from unfreeze.cli.times import read_seconds
 from unfreeze.cli.train import Epochs, Json, MaxBad, Quiet, Regex, Strict
 from unfreeze.compare.options import STRATEGIES, CompareOptions, read_strategy
@@ -54,6 +55,7 @@ def compare(
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
+    renewed: Annotated[str | None, typer.Option(OPTION, hidden=True)] = None,
 ) -> None:
     """Compare ways to train on the same splits: means, paired differences, a verdict."""
     train = TrainOptions(
@@ -76,7 +78,7 @@ def compare(
         seeds=seeds,
         folds=folds,
         holdout=tuple(_listed(holdout or "")),
-        budget=None if budget is None else read_seconds(budget),
+        budget=budget_left(None if budget is None else read_seconds(budget), renewed),
     )
     if not data.exists():
         raise DataError(f"{data} does not exist: give a folder or a CSV manifest")
@@ -87,11 +89,15 @@ def compare(
     import_keras()
     from unfreeze.cli.compare_display import CompareDisplay
     from unfreeze.compare import folder
+    from unfreeze.compare.pace import Deadline, EnoughRuns
     from unfreeze.compare.runner import compare as run
 
+    clock = Deadline(options.budget)
     try:
-        with CompareDisplay(shown=not (quiet or json)) as display:
-            summary = run(options, display)
+        with CompareDisplay(not (quiet or json), renewed is not None) as display:
+            summary = run(options, display, runs_a_process())
+    except EnoughRuns:
+        renew(clock.left())
     except KeyboardInterrupt:
         if not (out / folder.CONFIG).is_file():
             raise

@@ -24,11 +24,12 @@ class CompareDisplay(CompareListener):
 
     Args:
         shown: False draws nothing.
+        renewed: the comparison goes on in a new process, which need not say what it is.
     """
 
-    def __init__(self, shown: bool) -> None:
+    def __init__(self, shown: bool, renewed: bool = False) -> None:
         super().__init__()
-        self.shown = shown
+        self.shown, self.renewed = shown, renewed
         self.progress = bars(shown)
         self._work: dict[str, Any] = {}
         self._runs: Any = None
@@ -58,6 +59,9 @@ class CompareDisplay(CompareListener):
         """Say what is compared on what."""
         for task in self._work.values():
             self.progress.remove_task(task)
+        self._runs = self.progress.add_task("Runs", total=runs)
+        if self.renewed:
+            return
         manifest, first = data.manifest, splits[0]
         groups = len({clip.group for clip in manifest.clips})
         sizes = [len(first.split.train), len(first.split.validation), len(first.split.test)]
@@ -71,7 +75,6 @@ class CompareDisplay(CompareListener):
         else:
             words += f", test {sizes[2]}"
         self._say(f"{len(splits)} splits, {runs} runs; clips of the first: {words}")
-        self._runs = self.progress.add_task("Runs", total=runs)
 
     def on_run_begin(self, strategy: str, trial: str, done: int, left: float | None) -> None:
         """Name the run, and the time left."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unfreeze.cli.renew import OPTION, budget_left, renew, runs_a_process
 from unfreeze.cli.times import read_seconds
 from unfreeze.cli.train import Epochs, Json, MaxBad, Quiet, Regex, Seed, Strict
 from unfreeze.errors import DataError
@@ -51,6 +52,7 @@ def tune(
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
+    renewed: Annotated[str | None, typer.Option(OPTION, hidden=True)] = None,
 ) -> None:
     """Search for learning rates, depth and BatchNorm policy on the training clips."""
     if not data.exists():
@@ -60,7 +62,8 @@ def tune(
     import_keras()
     from unfreeze.cli.bars import bars
     from unfreeze.compare import folder
-    from unfreeze.compare.tune import BEST, TuneOptions
+    from unfreeze.compare.pace import Deadline, EnoughRuns
+    from unfreeze.compare.tune import BEST, TuneOptions, read_rows
     from unfreeze.compare.tune import tune as run
 
     train = TrainOptions(
@@ -77,9 +80,12 @@ def tune(
         background=background,
         negative=negative,
     )
-    seconds = None if budget is None else read_seconds(budget)
+    seconds = budget_left(None if budget is None else read_seconds(budget), renewed)
     options = TuneOptions(train, out, trials, splits, seconds)
     shown = not (quiet or json)
+    clock = Deadline(seconds)
+    # A renewed process plays its first proposals again, which were shown before.
+    again = len(read_rows(out)) if renewed is not None else 0
     try:
         with bars(shown) as display:
             tasks: dict[str, Any] = {}
@@ -92,10 +98,14 @@ def tune(
                 display.update(tasks[what], completed=done, total=total or None)
 
             def tell(text: str) -> None:
-                if shown:
+                nonlocal again
+                again -= 1
+                if shown and again < 0:
                     display.console.print(text, markup=False, soft_wrap=True)
 
-            found = run(options, tell, progress)
+            found = run(options, tell, progress, runs_a_process())
+    except EnoughRuns:
+        renew(clock.left())
     except KeyboardInterrupt:
         if not (out / folder.CONFIG).is_file():
             raise

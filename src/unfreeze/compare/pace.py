@@ -41,6 +41,36 @@ class Deadline:
     def __init__(self, seconds: float | None) -> None:
         self._end = math.inf if seconds is None else time.monotonic() + seconds
 
+    def left(self) -> float | None:
+        """Seconds that are left, not below 0; None for no limit."""
+        return None if math.isinf(self._end) else max(self._end - time.monotonic(), 0.0)
+
     def over(self, needed: float | None = None) -> bool:
         """Whether what needs so many seconds would end too late."""
         return time.monotonic() + (needed or 0.0) > self._end
+
+
+class EnoughRuns(Exception):
+    """This process has done its share of runs; all that it did is kept."""
+
+
+class Share:
+    """The runs that one process does.
+
+    Args:
+        most: how many; None for no limit.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._left = most
+
+    def take(self) -> None:
+        """Count a run that is about to begin.
+
+        Raises:
+            EnoughRuns: the share is used up.
+        """
+        if self._left is not None:
+            if self._left < 1:
+                raise EnoughRuns
+            self._left -= 1

@@ -13,7 +13,7 @@ from typing import Any
 from unfreeze import run_folder
 from unfreeze.compare import folder
 from unfreeze.compare.options import CompareOptions, Strategy, read_strategy
-from unfreeze.compare.pace import Deadline, Pace
+from unfreeze.compare.pace import Deadline, Pace, Share
 from unfreeze.compare.prepare import prepare
 from unfreeze.compare.report import write_report
 from unfreeze.compare.splits import TrialSplit, has_groups, trial_splits
@@ -48,28 +48,35 @@ class Run:
     file: Path
 
 
-def compare(options: CompareOptions, listener: CompareListener | None = None) -> Summary:
+def compare(
+    options: CompareOptions, listener: CompareListener | None = None, most: int | None = None
+) -> Summary:
     """Compare strategies, or go on with a comparison that was broken off.
 
     Args:
         options: what to compare.
         listener: hears of progress.
+        most: runs to do in this call; None for all.
 
     Returns:
         Means, differences and intervals; the same stands in the folder.
 
     Raises:
         UnfreezeError: anything that the user can mend, as early as it is known.
+        EnoughRuns: `most` are done and others are left; the next call goes on.
     """
     listener = listener or CompareListener()
     strategies = [read_strategy(name, options.train.epochs) for name in options.strategies]
     folder.claim(options.out)
     with run_folder.locked(options.out):
-        return _compare(options, strategies, listener)
+        return _compare(options, strategies, listener, Share(most))
 
 
 def _compare(
-    options: CompareOptions, strategies: Sequence[Strategy], listener: CompareListener
+    options: CompareOptions,
+    strategies: Sequence[Strategy],
+    listener: CompareListener,
+    share: Share,
 ) -> Summary:
     material, data = prepare(options.train, strategies, listener.on_progress)
     splits = trial_splits(data.manifest, options)
@@ -80,7 +87,7 @@ def _compare(
         for strategy in strategies
     ]
     listener.on_begin(data, splits, len(runs))
-    records = run_all(runs, material, options.budget, listener)
+    records = run_all(runs, material, options.budget, listener, share)
     names = [strategy.name for strategy in strategies]
     summary = summarize(records, names, grouped=has_groups(data.manifest), planned=len(runs))
     write_report(options.out, summary, records)
@@ -88,7 +95,11 @@ def _compare(
 
 
 def run_all(
-    runs: Sequence[Run], material: Material, budget: float | None, listener: CompareListener
+    runs: Sequence[Run],
+    material: Material,
+    budget: float | None,
+    listener: CompareListener,
+    share: Share,
 ) -> list[Record]:
     """Do the runs that have no record yet, in order, while the budget lasts.
 
@@ -98,9 +109,13 @@ def run_all(
         budget: seconds from now after which none is begun, judged by how long
             runs of the same strategy took; None for no limit.
         listener: hears of progress.
+        share: of this process.
 
     Returns:
         The records of all runs that have ended.
+
+    Raises:
+        EnoughRuns: the share is used up, and others are left.
     """
     clock = Deadline(budget)
     records = [folder.read_record(run.file) for run in runs]
@@ -113,6 +128,7 @@ def run_all(
             continue
         if clock.over(pace.seconds(run.strategy.name)):
             continue
+        share.take()
         left = pace.left([r.strategy.name for r, x in zip(runs, records, strict=True) if x is None])
         done = sum(record is not None for record in records)
         listener.on_run_begin(run.strategy.name, run.trial.name, done, left)

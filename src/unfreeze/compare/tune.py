@@ -9,6 +9,7 @@ A proposal depends on the seed and the results before it only, and each run is k
 So a search that was broken off is played again from its records, at once, and goes on.
 """
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from unfreeze.audio.split import split_clips
 from unfreeze.compare import folder
 from unfreeze.compare.inner import inner_split
 from unfreeze.compare.options import Strategy, read_strategy
-from unfreeze.compare.pace import Deadline
+from unfreeze.compare.pace import Deadline, Share
 from unfreeze.compare.prepare import Progress, prepare
 from unfreeze.compare.splits import TrialSplit
 from unfreeze.compare.trial import Material, run_trial
@@ -95,6 +96,7 @@ def tune(
     options: TuneOptions,
     tell: Callable[[str], None] = lambda text: None,
     progress: Progress = lambda what, done, total: None,
+    most: int | None = None,
 ) -> Tuned:
     """Search for a schedule, or go on with a search that was broken off.
 
@@ -102,9 +104,11 @@ def tune(
         options: what to search on.
         tell: gets a line for each proposal.
         progress: called with a piece of work, what is done of it, and all.
+        most: runs to do in this call; None for all.
 
     Raises:
         UnfreezeError: Optuna is not installed, or anything in the data or settings.
+        EnoughRuns: `most` are done and others are left; the next call goes on.
     """
     optuna = _optuna()
     folder.claim(options.out)
@@ -117,8 +121,16 @@ def tune(
         splits = [inner_split(data.manifest, outer, seed) for seed in range(options.splits)]
         shared = folder.shared_config(material, train)
         folder.begin(options.out, {**shared, "kind": "tuning", "seed": train.seed})
-        rows = _search(optuna, options, material, splits, tell, progress)
+        rows = _search(optuna, options, material, splits, Share(most), tell, progress)
         return _finish(options, rows)
+
+
+def read_rows(out: Path) -> list[dict[str, Any]]:
+    """The rows of the proposals that a search has judged so far."""
+    file = out / TABLE
+    if not file.is_file():
+        return []
+    return list(json.loads(file.read_text(encoding="utf-8"))["trials"])
 
 
 def _search(
@@ -126,6 +138,7 @@ def _search(
     options: TuneOptions,
     material: Material,
     splits: list[TrialSplit],
+    share: Share,
     tell: Callable[[str], None],
     progress: Progress,
 ) -> list[dict[str, Any]]:
@@ -145,7 +158,7 @@ def _search(
         strategy = read_strategy(_propose(trial), options.train.epochs)
         found: list[tuple[float, float | None]] = []
         for split in splits:
-            found.append(_accuracy_and_loss(options.out, material, split, strategy))
+            found.append(_accuracy_and_loss(options.out, material, split, strategy, share))
             trial.report(float(np.mean([a for a, _ in found])), len(found))
             if len(found) < len(splits) and trial.should_prune():
                 break
@@ -187,11 +200,12 @@ def _propose(trial: Any) -> str:
 
 
 def _accuracy_and_loss(
-    out: Path, material: Material, split: TrialSplit, strategy: Strategy
+    out: Path, material: Material, split: TrialSplit, strategy: Strategy, share: Share
 ) -> tuple[float, float | None]:
     file = folder.record_file(out, strategy, split)
     record = folder.read_record(file)
     if record is None:
+        share.take()
         record = run_trial(material, split, strategy, folder.current_folder(file))
         folder.write_record(file, record)
     if "error" in record:
