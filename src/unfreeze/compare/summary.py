@@ -30,7 +30,7 @@ class Row:
         strategy: its name.
         scores: by part: `test` (unseen groups or, without groups, held-out clips),
             `seen` (held-out clips of trained groups).
-        seconds: of a run, the mean, without the caches that all share.
+        seconds: of a run's epochs, the mean; without the caches that all share.
         epochs: of a run, the mean over runs, all stages together.
     """
 

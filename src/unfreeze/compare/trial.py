@@ -74,7 +74,7 @@ def run_trial(
         A dict ready for JSON: `strategy`, `seed`, `fold`; `scores` by part, each
         with the clips' `truth`, `guess`, `likelihood` (of the truth), and `group`,
         a place in `groups`; `validation` loss and accuracy of the best epoch by
-        patches; `seconds` without and `cache_seconds` for the shared cache;
+        patches; `seconds` of all epochs, `cache_seconds` for the shared cache;
         `epochs` by stage, `best_stage`, `patches` by part, and `moved`, a row a
         layer. A strategy that diverged has an `error` and no scores.
     """
@@ -95,12 +95,14 @@ def run_trial(
     except StageError as error:
         return {**record, "error": str(error)}
     spent = time.perf_counter() - began
+    seconds = sum(row["seconds"] for row in result.history)
     best = next(stage for stage in result.stages if stage.stage == result.best_stage)
     row = best.rows[best.best_epoch - 1]
     record |= {
-        "seconds": round(sum(stage.seconds for stage in result.stages) - clock.seconds, 2),
+        "seconds": round(seconds, 2),
         "cache_seconds": round(clock.seconds, 2),
-        "wall_seconds": round(spent, 2),
+        # A run that was gone on with has taken more than the time since then.
+        "wall_seconds": round(max(spent, seconds), 2),
         "epochs": {stage.stage: stage.epochs for stage in result.stages},
         "best_stage": result.best_stage,
         "validation": {"loss": best.best_value, "accuracy": row.get("val_accuracy")},
