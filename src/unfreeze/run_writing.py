@@ -48,9 +48,10 @@ def begin_run(
     }
     if options.resume and (out / run_folder.CONFIG).is_file():
         run_folder.refuse_changes(out, config)
-        return
-    run_folder.clear(out)
-    run_folder.write_config(out, config)
+    else:
+        run_folder.clear(out)
+        run_folder.write_config(out, config)
+    # Of a run that is gone on with, too: it may have been killed between these files.
     write_schedule(schedule, out / run_folder.SCHEDULE)
     run_folder.write_table(out / run_folder.SPLITS, _split_rows(data))
 

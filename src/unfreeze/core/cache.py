@@ -23,6 +23,7 @@ from unfreeze.core.digest import Fingerprint
 from unfreeze.core.internals import tree
 from unfreeze.core.row_file import open_rows
 from unfreeze.core.split import Cut
+from unfreeze.files import make_folder
 
 __all__ = ["CacheRoom", "Cached", "NotCacheable", "Progress", "build", "prune"]
 
@@ -111,7 +112,7 @@ def build(
     home = room.folder / key
     reused = (home / "meta.json").is_file()
     if not reused:
-        room.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(room.folder)
         _sweep(room.folder)
         write(
             home,

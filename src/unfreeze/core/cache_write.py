@@ -5,6 +5,7 @@ would not be exact is refused with a reason (`NotCacheable`) and leaves nothing.
 """
 
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from unfreeze.core.digest import Fingerprint, StreamDigest
 from unfreeze.core.internals import tree
 from unfreeze.core.runner import StepModel, masks_of
 from unfreeze.core.split import Cut
-from unfreeze.files import write_json
+from unfreeze.files import sync_folder, write_json
 
 Progress = Callable[[int, int], None]
 MakePrefix = Callable[[Cut, tuple[int, ...]], StepModel]
@@ -65,6 +66,7 @@ def write(
             shutil.rmtree(home)  # damaged from outside: never whole again
         try:
             partial.rename(home)
+            sync_folder(home.parent)
         except OSError:
             # Another process was faster: what it made is the same.
             if not (home / "meta.json").is_file():
@@ -141,6 +143,10 @@ class _Writer:
                 found = seen.fingerprint()
                 orders.add(found.order)
                 self._check(found, known, counts, views)
+            for file in self.files:
+                # Before the description, which says that they are whole.
+                file.flush()
+                os.fsync(file.fileno())
         finally:
             for file in self.files:
                 file.close()
