@@ -2,19 +2,15 @@
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import toy
 import unfreeze
 from power_cut import Disk, restore
-from toy_detection import scene, toy_run  # noqa: F401
 from unfreeze import run_folder
-from unfreeze.cli.app import app
 from unfreeze.core import checkpoint
 from unfreeze.files import atomic_path, remove, write_text
 
@@ -128,35 +124,3 @@ def test_from_what_is_left_at_any_moment_it_ends_the_same(trained, tmp_path, mon
 def history(place):
     with (place / "run" / run_folder.HISTORY).open() as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-
-
-def test_a_search_goes_on_from_what_is_left_and_takes_nothing_old_for_its_own(
-    toy_run,
-    scene,
-    tmp_path,  # noqa: F811
-):
-    place = tmp_path / "whole"
-    (place / "field").mkdir(parents=True)
-    for name in "abc":
-        shutil.copy(scene, place / "field" / f"{name}.wav")
-
-    def search(place, *words):
-        out = place / "found"
-        words = ["predict", toy_run, tmp_path / "whole" / "field", "--out", out, *words]
-        done = CliRunner().invoke(app, [*map(str, words), "--format", "csv"])
-        assert done.exit_code == 0, done.output
-        return {p.name: p.read_bytes() for p in out.glob("*.csv")}
-
-    before = search(place)
-    disk = Disk(place)
-    with disk.watched():
-        after = search(place, "--overwrite", "--no-merge")
-    assert before.keys() == after.keys()
-    assert all(before[name] != after[name] for name in after)
-    for number, (moment, picture) in enumerate(disk.pictures):
-        journal = picture["found/unfreeze-events.jsonl"]
-        if b'"merge": true' in journal:
-            continue  # cut before the new search began
-        left = restore(picture, tmp_path / str(number))
-        assert search(left, "--no-merge") == after, moment
-        assert not list((left / "found").glob(".partial-*"))

@@ -9,10 +9,13 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}-(.+)", re.DOTALL)
 
@@ -44,6 +47,34 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         sync_folder(final.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def partial_folder(home: Path) -> Iterator[Path]:
+    """Yield a new hidden folder in `home`, to be filled and renamed.
+
+    It is removed at the end if it was not renamed. Of a process that was killed,
+    `remove_dead_folders` removes it: a lock beside it tells that its maker is gone.
+    """
+    token = secrets.token_hex(8)
+    folder, lock = home / f".partial-{token}", filelock.FileLock(home / f".lock-{token}")
+    with lock:
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def remove_dead_folders(home: Path) -> None:
+    """Remove what `partial_folder` made for processes that were killed."""
+    for path in home.glob(".lock-*"):
+        lock = filelock.FileLock(path)
+        with suppress(filelock.Timeout, OSError), lock.acquire(timeout=0):
+            shutil.rmtree(home / f".partial-{path.name.removeprefix('.lock-')}", ignore_errors=True)
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

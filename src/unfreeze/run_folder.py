@@ -65,6 +65,8 @@ def claim(out: Path, overwrite: bool, resume: bool = False) -> None:
     if overwrite or (resume and not finished):
         return
     if resume:
+        # Killed at its very end, it did not come to that.
+        shutil.rmtree(out / STAGES, ignore_errors=True)
         raise RunError(f"{out} holds a finished run: there is nothing to go on with")
     state = "a finished run" if finished else "a run that was broken off"
     go_on = "" if finished else "go on with it with --resume, "
