@@ -3,9 +3,9 @@
     python -m benchmarks.checkpoint_cost DATA [--schedule two_stage] [--epochs N]
 
 Trains on a folder of sounds as `unfreeze train` does, with a fresh run folder, and
-times each write of a checkpoint (after an epoch) and of a stage's record and weights
-(before the first stage and after each). The share is that of the stages' own time:
-start-up, reading and scoring are left out, which makes it larger.
+times what is done for checkpoints after each epoch, and the writing of a stage's
+record and weights before the first stage and after each. The share is that of the
+stages' own time: start-up, reading and scoring are left out, which makes it larger.
 """
 
 import argparse
@@ -47,8 +47,9 @@ def measure(data, **options):
             self.seconds += result.seconds
 
     spent = {"checkpoints": [], "stages": []}
-    kept = checkpoint.write, loop.write_stage, loop.begin_or_go_back
-    checkpoint.write = timed(spent, "checkpoints", checkpoint.write)
+    saver = checkpoint.Checkpointer
+    kept = saver.on_epoch_end, loop.write_stage, loop.begin_or_go_back
+    saver.on_epoch_end = timed(spent, "checkpoints", saver.on_epoch_end)
     loop.write_stage = timed(spent, "stages", loop.write_stage)
     loop.begin_or_go_back = timed(spent, "stages", loop.begin_or_go_back)
     stages = Stages()
@@ -60,13 +61,13 @@ def measure(data, **options):
                 data, schedule, Path(folder) / "run", listener=listener, **options
             )
     finally:
-        checkpoint.write, loop.write_stage, loop.begin_or_go_back = kept
+        saver.on_epoch_end, loop.write_stage, loop.begin_or_go_back = kept
     written = sum(map(sum, spent.values()))
     # A stage's own seconds hold its checkpoints; its record comes after them.
     training = stages.seconds + sum(spent["stages"])
     return {
         "training_seconds": round(training, 2),
-        "checkpoints": len(spent["checkpoints"]),
+        "epochs": len(spent["checkpoints"]),
         "checkpoint_seconds": round(sum(spent["checkpoints"]), 3),
         "checkpoint_share": round(sum(spent["checkpoints"]) / training, 4),
         "stage_records": len(spent["stages"]),
