@@ -4,7 +4,13 @@ import threading
 
 import pytest
 
-from unfreeze.files import atomic_path, write_json, write_text
+from unfreeze.files import (
+    atomic_path,
+    partial_folder,
+    remove_dead_folders,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -57,3 +63,21 @@ def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", [float("nan")])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_removed_when_its_maker_is_gone_and_not_before(tmp_path):
+    for name in (".partial-dead", ".partial-unlocked"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows").touch()
+    (tmp_path / ".lock-dead").touch()
+    (tmp_path / ".lock-never-made").touch()
+    with partial_folder(tmp_path) as folder:
+        (folder / "rows").touch()
+        remove_dead_folders(tmp_path)
+        assert (folder / "rows").exists()
+        assert {p.name for p in tmp_path.glob(".partial-*")} == {folder.name, ".partial-unlocked"}
+        folder.rename(tmp_path / "whole")
+    assert {p.name for p in tmp_path.iterdir()} == {"whole", ".partial-unlocked"}
+    with pytest.raises(RuntimeError), partial_folder(tmp_path) as folder:
+        raise RuntimeError
+    assert not folder.exists()

@@ -125,6 +125,15 @@ def test_nothing_is_left_to_do_or_nothing_was_begun(place, tmp_path):
     assert not list((tmp_path / "new").glob(".*"))
 
 
+def test_killed_between_its_first_files(place, tmp_path):
+    run = broken(place, tmp_path / "run", 0)
+    for name in (run_folder.SCHEDULE, run_folder.SPLITS):
+        (run / name).unlink()
+    train(place / "data", run, resume=True)
+    for name in (run_folder.SCHEDULE, run_folder.SPLITS):
+        assert (run / name).read_bytes() == (place / "whole" / name).read_bytes()
+
+
 def test_two_processes_in_one_folder(place, tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from unfreeze import run_folder\n"

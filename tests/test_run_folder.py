@@ -30,6 +30,26 @@ def test_a_run_is_replaced_only_when_asked(tmp_path, finished, state):
     assert list(folder.iterdir()) == []
 
 
+def test_a_run_that_was_half_cleared_by_a_kill_is_not_finished(tmp_path, monkeypatch):
+    from unfreeze.core import state
+
+    assert run_folder.RECORD == state.FILE
+    folder = make(tmp_path / "run", finished=True)
+    (folder / run_folder.STAGES).mkdir()
+    for name in (run_folder.RECORD, "stage_0.weights.h5"):
+        (folder / run_folder.STAGES / name).touch()
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_folder.clear(folder)
+    with pytest.raises(RunError, match="broken off: go on with it with --resume"):
+        run_folder.claim(folder, overwrite=False)
+    assert [p.name for p in (folder / run_folder.STAGES).iterdir()] == ["stage_0.weights.h5"]
+
+
 def test_what_is_no_run_is_never_removed(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(RunError, match="no run"):

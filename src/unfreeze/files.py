@@ -1,16 +1,23 @@
 """Atomic writes: a reader sees the old file or the whole new one, never a part.
 
 Invariant: nothing in this package opens a final file name for writing; all
-outputs go through here (temporary sibling, flush, fsync, rename).
+outputs go through here (temporary sibling, flush, fsync, rename, fsync of the folder).
+What was written is there after a power cut; what was cut short has no final name.
 """
 
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import filelock
+
+_PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}-(.+)", re.DOTALL)
 
 
 @contextmanager
@@ -25,7 +32,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         the format by it). On an exception it is removed and `path` is as before.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(final.parent)
     # A dotted prefix keeps the half-written file out of globs; the full name
     # is kept at the end because Keras insists on `.weights.h5` and the like.
     partial = final.parent / f".partial-{secrets.token_hex(8)}-{final.name}"
@@ -37,9 +44,37 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(final)
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def partial_folder(home: Path) -> Iterator[Path]:
+    """Yield a new hidden folder in `home`, to be filled and renamed.
+
+    It is removed at the end if it was not renamed. Of a process that was killed,
+    `remove_dead_folders` removes it: a lock beside it tells that its maker is gone.
+    """
+    token = secrets.token_hex(8)
+    folder, lock = home / f".partial-{token}", filelock.FileLock(home / f".lock-{token}")
+    with lock:
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def remove_dead_folders(home: Path) -> None:
+    """Remove what `partial_folder` made for processes that were killed."""
+    for path in home.glob(".lock-*"):
+        lock = filelock.FileLock(path)
+        with suppress(filelock.Timeout, OSError), lock.acquire(timeout=0):
+            shutil.rmtree(home / f".partial-{path.name.removeprefix('.lock-')}", ignore_errors=True)
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -56,9 +91,42 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _sync_folder(folder: Path) -> None:
-    # The rename itself is durable only when the folder is synced; Windows has
-    # no handle for that and does not need it.
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it where they are missing, so that they stay made."""
+    path = Path(folder)
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_folder(made.parent)
+
+
+def remove(path: str | os.PathLike[str]) -> None:
+    """Remove a file so that it stays removed; nothing happens where there is none."""
+    try:
+        Path(path).unlink()
+    except FileNotFoundError:
+        return
+    sync_folder(Path(path).parent)
+
+
+def remove_partials(folder: str | os.PathLike[str], names: Container[str]) -> None:
+    """Remove what killed processes left half-written.
+
+    Args:
+        folder: where; it may be missing.
+        names: of final files that nobody else is writing there now.
+    """
+    if not Path(folder).is_dir():
+        return
+    for item in list(Path(folder).iterdir()):
+        match = _PARTIAL.fullmatch(item.name)
+        if match and match[1] in names:
+            item.unlink(missing_ok=True)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Have the disk keep which files a folder holds: new, renamed and removed ones."""
+    # Windows has no handle for that and does not need it.
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -33,11 +33,13 @@ import filelock
 import yaml
 
 from unfreeze.errors import RunError
-from unfreeze.files import write_json, write_text
+from unfreeze.files import make_folder, remove, write_json, write_text
 
 FORMAT = 1
 CONFIG, MODEL, METRICS, AUDIT = "config.yaml", "model.keras", "metrics.json", "audit.json"
 HISTORY, SCHEDULE, SPLITS, STAGES = "history.csv", "schedule.yaml", "splits.csv", "stages"
+# `unfreeze.core.state.FILE`, which cannot be imported here: Keras takes seconds.
+RECORD = "fit.json"
 LOCK = ".lock"
 
 _PLACES = ("command", "data.root", "weights.file", "options.data", "options.out", "options.weights")
@@ -65,6 +67,8 @@ def claim(out: Path, overwrite: bool, resume: bool = False) -> None:
     if overwrite or (resume and not finished):
         return
     if resume:
+        # Killed at its very end, it did not come to that.
+        shutil.rmtree(out / STAGES, ignore_errors=True)
         raise RunError(f"{out} holds a finished run: there is nothing to go on with")
     state = "a finished run" if finished else "a run that was broken off"
     go_on = "" if finished else "go on with it with --resume, "
@@ -82,7 +86,7 @@ def locked(out: Path) -> Iterator[None]:
         RunError: another process holds it.
     """
     made = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     lock = filelock.FileLock(out / LOCK)
     try:
         lock.acquire(blocking=False)
@@ -152,7 +156,10 @@ def _is_litter(item: Path) -> bool:
 def clear(out: Path) -> None:
     """Remove the run that `claim` allowed to be overwritten; the folder stays."""
     if (out / CONFIG).is_file():
-        # The config goes last, so that a half-cleared folder is still known as a run.
+        # The scores go first and the config last, so that a half-cleared folder is still known
+        # as a run, and as one that is not finished; the record of stages before their weights.
+        remove(out / METRICS)
+        remove(out / STAGES / RECORD)
         for item in sorted(out.iterdir(), key=lambda item: item.name == CONFIG):
             if item.name != LOCK:
                 shutil.rmtree(item) if item.is_dir() else item.unlink()

@@ -47,9 +47,10 @@ def begin_run(options: TrainOptions, data: TrainingData, weights: Path, backbone
     }
     if options.resume and (out / run_folder.CONFIG).is_file():
         run_folder.refuse_changes(out, config)
-        return
-    run_folder.clear(out)
-    run_folder.write_config(out, config)
+    else:
+        run_folder.clear(out)
+        run_folder.write_config(out, config)
+    # Of a run that is gone on with, too: it may have been killed between these files.
     run_folder.write_table(out / run_folder.SPLITS, _split_rows(data))
 
 

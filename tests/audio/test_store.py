@@ -242,3 +242,14 @@ def test_the_animal_sounds(tmp_path: Path, shared_data: Path) -> None:
     assert np.isfinite(values).all()
     assert values.min() >= np.log(np.float32(0.001)) - 1e-6
     assert -6 < values.mean() < 0
+
+
+def test_what_a_killed_build_left_is_removed(tmp_path: Path, manifest: Manifest) -> None:
+    names = ("frames.f32", "clips.npy", "meta.json")
+    for name in names:
+        (tmp_path / "s").mkdir(exist_ok=True)
+        (tmp_path / "s" / f".partial-0123456789abcdef-{name}").write_bytes(b"half")
+    (tmp_path / "s" / ".partial-0123456789abcdef-letter.txt").touch()
+    build_store(manifest, FRONT, tmp_path / "s")
+    left = {path.name for path in (tmp_path / "s").iterdir()} - {".lock", *names}
+    assert left == {".partial-0123456789abcdef-letter.txt"}

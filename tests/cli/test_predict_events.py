@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import soundfile
 from typer.testing import CliRunner
 
 import toy
+from power_cut import Disk, restore
 from toy_detection import scene_samples
 from unfreeze.cli.app import app
 from unfreeze.errors import UnfreezeError
@@ -216,3 +218,30 @@ def test_names_that_are_no_utf_8_are_shown_with_escapes(toy_run, scene, tmp_path
     done = call(toy_run, odd, "--format", "jsonl")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout.splitlines()[0])["file"].endswith("odd \\xff.wav")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the test disk needs it")
+def test_after_a_power_cut_it_goes_on_and_takes_nothing_old_for_its_own(toy_run, scene, tmp_path):
+    place = tmp_path / "whole"
+    (place / "field").mkdir(parents=True)
+    for name in "abc":
+        shutil.copy(scene, place / "field" / f"{name}.wav")
+
+    def search(place, *words):
+        out = place / "found"
+        done = call(toy_run, tmp_path / "whole" / "field", "--out", out, "--format", "csv", *words)
+        assert done.exit_code == 0, done.output
+        return {p.name: p.read_bytes() for p in out.glob("*.csv")}
+
+    before = search(place)
+    disk = Disk(place)
+    with disk.watched():
+        after = search(place, "--overwrite", "--no-merge")
+    assert before.keys() == after.keys()
+    assert all(before[name] != after[name] for name in after)
+    for number, (moment, picture) in enumerate(disk.pictures):
+        if b'"merge": true' in picture["found/unfreeze-events.jsonl"]:
+            continue  # cut before the new search began
+        left = restore(picture, tmp_path / str(number))
+        assert search(left, "--no-merge") == after, moment
+        assert not list((left / "found").glob(".partial-*"))

@@ -57,6 +57,25 @@ def test_a_line_that_a_kill_cut_short_is_dropped_wherever_it_was_cut(tmp_path, f
         last.close()
 
 
+def test_a_last_line_with_zeros_in_it_is_dropped_and_damage_before_it_is_told(tmp_path, files):
+    journal = open_journal(tmp_path)
+    journal.unfinished(files)
+    journal.add(files[0], FOUND, {})
+    middle = journal.path.stat().st_size
+    journal.add(files[1], FOUND, {})
+    journal.close()
+    content = journal.path.read_bytes()
+    for end in (bytes(len(content) - middle), bytes(30) + content[middle + 30 :], b"[1]\n"):
+        journal.path.write_bytes(content[:middle] + end)
+        again = open_journal(tmp_path)
+        assert again.unfinished(files) == files[1:]
+        again.close()
+        assert journal.path.read_bytes() == content[:middle]
+    journal.path.write_bytes(content[: middle - 9] + bytes(8) + content[middle - 1 :])
+    with pytest.raises(RunError, match=r"damaged at byte \d+: begin anew with --overwrite"):
+        open_journal(tmp_path)
+
+
 def test_a_recording_that_changed_is_searched_again(tmp_path, files):
     journal = open_journal(tmp_path)
     journal.unfinished(files)

@@ -35,7 +35,7 @@ from unfreeze.audio.patches import FLOAT, FrameFile, PatchView
 from unfreeze.audio.writer import FrameWriter
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import RunError
-from unfreeze.files import atomic_path, write_json
+from unfreeze.files import atomic_path, make_folder, remove, remove_partials, write_json
 
 _FORMAT, _VERSION = "unfreeze feature store", 2
 _META, _CLIPS, _FRAMES = "meta.json", "clips.npy", "frames.f32"
@@ -113,7 +113,7 @@ def build_store(
         RunError: the disk is too small, or full.
     """
     place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     fingerprint = store_fingerprint(manifest, front_end)
     with filelock.FileLock(place / ".lock"):
         store = open_store(place)
@@ -185,8 +185,10 @@ def _build(
     counts = [front_end.frames(_samples(clip, front_end)) for clip in manifest.clips]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     size = int(offsets[-1]) * front_end.bands * FLOAT.itemsize
-    (folder / _META).unlink(missing_ok=True)
-    (folder / _FRAMES).unlink(missing_ok=True)
+    # First and for good, or after a power cut it might stand beside other frames.
+    remove(folder / _META)
+    remove(folder / _FRAMES)
+    remove_partials(folder, (_FRAMES, _CLIPS, _META))
     free = shutil.disk_usage(folder).free
     if size > free:
         raise RunError(

@@ -14,7 +14,6 @@ from unfreeze.errors import RunError, UnfreezeError
 
 if TYPE_CHECKING:
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.detection.journal import Journal
     from unfreeze.detection.many import Found
     from unfreeze.detection.recordings import Recording
 
@@ -107,9 +106,10 @@ def _write(
     from unfreeze.detection import results
     from unfreeze.detection.formats import FORMATS
     from unfreeze.detection.journal import Journal
+    from unfreeze.files import make_folder, remove
 
     place = results.journal_of(out)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     lock = filelock.FileLock(place.with_name(f".{place.name}.lock"))
     try:
         held = lock.acquire(timeout=0)
@@ -119,11 +119,20 @@ def _write(
     with held, closing(Journal(place, _settings(classifier, run, options), overwrite)) as journal:
         places = results.result_names(out, recordings, form) if results.is_folder(out) else {}
 
+        results.sweep([place, *(places.values() or [out])])
+
         def write(path: Path) -> None:
             if path in places:
                 results.write_result(
                     places[path], FORMATS[form], path, journal, classifier.front_end
                 )
+
+        def finish(path: Path, found: "Found") -> None:
+            if path in places:
+                # Of an earlier search: if we are killed before `write`, it must not pass for ours.
+                remove(places[path])
+            journal.add(path, found.events, {"sample_rate": found.sample_rate})
+            write(path)
 
         todo = journal.unfinished(files)
         for path in files:
@@ -132,7 +141,7 @@ def _write(
         if len(todo) < len(files):
             done = len(files) - len(todo)
             typer.echo(f"{done} of {len(files)} recordings are finished already", err=True)
-        errors = _rest(classifier, todo, options, journal, write)
+        errors = _rest(classifier, todo, options, finish)
         if not places:
             results.write_joined(out, FORMATS[form], files, journal, classifier.front_end)
     typer.echo(f"Written to {show(out)}", err=True)
@@ -143,8 +152,7 @@ def _rest(
     classifier: "SoundClassifier",
     todo: list[Path],
     options: DetectOptions,
-    journal: "Journal",
-    write: Callable[[Path], None],
+    finish: "Callable[[Path, Found], None]",
 ) -> list[Exception]:
     """Search the recordings that are not finished, and say how it went."""
     errors: list[Exception] = []
@@ -154,8 +162,7 @@ def _rest(
             if found.error is not None:
                 errors.append(found.error)
                 continue
-            journal.add(path, found.events, {"sample_rate": found.sample_rate})
-            write(path)
+            finish(path, found)
             heard, events, done = heard + found.seconds, events + len(found.events), done + 1
     except KeyboardInterrupt:
         typer.echo(

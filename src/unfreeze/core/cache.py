@@ -23,6 +23,7 @@ from unfreeze.core.digest import Fingerprint
 from unfreeze.core.internals import tree
 from unfreeze.core.row_file import open_rows
 from unfreeze.core.split import Cut
+from unfreeze.files import make_folder, remove_dead_folders
 
 __all__ = ["CacheRoom", "Cached", "NotCacheable", "Progress", "build", "prune"]
 
@@ -111,7 +112,7 @@ def build(
     home = room.folder / key
     reused = (home / "meta.json").is_file()
     if not reused:
-        room.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(room.folder)
         _sweep(room.folder)
         write(
             home,
@@ -147,6 +148,8 @@ def prune(folder: Path, limit: int) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed processes left half-written."""
+    remove_dead_folders(folder)
+    # What `prune` did not come to remove, and what earlier versions left.
     for partial in folder.glob(".partial-*"):
         newest = max((f.stat().st_mtime for f in (partial, *partial.iterdir())), default=0.0)
         if time.time() - newest > _STALE_SECONDS:

@@ -5,8 +5,8 @@ would not be exact is refused with a reason (`NotCacheable`) and leaves nothing.
 """
 
 import errno
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from unfreeze.core.digest import Fingerprint, StreamDigest
 from unfreeze.core.internals import tree
 from unfreeze.core.runner import StepModel, masks_of
 from unfreeze.core.split import Cut
-from unfreeze.files import write_json
+from unfreeze.files import partial_folder, sync_folder, write_json
 
 Progress = Callable[[int, int], None]
 MakePrefix = Callable[[Cut, tuple[int, ...]], StepModel]
@@ -57,24 +57,23 @@ def write(
     if probe.losses:
         raise NotCacheable("a frozen layer adds a loss of its own (activity regularizer, add_loss)")
     prefix = make_prefix(cut, masks_of(probe, sample))
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=home.parent))
     try:
-        writer = _Writer(prefix, cut, data, partial, half, limit)
-        writer.run(known, views, batch_size, progress)
-        if home.exists() and not (home / "meta.json").is_file():
-            shutil.rmtree(home)  # damaged from outside: never whole again
-        try:
-            partial.rename(home)
-        except OSError:
-            # Another process was faster: what it made is the same.
-            if not (home / "meta.json").is_file():
-                raise
+        with partial_folder(home.parent) as partial:
+            writer = _Writer(prefix, cut, data, partial, half, limit)
+            writer.run(known, views, batch_size, progress)
+            if home.exists() and not (home / "meta.json").is_file():
+                shutil.rmtree(home)  # damaged from outside: never whole again
+            try:
+                partial.rename(home)
+                sync_folder(home.parent)
+            except OSError:
+                # Another process was faster: what it made is the same.
+                if not (home / "meta.json").is_file():
+                    raise
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         raise NotCacheable("the disk is full") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def mixes_samples(prefix: StepModel, batch: Sequence[np.ndarray]) -> bool:
@@ -141,6 +140,10 @@ class _Writer:
                 found = seen.fingerprint()
                 orders.add(found.order)
                 self._check(found, known, counts, views)
+            for file in self.files:
+                # Before the description, which says that they are whole.
+                file.flush()
+                os.fsync(file.fileno())
         finally:
             for file in self.files:
                 file.close()

@@ -2,9 +2,10 @@
 
 A journal is a file of JSON lines beside the results. The first line holds the
 format version and the settings; each other line a recording that is finished,
-with its events. Lines are only ever added, each with one write. A line without
-its end is what a killed process leaves; it is dropped. So results can be written
-from the journal at any time, in any format.
+with its events. Lines are only ever added, each with one write that the disk has
+before the next one begins. So only the last line can be half there, after a kill
+(without its end) or a power cut (with zeros in it); it is dropped. Results can be
+written from the journal at any time, in any format.
 """
 
 import json
@@ -103,13 +104,28 @@ class Journal:
             _compare(self.path, before, settings)
             whole = file.tell()
             for line in file:
-                if not line.endswith(b"\n"):
+                row = _row(line)
+                if row is None:
+                    if file.read(1):
+                        raise RunError(
+                            f"{show(self.path)} is damaged at byte {whole}: begin anew with "
+                            f"--overwrite, or give another --out"
+                        )
                     break
-                row = json.loads(line)
                 self._places[row["path"]] = (whole, row["state"])
                 whole += len(line)
         if whole < self.path.stat().st_size:
             os.truncate(self.path, whole)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line's content; None where it is not whole."""
+    try:
+        row = json.loads(line)
+        whole = line.endswith(b"\n") and {"path", "state", "about", "events"} <= row.keys()
+    except (ValueError, AttributeError):
+        return None
+    return dict(row) if whole else None
 
 
 def _compare(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ Beside the results lies a journal (`unfreeze.detection.journal`), so that a
 search that was broken off goes on, and a changed format needs no new search.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from unfreeze.audio.names import show
@@ -13,7 +13,7 @@ from unfreeze.detection.formats import FORMATS, Format, Source
 from unfreeze.detection.journal import Journal
 from unfreeze.detection.recordings import Recording
 from unfreeze.errors import DataError, RunError
-from unfreeze.files import atomic_path, write_text
+from unfreeze.files import atomic_path, remove_partials, write_text
 
 JOURNAL = "unfreeze-events.jsonl"
 
@@ -98,6 +98,15 @@ def write_joined(
         for path in files:
             if path in journal:
                 file.write(_rows(form, path, journal, front_end))
+
+
+def sweep(places: Iterable[Path]) -> None:
+    """Remove what a killed search left half-written of these files."""
+    names: dict[Path, set[str]] = {}
+    for place in places:
+        names.setdefault(place.parent, set()).add(place.name)
+    for folder, own in names.items():
+        remove_partials(folder, own)
 
 
 def check_out(out: Path) -> None:
