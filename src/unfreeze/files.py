@@ -32,8 +32,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     # Not `tempfile`: it makes files that only their owner can read, and the
     # umask of a process with threads cannot be asked for safely.
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    mode = partial.stat().st_mode
     try:
         yield partial
+        # Some writers (safetensors) put a file of their own in its place.
+        partial.chmod(mode)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(final)

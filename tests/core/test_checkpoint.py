@@ -205,14 +205,19 @@ def test_a_run_that_began_is_known_by_its_settings(tmp_path):
 
 def test_it_costs_no_more_than_its_share(monkeypatch, tmp_path):
     monkeypatch.undo()
-    written, now = [], [0.0]
+    written, copied, now = [], [], [0.0]
     monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
 
-    def write(file, number, done, parts):
+    def write(file, state):
         written.append(now[0])
         now[0] += 0.5
 
+    def collect(number, done, parts, copy=False):
+        copied.append(copy)
+        now[0] += 0.02 * copy
+
     monkeypatch.setattr(checkpoint, "write", write)
+    monkeypatch.setattr(checkpoint, "collect", collect)
 
     class Parts:
         rules = ()
@@ -227,7 +232,9 @@ def test_it_costs_no_more_than_its_share(monkeypatch, tmp_path):
         now[0] += 0.1
         saver.on_epoch_end(epoch)
     assert 3 <= len(written) <= 6
-    assert 0.5 * len(written) / now[0] < 0.03
+    # What is copied for a run that is asked to stop counts too.
+    assert sum(copied) > 10
+    assert (0.5 * len(written) + 0.02 * sum(copied)) / now[0] < 0.03
 
 
 PROGRAM = """
