@@ -29,7 +29,13 @@ from unfreeze.core.plan import plan_stage
 from unfreeze.core.select import Selection, apply
 from unfreeze.core.stage import Batches, make_ready
 from unfreeze.core.stage_fit import check_record, compile_with, fit_stage, new_optimizer
-from unfreeze.core.state import StageResult, begin_or_go_back, finished_stages, write_stage
+from unfreeze.core.state import (
+    StageResult,
+    begin_or_go_back,
+    finished_stages,
+    load_weights,
+    write_stage,
+)
 from unfreeze.core.watch import FirstEpochGuard, Recorder
 
 
@@ -57,7 +63,7 @@ def run_stages(
             begin_or_go_back(run_dir, identity, job.model)
         if len(results) < len(finished):
             result, weights = finished[len(results)]
-            job.model.load_weights(weights)
+            load_weights(job.model, weights)
             results.append(result)
             job.note(f"stage {result.stage!r} was finished before: its weights are loaded")
         else:

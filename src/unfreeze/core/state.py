@@ -84,7 +84,11 @@ def recorded_seed(run_dir: Path | None) -> int | None:
     """The seed of the run that a folder holds, None where there is none to go on with."""
     if run_dir is None or not (run_dir / FILE).is_file():
         return None
-    return int(_read(run_dir / FILE)["run"]["seed"])
+    try:
+        return int(_read(run_dir / FILE)["run"]["seed"])
+    except (KeyError, TypeError, ValueError) as error:
+        file = run_dir / FILE
+        raise RunError(f"{file} cannot be read ({error}): delete it to start afresh") from None
 
 
 def finished_stages(run_dir: Path, wanted: dict[str, Any]) -> list[tuple[StageResult, Path]]:
@@ -99,9 +103,12 @@ def finished_stages(run_dir: Path, wanted: dict[str, Any]) -> list[tuple[StageRe
         return []
     record = _read(file)
     try:
-        found = record["run"]
+        found = dict(record["run"])
         stages = [(_result(item), run_dir / item["weights"]) for item in record["stages"]]
-    except (KeyError, TypeError, AttributeError) as error:
+        for number, (_, weights) in enumerate(stages, start=1):
+            if weights != run_dir / _weights_name(number):
+                raise ValueError(f"the weights of stage {number} have another name")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunError(f"{file} cannot be read ({error}): delete it to start afresh") from None
     changed = [key for key in wanted if found.get(key) != wanted[key]]
     if changed:
@@ -123,9 +130,24 @@ def begin_or_go_back(run_dir: Path, run: dict[str, Any], model: keras.Model) -> 
     """
     start = run_dir / _weights_name(0)
     if (run_dir / FILE).is_file() and start.is_file():
-        model.load_weights(start)
+        load_weights(model, start)
         return
     _write(run_dir, run, [], model)
+
+
+def load_weights(model: keras.Model, file: Path) -> None:
+    """Put back the weights that a run has kept.
+
+    Raises:
+        RunError: they are damaged, or of another model.
+    """
+    try:
+        model.load_weights(file)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise RunError(
+            f"{file} cannot be read ({reason}): delete {file.parent / FILE} to start afresh"
+        ) from None
 
 
 def write_stage(
@@ -149,7 +171,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         version = record["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{file} cannot be read ({error}): delete it to start afresh") from None
     if version != FORMAT:
         raise RunError(f"{file} has format {version}, this version reads {FORMAT}")
