@@ -111,9 +111,14 @@ def locked(out: Path) -> Iterator[None]:
 
 def sweep(out: Path) -> None:
     """Remove what a killed process left half-written."""
-    for partial in [*out.glob(".partial-*"), *(out / STAGES).glob(".partial-*")]:
+    for partial in out.glob(".partial-*"):
         if partial.is_file():
             partial.unlink(missing_ok=True)
+
+
+def is_broken_off(out: Path) -> bool:
+    """Whether a folder holds a run that is not finished."""
+    return (out / CONFIG).is_file() and not (out / METRICS).is_file()
 
 
 def refuse_changes(out: Path, wanted: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ Order matters: everything that can be refused is refused before anything slow
 looked at before the last stage has ended.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from unfreeze.audio.own_classes import own_scores
 from unfreeze.audio.patches import PatchView, repeat_by_clip
 from unfreeze.audio.pieces import Pieces, cut_quiet
 from unfreeze.audio.split import Split
-from unfreeze.audio.store import PatchStore, build_store
+from unfreeze.audio.store import PatchStore, build_store, prune_stores
 from unfreeze.backbones.registry import Backbone, get_backbone
 from unfreeze.backbones.weights import cache_folder, resolve_weights
 from unfreeze.calibration import calibrate
@@ -187,11 +186,12 @@ def _change(
 
 def _features(manifest: Manifest, backbone: Backbone, listener: TrainListener) -> PatchStore:
     home = cache_folder() / "features"
-    _prune(home, keep=manifest.fingerprint[:32])
+    place = home / manifest.fingerprint[:32]
+    prune_stores(home, CACHE_LIMIT, keep=place)
     return build_store(
         manifest,
         backbone.front_end,
-        home / manifest.fingerprint[:32],
+        place,
         progress=lambda done, total: listener.on_progress("features", done, total),
     )
 
@@ -269,16 +269,3 @@ def score_clips(
 def _label_numbers(manifest: Manifest) -> np.ndarray:
     place = {label: number for number, label in enumerate(manifest.labels)}
     return np.array([place[clip.label] for clip in manifest.clips], dtype=np.int32)
-
-
-def _prune(home: Path, keep: str) -> None:
-    """Remove the feature stores used longest ago beyond the limit."""
-    if not home.is_dir():
-        return
-    stores = [place for place in home.iterdir() if place.is_dir()]
-    sizes = {p: sum(f.stat().st_size for f in p.iterdir() if f.is_file()) for p in stores}
-    total = sum(sizes.values())
-    for place in sorted(stores, key=lambda place: place.stat().st_mtime):
-        if total > CACHE_LIMIT and place.name != keep:
-            shutil.rmtree(place, ignore_errors=True)
-            total -= sizes[place]

@@ -180,7 +180,7 @@ def test_a_damaged_checkpoint_is_named_with_the_cure(damage, tmp_path):
     elif damage == "text":
         file.write_text("not a checkpoint")
     else:
-        file.write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
+        file.write_bytes(content.replace(b'\\"format\\": 2', b'\\"format\\": 9'))
     with pytest.raises(RunError, match=r"epoch\.safetensors .*delete it to begin the stage again"):
         run(make(), HEAD, run_dir=tmp_path)
     file.unlink()
@@ -208,15 +208,16 @@ def test_it_costs_no_more_than_its_share(monkeypatch, tmp_path):
     written, copied, now = [], [], [0.0]
     monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
 
-    def write(file, state):
+    def write(file, arrays, text):
         written.append(now[0])
         now[0] += 0.5
 
     def collect(number, done, parts, copy=False):
         copied.append(copy)
         now[0] += 0.02 * copy
+        return checkpoint.State({}, "")
 
-    monkeypatch.setattr(checkpoint, "write", write)
+    monkeypatch.setattr(checkpoint, "write_arrays", write)
     monkeypatch.setattr(checkpoint, "collect", collect)
 
     class Parts:

@@ -68,8 +68,8 @@ def test_what_is_written_comes_back(tmp_path):
         assert all((w == value).all() for w in model.get_weights())
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "fit.json",
-        "stage_1.weights.h5",
-        "stage_2.weights.h5",
+        "stage_1.safetensors",
+        "stage_2.safetensors",
     ]
 
 
@@ -110,8 +110,8 @@ def test_a_record_that_cannot_be_read_is_named_with_the_cure(tmp_path, text):
 
 def test_other_formats_and_lost_weights_are_refused(tmp_path):
     write_stage(tmp_path, run_of(), [result_of("a")], make())
-    (tmp_path / "stage_1.weights.h5").unlink()
-    with pytest.raises(RunError, match=r"stage_1\.weights\.h5 is missing"):
+    (tmp_path / "stage_1.safetensors").unlink()
+    with pytest.raises(RunError, match=r"stage_1\.safetensors is missing"):
         finished_stages(tmp_path, run_of())
     record = json.loads((tmp_path / "fit.json").read_text())
     (tmp_path / "fit.json").write_text(json.dumps({**record, "format": 99}))

@@ -22,16 +22,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from unfreeze.core.arrays_file import read_arrays, write_arrays
 from unfreeze.core.internals import own_random_state
 from unfreeze.core.job import log
 from unfreeze.core.watch import Recorder, StopOnPlateau
 from unfreeze.errors import RunError
-from unfreeze.files import atomic_path
 
-FORMAT = 1
+FORMAT = 2
 FILE = "epoch.safetensors"
 # A checkpoint is written when it has cost less than this share of the time since
 # the one before: 3 % are promised, and the first is a guess.
@@ -125,11 +123,12 @@ class Checkpointer(keras.callbacks.Callback):
 
         Without a copy, a run that is asked to stop in the next epoch would lose this one.
         """
-        self._copied = None
         if self.model.stop_training:
+            self._copied = None
             return
         began = time.perf_counter()
         if self._is_time():
+            self._copied = None
             self._write(collect(self.number, epoch + 1, self.parts))
             self._since = self._copied_at = time.perf_counter()
             self._cost = self._since - began
@@ -158,11 +157,11 @@ class Checkpointer(keras.callbacks.Callback):
 
     def _write(self, state: State) -> None:
         try:
-            write(self.file, state)
-        except (OSError, SafetensorError) as error:
+            write_arrays(self.file, state.arrays, state.meta)
+        except OSError as error:
             self.note(
-                f"the state within the stage cannot be kept ({error}): training goes on, but "
-                "would begin the stage again if it were broken off"
+                f"the state within the stage cannot be kept ({error.strerror or error}): training "
+                "goes on, but if it were broken off, it would go on from an earlier epoch"
             )
             self.note = log.info
 
@@ -207,24 +206,8 @@ def collect(number: int, done: int, parts: Parts, copy: bool = False) -> State:
         "best_value": recorder.best_value,
         "best_epoch": recorder.best_epoch,
         "rules": _counts(parts.rules),
-        "types": {name: str(value.dtype) for name, value in arrays.items()},
     }
     return State(arrays, json.dumps(meta))
-
-
-def write(file: Path, state: State) -> None:
-    """Write a checkpoint, atomically.
-
-    Raises:
-        OSError: it cannot be written.
-        SafetensorError: likewise.
-    """
-    with atomic_path(file) as partial:
-        save_file(
-            {name: _storable(value) for name, value in state.arrays.items()},
-            partial,
-            {"unfreeze": state.meta},
-        )
 
 
 def read(file: Path, number: int, parts: Parts) -> tuple[int, list[dict[str, float]]]:
@@ -245,16 +228,12 @@ def read(file: Path, number: int, parts: Parts) -> tuple[int, list[dict[str, flo
         return 0, _counts(parts.rules)
     cure = "delete it to begin the stage again"
     try:
-        with safe_open(file, framework="numpy") as stored:
-            meta = json.loads((stored.metadata() or {})["unfreeze"])
-            if meta["format"] != FORMAT:
-                raise RunError(f"{file} has format {meta['format']}, not {FORMAT}: {cure}")
-            if meta["number"] != number:
-                return 0, _counts(parts.rules)
-            arrays = {
-                name: stored.get_tensor(name).view(np.dtype(kind))
-                for name, kind in meta["types"].items()
-            }
+        arrays, text = read_arrays(file)
+        meta = json.loads(text)
+        if meta["format"] != FORMAT:
+            raise RunError(f"{file} has format {meta['format']}, not {FORMAT}: {cure}")
+        if meta["number"] != number:
+            return 0, _counts(parts.rules)
         lists = parts.by_kind()
         best = [
             arrays.pop(f"best_{i}") for i in range(len(parts.variables) * bool(meta["best_epoch"]))
@@ -269,7 +248,7 @@ def read(file: Path, number: int, parts: Parts) -> tuple[int, list[dict[str, flo
         recorder.step += len(recorder.rows)
         recorder.best_value, recorder.best_epoch = float(meta["best_value"]), meta["best_epoch"]
         done, counts = int(meta["done"]), list(meta["rules"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} cannot be read ({error}): {cure}") from None
     for name, variable in wanted.items():
         variable.assign(arrays[name])
@@ -289,9 +268,3 @@ def _numbers(variable: Any, copy: bool) -> np.ndarray:
     # On some backends an array is the variable's own memory.
     array: np.ndarray = keras.ops.convert_to_numpy(variable)
     return np.array(array) if copy else array
-
-
-def _storable(value: np.ndarray) -> np.ndarray:
-    # The file format's numpy side knows no bfloat16: its bytes are kept.
-    value = np.asarray(value, order="C")
-    return value if value.dtype.kind in "fiub" and value.dtype.isbuiltin else value.view(np.uint16)

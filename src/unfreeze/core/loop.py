@@ -34,6 +34,7 @@ from unfreeze.core.state import (
     begin_or_go_back,
     finished_stages,
     load_weights,
+    sweep,
     write_stage,
 )
 from unfreeze.core.watch import FirstEpochGuard, Recorder
@@ -49,7 +50,10 @@ def run_stages(
         weights the model then has.
     """
     run_dir = job.run_dir
-    finished = finished_stages(run_dir, identity) if run_dir is not None else []
+    finished: list[tuple[StageResult, Path]] = []
+    if run_dir is not None:
+        sweep(run_dir)
+        finished = finished_stages(run_dir, identity)
     _tell_time(job, [s for s in selections if s.stage.epochs][len(finished) :])
     results: list[StageResult] = []
     best: list[np.ndarray] = []
@@ -92,10 +96,11 @@ def _record(job: Job, run_dir: Path, identity: dict[str, Any], results: list[Sta
     try:
         write_stage(run_dir, identity, results, job.model)
         (run_dir / EPOCH_FILE).unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:  # HDF5 raises either
+    except OSError as error:
         job.note(
-            f"stage {results[-1].stage!r} cannot be kept in {run_dir} ({error}): the run goes on, "
-            "but if it were broken off, it would go on from before the end of this stage"
+            f"stage {results[-1].stage!r} cannot be kept in {run_dir} ({error.strerror or error}): "
+            "the run goes on, but if it were broken off, it would go on from before the end of "
+            "this stage"
         )
         return False
     return True

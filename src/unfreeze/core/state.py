@@ -2,7 +2,7 @@
 
 Layout: `<run_dir>/fit.json` (format version, what the run is, and a record of
 each stage that has ended) and the weights files that it names; those that the
-run began with are `stage_0.weights.h5`. Weights are in place before the record
+run began with are `stage_0.safetensors`. Weights are in place before the record
 that names them. `epoch.safetensors` is the state within a stage (`checkpoint.py`),
 caches stand in `<run_dir>/cache`. Invariant: a run is continued only with the
 same schedule, seed and data; anything else is refused.
@@ -17,13 +17,14 @@ from typing import Any
 
 import keras
 
+from unfreeze.core.arrays_file import read_arrays, write_arrays
 from unfreeze.core.audit import LayerMovement, StageAudit
 from unfreeze.core.schedule import Schedule
 from unfreeze.core.watch import Row
 from unfreeze.errors import RunError
-from unfreeze.files import atomic_path, write_json
+from unfreeze.files import write_json
 
-FORMAT = 1
+FORMAT = 2
 FILE = "fit.json"
 
 
@@ -123,6 +124,13 @@ def finished_stages(run_dir: Path, wanted: dict[str, Any]) -> list[tuple[StageRe
     return stages
 
 
+def sweep(run_dir: Path) -> None:
+    """Remove what a killed process left half-written: of ours, and of safetensors."""
+    for left in (*run_dir.glob(".partial-*"), *run_dir.glob(".tmp??????")):
+        if left.is_file():
+            left.unlink(missing_ok=True)
+
+
 def begin_or_go_back(run_dir: Path, run: dict[str, Any], model: keras.Model) -> None:
     """Record that a run has begun, and from which weights; or go back to those.
 
@@ -142,11 +150,11 @@ def load_weights(model: keras.Model, file: Path) -> None:
         RunError: they are damaged, or of another model.
     """
     try:
-        model.load_weights(file)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0]
+        arrays, _ = read_arrays(file)
+        model.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays))])
+    except (OSError, ValueError, KeyError) as error:
         raise RunError(
-            f"{file} cannot be read ({reason}): delete {file.parent / FILE} to start afresh"
+            f"{file} cannot be read ({error}): delete {file.parent / FILE} to start afresh"
         ) from None
 
 
@@ -161,8 +169,8 @@ def _write(
     run_dir: Path, run: dict[str, Any], results: list[StageResult], model: keras.Model
 ) -> None:
     number = len(results)
-    with atomic_path(run_dir / _weights_name(number)) as partial:
-        model.save_weights(partial)
+    numbers = {f"weight_{i}": value for i, value in enumerate(model.get_weights())}
+    write_arrays(run_dir / _weights_name(number), numbers)
     stages = [{**asdict(r), "weights": _weights_name(i)} for i, r in enumerate(results, start=1)]
     write_json(run_dir / FILE, {"format": FORMAT, "run": run, "stages": _without_nan(stages)})
 
@@ -174,7 +182,9 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{file} cannot be read ({error}): delete it to start afresh") from None
     if version != FORMAT:
-        raise RunError(f"{file} has format {version}, this version reads {FORMAT}")
+        raise RunError(
+            f"{file} has format {version}, this version reads {FORMAT}: delete it to start afresh"
+        )
     return dict(record)
 
 
@@ -188,7 +198,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def _weights_name(number: int) -> str:
-    return f"stage_{number}.weights.h5"
+    return f"stage_{number}.safetensors"
 
 
 def _movement(item: dict[str, Any]) -> LayerMovement:
