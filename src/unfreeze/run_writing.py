@@ -88,7 +88,7 @@ def finish_run(
     try:
         _finish(out, model, manifest, result, metrics)
     except OSError as error:
-        kept = _rescue(model)
+        kept = None if (out / run_folder.MODEL).is_file() else _rescue(model)
         raise RunError(
             f"the run is trained, but {out} cannot be written ({error.strerror or error}). Make "
             "room or give the rights, then the same command with --resume does the rest"
