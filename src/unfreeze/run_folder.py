@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import yaml
 
+from unfreeze.core.yaml_nodes import dump
 from unfreeze.errors import RunError
 from unfreeze.files import write_json, write_text
 from unfreeze.run_reading import read_json, read_rows, read_yaml, refuse_links
@@ -171,10 +171,7 @@ def clear(out: Path) -> None:
 
 def write_config(out: Path, config: Mapping[str, Any]) -> None:
     """Write `config.yaml`, with the format version on top."""
-    text = yaml.safe_dump(
-        {"unfreeze_run": FORMAT, **config}, sort_keys=False, allow_unicode=True, width=100
-    )
-    write_text(out / CONFIG, text)
+    write_text(out / CONFIG, dump({"unfreeze_run": FORMAT, **config}))
 
 
 def read_config(run: Path) -> dict[str, Any]:
