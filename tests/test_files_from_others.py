@@ -257,6 +257,7 @@ def huge(group, name, folder):
     group.create_dataset(name, (1 << 20, 1 << 16), "float32", chunks=(1024, 1024))
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container:UserWarning")
 @pytest.mark.parametrize("change", [to_other_file, in_other_file, huge])
 def test_weights_that_lead_to_other_files_or_are_huge_are_refused(change, model_file, tmp_path):
     content = members(model_file)

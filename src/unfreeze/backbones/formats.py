@@ -27,6 +27,7 @@ _UNREADABLE = (
     KeyError,
     TypeError,
     AttributeError,
+    MemoryError,  # sizes that only the file's header claims
     safetensors.SafetensorError,
 )
 
@@ -65,9 +66,16 @@ def read_tensors(path: Path, shapes: Shapes) -> Tensors:
 
 
 def write_safetensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
-    """Write tensors atomically, with a few words on where they come from."""
-    with atomic_path(path) as partial:
-        safetensors.numpy.save_file(tensors, partial, metadata=metadata)
+    """Write tensors atomically, with a few words on where they come from.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        with atomic_path(path) as partial:
+            safetensors.numpy.save_file(tensors, partial, metadata=metadata)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from None
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ _CURES = {
     errno.EPERM: "change the rights, or choose another folder",
     errno.ENOENT: "it was there before, or its folder was: look what has removed it",
     errno.ENOTDIR: "choose another folder",
+    errno.EEXIST: "choose another folder",
     errno.EIO: "the disk or its connection has failed: run it again with another folder",
     errno.ESTALE: "the disk or its connection has failed: run it again with another folder",
     errno.EMFILE: "too many files are open (see ulimit -n)",
