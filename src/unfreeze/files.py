@@ -4,8 +4,10 @@ Invariant: nothing in this package opens a final file name for writing; all
 outputs go through here (temporary sibling, flush, fsync, rename).
 """
 
+import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +59,14 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     NaN and infinity are refused (ValueError): they are no JSON.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def system_error(error: Exception, file: Path) -> OSError:
+    """The error of the system behind one of safetensors, which tells its number as text."""
+    found = re.search(r"os error (\d+)", str(error))
+    # Windows counts its errors in another way.
+    number = int(found[1]) if found and os.name != "nt" else errno.EIO
+    return OSError(number, os.strerror(number), str(file))
 
 
 def _sync_folder(folder: Path) -> None:

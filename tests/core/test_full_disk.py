@@ -1,5 +1,6 @@
 """A disk that is full while a run writes: the training is not lost to it."""
 
+import errno
 import json
 
 import numpy as np
@@ -152,6 +153,8 @@ def test_arrays_come_back_and_any_changed_bit_is_seen(tmp_path):
 
 
 def test_arrays_that_cannot_be_written_are_an_error_of_the_system(tmp_path):
-    with no_large_files(900), pytest.raises(OSError, match="too large"):
-        write_arrays(tmp_path / "f.safetensors", {"a": np.zeros(9000)})
+    file = tmp_path / "f.safetensors"
+    with no_large_files(900), pytest.raises(OSError, match="too large") as error:
+        write_arrays(file, {"a": np.zeros(9000)})
+    assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(file))
     assert list(tmp_path.iterdir()) == []

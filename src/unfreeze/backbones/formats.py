@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from unfreeze.backbones.tensors import Tensors
 from unfreeze.errors import WeightsError
-from unfreeze.files import atomic_path
+from unfreeze.files import atomic_path, system_error
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -75,7 +75,7 @@ def write_safetensors(path: Path, tensors: Tensors, metadata: dict[str, str]) ->
         with atomic_path(path) as partial:
             safetensors.numpy.save_file(tensors, partial, metadata=metadata)
     except safetensors.SafetensorError as error:
-        raise OSError(str(error)) from None
+        raise system_error(error, path) from None
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from unfreeze.files import atomic_path
+from unfreeze.files import atomic_path, system_error
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], text: str = "") -> None:
@@ -33,7 +33,7 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], text: str = "") -
         with atomic_path(file) as partial:
             save_file(stored, partial, meta)
     except SafetensorError as error:
-        raise OSError(str(error)) from None
+        raise system_error(error, file) from None
 
 
 def read_arrays(file: Path) -> tuple[dict[str, np.ndarray], str]:

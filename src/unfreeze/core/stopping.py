@@ -1,8 +1,9 @@
 """A run that is asked to stop: it ends after the step under way, and keeps what it has.
 
 Who asks is a listener (`StageCallback.wants_to_stop`); the command line's does so
-on Ctrl-C. It is asked before each step, which costs a tenth of a microsecond, and
-never while validation runs: the epoch is then all but done, and is kept.
+on Ctrl-C. It is asked before each step, which costs 2 microseconds where the smallest
+steps take a thousand, and never while validation runs: the epoch is then all but
+done, and is kept.
 """
 
 from collections.abc import Callable
