@@ -376,6 +376,13 @@ def test_damaged_scores_are_named_with_the_cure(text, made):
         load_run(made)
 
 
+@pytest.mark.parametrize("thresholds", [["a"], {"a": "x"}, {"a": [1]}, 3])
+def test_scores_that_are_no_numbers_are_refused(thresholds, made):
+    run_folder.write_scores(made, {"test": None, "thresholds": thresholds})
+    with pytest.raises(RunError, match="no numbers"):
+        unfreeze.SoundClassifier.load(made).thresholds  # noqa: B018
+
+
 def test_a_config_that_does_not_tell_is_refused(made):
     run_folder.write_config(made, {"labels": "a", "options": [1]})
     with pytest.raises(RunError, match="does not tell the run's options"):

@@ -88,13 +88,13 @@ def locked(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
-    except OSError as error:
-        raise RunError(
-            f"{out} cannot be written ({error.strerror or error}): give another folder with --out"
-        ) from None
     except filelock.Timeout:
         raise RunError(
             f"another process is training in {out}: wait for it, or give another folder with --out"
+        ) from None
+    except OSError as error:
+        raise RunError(
+            f"{out} cannot be written ({error.strerror or error}): give another folder with --out"
         ) from None
     try:
         yield
