@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         RunError,
         ScheduleError,
         StageError,
+        Stopped,
         UnfreezeError,
         WeightsError,
     )
@@ -51,6 +52,7 @@ _HOME = {
     "Stage": "core.schedule",
     "StageCallback": "core.watch",
     "StageError": "errors",
+    "Stopped": "errors",
     "UnfreezeError": "errors",
     "UnfreezeSchedule": "core.callbacks",
     "WeightsError": "errors",
@@ -84,6 +86,7 @@ __all__ = [
     "Stage",
     "StageCallback",
     "StageError",
+    "Stopped",
     "UnfreezeError",
     "UnfreezeSchedule",
     "WeightsError",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from unfreeze.errors import DataError
+from unfreeze.errors import DataError, RunError
 
 Floats = NDArray[np.float64]
 
@@ -182,9 +182,15 @@ def thresholds_of(metrics: Mapping[str, Any] | None, labels: Sequence[str]) -> F
     Args:
         metrics: of the run, or None.
         labels: names of the classes.
+
+    Raises:
+        RunError: they are no numbers.
     """
     known = (metrics or {}).get("thresholds") or {}
-    return np.array([float(known.get(label, DEFAULT_THRESHOLD)) for label in labels])
+    try:
+        return np.array([float(known.get(label, DEFAULT_THRESHOLD)) for label in labels])
+    except (AttributeError, TypeError, ValueError):
+        raise RunError("the run's `thresholds` are no numbers: train again") from None
 
 
 def _before_and_after(

@@ -9,6 +9,10 @@ class UnfreezeError(Exception):
     """Base of all errors that a user can mend."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A run that ended early because it was asked to; what it had earned is kept."""
+
+
 class ScheduleError(UnfreezeError, ValueError):
     """A schedule that cannot be run as it is written."""
 

@@ -1,13 +1,12 @@
 """The log-mel features of a data set, and the caches that runs share."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from unfreeze.audio.manifest import Manifest
-from unfreeze.audio.store import PatchStore, build_store
+from unfreeze.audio.store import PatchStore, build_store, prune_stores
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.backbones.weights import cache_folder
 
@@ -30,8 +29,9 @@ def build_features(
         DataError: a file has changed since it was read.
     """
     home = cache_folder() / "features"
-    _prune(home, keep=manifest.fingerprint[:32])
-    return build_store(manifest, front_end, home / manifest.fingerprint[:32], progress=progress)
+    place = home / manifest.fingerprint[:32]
+    prune_stores(home, CACHE_LIMIT, keep=place)
+    return build_store(manifest, front_end, place, progress=progress)
 
 
 def prefix_folder() -> Path:
@@ -43,16 +43,3 @@ def label_numbers(manifest: Manifest) -> np.ndarray:
     """The class of each clip, (clips,) int32, as its place in the manifest's labels."""
     place = {label: number for number, label in enumerate(manifest.labels)}
     return np.array([place[clip.label] for clip in manifest.clips], dtype=np.int32)
-
-
-def _prune(home: Path, keep: str) -> None:
-    """Remove the feature stores used longest ago beyond the limit."""
-    if not home.is_dir():
-        return
-    stores = [place for place in home.iterdir() if place.is_dir()]
-    sizes = {p: sum(f.stat().st_size for f in p.iterdir() if f.is_file()) for p in stores}
-    total = sum(sizes.values())
-    for place in sorted(stores, key=lambda place: place.stat().st_mtime):
-        if total > CACHE_LIMIT and place.name != keep:
-            shutil.rmtree(place, ignore_errors=True)
-            total -= sizes[place]

@@ -5,6 +5,7 @@ outputs go through here (temporary sibling, flush, fsync, rename, fsync of the f
 What was written is there after a power cut; what was cut short has no final name.
 """
 
+import errno
 import json
 import os
 import re
@@ -39,8 +40,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     # Not `tempfile`: it makes files that only their owner can read, and the
     # umask of a process with threads cannot be asked for safely.
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    mode = partial.stat().st_mode
     try:
         yield partial
+        # Some writers (safetensors) put a file of their own in its place.
+        partial.chmod(mode)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(final)
@@ -89,6 +93,14 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     NaN and infinity are refused (ValueError): they are no JSON.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def system_error(error: Exception, file: Path) -> OSError:
+    """The error of the system behind one of safetensors, which tells its number as text."""
+    found = re.search(r"os error (\d+)", str(error))
+    # Windows counts its errors in another way.
+    number = int(found[1]) if found and os.name != "nt" else errno.EIO
+    return OSError(number, os.strerror(number), str(file))
 
 
 def make_folder(folder: str | os.PathLike[str]) -> None:

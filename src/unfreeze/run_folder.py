@@ -22,7 +22,6 @@ A folder is a run if it has a `config.yaml` of ours; it is finished if it has
 
 import csv
 import io
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,10 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import yaml
 
+from unfreeze.core.yaml_nodes import dump
 from unfreeze.errors import RunError
 from unfreeze.files import make_folder, remove, write_json, write_text
+from unfreeze.run_reading import read_json, read_rows, read_yaml, refuse_links
 
 FORMAT = 1
 CONFIG, MODEL, METRICS, AUDIT = "config.yaml", "model.keras", "metrics.json", "audit.json"
@@ -57,12 +57,16 @@ def claim(out: Path, overwrite: bool, resume: bool = False) -> None:
         raise RunError("--overwrite begins anew and --resume goes on: give one of them")
     if out.is_file():
         raise RunError(f"{out} is a file: give a folder that does not exist yet")
-    if not out.exists() or all(_is_litter(item) for item in out.iterdir()):
+    if not out.exists():
+        return
+    if all(_is_litter(item) for item in out.iterdir()):
+        refuse_links(out)
         return
     if not (out / CONFIG).is_file():
         raise RunError(
             f"{out} is not empty and holds no run of unfreeze: give another folder with --out"
         )
+    refuse_links(out)
     finished = (out / METRICS).is_file()
     if overwrite or (resume and not finished):
         return
@@ -83,16 +87,20 @@ def locked(out: Path) -> Iterator[None]:
     """Hold a run's folder, so that no other process writes the same run.
 
     Raises:
-        RunError: another process holds it.
+        RunError: another process holds it, or it cannot be written.
     """
     made = not out.exists()
-    make_folder(out)
     lock = filelock.FileLock(out / LOCK)
     try:
+        make_folder(out)
         lock.acquire(blocking=False)
     except filelock.Timeout:
         raise RunError(
             f"another process is training in {out}: wait for it, or give another folder with --out"
+        ) from None
+    except OSError as error:
+        raise RunError(
+            f"{out} cannot be written ({error.strerror or error}): give another folder with --out"
         ) from None
     try:
         yield
@@ -109,9 +117,14 @@ def locked(out: Path) -> Iterator[None]:
 
 def sweep(out: Path) -> None:
     """Remove what a killed process left half-written."""
-    for partial in [*out.glob(".partial-*"), *(out / STAGES).glob(".partial-*")]:
+    for partial in out.glob(".partial-*"):
         if partial.is_file():
             partial.unlink(missing_ok=True)
+
+
+def is_broken_off(out: Path) -> bool:
+    """Whether a folder holds a run that is not finished."""
+    return (out / CONFIG).is_file() and not (out / METRICS).is_file()
 
 
 def refuse_changes(out: Path, wanted: Mapping[str, Any]) -> None:
@@ -167,30 +180,26 @@ def clear(out: Path) -> None:
 
 def write_config(out: Path, config: Mapping[str, Any]) -> None:
     """Write `config.yaml`, with the format version on top."""
-    text = yaml.safe_dump(
-        {"unfreeze_run": FORMAT, **config}, sort_keys=False, allow_unicode=True, width=100
-    )
-    write_text(out / CONFIG, text)
+    write_text(out / CONFIG, dump({"unfreeze_run": FORMAT, **config}))
 
 
 def read_config(run: Path) -> dict[str, Any]:
     """Read a run's settings.
 
     Raises:
-        RunError: no such folder, no run in it, or another format version.
+        RunError: no such folder, no run in it, another format version, or a link in
+            it that leads out.
     """
     file = run / CONFIG
     if not file.is_file():
         what = "does not exist" if not run.exists() else f"has no {CONFIG}: it is no run folder"
         raise RunError(f"{run} {what}; give the folder that `unfreeze train --out` wrote")
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from None
-    version = config.get("unfreeze_run") if isinstance(config, dict) else None
+    refuse_links(run)
+    config = read_yaml(file)
+    version = config.get("unfreeze_run")
     if version != FORMAT:
         raise RunError(f"{file} has format {version!r}; this version of unfreeze reads {FORMAT}")
-    return dict(config)
+    return config
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -211,8 +220,8 @@ def read_splits(run: Path) -> tuple[Path, list[dict[str, str]]]:
         `group`, `split` and, of a run that added to another, `added`.
 
     Raises:
-        RunError: the run does not tell; whether the recordings are still there
-            is not looked at.
+        RunError: the run does not tell, or a path leaves that folder; whether the
+            recordings are still there is not looked at.
     """
     config, table = read_config(run), run / SPLITS
     try:
@@ -224,15 +233,7 @@ def read_splits(run: Path) -> tuple[Path, list[dict[str, str]]]:
             root = data.parent if data.suffix.lower() == ".csv" else data
     except (KeyError, TypeError):
         raise RunError(f"{run / CONFIG} does not tell where the data are") from None
-    try:
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise RunError(f"{table} cannot be read: {error}") from None
-    needed = ("path", "label", "group", "split")
-    if any(row.get(name) is None for row in rows for name in needed):
-        raise RunError(f"{table} cannot be read: it needs the columns {', '.join(needed)}")
-    return root, rows
+    return root, read_rows(table, root)
 
 
 def write_scores(run: Path, metrics: Mapping[str, Any]) -> None:
@@ -244,9 +245,9 @@ def read_scores(run: Path) -> dict[str, Any]:
     """Read a finished run's scores.
 
     Raises:
-        RunError: the run is not finished.
+        RunError: the run is not finished, or the file is damaged.
     """
     file = run / METRICS
     if not file.is_file():
         raise RunError(f"{run} has no {METRICS}: the run was broken off; train again")
-    return dict(json.loads(file.read_text(encoding="utf-8")))
+    return read_json(file, "train again, or get the run's folder once more")

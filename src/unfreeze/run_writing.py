@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from unfreeze.backbones.registry import Backbone
 from unfreeze.core.run import FitResult
 from unfreeze.core.schedule import Schedule
 from unfreeze.core.schedule_yaml import write_schedule
+from unfreeze.errors import RunError
 from unfreeze.files import atomic_path, write_json
 from unfreeze.options import AUTO, TrainOptions
 from unfreeze.report.comparison_plots import plot_accuracies
@@ -82,7 +84,36 @@ def _split_rows(data: TrainingData) -> list[dict[str, str]]:
 def finish_run(
     out: Path, model: keras.Model, manifest: Manifest, result: FitResult, metrics: dict[str, Any]
 ) -> None:
-    """Write the model, what its training was like and how good it is; the scores last."""
+    """Write the model, what its training was like and how good it is; the scores last.
+
+    Raises:
+        RunError: something cannot be written; tells how nothing is lost.
+    """
+    try:
+        _finish(out, model, manifest, result, metrics)
+    except OSError as error:
+        kept = None if (out / run_folder.MODEL).is_file() else _rescue(model)
+        raise RunError(
+            f"the run is trained, but {out} cannot be written ({error.strerror or error}). Make "
+            "room or give the rights, then the same command with --resume does the rest"
+            + (f"; the model alone lies in {kept} meanwhile" if kept else "")
+        ) from error
+
+
+def _rescue(model: keras.Model) -> Path | None:
+    """Put the model elsewhere; None where that does not work either."""
+    try:
+        file = Path(tempfile.mkdtemp(prefix="unfreeze-")) / run_folder.MODEL
+        with atomic_path(file) as partial:
+            model.save(partial)
+    except OSError:
+        return None
+    return file
+
+
+def _finish(
+    out: Path, model: keras.Model, manifest: Manifest, result: FitResult, metrics: dict[str, Any]
+) -> None:
     with atomic_path(out / run_folder.MODEL) as partial:
         model.save(partial)
     run_folder.write_table(out / run_folder.HISTORY, result.history)

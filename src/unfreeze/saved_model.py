@@ -1,5 +1,6 @@
 """Reading a saved classifier, for all who need one: without running code from the file."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,19 @@ import keras
 from unfreeze import run_folder
 from unfreeze.audio.clip_model import parts_of
 from unfreeze.errors import RunError
+from unfreeze.keras_file import check_keras_file
+
+# What Keras and HDF5 raise on files that are damaged or foreign.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    OSError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    RuntimeError,
+    zipfile.BadZipFile,
+)
 
 
 def load_clip_model(path: Path) -> keras.Model:
@@ -17,12 +31,14 @@ def load_clip_model(path: Path) -> keras.Model:
         path: a `.keras` file that `unfreeze train` or `SoundClassifier.save` wrote.
 
     Raises:
-        RunError: it is not there, or not the model of a sound classifier.
+        RunError: it is not there, damaged, not the model of a sound classifier, or
+            holds code or objects of others (see `keras_file`).
     """
+    check_keras_file(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         parts_of(model)
-    except (ValueError, TypeError, OSError) as error:
+    except _UNREADABLE as error:
         raise RunError(f"{path} cannot be loaded as a sound classifier: {error}") from None
     return model
 

@@ -1,18 +1,21 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import soundfile
 
+from faults import cut, flip, no_large_files
 from unfreeze.audio.decode import decode, waveform_blocks
 from unfreeze.audio.frames import log_mel_frames, patch_starts
 from unfreeze.audio.manifest import Manifest, read_manifest
-from unfreeze.audio.store import build_store, open_store, store_fingerprint
+from unfreeze.audio.store import build_store, open_store, prune_stores, store_fingerprint
 from unfreeze.audio.writer import frame_blocks
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, RunError
@@ -253,3 +256,82 @@ def test_what_a_killed_build_left_is_removed(tmp_path: Path, manifest: Manifest)
     build_store(manifest, FRONT, tmp_path / "s")
     left = {path.name for path in (tmp_path / "s").iterdir()} - {".lock", *names}
     assert left == {".partial-0123456789abcdef-letter.txt"}
+
+
+@pytest.mark.parametrize("file", ["clips.npy", "frames.f32"])
+def test_a_store_with_a_changed_bit_is_built_anew(
+    file: str, tmp_path: Path, manifest: Manifest
+) -> None:
+    expected = build_store(manifest, FRONT, tmp_path / "s").patches(range(6))[:]
+    flip(tmp_path / "s" / file)
+    assert open_store(tmp_path / "s") is None
+    np.testing.assert_array_equal(
+        build_store(manifest, FRONT, tmp_path / "s").patches(range(6))[:], expected
+    )
+    assert open_store(tmp_path / "s") is not None
+
+
+def test_a_store_that_can_only_be_read_is_used(
+    tmp_path: Path, manifest: Manifest, monkeypatch
+) -> None:
+    build_store(manifest, FRONT, tmp_path / "s")
+
+    class NoLock:
+        def __init__(self, *_: object, **__: object) -> None:
+            raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("unfreeze.audio.store.filelock.FileLock", NoLock)
+    assert build_store(manifest, FRONT, tmp_path / "s").clips == 6
+    with pytest.raises(RunError, match=r"cannot be written \(Read-only.*Set UNFREEZE_CACHE"):
+        build_store(manifest, FRONT, tmp_path / "other")
+
+
+def test_a_store_that_does_not_fit_leaves_nothing_half_written(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    with no_large_files(10_000), pytest.raises(RunError, match=r"cannot be written \(File too"):
+        build_store(manifest, FRONT, tmp_path / "s")
+    assert [p.name for p in (tmp_path / "s").iterdir()] == [".lock"]
+    build_store(manifest, FRONT, tmp_path / "s")
+
+
+def test_a_store_that_is_cut_short_or_removed_while_it_is_read(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    view = build_store(manifest, FRONT, tmp_path / "s").patches(range(6))
+    expected = view[:]
+    cut(tmp_path / "s" / "frames.f32")
+    with pytest.raises(RunError, match=r"frames\.f32 ends too early.*run again"):
+        view[:]
+    view = build_store(manifest, FRONT, tmp_path / "s").patches(range(6))
+    shutil.rmtree(tmp_path / "s")
+    np.testing.assert_array_equal(view[:], expected)
+
+
+def test_memory_that_runs_out_in_a_thread_ends_the_build_cleanly(
+    tmp_path: Path, manifest: Manifest, monkeypatch
+) -> None:
+    def greedy(*_: object) -> None:
+        raise MemoryError("7 TiB")
+
+    monkeypatch.setattr("unfreeze.audio.writer.FrameWriter._waveform", greedy)
+    with pytest.raises(MemoryError, match="7 TiB"):
+        build_store(manifest, FRONT, tmp_path / "s", workers=2)
+    assert [p.name for p in (tmp_path / "s").iterdir()] == [".lock"]
+
+
+def test_the_stores_used_longest_ago_go_but_not_one_that_is_being_built(
+    tmp_path: Path,
+) -> None:
+    for age, name in enumerate(["new", "kept", "busy", "old"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "frames.f32").write_bytes(b"x" * 100)
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    (tmp_path / "a file").touch()
+    with filelock.FileLock(tmp_path / "busy" / ".lock"):
+        os.utime(tmp_path / "busy", (998, 998))
+        prune_stores(tmp_path, 300, keep=tmp_path / "kept")
+        assert {p.name for p in tmp_path.iterdir()} == {"new", "kept", "busy", "a file"}
+        prune_stores(tmp_path, 100, keep=tmp_path / "kept")
+        assert {p.name for p in tmp_path.iterdir()} == {"kept", "busy", "a file"}
+    prune_stores(tmp_path / "none", 0, keep=tmp_path)

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from faults import no_large_files
 from unfreeze.backbones import registry, weights, yamnet_spec
 from unfreeze.backbones.tensors import Source
 from unfreeze.backbones.yamnet import build_yamnet, yamnet_with_top
@@ -232,3 +233,26 @@ def test_status(cache, yamnet_weights, monkeypatch):
     assert own.bytes == yamnet_weights.stat().st_size
     with pytest.raises(UnfreezeError, match="known: yamnet"):
         weights.status("vggish")
+
+
+def test_a_full_disk_is_told_with_the_cure_and_leaves_nothing(cache, sources, yamnet_weights):
+    sources(lambda folder, progress: weights.load_tensors(yamnet_weights))
+    with no_large_files(100_000), pytest.raises(WeightsError, match=r"too large.*UNFREEZE_CACHE"):
+        weights.fetch_weights()
+    assert [p.name for p in weights.cached_path().parent.iterdir() if p.suffix != ".lock"] == []
+    weights.fetch_weights()
+
+
+def test_a_cached_file_that_is_cut_short_is_refused_with_the_cure(cache, yamnet_weights):
+    weights.cached_path().parent.mkdir(parents=True)
+    weights.cached_path().write_bytes(yamnet_weights.read_bytes()[:-1000])
+    with pytest.raises(WeightsError, match=r"cannot be read as weights.*unfreeze weights --fetch"):
+        weights.resolve_weights()
+
+
+def test_others_on_the_machine_may_read_what_is_written(cache, yamnet_weights):
+    """safetensors puts a file of its own in the place of ours, for its owner alone."""
+    plain = cache.parent / "plain"
+    plain.touch()
+    written = weights.install_file(yamnet_weights)
+    assert written.stat().st_mode == plain.stat().st_mode

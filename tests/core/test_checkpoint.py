@@ -180,7 +180,7 @@ def test_a_damaged_checkpoint_is_named_with_the_cure(damage, tmp_path):
     elif damage == "text":
         file.write_text("not a checkpoint")
     else:
-        file.write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
+        file.write_bytes(content.replace(b'\\"format\\": 2', b'\\"format\\": 9'))
     with pytest.raises(RunError, match=r"epoch\.safetensors .*delete it to begin the stage again"):
         run(make(), HEAD, run_dir=tmp_path)
     file.unlink()
@@ -205,14 +205,20 @@ def test_a_run_that_began_is_known_by_its_settings(tmp_path):
 
 def test_it_costs_no_more_than_its_share(monkeypatch, tmp_path):
     monkeypatch.undo()
-    written, now = [], [0.0]
+    written, copied, now = [], [], [0.0]
     monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
 
-    def write(file, number, done, parts):
+    def write(file, arrays, text):
         written.append(now[0])
         now[0] += 0.5
 
-    monkeypatch.setattr(checkpoint, "write", write)
+    def collect(number, done, parts, copy=False):
+        copied.append(copy)
+        now[0] += 0.02 * copy
+        return checkpoint.State({}, "")
+
+    monkeypatch.setattr(checkpoint, "write_arrays", write)
+    monkeypatch.setattr(checkpoint, "collect", collect)
 
     class Parts:
         rules = ()
@@ -227,7 +233,9 @@ def test_it_costs_no_more_than_its_share(monkeypatch, tmp_path):
         now[0] += 0.1
         saver.on_epoch_end(epoch)
     assert 3 <= len(written) <= 6
-    assert 0.5 * len(written) / now[0] < 0.03
+    # What is copied for a run that is asked to stop counts too.
+    assert sum(copied) > 10
+    assert (0.5 * len(written) + 0.02 * sum(copied)) / now[0] < 0.03
 
 
 PROGRAM = """

@@ -14,6 +14,7 @@ from unfreeze.core.state import (
     StageResult,
     finished_stages,
     identity,
+    load_weights,
     recorded_seed,
     write_stage,
 )
@@ -64,12 +65,12 @@ def test_what_is_written_comes_back(tmp_path):
     assert recorded_seed(tmp_path) == 1
     model = make()
     for value, (_, weights) in zip((1.0, 2.0), found, strict=True):
-        model.load_weights(weights)
+        load_weights(model, weights)
         assert all((w == value).all() for w in model.get_weights())
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "fit.json",
-        "stage_1.weights.h5",
-        "stage_2.weights.h5",
+        "stage_1.safetensors",
+        "stage_2.safetensors",
     ]
 
 
@@ -100,7 +101,7 @@ def test_another_run_is_refused_and_told_by_what(tmp_path, changed, named):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "3", '{"format": 1}', '{"format": 1, "run": {}, "stages": [{}]}']
+    "text", ["", "{", "[]", "3", '{"format": 2}', '{"format": 2, "run": {}, "stages": [{}]}']
 )
 def test_a_record_that_cannot_be_read_is_named_with_the_cure(tmp_path, text):
     (tmp_path / "fit.json").write_text(text)
@@ -110,8 +111,8 @@ def test_a_record_that_cannot_be_read_is_named_with_the_cure(tmp_path, text):
 
 def test_other_formats_and_lost_weights_are_refused(tmp_path):
     write_stage(tmp_path, run_of(), [result_of("a")], make())
-    (tmp_path / "stage_1.weights.h5").unlink()
-    with pytest.raises(RunError, match=r"stage_1\.weights\.h5 is missing"):
+    (tmp_path / "stage_1.safetensors").unlink()
+    with pytest.raises(RunError, match=r"stage_1\.safetensors is missing"):
         finished_stages(tmp_path, run_of())
     record = json.loads((tmp_path / "fit.json").read_text())
     (tmp_path / "fit.json").write_text(json.dumps({**record, "format": 99}))

@@ -2,17 +2,19 @@
 
 Layout of the folder, format version 2 (another one whenever the frames of the same
 sound change, be it in their last bit: training amplifies that):
-  meta.json   format, version, fingerprint, front end, counts; written last
+  meta.json   format, version, fingerprint, front end, counts, CRC-32 of both; written last
   clips.npy   (clips + 1,) int64, the first frame of each clip, and the end
   frames.f32  (frames, bands) little-endian float32, clip after clip
 
-Invariants: a folder with a valid meta.json is whole. Patches are windows over
+Invariants: a folder with a valid meta.json is whole; what it holds is compared with
+its checksums when it is opened, and made anew where it differs. Patches are windows over
 the frames, so their overlap is stored once. The fingerprint covers the front
 end and the clips' contents in their order, not labels, groups or splits: a
 changed label needs no new store. All lengths are known from the manifest, so
 threads write each clip at its own place and memory stays flat.
 """
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -34,6 +36,7 @@ from unfreeze.audio.parallel import Progress, run_bunches
 from unfreeze.audio.patches import FLOAT, FrameFile, PatchView
 from unfreeze.audio.writer import FrameWriter
 from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.core.row_file import checksum
 from unfreeze.errors import RunError
 from unfreeze.files import atomic_path, make_folder, remove, remove_partials, write_json
 
@@ -110,19 +113,64 @@ def build_store(
 
     Raises:
         DataError: a file changed or vanished since the manifest was read.
-        RunError: the disk is too small, or full.
+        RunError: the disk is too small, or full, or cannot be written.
     """
     place = Path(folder)
-    make_folder(place)
     fingerprint = store_fingerprint(manifest, front_end)
-    with filelock.FileLock(place / ".lock"):
-        store = open_store(place)
-        if store is None or store.fingerprint != fingerprint:
-            del store
-            _build(manifest, front_end, place, fingerprint, workers, progress)
-            store = open_store(place)
-        elif progress is not None:
-            progress(store.clips, store.clips)
+    # Without the lock first: a store may lie in a folder that can only be read.
+    store = _open_right(place, fingerprint)
+    if store is None:
+        try:
+            make_folder(place)
+            with filelock.FileLock(place / ".lock"):
+                store = _open_right(place, fingerprint)
+                if store is None:
+                    _build(manifest, front_end, place, fingerprint, workers, progress)
+                    return _opened(place, fingerprint)
+        except OSError as error:
+            raise RunError(_unwritable(place, error)) from error
+    if progress is not None:
+        progress(store.clips, store.clips)
+    return store
+
+
+def prune_stores(home: Path, limit: int, keep: Path) -> None:
+    """Remove the stores used longest ago until the folder is within `limit` bytes.
+
+    Args:
+        home: holds a folder for each store.
+        limit: bytes.
+        keep: a store that stays.
+
+    One that another process builds just now stays too.
+    """
+    found: list[tuple[float, int, Path]] = []
+    for place in home.iterdir() if home.is_dir() else ():
+        with contextlib.suppress(OSError):  # another process may remove it just now
+            if place.is_dir():
+                size = sum(f.stat().st_size for f in place.iterdir() if f.is_file())
+                found.append((place.stat().st_mtime, size, place))
+    total = sum(size for _, size, _ in found)
+    for _, size, place in sorted(found):
+        if total <= limit:
+            return
+        if place == keep:
+            continue
+        with (
+            contextlib.suppress(OSError, filelock.Timeout),
+            filelock.FileLock(place / ".lock", blocking=False),
+        ):
+            shutil.rmtree(place)
+            total -= size
+
+
+def _open_right(place: Path, fingerprint: str) -> PatchStore | None:
+    store = open_store(place)
+    return store if store is not None and store.fingerprint == fingerprint else None
+
+
+def _opened(place: Path, fingerprint: str) -> PatchStore:
+    store = _open_right(place, fingerprint)
     if store is None:
         raise RunError(f"{show(place)} was changed while the feature store was written.")
     return store
@@ -135,8 +183,8 @@ def open_store(folder: str | os.PathLike[str]) -> PatchStore | None:
         folder: of the store.
 
     Returns:
-        The store; None when the folder holds none that is whole and of this
-        format version.
+        The store; None when the folder holds none that is whole, unchanged and
+        of this format version.
     """
     place = Path(folder)
     try:
@@ -152,6 +200,7 @@ def open_store(folder: str | os.PathLike[str]) -> PatchStore | None:
             and offsets[0] == 0
             and bool((np.diff(offsets) >= front_end.patch_frames).all())
             and size == offsets[-1] * front_end.bands * FLOAT.itemsize
+            and meta["crc32"] == [checksum(place / name) for name in (_CLIPS, _FRAMES)]
         )
         if not whole:
             return None
@@ -195,18 +244,10 @@ def _build(
             f"The feature store needs {size / 1e9:.2f} GB and the disk of {show(folder)} has "
             f"{free / 1e9:.2f} GB free. Make room, or choose another folder."
         )
-    try:
-        with atomic_path(folder / _FRAMES) as partial, partial.open("r+b") as file:
-            file.truncate(size)
-            write = FrameWriter(file, front_end, manifest.clips, offsets)
-            run_bunches(write, range(len(counts)), workers=workers, progress=progress)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(
-                f"The disk of {show(folder)} is full. Make room and run again; nothing half "
-                f"written was kept."
-            ) from error
-        raise
+    with atomic_path(folder / _FRAMES) as partial, partial.open("r+b") as file:
+        file.truncate(size)
+        write = FrameWriter(file, front_end, manifest.clips, offsets)
+        run_bunches(write, range(len(counts)), workers=workers, progress=progress)
     with atomic_path(folder / _CLIPS) as partial:
         np.save(partial, offsets, allow_pickle=False)
     meta = {
@@ -217,8 +258,21 @@ def _build(
         "clips": len(counts),
         "frames": int(offsets[-1]),
         "dtype": FLOAT.str,
+        "crc32": [checksum(folder / name) for name in (_CLIPS, _FRAMES)],
     }
     write_json(folder / _META, meta)
+
+
+def _unwritable(place: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"The disk of {show(place)} is full. Make room and run again; nothing half written "
+            f"was kept."
+        )
+    return (
+        f"The feature store {show(place)} cannot be written ({error.strerror or error}). Set "
+        f"UNFREEZE_CACHE to a folder that can be written."
+    )
 
 
 def _samples(clip: Clip, front_end: FrontEnd) -> int:

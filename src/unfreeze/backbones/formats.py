@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from unfreeze.backbones.tensors import Tensors
 from unfreeze.errors import WeightsError
-from unfreeze.files import atomic_path
+from unfreeze.files import atomic_path, system_error
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -27,6 +27,7 @@ _UNREADABLE = (
     KeyError,
     TypeError,
     AttributeError,
+    MemoryError,  # sizes that only the file's header claims
     safetensors.SafetensorError,
 )
 
@@ -65,9 +66,16 @@ def read_tensors(path: Path, shapes: Shapes) -> Tensors:
 
 
 def write_safetensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
-    """Write tensors atomically, with a few words on where they come from."""
-    with atomic_path(path) as partial:
-        safetensors.numpy.save_file(tensors, partial, metadata=metadata)
+    """Write tensors atomically, with a few words on where they come from.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        with atomic_path(path) as partial:
+            safetensors.numpy.save_file(tensors, partial, metadata=metadata)
+    except safetensors.SafetensorError as error:
+        raise system_error(error, path) from None
 
 
 def read_metadata(path: Path) -> dict[str, str]:

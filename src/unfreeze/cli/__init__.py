@@ -12,6 +12,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line; users' errors are one message and exit code 2."""
     from unfreeze.cli.app import app
+    from unfreeze.cli.complaints import explain
     from unfreeze.errors import UnfreezeError
 
     try:
@@ -26,6 +27,12 @@ def main() -> None:
         # The reader of our output has gone (`unfreeze ... | head`): nobody is left to tell.
         sys.stderr.close()
         sys.exit(1)
+    except Exception as error:
+        told = explain(error)
+        if told is None:
+            raise
+        _complain(told)
+        sys.exit(2)
 
 
 def _complain(text: str) -> None:

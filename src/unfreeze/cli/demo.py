@@ -45,4 +45,4 @@ def demo(
     options = TrainOptions(
         data=sounds, out=out, schedule=schedule, epochs=epochs, seed=seed, overwrite=overwrite
     )
-    run(options, json, quiet)
+    run(options, json, quiet, is_demo=True)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from unfreeze.cli.bars import bars
+from unfreeze.cli.stopping import Asked
 from unfreeze.report.change_table import change_table, corrections_line
 from unfreeze.report.plan_table import plan_table
 from unfreeze.report.tables import audit_table, class_table, metrics_table
@@ -30,11 +31,17 @@ class TrainDisplay(TrainListener):
         quiet: show nothing but the scores.
         json: print the scores as JSON, and nothing else on standard output.
         out: the run folder, to be named at the end.
+
+    Attributes:
+        asked: what signals have asked for.
+        begun: whether a stage has begun, so that the run folder is this run's.
     """
 
     def __init__(self, quiet: bool, json: bool, out: Path | None) -> None:
         super().__init__()
         self.quiet, self.json, self.out = quiet, json, out
+        self.asked = Asked()
+        self.begun = False
         self.shown = not (quiet or json)
         self.console = Console(highlight=False)
         self.progress = bars(self.shown)
@@ -94,6 +101,19 @@ class TrainDisplay(TrainListener):
         """Start the stage's bar."""
         self._clear()
         self._stage = plan
+        self.begun = True
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """From here on there are steps to be finished."""
+        self.asked.in_step = True
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Up to here."""
+        self.asked.in_step = False
+
+    def wants_to_stop(self) -> bool:
+        """Whether a signal has asked for it."""
+        return self.asked.to_stop
 
     def on_cache(self, what: str, done: int, total: int) -> None:
         """Move the bar of the frozen prefix."""

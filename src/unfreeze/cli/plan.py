@@ -87,8 +87,9 @@ def _model(name: str) -> "tuple[keras.Model, str]":
 def _load(path: Path) -> "keras.Model":
     import keras
 
-    if not path.is_file():
-        raise UnfreezeError(f"{path}: there is no such file")
+    from unfreeze.keras_file import check_keras_file
+
+    check_keras_file(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises all kinds for files that are damaged or foreign.

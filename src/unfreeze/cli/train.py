@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from unfreeze.cli.times import read_seconds
-from unfreeze.errors import DataError
+from unfreeze.errors import DataError, RunError
 from unfreeze.options import TrainOptions, check_schedule
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")]
@@ -122,8 +122,15 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def run(options: TrainOptions, json: bool, quiet: bool) -> None:
-    """Train, and show what happens as the user wants it."""
+def run(options: TrainOptions, json: bool, quiet: bool, is_demo: bool = False) -> None:
+    """Train, and show what happens as the user wants it.
+
+    Args:
+        options: of the run.
+        json: print the scores as JSON.
+        quiet: show nothing but the scores.
+        is_demo: whether the command was another one, which cannot resume.
+    """
     from unfreeze import run_folder
     from unfreeze.backbones.registry import get_backbone
     from unfreeze.backend import import_keras
@@ -136,14 +143,38 @@ def run(options: TrainOptions, json: bool, quiet: bool) -> None:
     get_backbone(options.backbone)
     check_schedule(options)
     import_keras()
+    from unfreeze.cli.complaints import explain
     from unfreeze.cli.display import TrainDisplay
+    from unfreeze.cli.stopping import signals_to
     from unfreeze.training import train_classifier
 
+    display = TrainDisplay(quiet=quiet, json=json, out=options.out)
     try:
-        with TrainDisplay(quiet=quiet, json=json, out=options.out) as display:
+        with signals_to(display.asked), display:
             train_classifier(options, display)
     except KeyboardInterrupt:
-        if options.out is None or not (options.out / run_folder.CONFIG).is_file():
+        again = _again(options, is_demo) if display.begun or options.resume else None
+        if again is None:
             raise
-        typer.echo("stopped; the same command with --resume goes on from here", err=True)
+        typer.echo(f"stopped; {again} goes on from here", err=True)
         raise typer.Exit(130) from None
+    except Exception as error:
+        told = explain(error)
+        again = _again(options, is_demo) if display.begun or options.resume else None
+        if told is None or again is None:
+            raise
+        raise RunError(f"{told}. Then {again} goes on from where it was") from error
+
+
+def _again(options: TrainOptions, is_demo: bool) -> str | None:
+    """What goes on with a run that was broken off; None where there is none."""
+    from unfreeze import run_folder
+
+    out = options.out
+    if out is None or not run_folder.is_broken_off(out):
+        return None
+    if is_demo:
+        return f"`{run_folder.read_config(out)['command']} --resume`"
+    if options.overwrite:
+        return "the same command with --resume instead of --overwrite"
+    return "the same command with --resume"

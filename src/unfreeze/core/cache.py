@@ -1,29 +1,34 @@
 """Outputs of the frozen prefix on disk, computed once, read in every epoch.
 
 Layout: `<folder>/<key>/` holds `part_<i>.bin` (raw rows, C order) and `meta.json`
-(format version, dtype and shape of each part, samples, views, masks and, for
-streams, batch sizes). `unfreeze.core.cache_key` makes the key.
+(format version, dtype, shape and CRC-32 of each part, samples, views, masks and,
+for streams, batch sizes). `unfreeze.core.cache_key` makes the key.
 Invariants: a folder under its final name is whole; a changed sample, weight or
 setting gives another key; memory stays flat, as rows are written by batches and
-read through memory maps. Two processes that build the same cache do so side by
-side, and the second finds the first one's result in place.
+large parts are read row by row. What an earlier run wrote is compared with its
+checksums when it is opened, and made anew where it is damaged. Two processes that
+build the same cache do so side by side, and the second finds the first one's
+result in place.
 """
 
 import json
+import secrets
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unfreeze.core.cache_key import FORMAT, cache_key
-from unfreeze.core.cache_write import MakePrefix, NotCacheable, Progress, write
+from unfreeze.core.cache_write import MakePrefix, NotCacheable, Progress, unwritable, write
 from unfreeze.core.data import Rows, Stream
 from unfreeze.core.digest import Fingerprint
 from unfreeze.core.internals import tree
-from unfreeze.core.row_file import open_rows
+from unfreeze.core.row_file import checksum, open_rows
 from unfreeze.core.split import Cut
-from unfreeze.files import make_folder, remove_dead_folders
+from unfreeze.errors import RunError
+from unfreeze.files import remove_dead_folders
 
 __all__ = ["CacheRoom", "Cached", "NotCacheable", "Progress", "build", "prune"]
 
@@ -50,6 +55,18 @@ class CacheRoom:
         there = next(p for p in (self.folder, *self.folder.absolute().parents) if p.exists())
         return shutil.disk_usage(there).free // 2
 
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written."""
+        with suppress(OSError):
+            remove_dead_folders(self.folder)
+        # What `prune` did not come to remove, and what earlier versions left.
+        for partial in self.folder.glob(".partial-*"):
+            # Another process may remove it too.
+            with suppress(OSError):
+                newest = max(f.stat().st_mtime for f in (partial, *partial.iterdir()))
+                if time.time() - newest > _STALE_SECONDS:
+                    shutil.rmtree(partial, ignore_errors=True)
+
 
 @dataclass(frozen=True, eq=False)
 class Cached:
@@ -59,6 +76,7 @@ class Cached:
         rows: frontier tensors, passed inputs and masks as `Rows`.
         folder: where it stands.
         reused: whether it was there already.
+        mended: whether what was there was damaged, and this was made in its place.
         nbytes: size of what is read from it.
         views: variants of each sample.
         masks: which of the frontier tensors have a mask.
@@ -68,6 +86,7 @@ class Cached:
     rows: Rows
     folder: Path
     reused: bool
+    mended: bool
     nbytes: int
     views: int
     masks: tuple[int, ...]
@@ -110,62 +129,81 @@ def build(
     """
     key = cache_key(known.content, cut, half=half, bfloat16=bfloat16, views=views, fused=fused)
     home = room.folder / key
-    reused = (home / "meta.json").is_file()
-    if not reused:
-        make_folder(room.folder)
-        _sweep(room.folder)
-        write(
-            home,
-            cut,
-            make_prefix,
-            data,
-            known,
-            half=half,
-            views=views,
-            limit=room.allowed(),
-            batch_size=batch_size,
-            progress=progress,
-        )
-    return _open(home, cut, data, known, reused)
+    there = (home / "meta.json").is_file()
+    if there:
+        try:
+            return _open(home, cut, data, known, reused=True)
+        except (OSError, RunError, ValueError, KeyError, TypeError):
+            _remove(home)
+    room.sweep()
+    write(
+        home,
+        cut,
+        make_prefix,
+        data,
+        known,
+        half=half,
+        views=views,
+        limit=room.allowed(),
+        batch_size=batch_size,
+        progress=progress,
+    )
+    try:
+        return _open(home, cut, data, known, mended=there)
+    except OSError as error:
+        # Removed at once by another process, or a person.
+        raise unwritable(error) from None
 
 
 def prune(folder: Path, limit: int) -> None:
     """Remove the caches used longest ago until the folder is within `limit` bytes."""
     if not folder.is_dir():
         return
-    homes = [home for home in folder.iterdir() if (home / "meta.json").is_file()]
-    sizes = {home: sum(f.stat().st_size for f in home.iterdir()) for home in homes}
-    total = sum(sizes.values())
-    for home in sorted(homes, key=lambda home: home.stat().st_mtime):
+    found: list[tuple[float, int, Path]] = []
+    for home in folder.iterdir():
+        # Another process may remove it just now.
+        with suppress(OSError):
+            if (home / "meta.json").is_file():
+                size = sum(f.stat().st_size for f in home.iterdir())
+                found.append((home.stat().st_mtime, size, home))
+    total = sum(size for _, size, _ in found)
+    for _, size, home in sorted(found):
         if total <= limit:
             return
-        # Renamed first: another process must not find a half-removed folder.
-        gone = home.with_name(f".partial-{home.name}")
+        _remove(home)
+        total -= size
+
+
+def _remove(home: Path) -> None:
+    # Renamed first: another process must not find a half-removed folder. One that
+    # reads from it goes on reading (but on Windows, where it cannot be renamed).
+    gone = home.with_name(f".partial-{secrets.token_hex(4)}-{home.name}")
+    with suppress(OSError):
         home.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
-        total -= sizes[home]
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written."""
-    remove_dead_folders(folder)
-    # What `prune` did not come to remove, and what earlier versions left.
-    for partial in folder.glob(".partial-*"):
-        newest = max((f.stat().st_mtime for f in (partial, *partial.iterdir())), default=0.0)
-        if time.time() - newest > _STALE_SECONDS:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _open(home: Path, cut: Cut, data: Rows | Stream, known: Fingerprint, reused: bool) -> Cached:
+def _open(
+    home: Path,
+    cut: Cut,
+    data: Rows | Stream,
+    known: Fingerprint,
+    *,
+    reused: bool = False,
+    mended: bool = False,
+) -> Cached:
     meta = json.loads((home / "meta.json").read_text(encoding="utf-8"))
     if meta["format"] != FORMAT:
-        raise NotCacheable(f"{home} has another format: remove it")
+        raise ValueError(f"{home} has another format")
     n, views, masks = meta["samples"], meta["views"], tuple(meta["masks"])
-    home.touch()  # `prune` goes by the time of the last use
+    with suppress(OSError):  # a cache that may only be read
+        home.touch()  # `prune` goes by the time of the last use
     maps: list[Any] = []
     for i, part in enumerate(meta["parts"]):
-        shape = (n * views, *part["shape"])
-        maps.append(open_rows(home / f"part_{i}.bin", part["dtype"], shape))
+        file = home / f"part_{i}.bin"
+        if reused and checksum(file) != part["crc32"]:
+            raise ValueError(f"{file} has another checksum")
+        maps.append(open_rows(file, part["dtype"], (n * views, *part["shape"])))
     made, rest = maps[: len(cut.frontier)], maps[len(cut.frontier) :]
     mask_maps, rest = rest[: len(masks)], rest[len(masks) :]
     sizes = None
@@ -181,4 +219,4 @@ def _open(home: Path, cut: Cut, data: Rows | Stream, known: Fingerprint, reused:
         rows = Rows((*made, *through, *mask_maps), y, weight, n)
         sizes = meta["sizes"] if meta["order"] == known.order else None
     nbytes = sum(part.nbytes for part in maps)
-    return Cached(rows, home, reused, nbytes, views, masks, sizes)
+    return Cached(rows, home, reused, mended, nbytes, views, masks, sizes)

@@ -19,7 +19,7 @@ from unfreeze.core.graph import Step
 from unfreeze.core.internals import flatten_layers, seed_generators, tree
 from unfreeze.core.split import Cut
 
-FORMAT = 2
+FORMAT = 3
 # What any layer has, and what is no setting of a user's class.
 _LAYER_FIELDS = frozenset(vars(keras.layers.Layer()))
 # How an object prints that does not tell what it holds.

@@ -4,9 +4,9 @@ Everything goes to a hidden folder that gets its name when it is whole. What
 would not be exact is refused with a reason (`NotCacheable`) and leaves nothing.
 """
 
-import errno
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from unfreeze.core.digest import Fingerprint, StreamDigest
 from unfreeze.core.internals import tree
 from unfreeze.core.runner import StepModel, masks_of
 from unfreeze.core.split import Cut
-from unfreeze.files import partial_folder, sync_folder, write_json
+from unfreeze.files import make_folder, partial_folder, sync_folder, write_json
 
 Progress = Callable[[int, int], None]
 MakePrefix = Callable[[Cut, tuple[int, ...]], StepModel]
@@ -58,6 +58,10 @@ def write(
         raise NotCacheable("a frozen layer adds a loss of its own (activity regularizer, add_loss)")
     prefix = make_prefix(cut, masks_of(probe, sample))
     try:
+        make_folder(home.parent)
+    except OSError as error:
+        raise unwritable(error) from None
+    try:
         with partial_folder(home.parent) as partial:
             writer = _Writer(prefix, cut, data, partial, half, limit)
             writer.run(known, views, batch_size, progress)
@@ -71,9 +75,13 @@ def write(
                 if not (home / "meta.json").is_file():
                     raise
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise NotCacheable("the disk is full") from None
+        # Were it the data that cannot be read, training would say so next.
+        raise unwritable(error) from None
+
+
+def unwritable(error: OSError) -> NotCacheable:
+    """The reason to train uncached that a failed write is."""
+    return NotCacheable(f"it cannot be written ({error.strerror or error})")
 
 
 def mixes_samples(prefix: StepModel, batch: Sequence[np.ndarray]) -> bool:
@@ -199,7 +207,12 @@ class _Writer:
     def _write(self, rows: list[np.ndarray]) -> None:
         for i, row in enumerate(rows):
             if len(self.parts) <= i:
-                self.parts.append({"dtype": row.dtype.str, "shape": list(row.shape[1:])})
+                part: dict[str, Any] = {
+                    "dtype": row.dtype.str,
+                    "shape": list(row.shape[1:]),
+                    "crc32": 0,
+                }
+                self.parts.append(part)
                 self.files.append((self.folder / f"part_{i}.bin").open("wb"))
             if list(row.shape[1:]) != self.parts[i]["shape"]:
                 raise NotCacheable(
@@ -209,5 +222,8 @@ class _Writer:
             self.written += row.nbytes
         if self.written > self.limit:
             raise NotCacheable(f"it would take more than the {self.limit / 1e9:.1f} GB allowed")
-        for file, row in zip(self.files, rows, strict=True):
-            file.write(np.ascontiguousarray(row).data)
+        for file, part, row in zip(self.files, self.parts, rows, strict=True):
+            # As bytes: memoryview knows no bfloat16.
+            content = np.ascontiguousarray(row).reshape(-1).view(np.uint8).data
+            part["crc32"] = zlib.crc32(content, part["crc32"])
+            file.write(content)

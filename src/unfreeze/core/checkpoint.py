@@ -7,33 +7,38 @@ by its number; the record of finished stages (`state.py`) comes first, and a fil
 of a finished stage is left alone until the next one replaces it. Invariant: on a
 CPU, with data in an order that the seed decides, the resumed run has the same
 weights as one that was never killed, to the bit.
+
+A checkpoint is a help and not the run: one that cannot be written (a full disk) is
+told and passed over.
 """
 
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from unfreeze.core.arrays_file import read_arrays, write_arrays
 from unfreeze.core.internals import own_random_state
+from unfreeze.core.job import log
 from unfreeze.core.watch import Recorder, StopOnPlateau
 from unfreeze.errors import RunError
-from unfreeze.files import atomic_path
 
-FORMAT = 1
+FORMAT = 2
 FILE = "epoch.safetensors"
 # A checkpoint is written when it has cost less than this share of the time since
 # the one before: 3 % are promised, and the first is a guess.
 _SHARE = 0.02
 _LEAST_SECONDS = 1.0
 _BYTES_A_SECOND = 1e8
+# What is not written is copied, for a run that is asked to stop, within the rest.
+_COPY_SHARE = 0.005
+_BYTES_COPIED_A_SECOND = 1e9
 
 _COUNTS: dict[type, tuple[str, ...]] = {
     StopOnPlateau: ("best", "waited"),
@@ -71,6 +76,19 @@ class Parts:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class State:
+    """What a checkpoint holds.
+
+    Attributes:
+        arrays: all numbers by name.
+        meta: the rest, as JSON.
+    """
+
+    arrays: dict[str, np.ndarray]
+    meta: str
+
+
 class Checkpointer(keras.callbacks.Callback):
     """Writes a checkpoint after an epoch, as often as 3 % of the time allow.
 
@@ -81,14 +99,19 @@ class Checkpointer(keras.callbacks.Callback):
         file: where to.
         number: of the stage, from 0.
         parts: what to keep.
+        note: is told, once, that checkpoints cannot be written.
     """
 
-    def __init__(self, file: Path, number: int, parts: Parts) -> None:
+    def __init__(
+        self, file: Path, number: int, parts: Parts, note: Callable[[str], None] = log.warning
+    ) -> None:
         super().__init__()
-        self.file, self.number, self.parts = file, number, parts
+        self.file, self.number, self.parts, self.note = file, number, parts, note
         self._counts = _counts(parts.rules)
         self._cost: float | None = None
-        self._since = time.perf_counter()
+        self._copy_cost: float | None = None
+        self._copied: State | None = None
+        self._since = self._copied_at = time.perf_counter()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Give the rules what they had counted: Keras' own start anew here."""
@@ -96,13 +119,29 @@ class Checkpointer(keras.callbacks.Callback):
             vars(rule).update(counts)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Write, if it is time. After the last epoch there is nothing to go on with."""
-        if self.model.stop_training or not self._is_time():
+        """Write, or else copy, if it is time. After the last epoch there is nothing to go on with.
+
+        Without a copy, a run that is asked to stop in the next epoch would lose this one.
+        """
+        if self.model.stop_training:
+            self._copied = None
             return
         began = time.perf_counter()
-        write(self.file, self.number, epoch + 1, self.parts)
-        self._since = time.perf_counter()
-        self._cost = self._since - began
+        if self._is_time():
+            self._copied = None
+            self._write(collect(self.number, epoch + 1, self.parts))
+            self._since = self._copied_at = time.perf_counter()
+            self._cost = self._since - began
+        elif self._is_time_to_copy():
+            self._copied = collect(self.number, epoch + 1, self.parts, copy=True)
+            self._copied_at = time.perf_counter()
+            self._copy_cost = self._copied_at - began
+
+    def keep(self) -> None:
+        """Write the end of the last epoch, if that is not done yet."""
+        if self._copied is not None:
+            self._write(self._copied)
+            self._copied = None
 
     def restore(self) -> int:
         """Bring everything back to where the checkpoint was written.
@@ -116,26 +155,43 @@ class Checkpointer(keras.callbacks.Callback):
         done, self._counts = read(self.file, self.number, self.parts)
         return done
 
+    def _write(self, state: State) -> None:
+        try:
+            write_arrays(self.file, state.arrays, state.meta)
+        except OSError as error:
+            self.note(
+                f"the state within the stage cannot be kept ({error.strerror or error}): training "
+                "goes on, but if it were broken off, it would go on from an earlier epoch"
+            )
+            self.note = log.info
+
     def _is_time(self) -> bool:
         waited = time.perf_counter() - self._since
-        if self._cost is None:
-            numbers = [v for part in self.parts.by_kind().values() for v in part]
-            size = 4 * sum(math.prod(v.shape) for v in numbers)
-            return waited * _SHARE >= size / _BYTES_A_SECOND and waited >= _LEAST_SECONDS
-        return waited * _SHARE >= self._cost and waited >= _LEAST_SECONDS
+        cost = self._size() / _BYTES_A_SECOND if self._cost is None else self._cost
+        return waited * _SHARE >= cost and waited >= _LEAST_SECONDS
+
+    def _is_time_to_copy(self) -> bool:
+        waited = time.perf_counter() - self._copied_at
+        guess = self._copy_cost is None
+        cost = self._size() / _BYTES_COPIED_A_SECOND if guess else self._copy_cost
+        return waited * _COPY_SHARE >= (cost or 0.0)
+
+    def _size(self) -> int:
+        numbers = [v for part in self.parts.by_kind().values() for v in part]
+        return 4 * sum(int(math.prod(v.shape)) for v in numbers)
 
 
-def write(file: Path, number: int, done: int, parts: Parts) -> None:
-    """Write a checkpoint, atomically.
+def collect(number: int, done: int, parts: Parts, copy: bool = False) -> State:
+    """All that a checkpoint holds.
 
     Args:
-        file: where to.
         number: of the stage, from 0.
         done: epochs done.
         parts: what to keep.
+        copy: make the numbers independent of the variables.
     """
     arrays = {
-        f"{name}_{i}": keras.ops.convert_to_numpy(variable)
+        f"{name}_{i}": _numbers(variable, copy)
         for name, variables in parts.by_kind().items()
         for i, variable in enumerate(variables)
     }
@@ -150,14 +206,8 @@ def write(file: Path, number: int, done: int, parts: Parts) -> None:
         "best_value": recorder.best_value,
         "best_epoch": recorder.best_epoch,
         "rules": _counts(parts.rules),
-        "types": {name: str(value.dtype) for name, value in arrays.items()},
     }
-    with atomic_path(file) as partial:
-        save_file(
-            {name: _storable(value) for name, value in arrays.items()},
-            partial,
-            {"unfreeze": json.dumps(meta)},
-        )
+    return State(arrays, json.dumps(meta))
 
 
 def read(file: Path, number: int, parts: Parts) -> tuple[int, list[dict[str, float]]]:
@@ -178,16 +228,12 @@ def read(file: Path, number: int, parts: Parts) -> tuple[int, list[dict[str, flo
         return 0, _counts(parts.rules)
     cure = "delete it to begin the stage again"
     try:
-        with safe_open(file, framework="numpy") as stored:
-            meta = json.loads((stored.metadata() or {})["unfreeze"])
-            if meta["format"] != FORMAT:
-                raise RunError(f"{file} has format {meta['format']}, not {FORMAT}: {cure}")
-            if meta["number"] != number:
-                return 0, _counts(parts.rules)
-            arrays = {
-                name: stored.get_tensor(name).view(np.dtype(kind))
-                for name, kind in meta["types"].items()
-            }
+        arrays, text = read_arrays(file)
+        meta = json.loads(text)
+        if meta["format"] != FORMAT:
+            raise RunError(f"{file} has format {meta['format']}, not {FORMAT}: {cure}")
+        if meta["number"] != number:
+            return 0, _counts(parts.rules)
         lists = parts.by_kind()
         best = [
             arrays.pop(f"best_{i}") for i in range(len(parts.variables) * bool(meta["best_epoch"]))
@@ -202,7 +248,7 @@ def read(file: Path, number: int, parts: Parts) -> tuple[int, list[dict[str, flo
         recorder.step += len(recorder.rows)
         recorder.best_value, recorder.best_epoch = float(meta["best_value"]), meta["best_epoch"]
         done, counts = int(meta["done"]), list(meta["rules"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} cannot be read ({error}): {cure}") from None
     for name, variable in wanted.items():
         variable.assign(arrays[name])
@@ -218,7 +264,7 @@ def _counts(rules: Sequence[keras.callbacks.Callback]) -> list[dict[str, float]]
     return found
 
 
-def _storable(value: np.ndarray) -> np.ndarray:
-    # The file format's numpy side knows no bfloat16: its bytes are kept.
-    value = np.asarray(value, order="C")
-    return value if value.dtype.kind in "fiub" and value.dtype.isbuiltin else value.view(np.uint16)
+def _numbers(variable: Any, copy: bool) -> np.ndarray:
+    # On some backends an array is the variable's own memory.
+    array: np.ndarray = keras.ops.convert_to_numpy(variable)
+    return np.array(array) if copy else array

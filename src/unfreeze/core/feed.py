@@ -41,6 +41,7 @@ class ShuffledRows(keras.utils.PyDataset):
         keep_order: bool = False,
     ) -> None:
         super().__init__()
+        self.failure: Exception | None = None
         self.rows, self.seed, self.views, self.epoch = rows, seed, views, epoch
         self._order_seed = None if keep_order else seed
         self._together = sizes is not None
@@ -55,6 +56,13 @@ class ShuffledRows(keras.utils.PyDataset):
         return len(self._spans)
 
     def __getitem__(self, index: int) -> Any:
+        try:
+            return self._batch(index)
+        except Exception as error:
+            self.failure = error  # a backend makes another one of it
+            raise
+
+    def _batch(self, index: int) -> Any:
         span = self._spans[self._batches[index]]
         chosen = self._order[span]
         varied = self._variant[chosen] * self.rows.n + chosen
@@ -99,13 +107,18 @@ class SeededBatches(keras.utils.PyDataset):
             max_queue_size=source.max_queue_size,
         )
         self.source, self.seed, self.epoch = source, seed, epoch
+        self.failure: Exception | None = None
         self._order = batch_order(len(self), seed, epoch)
 
     def __len__(self) -> int:
         return int(self.source.num_batches)
 
     def __getitem__(self, index: int) -> Any:
-        return self.source[int(self._order[index])]
+        try:
+            return self.source[int(self._order[index])]
+        except Exception as error:
+            self.failure = error
+            raise
 
     def on_epoch_begin(self) -> None:
         """Pass it on."""

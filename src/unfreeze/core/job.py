@@ -10,6 +10,7 @@ import keras
 from unfreeze.core.cache import CacheRoom
 from unfreeze.core.stage import Source, Whole
 from unfreeze.core.watch import StageCallback
+from unfreeze.errors import Stopped
 
 log = logging.getLogger("unfreeze")
 
@@ -51,6 +52,19 @@ class Job:
     def listeners(self) -> list[StageCallback]:
         """Callbacks that hear of stages."""
         return [c for c in self.callbacks if isinstance(c, StageCallback)]
+
+    def wants_to_stop(self) -> bool:
+        """Whether a listener wants the run to end."""
+        return any(listener.wants_to_stop() for listener in self.listeners)
+
+    def stop_if_asked(self) -> None:
+        """To be called where all that was earned is kept.
+
+        Raises:
+            Stopped: a listener wants the run to end.
+        """
+        if self.wants_to_stop():
+            raise Stopped
 
     def note(self, text: str) -> None:
         """Tell the log and the listeners."""

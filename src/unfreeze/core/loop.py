@@ -8,6 +8,8 @@ and optimizer of its own: that is what makes a resumed run the same run.
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -27,7 +29,14 @@ from unfreeze.core.plan import plan_stage
 from unfreeze.core.select import Selection, apply
 from unfreeze.core.stage import Batches, make_ready
 from unfreeze.core.stage_fit import check_record, compile_with, fit_stage, new_optimizer
-from unfreeze.core.state import StageResult, begin_or_go_back, finished_stages, write_stage
+from unfreeze.core.state import (
+    StageResult,
+    begin_or_go_back,
+    finished_stages,
+    load_weights,
+    sweep,
+    write_stage,
+)
 from unfreeze.core.watch import FirstEpochGuard, Recorder
 
 
@@ -41,7 +50,10 @@ def run_stages(
         weights the model then has.
     """
     run_dir = job.run_dir
-    finished = finished_stages(run_dir, identity) if run_dir is not None else []
+    finished: list[tuple[StageResult, Path]] = []
+    if run_dir is not None:
+        sweep(run_dir)
+        finished = finished_stages(run_dir, identity)
     _tell_time(job, [s for s in selections if s.stage.epochs][len(finished) :])
     results: list[StageResult] = []
     best: list[np.ndarray] = []
@@ -55,15 +67,15 @@ def run_stages(
             begin_or_go_back(run_dir, identity, job.model)
         if len(results) < len(finished):
             result, weights = finished[len(results)]
-            job.model.load_weights(weights)
+            load_weights(job.model, weights)
             results.append(result)
             job.note(f"stage {result.stage!r} was finished before: its weights are loaded")
         else:
             epochs = sum(result.epochs for result in results)
             results.append(_run_stage(job, selection, number, epochs))
-            if run_dir is not None:
-                write_stage(run_dir, identity, results, job.model)
-                (run_dir / EPOCH_FILE).unlink(missing_ok=True)
+            if job.run_dir is not None and not _record(job, job.run_dir, identity, results):
+                job = replace(job, run_dir=None)
+            job.stop_if_asked()
         if results[-1].best_value < best_value or not best:
             best_stage, best_value = results[-1].stage, results[-1].best_value
             best = job.model.get_weights()
@@ -77,6 +89,21 @@ def run_stages(
     # So that `evaluate` works, and `fit` would go on with the last stage.
     job.model.compile(optimizer=new_optimizer(last), **compile_with(job))
     return tuple(results), best_stage
+
+
+def _record(job: Job, run_dir: Path, identity: dict[str, Any], results: list[StageResult]) -> bool:
+    """Record the stages that have ended; False where that cannot be written."""
+    try:
+        write_stage(run_dir, identity, results, job.model)
+        (run_dir / EPOCH_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        job.note(
+            f"stage {results[-1].stage!r} cannot be kept in {run_dir} ({error.strerror or error}): "
+            "the run goes on, but if it were broken off, it would go on from before the end of "
+            "this stage"
+        )
+        return False
+    return True
 
 
 def _tell_time(job: Job, left: Sequence[Selection]) -> None:
@@ -98,6 +125,7 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
         listener.on_stage_begin(plan_stage(job.whole.graph, selection))
 
     def on_cache(what: str, done: int, total: int) -> None:
+        job.stop_if_asked()
         for listener in job.listeners:
             listener.on_cache(what, done, total)
 

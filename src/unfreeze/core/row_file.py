@@ -8,6 +8,7 @@ same from a memory map takes 0.6 and stays in the process.
 
 import os
 import threading
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,7 +72,7 @@ class RowFile:
         self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self.nbytes = self._row_bytes * shape[0]
         self._reader = RowReader(
-            path, f"{path} ends too early: the cache is damaged. Remove its folder and run again"
+            path, f"{path} ends too early: the cache was damaged. Run again: it is made anew"
         )
 
     def __len__(self) -> int:
@@ -110,17 +111,34 @@ class RowFile:
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
-MAPPED = 1 << 26
+HELD = 1 << 26
+_BLOCK = 1 << 20
 
 
 def open_rows(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:
-    """Open rows in a file: up to 64 MB as a memory map, which is faster, beyond that read.
+    """Open rows in a file: up to 64 MB read at once, which is faster, beyond that when asked for.
+
+    No memory map: a process that reads a map of a file that was cut short is killed.
 
     Args:
         path: the file of bare numbers.
         dtype: of the numbers.
         shape: (rows, ...).
+
+    Raises:
+        RunError: the file ends too early.
     """
-    if int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize <= MAPPED:
-        return np.memmap(path, dtype=dtype, mode="r", shape=shape)
-    return RowFile(path, dtype, shape)
+    rows = RowFile(path, dtype, shape)
+    return rows[:] if rows.nbytes <= HELD else rows
+
+
+def checksum(path: Path) -> int:
+    """The CRC-32 of a file, against damage by chance.
+
+    1 GB takes 0.5 s; SHA-256 took 1.2 s and BLAKE2b 1.8 s.
+    """
+    found, buffer = 0, memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            found = zlib.crc32(buffer[:count], found)
+    return found

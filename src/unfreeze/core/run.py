@@ -122,7 +122,9 @@ def fit(
         ScheduleError: the schedule does not fit the model; before any training.
         DataError: the data do not fit the model; before any training.
         StageError: a stage did not do what it claims, or its loss diverged.
-        RunError: `run_dir` holds another run.
+        RunError: `run_dir` holds another run, or a damaged one.
+        Stopped: a `StageCallback` wanted to stop; the model is then in the middle of
+            a stage, and `run_dir` holds what the same call goes on from.
     """
     plan = as_schedule(schedule)
     custom = has_custom_training(model)

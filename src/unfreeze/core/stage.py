@@ -243,6 +243,8 @@ def _on_cache(
     fixed = isinstance(source.train, Stream) and not source.train.indexed
     size = train.nbytes + (held.nbytes if held else 0)
     word = "reused" if train.reused and (held is None or held.reused) else "cached"
+    if train.mended or (held is not None and held.mended):
+        word = "cached anew, as what was there was damaged"
     feed = ShuffledRows(
         train.rows,
         batches.size,

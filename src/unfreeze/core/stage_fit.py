@@ -7,12 +7,14 @@ import keras
 from unfreeze.core.checkpoint import FILE as EPOCH_FILE
 from unfreeze.core.checkpoint import Checkpointer, Parts
 from unfreeze.core.job import Job
+from unfreeze.core.memory import first_line, is_out_of_memory
 from unfreeze.core.objective import fresh
 from unfreeze.core.optimizers import stage_optimizer
 from unfreeze.core.pace import feed_by_threads, steps_a_call
 from unfreeze.core.rates import base_rate, layer_factors
 from unfreeze.core.select import Selection
 from unfreeze.core.stage import Ready
+from unfreeze.core.stopping import StopWhenAsked
 from unfreeze.core.watch import FirstEpochGuard, FlagGuard, Recorder, rule_callbacks
 from unfreeze.errors import StageError
 
@@ -51,13 +53,15 @@ def fit_stage(
     flags = FlagGuard(stage.name, job.model)
     rules = rule_callbacks(stage.until, stage.reduce, job.source.validation is not None)
     callbacks = [flags, recorder, guard, *rules, *job.callbacks, *own]
-    done = 0
+    done, keep = 0, _nothing
     if job.run_dir is not None:
         parts = Parts(recorder.variables, ready.model, job.model, recorder, rules)
-        callbacks.append(Checkpointer(job.run_dir / EPOCH_FILE, number, parts))
-        done = callbacks[-1].restore()
+        saver = Checkpointer(job.run_dir / EPOCH_FILE, number, parts, job.note)
+        callbacks.append(saver)
+        done, keep = saver.restore(), saver.keep
         if done:
             _go_on(job, ready, stage.name, done)
+    callbacks.append(StopWhenAsked(job.wants_to_stop, keep))
     if done >= stage.epochs:
         return
     try:
@@ -73,11 +77,30 @@ def fit_stage(
         )
     except StageError:
         raise
-    except Exception:
+    except Exception as error:
         # A backend that trips over changed flags says so in words of its own.
         flags.check()
-        raise
+        cause = _cause(ready, error)
+        if is_out_of_memory(cause):
+            raise StageError(
+                f"stage {stage.name!r}: there is not enough memory for its steps "
+                f"({first_line(cause)}). Give it a smaller batch_size, or close other programs"
+            ) from error
+        raise cause from (None if cause is error else error)
     flags.check()
+
+
+def _nothing() -> None:
+    """Where nothing is kept."""
+
+
+def _cause(ready: Ready, error: Exception) -> Exception:
+    """What went wrong in a thread that made batches, or else the error itself.
+
+    A backend tells the former as text inside an error of its own.
+    """
+    failures = [getattr(feed, "failure", None) for feed in (ready.train, ready.validation)]
+    return next((failure for failure in failures if failure is not None), error)
 
 
 def _go_on(job: Job, ready: Ready, stage: str, done: int) -> None:

@@ -2,7 +2,7 @@
 
 Layout: `<run_dir>/fit.json` (format version, what the run is, and a record of
 each stage that has ended) and the weights files that it names; those that the
-run began with are `stage_0.weights.h5`. Weights are in place before the record
+run began with are `stage_0.safetensors`. Weights are in place before the record
 that names them. `epoch.safetensors` is the state within a stage (`checkpoint.py`),
 caches stand in `<run_dir>/cache`. Invariant: a run is continued only with the
 same schedule, seed and data; anything else is refused.
@@ -17,13 +17,14 @@ from typing import Any
 
 import keras
 
+from unfreeze.core.arrays_file import read_arrays, write_arrays
 from unfreeze.core.audit import LayerMovement, StageAudit
 from unfreeze.core.schedule import Schedule
 from unfreeze.core.watch import Row
 from unfreeze.errors import RunError
-from unfreeze.files import atomic_path, write_json
+from unfreeze.files import write_json
 
-FORMAT = 1
+FORMAT = 2
 FILE = "fit.json"
 
 
@@ -84,7 +85,11 @@ def recorded_seed(run_dir: Path | None) -> int | None:
     """The seed of the run that a folder holds, None where there is none to go on with."""
     if run_dir is None or not (run_dir / FILE).is_file():
         return None
-    return int(_read(run_dir / FILE)["run"]["seed"])
+    try:
+        return int(_read(run_dir / FILE)["run"]["seed"])
+    except (KeyError, TypeError, ValueError) as error:
+        file = run_dir / FILE
+        raise RunError(f"{file} cannot be read ({error}): delete it to start afresh") from None
 
 
 def finished_stages(run_dir: Path, wanted: dict[str, Any]) -> list[tuple[StageResult, Path]]:
@@ -99,9 +104,12 @@ def finished_stages(run_dir: Path, wanted: dict[str, Any]) -> list[tuple[StageRe
         return []
     record = _read(file)
     try:
-        found = record["run"]
+        found = dict(record["run"])
         stages = [(_result(item), run_dir / item["weights"]) for item in record["stages"]]
-    except (KeyError, TypeError, AttributeError) as error:
+        for number, (_, weights) in enumerate(stages, start=1):
+            if weights != run_dir / _weights_name(number):
+                raise ValueError(f"the weights of stage {number} have another name")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunError(f"{file} cannot be read ({error}): delete it to start afresh") from None
     changed = [key for key in wanted if found.get(key) != wanted[key]]
     if changed:
@@ -116,6 +124,13 @@ def finished_stages(run_dir: Path, wanted: dict[str, Any]) -> list[tuple[StageRe
     return stages
 
 
+def sweep(run_dir: Path) -> None:
+    """Remove what a killed process left half-written: of ours, and of safetensors."""
+    for left in (*run_dir.glob(".partial-*"), *run_dir.glob(".tmp??????")):
+        if left.is_file():
+            left.unlink(missing_ok=True)
+
+
 def begin_or_go_back(run_dir: Path, run: dict[str, Any], model: keras.Model) -> None:
     """Record that a run has begun, and from which weights; or go back to those.
 
@@ -123,9 +138,24 @@ def begin_or_go_back(run_dir: Path, run: dict[str, Any], model: keras.Model) -> 
     """
     start = run_dir / _weights_name(0)
     if (run_dir / FILE).is_file() and start.is_file():
-        model.load_weights(start)
+        load_weights(model, start)
         return
     _write(run_dir, run, [], model)
+
+
+def load_weights(model: keras.Model, file: Path) -> None:
+    """Put back the weights that a run has kept.
+
+    Raises:
+        RunError: they are damaged, or of another model.
+    """
+    try:
+        arrays, _ = read_arrays(file)
+        model.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays))])
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(
+            f"{file} cannot be read ({error}): delete {file.parent / FILE} to start afresh"
+        ) from None
 
 
 def write_stage(
@@ -139,8 +169,8 @@ def _write(
     run_dir: Path, run: dict[str, Any], results: list[StageResult], model: keras.Model
 ) -> None:
     number = len(results)
-    with atomic_path(run_dir / _weights_name(number)) as partial:
-        model.save_weights(partial)
+    numbers = {f"weight_{i}": value for i, value in enumerate(model.get_weights())}
+    write_arrays(run_dir / _weights_name(number), numbers)
     stages = [{**asdict(r), "weights": _weights_name(i)} for i, r in enumerate(results, start=1)]
     write_json(run_dir / FILE, {"format": FORMAT, "run": run, "stages": _without_nan(stages)})
 
@@ -149,10 +179,12 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         version = record["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{file} cannot be read ({error}): delete it to start afresh") from None
     if version != FORMAT:
-        raise RunError(f"{file} has format {version}, this version reads {FORMAT}")
+        raise RunError(
+            f"{file} has format {version}, this version reads {FORMAT}: delete it to start afresh"
+        )
     return dict(record)
 
 
@@ -166,7 +198,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def _weights_name(number: int) -> str:
-    return f"stage_{number}.weights.h5"
+    return f"stage_{number}.safetensors"
 
 
 def _movement(item: dict[str, Any]) -> LayerMovement:

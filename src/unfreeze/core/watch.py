@@ -37,6 +37,14 @@ class StageCallback(keras.callbacks.Callback):
     def on_stage_end(self, result: Any) -> None:
         """A stage has ended; `result` is its `StageResult`."""
 
+    def wants_to_stop(self) -> bool:
+        """Whether the run is to end after the step under way; asked before each step.
+
+        `fit` then keeps the state of the last epoch's end in its `run_dir` and
+        raises `Stopped`.
+        """
+        return False
+
 
 class Recorder(keras.callbacks.Callback):
     """Keeps a row an epoch and the weights of the best one.

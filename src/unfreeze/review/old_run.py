@@ -33,7 +33,9 @@ def inherited_options(run: Path, data: Path, given: Mapping[str, Any]) -> TrainO
     """
     config = run_folder.read_config(run)
     run_folder.read_scores(run)
-    old = config.get("options", {})
+    old = config.get("options")
+    if not isinstance(old, dict):
+        raise RunError(f"{run / run_folder.CONFIG} does not tell the run's options")
     values = {name: old[name] for name in _INHERITED if name in old}
     if old.get("weights") is not None:
         values["weights"] = Path(old["weights"])
@@ -67,7 +69,10 @@ def options_of(data: Path, given: Mapping[str, Any]) -> TrainOptions:
 
 def run_labels(run: Path) -> tuple[str, ...]:
     """The classes of a run, in the order of its model."""
-    return tuple(run_folder.read_config(run)["labels"])
+    labels = run_folder.read_config(run).get("labels")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise RunError(f"{run / run_folder.CONFIG} does not tell the run's classes")
+    return tuple(labels)
 
 
 def run_source(run: Path) -> Source:

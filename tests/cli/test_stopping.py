@@ -1,0 +1,164 @@
+"""Ctrl-C and its kin while `unfreeze train` runs, and two processes at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import toy
+import toy_cli
+from faults import leavings
+from unfreeze.cli.stopping import Asked, signals_to
+from unfreeze.core.row_file import checksum
+from unfreeze.saved_model import load_clip_model
+
+WORDS = ("--backbone", "toy", "--epochs", "6", "--batch-size", "4", "--json")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return toy.write_sounds(tmp_path_factory.mktemp("sounds"), clips=6)
+
+
+def start(folder, data, out, *more, signals=()):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "UNFREEZE_CACHE": str(folder / "cache"),
+        "TOY_SIGNALS": " ".join(str(int(s)) for s in signals),
+        "KERAS_BACKEND": keras.backend.backend(),
+    }
+    command = [sys.executable, toy_cli.__file__, "train", str(data), "--out", str(folder / out)]
+    return subprocess.Popen(
+        [*command, *WORDS, *more],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process):
+    """Exit code and standard error."""
+    _, errors = process.communicate(timeout=300)
+    return process.returncode, errors
+
+
+def weights(run: Path) -> list[np.ndarray]:
+    return load_clip_model(run / "model.keras").get_weights()
+
+
+def same(a: Path, b: Path) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, data):
+    """A folder with an unbroken run, and one that Ctrl-C broke off after its second epoch."""
+    folder = tmp_path_factory.mktemp("runs")
+    whole = start(folder, data, "whole")
+    assert end(whole)[0] == 0
+    broken = start(folder, data, "broken", signals=[signal.SIGINT])
+    code, errors = end(broken)
+    assert code == 130, errors
+    return folder, errors
+
+
+def test_ctrl_c_once_finishes_the_step_and_keeps_the_state(place, data):
+    folder, errors = place
+    assert "stopping after this step; once more stops at once" in errors
+    assert errors.endswith("stopped; the same command with --resume goes on from here\n")
+    assert "Traceback" not in errors
+    run = folder / "broken"
+    assert sorted(p.name for p in run.iterdir()) == [
+        "config.yaml",
+        "schedule.yaml",
+        "splits.csv",
+        "stages",
+    ]
+    assert (run / "stages" / "epoch.safetensors").is_file()
+    assert leavings(folder) == []
+    code, errors = end(start(folder, data, "broken", "--resume"))
+    assert code == 0, errors
+    assert same(run, folder / "whole")
+
+
+@pytest.mark.parametrize(
+    ("signals", "told"),
+    [
+        # As batch systems end a job.
+        ([signal.SIGTERM], "stopping after this step"),
+        ([signal.SIGINT, signal.SIGINT], "stopping after this step"),
+    ],
+    ids=["terminate", "ctrl-c twice"],
+)
+def test_other_ways_to_be_stopped(place, data, signals, told):
+    folder, _ = place
+    out = f"stopped-{len(signals)}"
+    code, errors = end(start(folder, data, out, signals=signals))
+    assert code == 130, errors
+    assert told in errors
+    assert errors.endswith("stopped; the same command with --resume goes on from here\n")
+    assert "Traceback" not in errors
+    assert leavings(folder) == []
+    assert sorted(p.name for p in (folder / out / "stages").iterdir()) == [
+        "epoch.safetensors",
+        "fit.json",
+        "stage_0.safetensors",
+    ]
+
+
+def test_two_processes_fill_one_cache_and_both_are_right(place, data, tmp_path):
+    folder, _ = place
+    both = [start(tmp_path, data, name) for name in ("a", "b")]
+    for process in both:
+        code, errors = end(process)
+        assert code == 0, errors
+    assert same(tmp_path / "a", folder / "whole")
+    assert same(tmp_path / "b", folder / "whole")
+    assert leavings(tmp_path) == []
+    # Whole, and as one process alone leaves it.
+    for kind, name in (("prefixes", "part_0.bin"), ("features", "frames.f32")):
+        found = {f.parent.name: checksum(f) for f in (tmp_path / "cache" / kind).glob(f"*/{name}")}
+        alone = {f.parent.name: checksum(f) for f in (folder / "cache" / kind).glob(f"*/{name}")}
+        assert found
+        assert found == alone
+
+
+def test_a_signal_stops_at_once_where_no_steps_run(capfd):
+    asked = Asked()
+    with signals_to(asked):
+        handle = signal.getsignal(signal.SIGTERM)
+        assert handle == signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        handle(signal.SIGTERM, None)
+    assert not asked.to_stop
+    asked.in_step = True
+    handle(signal.SIGINT, None)
+    assert asked.to_stop
+    assert capfd.readouterr().err == "\nstopping after this step; once more stops at once\n"
+    with pytest.raises(KeyboardInterrupt):
+        handle(signal.SIGINT, None)
+
+
+def test_handlers_are_put_back_and_other_threads_have_none():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with signals_to(Asked()):
+        assert signal.getsignal(signal.SIGINT) != before[0]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    done = []
+
+    def elsewhere():
+        with signals_to(Asked()):
+            done.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert done == [before[0]]
