@@ -27,6 +27,7 @@ import filelock
 import numpy as np
 
 from unfreeze.audio.decode import resampled_length
+from unfreeze.audio.decoders import Decoders
 from unfreeze.audio.frames import patch_starts
 from unfreeze.audio.manifest import Clip, Manifest
 from unfreeze.audio.names import show
@@ -109,7 +110,8 @@ def build_store(
         The store, open for reading.
 
     Raises:
-        DataError: a file changed or vanished since the manifest was read.
+        DataError: a file changed or vanished since the manifest was read, or makes
+            the decoder crash now.
         RunError: the disk is too small, or full.
     """
     place = Path(folder)
@@ -194,9 +196,13 @@ def _build(
             f"{free / 1e9:.2f} GB free. Make room, or choose another folder."
         )
     try:
-        with atomic_path(folder / _FRAMES) as partial, partial.open("r+b") as file:
+        with (
+            atomic_path(folder / _FRAMES) as partial,
+            partial.open("r+b") as file,
+            Decoders() as decoders,
+        ):
             file.truncate(size)
-            write = FrameWriter(file, front_end, manifest.clips, offsets)
+            write = FrameWriter(file, front_end, manifest.clips, offsets, decoders)
             run_bunches(write, range(len(counts)), workers=workers, progress=progress)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
