@@ -11,6 +11,9 @@ PATIENCE = 60.0
 # Bytes that a process which decodes may hold. It needs 0.1 GB, and of an MP3
 # inside a WAV the whole file.
 MEMORY = 1 << 30
+# Samples beyond are no sound, whatever the scale: 32-bit integers stored as floats
+# reach 2e9. From 1e34 on the log-mel frames would be infinite.
+LARGEST_SAMPLE = 1e12
 # A training clip has one label for all of its length: none lasts a day.
 LONGEST_CLIP = 24 * 3600.0
 

@@ -13,12 +13,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from unfreeze.audio.decoders import Decoders
 from unfreeze.audio.entries import MANIFEST_NAME, Entry
 from unfreeze.audio.names import show
-from unfreeze.audio.parallel import Progress, run_all
+from unfreeze.audio.parallel import Progress, run_bunches
 from unfreeze.audio.rules import Facts, Problem
 from unfreeze.audio.sources import Source, find_source
 from unfreeze.errors import DataError
@@ -160,13 +161,10 @@ def examine_source(
     Returns:
         The recordings that can be used, and the problems and notes.
     """
+    files = [(entry.path, entry.name) for entry in source.entries]
     with nullcontext(decoders) if decoders is not None else Decoders() as reading:
-        judged = run_all(
-            lambda e: reading.examine(e.path, e.name),
-            source.entries,
-            workers=workers,
-            progress=progress,
-        )
+        bunches = run_bunches(reading.examine, files, workers=workers, progress=progress)
+    judged = chain.from_iterable(bunches)
     good, problems = [], list(source.notes)
     for entry, (facts, found) in zip(source.entries, judged, strict=True):
         problems += found

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+import unfreeze
 from unfreeze.audio.worker import ALIVE, BEGUN, DONE, HEAD, PIECE, READY, REFUSED
 from unfreeze.errors import RunError
 
@@ -21,10 +22,15 @@ from unfreeze.errors import RunError
 _LONGEST_MESSAGE = 1 << 30
 # Seconds for all imports, on a machine that is busy or reads them over a network.
 _START = 300.0
-_CODE = (
-    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "importlib.import_module(sys.argv[2]).main()"
-)
+# A bare package in place of ours, whose own module waits for Keras: that takes a
+# third of the time, and no decoder needs it.
+_CODE = """
+import importlib, json, sys, types
+sys.path[:] = json.loads(sys.argv[1])
+sys.modules["unfreeze"] = types.ModuleType("unfreeze")
+sys.modules["unfreeze"].__path__ = json.loads(sys.argv[2])
+importlib.import_module(sys.argv[3]).main()
+"""
 # The decoders need no threads of their own; numpy would keep memory for them.
 _SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -84,8 +90,8 @@ class DecodeProcess:
             request: plain values; see `unfreeze.audio.worker`.
 
         Yields:
-            Messages but for signs of life: kind, and what came with it. The last
-            is DONE or REFUSED.
+            Messages but for signs of life: kind, and what came with it. Those on
+            one of the files end with DONE or REFUSED.
 
         Raises:
             DecoderDied: it died, or was killed as it hung.
@@ -96,11 +102,12 @@ class DecodeProcess:
             self._in.flush()
         except OSError:
             raise self._death() from None
-        kind = ALIVE
-        while kind not in (DONE, REFUSED):
+        left = len(request["paths"])
+        while left:
             kind, rest = self._message(self._patience)
             if kind != ALIVE:
-                self.idle = kind in (DONE, REFUSED)
+                left -= kind in (DONE, REFUSED)
+                self.idle = not left
                 yield kind, rest
 
     def close(self) -> None:
@@ -163,7 +170,10 @@ def _start(module: str, errors: BinaryIO) -> "subprocess.Popen[bytes]":
     paths = [path or os.getcwd() for path in sys.path]  # noqa: PTH109 (text is wanted)
     try:
         return subprocess.Popen(
-            [sys.executable, "-P", "-c", _CODE, json.dumps(paths), module],
+            [
+                *(sys.executable, "-P", "-c", _CODE),
+                *(json.dumps(paths), json.dumps(list(unfreeze.__path__)), module),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

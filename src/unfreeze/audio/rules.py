@@ -7,7 +7,7 @@
 | empty | 0 bytes, or a header without samples | left out |
 | harmful | decoding it crashes, hangs, or takes too much time or memory | left out |
 | too_long | over 24 hours, or more than its size can hold | left out |
-| non_finite | a sample is NaN or infinite | left out |
+| non_finite | a sample is NaN, infinite, or beyond 1e12 | left out |
 | too_short | under 25 ms, one STFT window of YAMNet | left out |
 | silent | mixed to mono it swings by less than 1e-4 of full scale (-80 dB) | left out |
 | truncated | samples promised by the header are missing | half or more: left out, else a warning |
@@ -29,8 +29,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unfreeze.audio.limits import LONGEST_CLIP
-from unfreeze.audio.sound import UNKNOWN, Sound, SoundError, mono_blocks, open_sound
+from unfreeze.audio.limits import LARGEST_SAMPLE, LONGEST_CLIP
+from unfreeze.audio.sound import (
+    NOT_FINITE,
+    UNKNOWN,
+    Sound,
+    SoundError,
+    mono_blocks,
+    open_sound,
+)
 
 # 400 samples at 16 kHz, the window of YAMNet's STFT.
 SHORTEST_SECONDS = 0.025
@@ -151,8 +158,8 @@ def _judge(sound: Sound, extent: _Extent) -> Iterator[tuple[str, str, bool]]:
     if samples == 0:
         yield "empty", "it has a header and no samples", True
         return
-    if not (np.isfinite(lowest) and np.isfinite(highest)):
-        yield "non_finite", "it has NaN or infinite samples", True
+    if not -LARGEST_SAMPLE <= lowest <= highest <= LARGEST_SAMPLE:
+        yield "non_finite", NOT_FINITE, True
         return
     milliseconds = 1000 * samples / sound.sample_rate
     if milliseconds < 1000 * SHORTEST_SECONDS:

@@ -36,6 +36,7 @@ _WHOLE = 8 << 20
 # From here on a length is none: libsndfile says 2^63 - 1 where the header does not
 # know, as that of a FLAC written to a pipe.
 UNKNOWN = 1 << 62
+NOT_FINITE = "it has samples that are NaN, infinite, or no sound by their size"
 
 
 class SoundError(DataError):

@@ -1,8 +1,9 @@
 """The process that decodes files which nobody vouches for: it may die of them.
 
 It is started by `unfreeze.audio.process` and answers one request after another.
-A request is a line of JSON on standard input; an answer is a few messages on
-standard output, each a byte of kind, four bytes of length, and the rest:
+A request is a line of JSON on standard input: paths, of absolute files, and for
+their waveforms sample_rate and block, else they are judged. For each file a few
+messages go to standard output: a byte of kind, four bytes of length, and the rest:
 
 | kind | meaning | rest |
 |---|---|---|
@@ -10,8 +11,8 @@ standard output, each a byte of kind, four bytes of length, and the rest:
 | ALIVE | decoding goes on | |
 | BEGUN | the file is open | JSON: sample_rate, promised |
 | PIECE | samples of the waveform | float32 |
-| DONE | the end | JSON: what was asked for |
-| REFUSED | the end | JSON: rule, cause |
+| DONE | the file's end | JSON: what was asked for |
+| REFUSED | the file's end | JSON: rule, cause |
 
 No pickle: what a broken process sends can at worst be wrong, not run.
 """
@@ -53,7 +54,8 @@ def main() -> None:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         try:
-            _answer(request, out, resamplers)
+            for path in request["paths"]:
+                _answer(Path(path), request, out, resamplers)
         except BrokenPipeError:
             os._exit(0)
 
@@ -105,8 +107,9 @@ def _send_json(out: BinaryIO, kind: bytes, value: Any) -> None:
     _send(out, kind, json.dumps(value).encode("ascii"))
 
 
-def _answer(request: dict[str, Any], out: BinaryIO, resamplers: dict[int, Resampler]) -> None:
-    path = Path(request["path"])
+def _answer(
+    path: Path, request: dict[str, Any], out: BinaryIO, resamplers: dict[int, Resampler]
+) -> None:
     try:
         with open_sound(path) as sound:
             if "sample_rate" not in request:
