@@ -236,6 +236,7 @@ def main():
     with Timed() as timed:
         rows, manifest = check_training(corpus, timed)
     report["training"] = {**summary(rows), "took_seconds": time.perf_counter() - began}
+    report["peak_mib"]["after_training"] = own_peak()
     bad += defects(rows) + unexpected(rows) + lost(corpus, rows)
     began = time.perf_counter()
     try:
@@ -243,6 +244,7 @@ def main():
         report["features"] = {"clips": store.clips, "took_seconds": time.perf_counter() - began}
     except DataError as error:
         bad.append({"file": "the feature store", "outcome": "refused", "cause": str(error)})
+    report["peak_mib"]["after_features"] = own_peak()
     began = time.perf_counter()
     with Timed() as timed:
         predicted, expected = check_prediction(corpus, front_end, timed)

@@ -30,6 +30,7 @@ from typing import Any
 import filelock
 import yaml
 
+from unfreeze.audio.names import show
 from unfreeze.errors import RunError
 from unfreeze.files import write_json, write_text
 
@@ -39,6 +40,11 @@ HISTORY, SCHEDULE, SPLITS, STAGES = "history.csv", "schedule.yaml", "splits.csv"
 LOCK = ".lock"
 
 _PLACES = ("command", "data.root", "weights.file", "options.data", "options.out", "options.weights")
+
+_MAX_DEPTH = 20
+
+# What comes of a file that is damaged or foreign, by the standard library and PyYAML.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def claim(out: Path, overwrite: bool, resume: bool = False) -> None:
@@ -168,20 +174,39 @@ def read_config(run: Path) -> dict[str, Any]:
     """Read a run's settings.
 
     Raises:
-        RunError: no such folder, no run in it, or another format version.
+        RunError: no such folder, no run in it, a damaged file, or another format
+            version.
     """
     file = run / CONFIG
     if not file.is_file():
         what = "does not exist" if not run.exists() else f"has no {CONFIG}: it is no run folder"
         raise RunError(f"{run} {what}; give the folder that `unfreeze train --out` wrote")
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from None
+        text = file.read_text(encoding="utf-8")
+        _check_depth(text)
+        config = yaml.safe_load(text)
+    except (yaml.YAMLError, *_UNREADABLE) as error:
+        raise _unreadable(file, error) from None
     version = config.get("unfreeze_run") if isinstance(config, dict) else None
     if version != FORMAT:
         raise RunError(f"{file} has format {version!r}; this version of unfreeze reads {FORMAT}")
     return dict(config)
+
+
+def _check_depth(text: str) -> None:
+    # PyYAML takes minutes for what is nested a hundred thousand times.
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise RecursionError
+
+
+def _unreadable(file: Path, error: Exception) -> RunError:
+    if isinstance(error, RecursionError):
+        return RunError(f"{file} cannot be read: it is nested too deeply")
+    return RunError(f"{show(file)} cannot be read: {show(str(error).strip())}")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -218,8 +243,8 @@ def read_splits(run: Path) -> tuple[Path, list[dict[str, str]]]:
     try:
         with table.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise RunError(f"{table} cannot be read: {error}") from None
+    except (csv.Error, *_UNREADABLE) as error:
+        raise _unreadable(table, error) from None
     needed = ("path", "label", "group", "split")
     if any(row.get(name) is None for row in rows for name in needed):
         raise RunError(f"{table} cannot be read: it needs the columns {', '.join(needed)}")
@@ -235,9 +260,15 @@ def read_scores(run: Path) -> dict[str, Any]:
     """Read a finished run's scores.
 
     Raises:
-        RunError: the run is not finished.
+        RunError: the run is not finished, or the file is damaged.
     """
     file = run / METRICS
     if not file.is_file():
         raise RunError(f"{run} has no {METRICS}: the run was broken off; train again")
-    return dict(json.loads(file.read_text(encoding="utf-8")))
+    try:
+        scores = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(scores, dict):
+            raise TypeError("it is no object")
+    except _UNREADABLE as error:
+        raise _unreadable(file, error) from None
+    return scores

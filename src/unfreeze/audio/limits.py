@@ -20,7 +20,7 @@ LONGEST_CLIP = 24 * 3600.0
 _HOUR, _MEGABYTE = 3600.0, 1e6
 # Processor seconds for a file, and for each megabyte of it. Speech at 6 kbit/s
 # has 22 minutes in a megabyte, which take a slow processor 10 seconds.
-_SECONDS, _SECONDS_A_MEGABYTE = 20.0, 20.0
+_SECONDS, _SECONDS_A_MEGABYTE = 10.0, 15.0
 # Hours of sound in a file, and for each megabyte of it. Ten hours of silence at
 # 16 kHz are 2 MB of FLAC: 5 hours a megabyte, more than any recorder's noise.
 _HOURS, _HOURS_A_MEGABYTE = 24.0, 20.0

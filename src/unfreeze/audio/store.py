@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ from unfreeze.files import atomic_path, write_json
 
 _FORMAT, _VERSION = "unfreeze feature store", 2
 _META, _CLIPS, _FRAMES = "meta.json", "clips.npy", "frames.f32"
+
+# What comes of files that are damaged, by json and numpy.
+_FOREIGN = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError),
+    *(RecursionError, MemoryError, zipfile.BadZipFile),
+)
 
 
 class PatchStore:
@@ -158,7 +165,7 @@ def open_store(folder: str | os.PathLike[str]) -> PatchStore | None:
         if not whole:
             return None
         return PatchStore(place, front_end, str(meta["fingerprint"]), offsets)
-    except (OSError, ValueError, KeyError, TypeError):
+    except _FOREIGN:
         # Missing, cut short or foreign: it will be built again.
         return None
 

@@ -21,6 +21,8 @@ from unfreeze.files import write_text
 
 FORMAT = 1
 _KEY = "unfreeze_events"
+# What comes of a line that another program wrote or a disk spoilt.
+_DAMAGED = (ValueError, KeyError, TypeError, RecursionError)
 
 
 class Journal:
@@ -77,11 +79,18 @@ class Journal:
         self._places[_key(recording)] = (at, state)
 
     def events(self, recording: Path) -> tuple[list[Event], dict[str, Any]]:
-        """Return a finished recording's events, and what was kept with them."""
+        """Return a finished recording's events, and what was kept with them.
+
+        Raises:
+            RunError: its line is damaged.
+        """
         with self.path.open("rb") as file:
             file.seek(self._places[_key(recording)][0])
-            line = json.loads(file.readline())
-        return [Event(**row) for row in line["events"]], line["about"]
+            try:
+                line = json.loads(file.readline())
+                return [Event(**row) for row in line["events"]], dict(line["about"])
+            except _DAMAGED:
+                raise self._damaged() from None
 
     def close(self) -> None:
         """Close the file."""
@@ -93,7 +102,7 @@ class Journal:
             try:
                 head = json.loads(file.readline())
                 before = dict(head["settings"]) if head[_KEY] == FORMAT else None
-            except (ValueError, KeyError, TypeError):
+            except _DAMAGED:
                 before = None
             if before is None:
                 raise RunError(
@@ -105,11 +114,19 @@ class Journal:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                row = json.loads(line)
-                self._places[row["path"]] = (whole, row["state"])
+                try:
+                    row = json.loads(line)
+                    self._places[row["path"]] = (whole, row["state"])
+                except _DAMAGED:
+                    raise self._damaged() from None
                 whole += len(line)
         if whole < self.path.stat().st_size:
             os.truncate(self.path, whole)
+
+    def _damaged(self) -> RunError:
+        return RunError(
+            f"{show(self.path)} is damaged: begin anew with --overwrite, or give another --out"
+        )
 
 
 def _compare(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
