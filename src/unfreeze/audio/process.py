@@ -129,7 +129,7 @@ class DecodeProcess:
         try:
             kind, length = HEAD.unpack(self._read(HEAD.size))
             if length > _LONGEST_MESSAGE or kind not in (READY, ALIVE, BEGUN, PIECE, DONE, REFUSED):
-                raise self._death()
+                raise ValueError(kind)
             if kind == PIECE:
                 samples = np.empty(length // 4, np.dtype("<f4"))
                 if self._out.readinto(samples.data.cast("B")) < length:  # type: ignore[attr-defined]
@@ -137,7 +137,9 @@ class DecodeProcess:
                 return kind, samples
             rest = self._read(length)
             return kind, json.loads(rest) if rest else None
-        except (OSError, ValueError):
+        except ValueError:
+            raise DecoderDied("gives an answer that makes no sense", False) from None
+        except OSError:
             raise self._death() from None
         finally:
             self._deadline = math.inf
@@ -156,10 +158,10 @@ class DecodeProcess:
 
     def _death(self) -> DecoderDied:
         try:
-            # Its output has ended: it is ending, unless it talks nonsense.
+            # Its output has ended, so it is ending.
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            return DecoderDied("gives an answer that makes no sense", False)
+            return DecoderDied("says nothing any more", False)
         if self._hung:
             return DecoderDied(f"hangs: nothing came in {self._patience:g} s", True)
         return DecoderDied(_manner(code), False)
