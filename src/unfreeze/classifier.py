@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from unfreeze.audio.clip_model import own_part_of, parts_of
+from unfreeze.audio.decoders import Decoders
 from unfreeze.calibration import thresholds_of
 from unfreeze.core.schedule import Schedule
 from unfreeze.detection.detector import (
@@ -52,6 +53,7 @@ class SoundClassifier:
         sample_rate: of the waveforms that `model` and `predict` take, in Hz.
         metrics: scores of the run that it was trained in, or None.
         source: the run folder or `.keras` file that it is from, or None.
+        decoders: the processes that decode for it; none until a file needs one.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class SoundClassifier:
         self._patch_model, self.front_end, self.labels = parts_of(model)
         self.sample_rate = self.front_end.sample_rate
         self.metrics = metrics
+        self.decoders = Decoders()
         both = own_part_of(model)
         self._both: keras.Model | None = None if both is None else both[0]
         self.audioset_labels: tuple[str, ...] = () if both is None else both[1]
@@ -152,7 +155,9 @@ class SoundClassifier:
         if both is None:
             raise RunError("This model gives its own classes only: train with --keep-audioset")
         width = len(self.labels) + len(self.audioset_labels)
-        rows = each_sound(sounds, lambda sound: sound_scores(both, self.front_end, sound), width)
+        rows = each_sound(
+            sounds, lambda sound: sound_scores(both, self.front_end, sound, self.decoders), width
+        )
         return rows[..., : len(self.labels)], rows[..., len(self.labels) :]
 
     def evaluate(
@@ -209,7 +214,7 @@ class SoundClassifier:
             DataError: the file cannot be read; raised when the damage is reached.
         """
         frames = hop_frames(self.front_end, hop)
-        return scan_file(self._fused, self.front_end, Path(path), frames)
+        return scan_file(self._fused, self.front_end, Path(path), frames, self.decoders)
 
     def detect(self, path: str | Path, **options: Any) -> list[Event]:
         """Find when which class is heard in a recording of any length.
@@ -251,7 +256,9 @@ class SoundClassifier:
             UnfreezeError: a window, hop or score that cannot be used.
         """
         files, detector = [Path(path) for path in paths], self.detector(options or DetectOptions())
-        return detect_files(self._fused, self.front_end, files, detector, progress)
+        return detect_files(
+            self._fused, self.front_end, files, detector, progress, decoders=self.decoders
+        )
 
     def live(self, min_score: float | None = None) -> LiveDetector:
         """Make what finds events in live sound, piece by piece.
@@ -299,4 +306,4 @@ class SoundClassifier:
         return export_model(self, format, out, **options)
 
     def _one(self, sound: Sound) -> np.ndarray:
-        return sound_scores(self._patch_model, self.front_end, sound)
+        return sound_scores(self._patch_model, self.front_end, sound, self.decoders)

@@ -5,14 +5,17 @@ that of the saved clip model to 1e-4.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unfreeze.audio.decode import decode
-from unfreeze.audio.frames import log_mel_frames, patch_starts
+from unfreeze.audio.decode import Resampler
+from unfreeze.audio.decoders import Decoders
+from unfreeze.audio.frames import FrameMaker, log_mel_frames, patch_starts
 from unfreeze.audio.patches import PatchView, clip_means, clip_peaks
+from unfreeze.audio.writer import waveform_frames
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.core.fusion import fuse_steps
 from unfreeze.core.graph import flatten
@@ -38,31 +41,42 @@ def waveform_scores(model: Any, front_end: FrontEnd, waveform: np.ndarray) -> np
         raise DataError(f"a waveform must be a row of samples (mono), not of shape {samples.shape}")
     if not np.isfinite(samples).all():
         raise DataError("the waveform holds NaN or infinite samples")
-    frames = log_mel_frames(samples, front_end)
-    total, count = 0.0, 0
-    for patches in _patch_batches(frames, front_end):
-        scores = patch_scores(model, patches)
-        total, count = total + scores.sum(axis=0, dtype=np.float64), count + len(scores)
-    return np.asarray(total / count, dtype=np.float32)
+    return _mean_scores(model, front_end, iter([log_mel_frames(samples, front_end)]))
 
 
-def file_scores(model: Any, front_end: FrontEnd, path: Path) -> np.ndarray:
-    """Mean class probabilities (classes,) of a recording.
+def file_scores(
+    model: Any, front_end: FrontEnd, path: Path, decoders: Decoders | None = None
+) -> np.ndarray:
+    """Mean class probabilities (classes,) of a recording of any length, in constant memory.
+
+    Args:
+        model: patches to probabilities.
+        front_end: how waveforms become patches.
+        path: the recording.
+        decoders: to read with; None starts some for this call.
 
     Raises:
         DataError: the file cannot be read; names it and the cause.
     """
-    return waveform_scores(model, front_end, decode(path, front_end.sample_rate))
+    resampler = Resampler(front_end.sample_rate)
+    with (
+        nullcontext(decoders) if decoders is not None else Decoders() as reading,
+        reading.waveform(path, resampler) as sound,
+    ):
+        frames = waveform_frames(sound.blocks, FrameMaker(front_end))
+        return _mean_scores(model, front_end, frames)
 
 
-def sound_scores(model: Any, front_end: FrontEnd, sound: Sound) -> np.ndarray:
+def sound_scores(
+    model: Any, front_end: FrontEnd, sound: Sound, decoders: Decoders | None = None
+) -> np.ndarray:
     """Mean class probabilities (classes,) of a recording or a waveform.
 
     Raises:
         DataError: as `file_scores` and `waveform_scores`.
     """
     if isinstance(sound, str | Path):
-        return file_scores(model, front_end, Path(sound))
+        return file_scores(model, front_end, Path(sound), decoders)
     return waveform_scores(model, front_end, sound)
 
 
@@ -123,11 +137,27 @@ def fused(model: Any) -> Any:
     return StepModel(program, model)
 
 
-def _patch_batches(frames: np.ndarray, front_end: FrontEnd) -> Iterator[np.ndarray]:
-    starts = patch_starts(len(frames), front_end)
+def _mean_scores(model: Any, front_end: FrontEnd, frames: Iterator[np.ndarray]) -> np.ndarray:
+    total, count = 0.0, 0
+    for patches in _patch_batches(frames, front_end):
+        scores = patch_scores(model, patches)
+        total, count = total + scores.sum(axis=0, dtype=np.float64), count + len(scores)
+    return np.asarray(total / count, dtype=np.float32)
+
+
+def _patch_batches(pieces: Iterator[np.ndarray], front_end: FrontEnd) -> Iterator[np.ndarray]:
+    """Cut frames that come in pieces into patches; all batches but the last are full."""
     rows = np.arange(front_end.patch_frames)
-    for first in range(0, len(starts), BATCH):
-        yield frames[starts[first : first + BATCH, None] + rows]
+    frames = np.zeros((0, front_end.bands), np.float32)
+    for piece in pieces:
+        frames = np.concatenate([frames, piece]) if len(frames) else piece
+        starts = patch_starts(len(frames), front_end)
+        while len(starts) > BATCH:
+            yield frames[starts[:BATCH, None] + rows]
+            frames = frames[starts[BATCH] :]
+            starts = patch_starts(len(frames), front_end)
+    if len(starts := patch_starts(len(frames), front_end)):
+        yield frames[starts[:, None] + rows]
 
 
 def patch_scores(model: Any, patches: np.ndarray) -> np.ndarray:

@@ -12,11 +12,11 @@ import pytest
 import soundfile
 
 from faults import cut, flip, no_large_files
-from unfreeze.audio.decode import decode, waveform_blocks
-from unfreeze.audio.frames import log_mel_frames, patch_starts
+from unfreeze.audio.decode import decode, decode_blocks, waveform_blocks
+from unfreeze.audio.frames import FrameMaker, log_mel_frames, patch_starts
 from unfreeze.audio.manifest import Manifest, read_manifest
 from unfreeze.audio.store import build_store, open_store, prune_stores, store_fingerprint
-from unfreeze.audio.writer import frame_blocks
+from unfreeze.audio.writer import waveform_frames
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, RunError
 
@@ -88,7 +88,7 @@ def test_numbers_of_clips(tmp_path: Path, manifest: Manifest) -> None:
 @pytest.mark.parametrize("rate", [16_000, 22_050])
 def test_long_recordings_piece_by_piece(write_sound, seconds: float, rate: int) -> None:
     path = write_sound("long.wav", seconds=seconds, rate=rate)
-    blocks = list(frame_blocks(path, FRONT))
+    blocks = list(waveform_frames(decode_blocks(path), FrameMaker(FRONT)))
     assert len(blocks) == 1 + (seconds > 33) + (seconds > 64) + (seconds > 95)
     np.testing.assert_array_equal(np.concatenate(blocks), log_mel_frames(decode(path), FRONT))
 
@@ -112,7 +112,7 @@ def test_a_short_clip_that_has_grown_is_not_read_to_its_end(
     path = manifest.clips[0].path
     soundfile.write(path, np.zeros(16_000 * 200), 16_000, subtype="PCM_16")
     read = []
-    monkeypatch.setattr("unfreeze.audio.writer.waveform_blocks", lambda *a: counted(*a))
+    monkeypatch.setattr("unfreeze.audio.decoders.waveform_blocks", lambda *a, **k: counted(*a))
 
     def counted(sound, resampler):
         for piece in waveform_blocks(sound, resampler, block=16_000):

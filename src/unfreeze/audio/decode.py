@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from unfreeze.audio.sound import BLOCK, Sound, SoundError, mono_blocks, open_sound
+from unfreeze.audio.limits import LARGEST_SAMPLE
+from unfreeze.audio.sound import BLOCK, NOT_FINITE, Sound, SoundError, mono_blocks, open_sound
 
 # Samples resampled at once: soxr's work space then stays in the cache (a tenth
 # faster than a megabyte at once).
@@ -36,7 +37,7 @@ def decode(path: str | Path, sample_rate: int = 16_000) -> np.ndarray:
 
     Raises:
         SoundError: (a DataError) the file is missing, no sound, without any
-            sample, or has samples that are NaN or infinite.
+            sample, or has samples that are NaN, infinite or beyond 1e12.
 
     Example:
         >>> import tempfile, pathlib, numpy, soundfile
@@ -122,8 +123,9 @@ def waveform_blocks(
         stream = resampler.stream(sound.sample_rate)
     read = written = 0
     for mono, last in _mark_last(mono_blocks(sound, block)):
-        if not np.isfinite(mono).all():
-            raise SoundError(sound.path, "non_finite", "it has NaN or infinite samples")
+        # With a NaN neither comparison holds.
+        if not (mono.min() >= -LARGEST_SAMPLE and mono.max() <= LARGEST_SAMPLE):
+            raise SoundError(sound.path, "non_finite", NOT_FINITE)
         read += len(mono)
         if stream is None:
             yield mono

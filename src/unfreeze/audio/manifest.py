@@ -11,13 +11,16 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from unfreeze.audio.decoders import Decoders
 from unfreeze.audio.entries import MANIFEST_NAME, Entry
 from unfreeze.audio.names import show
-from unfreeze.audio.parallel import Progress, run_all
-from unfreeze.audio.rules import Facts, Problem, examine
+from unfreeze.audio.parallel import Progress, run_bunches
+from unfreeze.audio.rules import Facts, Problem
 from unfreeze.audio.sources import Source, find_source
 from unfreeze.errors import DataError
 
@@ -141,7 +144,11 @@ def check_classes(source: Source, least: int = 2) -> None:
 
 
 def examine_source(
-    source: Source, *, workers: int | None = None, progress: Progress | None = None
+    source: Source,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    decoders: Decoders | None = None,
 ) -> tuple[list[Recording], list[Problem]]:
     """Read every recording of a source once, and judge it by the rules.
 
@@ -149,13 +156,15 @@ def examine_source(
         source: the recordings.
         workers: threads; None takes one a core.
         progress: called as progress(done, total) with counts of files.
+        decoders: to read with; None starts some for this call.
 
     Returns:
         The recordings that can be used, and the problems and notes.
     """
-    judged = run_all(
-        lambda e: examine(e.path, e.name), source.entries, workers=workers, progress=progress
-    )
+    files = [(entry.path, entry.name) for entry in source.entries]
+    with nullcontext(decoders) if decoders is not None else Decoders() as reading:
+        bunches = run_bunches(reading.examine, files, workers=workers, progress=progress)
+    judged = chain.from_iterable(bunches)
     good, problems = [], list(source.notes)
     for entry, (facts, found) in zip(source.entries, judged, strict=True):
         problems += found

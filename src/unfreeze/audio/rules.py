@@ -5,7 +5,9 @@
 | missing | a manifest names a file that is not there | left out |
 | unreadable | no sound format, no decoder, no permission, no sane header | left out |
 | empty | 0 bytes, or a header without samples | left out |
-| non_finite | a sample is NaN or infinite | left out |
+| harmful | decoding it crashes, hangs, or takes too much time or memory | left out |
+| too_long | over 24 hours, or more than its size can hold | left out |
+| non_finite | a sample is NaN, infinite, or beyond 1e12 | left out |
 | too_short | under 25 ms, one STFT window of YAMNet | left out |
 | silent | mixed to mono it swings by less than 1e-4 of full scale (-80 dB) | left out |
 | truncated | samples promised by the header are missing | half or more: left out, else a warning |
@@ -27,7 +29,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unfreeze.audio.sound import Sound, SoundError, mono_blocks, open_sound
+from unfreeze.audio.limits import LARGEST_SAMPLE, LONGEST_CLIP
+from unfreeze.audio.sound import (
+    NOT_FINITE,
+    UNKNOWN,
+    Sound,
+    SoundError,
+    mono_blocks,
+    open_sound,
+)
 
 # 400 samples at 16 kHz, the window of YAMNet's STFT.
 SHORTEST_SECONDS = 0.025
@@ -87,8 +97,28 @@ def examine(path: Path, name: Path) -> tuple[Facts | None, list[Problem]]:
     """
     try:
         with open_sound(path) as sound:
-            content = sound_hash(sound)
-            extent = _measure(sound)
+            return examine_sound(sound, name)
+    except SoundError as error:
+        return None, [Problem(name, error.rule, error.cause, True)]
+
+
+def examine_sound(
+    sound: Sound, name: Path, blocks: Iterator[np.ndarray] | None = None
+) -> tuple[Facts | None, list[Problem]]:
+    """Read an open file to its end and judge it, as `examine`.
+
+    Args:
+        sound: from `open_sound`, not yet read.
+        name: what to call it in a problem.
+        blocks: of `mono_blocks`, where somebody watches them pass by.
+
+    Returns:
+        As `examine`.
+    """
+    try:
+        _check_length(sound, sound.promised if sound.exact else 0, "promises")
+        content = sound_hash(sound)
+        extent = _measure(sound, mono_blocks(sound) if blocks is None else blocks)
     except SoundError as error:
         return None, [Problem(name, error.rule, error.cause, True)]
     except OSError as error:
@@ -106,13 +136,21 @@ class _Extent(NamedTuple):
     highest: float
 
 
-def _measure(sound: Sound) -> _Extent:
+def _measure(sound: Sound, blocks: Iterator[np.ndarray]) -> _Extent:
     samples, lowest, highest = 0, np.float32(np.inf), np.float32(-np.inf)
-    for block in mono_blocks(sound):
+    for block in blocks:
         samples += len(block)
+        _check_length(sound, samples, "has")
         # Minimum and maximum carry a NaN along.
         lowest, highest = np.minimum(lowest, block.min()), np.maximum(highest, block.max())
     return _Extent(samples, float(lowest), float(highest))
+
+
+def _check_length(sound: Sound, samples: int, verb: str) -> None:
+    if LONGEST_CLIP * sound.sample_rate < samples < UNKNOWN:
+        hours, limit = samples / sound.sample_rate / 3600, LONGEST_CLIP / 3600
+        cause = f"it {verb} {hours:,.1f} hours of sound or more, and a clip has {limit:g} at most"
+        raise SoundError(sound.path, "too_long", f"{cause}; cut it")
 
 
 def _judge(sound: Sound, extent: _Extent) -> Iterator[tuple[str, str, bool]]:
@@ -120,8 +158,8 @@ def _judge(sound: Sound, extent: _Extent) -> Iterator[tuple[str, str, bool]]:
     if samples == 0:
         yield "empty", "it has a header and no samples", True
         return
-    if not (np.isfinite(lowest) and np.isfinite(highest)):
-        yield "non_finite", "it has NaN or infinite samples", True
+    if not -LARGEST_SAMPLE <= lowest <= highest <= LARGEST_SAMPLE:
+        yield "non_finite", NOT_FINITE, True
         return
     milliseconds = 1000 * samples / sound.sample_rate
     if milliseconds < 1000 * SHORTEST_SECONDS:
@@ -139,6 +177,8 @@ def _judge(sound: Sound, extent: _Extent) -> Iterator[tuple[str, str, bool]]:
 
 
 def _present(sound: Sound, samples: int) -> float:
+    if sound.promised >= UNKNOWN:
+        return sound.kept
     missing = sound.promised - samples
     if not sound.exact and missing <= max(_MPEG_FRAMES, _MPEG_PART * sound.promised):
         return sound.kept

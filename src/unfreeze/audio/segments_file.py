@@ -86,15 +86,27 @@ def read_segments(folder: Path) -> SegmentsFile:
                 f"{show(file)} has format {values[_KEY]!r}; this version of unfreeze reads "
                 f"{_FORMAT}."
             )
-        segments = tuple(Segment(**row) for row in values["segments"])
-        return SegmentsFile(values["run"], values["command"], tuple(values["labels"]), segments)
+        segments = tuple(_checked(Segment(**row)) for row in values["segments"])
+        labels = tuple(values["labels"])
+        if not all(isinstance(x, str) for x in (values["run"], values["command"], *labels)):
+            raise TypeError("run, command and labels must be text")
+        return SegmentsFile(values["run"], values["command"], labels, segments)
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{show(file)} cannot be read ({error}). It tells which recording each clip was cut "
             f"from: cut the clips again, or remove it if these clips come from elsewhere."
         ) from None
+
+
+def _checked(segment: Segment) -> Segment:
+    for field in dataclasses.fields(segment):
+        value = getattr(segment, field.name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (isinstance(value, str) if field.type is str else number):
+            raise TypeError(f"the {field.name} of a segment cannot be {value!r}")
+    return segment
 
 
 def match_segments(content: SegmentsFile, files: Iterable[Path]) -> list[Segment | None]:

@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 
 from unfreeze.audio.formats import explain_refusal, has_sound_signature, holds_no_sound
+from unfreeze.audio.limits import longest_seconds
 from unfreeze.audio.names import show
 from unfreeze.audio.pcm import PcmReader, plain_reader
 from unfreeze.audio.wav import WavHeader, read_wav_header
@@ -32,6 +33,10 @@ _STEP = 1024
 _HEAD = 512
 # Bytes of a file that is read at once rather than in blocks.
 _WHOLE = 8 << 20
+# From here on a length is none: libsndfile says 2^63 - 1 where the header does not
+# know, as that of a FLAC written to a pipe.
+UNKNOWN = 1 << 62
+NOT_FINITE = "it has samples that are NaN, infinite, or no sound by their size"
 
 
 class SoundError(DataError):
@@ -57,9 +62,11 @@ class Sound:
         file: the reader, at the first sample.
         sample_rate: hertz.
         channels: 1 or more.
-        promised: samples a channel that libsndfile expects.
+        promised: samples a channel that libsndfile expects; `UNKNOWN` or more
+            where the header does not say.
         kept: the part of the bytes promised by a WAV header that is there.
         exact: False for MPEG, whose expected length is an estimate.
+        size: bytes of the file.
         content: the bytes that the samples come from, where they are all in
             memory; else None.
     """
@@ -71,12 +78,44 @@ class Sound:
     promised: int
     kept: float
     exact: bool
+    size: int
     content: bytes | None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the first look at a file tells, before any decoder sees it."""
+
+    size: int
+    head: bytes
+    header: WavHeader | None
+    content: bytes | None
+    reader: PcmReader | None
+
+
+def plain_sound(path: Path) -> Sound | None:
+    """Open a sound file whose samples numpy alone can read.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The open file, which needs no closing; None when only libsndfile could
+        read it, if at all.
+
+    Raises:
+        SoundError: as `open_sound`, for all that is known without libsndfile.
+    """
+    look = _look(path)
+    return None if look.reader is None else _checked(path, look, look.reader)
 
 
 @contextmanager
 def open_sound(path: Path) -> Iterator[Sound]:
     """Open a sound file by its content.
+
+    libsndfile reads it in this process: a file that makes it crash takes the
+    process along. `unfreeze.audio.decoders` reads files that nobody vouches for.
 
     Args:
         path: the file.
@@ -86,8 +125,21 @@ def open_sound(path: Path) -> Iterator[Sound]:
 
     Raises:
         SoundError: missing, empty, no regular file, no sound, without a header,
-            or an absurd sample rate.
+            an absurd sample rate, or more sound than its size can hold.
     """
+    look = _look(path)
+    try:
+        file = look.reader or _open(path, look)
+    except OSError as error:
+        raise SoundError(path, "unreadable", f"it cannot be read: {_reason(error)}") from error
+    except soundfile.SoundFileError as error:
+        cause = explain_refusal(path, look.head, _said(error))
+        raise SoundError(path, "unreadable", cause) from error
+    with closing(file):
+        yield _checked(path, look, file)
+
+
+def _look(path: Path) -> _Look:
     size = _regular_size(path)
     try:
         with path.open("rb", buffering=0) as raw:
@@ -97,37 +149,53 @@ def open_sound(path: Path) -> Iterator[Sound]:
                 content = head + raw.read() if size <= _WHOLE else None
                 # What is in memory costs no more calls to the system.
                 header = read_wav_header(raw if content is None else io.BytesIO(content))
-        reader = None if content is None or header is None else plain_reader(content, header)
-        cause = holds_no_sound(head)
-        if cause is not None:
-            # Not left to libsndfile: its MP3 decoder would look for sound in
-            # a text and report every byte on the terminal.
-            raise SoundError(path, "unreadable", cause)
-        file = reader or _open(path, head, header)
     except OSError as error:
         raise SoundError(path, "unreadable", f"it cannot be read: {_reason(error)}") from error
-    except soundfile.SoundFileError as error:
-        raise SoundError(path, "unreadable", explain_refusal(path, head, _said(error))) from error
-    with closing(file):
-        if file.format == "RAW":
-            # libsndfile takes .vox, .gsm, .au and .snd files without a known
-            # header for bare samples: anything would "play" as noise.
-            raise SoundError(path, "unreadable", explain_refusal(path, head, "no header"))
-        if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
-            cause = (
-                f"its header says {file.samplerate} samples a second, outside "
-                f"{LOWEST_RATE} to {HIGHEST_RATE}"
-            )
-            raise SoundError(path, "unreadable", cause)
-        yield Sound(
-            path=path,
-            file=file,
-            sample_rate=file.samplerate,
-            channels=file.channels,
-            promised=file.frames,
-            kept=1.0 if header is None else header.kept,
-            exact=not file.subtype.startswith("MPEG"),
-            content=None if reader is None else content,
+    cause = holds_no_sound(head)
+    if cause is not None:
+        # Not left to libsndfile: its MP3 decoder would look for sound in
+        # a text and report every byte on the terminal.
+        raise SoundError(path, "unreadable", cause)
+    reader = None if content is None or header is None else plain_reader(content, header)
+    return _Look(size, head, header, content, reader)
+
+
+def _checked(path: Path, look: _Look, file: soundfile.SoundFile | PcmReader) -> Sound:
+    if file.format == "RAW":
+        # libsndfile takes .vox, .gsm, .au and .snd files without a known
+        # header for bare samples: anything would "play" as noise.
+        raise SoundError(path, "unreadable", explain_refusal(path, look.head, "no header"))
+    if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+        cause = (
+            f"its header says {file.samplerate} samples a second, outside "
+            f"{LOWEST_RATE} to {HIGHEST_RATE}"
+        )
+        raise SoundError(path, "unreadable", cause)
+    sound = Sound(
+        path=path,
+        file=file,
+        sample_rate=file.samplerate,
+        channels=file.channels,
+        promised=file.frames,
+        kept=1.0 if look.header is None else look.header.kept,
+        exact=not file.subtype.startswith("MPEG"),
+        size=look.size,
+        content=look.content if file is look.reader else None,
+    )
+    if sound.exact:
+        _check_length(sound, sound.promised, "its header promises")
+    return sound
+
+
+def _check_length(sound: Sound, samples: int, what: str) -> None:
+    limit = longest_seconds(sound.size)
+    if limit * sound.sample_rate < samples < UNKNOWN:
+        raise SoundError(
+            sound.path,
+            "too_long",
+            f"{what} {samples / sound.sample_rate / 3600:,.0f} hours of sound or more, and a "
+            f"file of {sound.size / 1e6:.3g} MB is believed {limit / 3600:,.0f}; if it is sound, "
+            f"convert it (ffmpeg -i FILE FILE.wav)",
         )
 
 
@@ -142,13 +210,14 @@ def mono_blocks(sound: Sound, block: int = BLOCK) -> Iterator[np.ndarray]:
         (samples,) float32, never empty.
 
     Raises:
-        SoundError: not one sample can be decoded.
+        SoundError: not one sample can be decoded, or too many (`limits`).
     """
     done = 0
     step = max(block // sound.channels, 1)
     try:
         while len(mono := _read(sound, min(step, sound.promised - done))):
             done += len(mono)
+            _check_length(sound, done, "it decodes to")
             yield mono
     except soundfile.SoundFileError as error:
         # The failed read is lost, with all that was good in it.
@@ -169,7 +238,8 @@ class _Forward(soundfile.SoundFile):
         return False
 
 
-def _open(path: Path, head: bytes, header: WavHeader | None) -> soundfile.SoundFile:
+def _open(path: Path, look: _Look) -> soundfile.SoundFile:
+    head, header = look.head, look.header
     if header is not None and header.holds_mpeg and header.trailing:
         # libsndfile hands all that follows to the MP3 decoder, chunks of text
         # too, which then complains on the terminal: end where the samples end.

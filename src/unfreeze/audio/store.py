@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ import filelock
 import numpy as np
 
 from unfreeze.audio.decode import resampled_length
+from unfreeze.audio.decoders import Decoders
 from unfreeze.audio.frames import patch_starts
 from unfreeze.audio.manifest import Clip, Manifest
 from unfreeze.audio.names import show
@@ -42,6 +44,12 @@ from unfreeze.files import atomic_path, make_folder, remove, remove_partials, wr
 
 _FORMAT, _VERSION = "unfreeze feature store", 2
 _META, _CLIPS, _FRAMES = "meta.json", "clips.npy", "frames.f32"
+
+# What comes of files that are damaged, by json and numpy.
+_FOREIGN = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError),
+    *(RecursionError, MemoryError, zipfile.BadZipFile),
+)
 
 
 class PatchStore:
@@ -112,7 +120,8 @@ def build_store(
         The store, open for reading.
 
     Raises:
-        DataError: a file changed or vanished since the manifest was read.
+        DataError: a file changed or vanished since the manifest was read, or makes
+            the decoder crash now.
         RunError: the disk is too small, or full, or cannot be written.
     """
     place = Path(folder)
@@ -205,7 +214,7 @@ def open_store(folder: str | os.PathLike[str]) -> PatchStore | None:
         if not whole:
             return None
         return PatchStore(place, front_end, str(meta["fingerprint"]), offsets)
-    except (OSError, ValueError, KeyError, TypeError):
+    except _FOREIGN:
         # Missing, cut short or foreign: it will be built again.
         return None
 
@@ -244,9 +253,13 @@ def _build(
             f"The feature store needs {size / 1e9:.2f} GB and the disk of {show(folder)} has "
             f"{free / 1e9:.2f} GB free. Make room, or choose another folder."
         )
-    with atomic_path(folder / _FRAMES) as partial, partial.open("r+b") as file:
+    with (
+        atomic_path(folder / _FRAMES) as partial,
+        partial.open("r+b") as file,
+        Decoders() as decoders,
+    ):
         file.truncate(size)
-        write = FrameWriter(file, front_end, manifest.clips, offsets)
+        write = FrameWriter(file, front_end, manifest.clips, offsets, decoders)
         run_bunches(write, range(len(counts)), workers=workers, progress=progress)
     with atomic_path(folder / _CLIPS) as partial:
         np.save(partial, offsets, allow_pickle=False)

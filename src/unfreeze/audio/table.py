@@ -125,7 +125,8 @@ def _inside(root: Path, inside: str, real: dict[str, str], text: str, where: str
 
 def _real(path: Path, real: dict[str, str]) -> str:
     """Return where a path leads; `real` remembers it for each folder."""
-    if path.is_symlink():
+    # Not by pathlib, which raises for a name that no file can have.
+    if os.path.islink(path):  # noqa: PTH114
         return os.path.realpath(path)
     folder, name = os.path.split(path)
     if folder not in real:

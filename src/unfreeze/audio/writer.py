@@ -7,18 +7,16 @@ and written together: one at a time they would cost twice as much.
 
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from unfreeze.audio.decode import Resampler, waveform_blocks
+from unfreeze.audio.decode import Resampler
+from unfreeze.audio.decoders import Decoders, Waveform
 from unfreeze.audio.frames import FrameMaker
 from unfreeze.audio.manifest import Clip
 from unfreeze.audio.names import show
 from unfreeze.audio.patches import FLOAT
-from unfreeze.audio.rules import sound_hash
-from unfreeze.audio.sound import Sound, open_sound
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError
 
@@ -36,12 +34,18 @@ class FrameWriter:
         front_end: the settings.
         clips: of the manifest.
         offsets: (clips + 1,) int, the first row of each clip, and the end.
+        decoders: to read with.
     """
 
     def __init__(
-        self, file: BinaryIO, front_end: FrontEnd, clips: Sequence[Clip], offsets: np.ndarray
+        self,
+        file: BinaryIO,
+        front_end: FrontEnd,
+        clips: Sequence[Clip],
+        offsets: np.ndarray,
+        decoders: Decoders,
     ) -> None:
-        self._file, self._front_end = file, front_end
+        self._file, self._front_end, self._decoders = file, front_end, decoders
         self._clips, self._offsets = clips, offsets.tolist()
         self._lock = threading.Lock()
         self._own = threading.local()
@@ -76,8 +80,8 @@ class FrameWriter:
         first, end = self._offsets[number : number + 2]
         _, resampler = self._tools()
         pieces, samples = [], 0
-        with open_sound(self._clips[number].path) as sound:
-            for piece in waveform_blocks(sound, resampler):
+        with self._decoders.waveform(self._clips[number].path, resampler) as sound:
+            for piece in sound.blocks:
                 pieces.append(piece)
                 samples += len(piece)
                 if self._front_end.frames(samples) > end - first:
@@ -93,17 +97,18 @@ class FrameWriter:
 
     def _write_long(self, number: int) -> None:
         row, end = self._offsets[number : number + 2]
-        with open_sound(self._clips[number].path) as sound:
-            for frames in _sound_frames(sound, *self._tools()):
+        maker, resampler = self._tools()
+        with self._decoders.waveform(self._clips[number].path, resampler) as sound:
+            for frames in waveform_frames(sound.blocks, maker):
                 # Never beyond this clip's place, should the file have grown.
                 self._write(frames[: max(end - row, 0)], row)
                 row += len(frames)
             self._check(sound, number, row)
 
-    def _check(self, sound: Sound, number: int, row: int) -> None:
+    def _check(self, sound: Waveform, number: int, row: int) -> None:
         """Refuse a clip that ends before or behind `row`, or has other bytes."""
         clip = self._clips[number]
-        if row != self._offsets[number + 1] or sound_hash(sound) != clip.content:
+        if row != self._offsets[number + 1] or sound.content() != clip.content:
             raise DataError(
                 f"{show(clip.path)} changed while it was being read. Run again when nothing "
                 f"writes to the data."
@@ -125,29 +130,21 @@ class FrameWriter:
             self._file.write(data)
 
 
-def frame_blocks(path: Path, front_end: FrontEnd) -> Iterator[np.ndarray]:
-    """Compute the log-mel frames of a file, piece by piece.
+def waveform_frames(blocks: Iterator[np.ndarray], maker: FrameMaker) -> Iterator[np.ndarray]:
+    """Compute the log-mel frames of a waveform that comes piece by piece.
 
     Args:
-        path: the sound file.
-        front_end: the settings.
+        blocks: (samples,) float32 each, at the front end's rate.
+        maker: with the settings.
 
     Yields:
         (n, bands) float32; together `log_mel_frames` of the whole waveform.
-
-    Raises:
-        SoundError: (a DataError) the file cannot be decoded.
     """
-    with open_sound(path) as sound:
-        yield from _sound_frames(sound, FrameMaker(front_end), Resampler(front_end.sample_rate))
-
-
-def _sound_frames(sound: Sound, maker: FrameMaker, resampler: Resampler) -> Iterator[np.ndarray]:
     front = maker.front_end
     step = _HOPS * front.patch_hop
     samples = front.padded_samples(step * front.hop + front.window)
     waiting = np.zeros(0, dtype=np.float32)
-    for block in waveform_blocks(sound, resampler):
+    for block in blocks:
         waiting = np.concatenate([waiting, block]) if len(waiting) else block
         # What stays behind must be long enough not to be padded as a short clip.
         while len(waiting) >= samples + front.min_samples:

@@ -22,6 +22,8 @@ from unfreeze.files import write_text
 
 FORMAT = 1
 _KEY = "unfreeze_events"
+# What comes of a line that another program wrote or a disk spoilt.
+_DAMAGED = (ValueError, KeyError, TypeError, RecursionError)
 
 
 class Journal:
@@ -78,11 +80,18 @@ class Journal:
         self._places[_key(recording)] = (at, state)
 
     def events(self, recording: Path) -> tuple[list[Event], dict[str, Any]]:
-        """Return a finished recording's events, and what was kept with them."""
+        """Return a finished recording's events, and what was kept with them.
+
+        Raises:
+            RunError: its line is damaged.
+        """
         with self.path.open("rb") as file:
             file.seek(self._places[_key(recording)][0])
-            line = json.loads(file.readline())
-        return [Event(**row) for row in line["events"]], line["about"]
+            try:
+                line = json.loads(file.readline())
+                return [Event(**row) for row in line["events"]], dict(line["about"])
+            except _DAMAGED:
+                raise self._damaged() from None
 
     def close(self) -> None:
         """Close the file."""
@@ -94,7 +103,7 @@ class Journal:
             try:
                 head = json.loads(file.readline())
                 before = dict(head["settings"]) if head[_KEY] == FORMAT else None
-            except (ValueError, KeyError, TypeError):
+            except _DAMAGED:
                 before = None
             if before is None:
                 raise RunError(
@@ -117,13 +126,19 @@ class Journal:
         if whole < self.path.stat().st_size:
             os.truncate(self.path, whole)
 
+    def _damaged(self) -> RunError:
+        return RunError(
+            f"{show(self.path)} is damaged: begin anew with --overwrite, or give another --out"
+        )
+
 
 def _row(line: bytes) -> dict[str, Any] | None:
     """A line's content; None where it is not whole."""
     try:
         row = json.loads(line)
         whole = line.endswith(b"\n") and {"path", "state", "about", "events"} <= row.keys()
-    except (ValueError, AttributeError):
+        whole = whole and isinstance(row["path"], str)
+    except (AttributeError, *_DAMAGED):
         return None
     return dict(row) if whole else None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unfreeze.audio.decoders import Decoders
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.ahead import Ended
 from unfreeze.detection.detector import Detector, EventStream
@@ -40,6 +41,8 @@ def detect_files(
     paths: Sequence[Path],
     detector: Detector,
     progress: Progress | None = None,
+    *,
+    decoders: Decoders | None = None,
 ) -> Iterator[Found]:
     """Find the events of many recordings, several at once.
 
@@ -49,6 +52,7 @@ def detect_files(
         paths: the recordings.
         detector: how to find events.
         progress: called as work goes on.
+        decoders: to read with; None starts some for this call.
 
     Yields:
         Each recording as it is finished: nearly, not always, in order.
@@ -57,7 +61,7 @@ def detect_files(
     streams: dict[int, tuple[EventStream, list[Event]]] = {}
     done, partly = 0.0, dict[int, float]()
     heard: dict[int, float] = {}
-    for number, item in scan_files(model, front_end, paths, detector.hop):
+    for number, item in scan_files(model, front_end, paths, detector.hop, decoders=decoders):
         if isinstance(item, Begun):
             begun[number] = item
             continue

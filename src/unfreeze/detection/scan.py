@@ -6,15 +6,16 @@ recordings. Patches of short recordings share batches.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unfreeze.audio.decode import Resampler, waveform_blocks
+from unfreeze.audio.decode import Resampler
+from unfreeze.audio.decoders import Decoders
 from unfreeze.audio.parallel import available_cores
-from unfreeze.audio.sound import open_sound
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.ahead import Ended, run_ahead
 from unfreeze.detection.scores import ScoreBlock
@@ -39,7 +40,9 @@ class Begun:
     seconds: float
 
 
-def scan_file(model: Any, front_end: FrontEnd, path: Path, hop: int) -> Iterator[ScoreBlock]:
+def scan_file(
+    model: Any, front_end: FrontEnd, path: Path, hop: int, decoders: Decoders | None = None
+) -> Iterator[ScoreBlock]:
     """Score the patches of one recording, in constant memory.
 
     Args:
@@ -47,6 +50,7 @@ def scan_file(model: Any, front_end: FrontEnd, path: Path, hop: int) -> Iterator
         front_end: the backbone's settings.
         path: the recording.
         hop: frames from one patch to the next.
+        decoders: to read with; None starts some for this call.
 
     Yields:
         Blocks of up to `BATCH` patches, in order.
@@ -54,7 +58,7 @@ def scan_file(model: Any, front_end: FrontEnd, path: Path, hop: int) -> Iterator
     Raises:
         DataError: the file cannot be read, when the damage is reached.
     """
-    for _, found in scan_files(model, front_end, [path], hop):
+    for _, found in scan_files(model, front_end, [path], hop, decoders=decoders):
         if isinstance(found, ScoreBlock):
             yield found
         elif isinstance(found, Ended) and found.error is not None:
@@ -68,6 +72,7 @@ def scan_files(
     hop: int,
     *,
     workers: int | None = None,
+    decoders: Decoders | None = None,
 ) -> Iterator[tuple[int, Begun | ScoreBlock | Ended]]:
     """Score the patches of many recordings, several at once.
 
@@ -76,7 +81,8 @@ def scan_files(
         front_end: the backbone's settings.
         paths: the recordings.
         hop: frames from one patch to the next.
-        workers: threads that decode; None takes one a core.
+        workers: files that are decoded at once; None takes one a core.
+        decoders: to read with; None starts some for this call.
 
     Yields:
         The number of a recording with `Begun`, then with each of its blocks,
@@ -84,28 +90,33 @@ def scan_files(
         of one recording come in order, recordings may mix.
     """
 
-    def read(path: Path) -> Iterator[Begun | PatchBlock]:
-        return read_patches(path, front_end, hop)
+    with nullcontext(decoders) if decoders is not None else Decoders() as reading:
 
-    waiting: list[tuple[int, Begun | PatchBlock | Ended]] = []
-    patches = 0
-    stream = run_ahead(read, paths, workers or available_cores(), expected=DataError)
-    for item in stream:
-        waiting.append(item)
-        patches += len(item[1].starts) if isinstance(item[1], PatchBlock) else 0
-        if patches >= BATCH:
-            yield from _score(model, waiting)
-            waiting, patches = [], 0
-    yield from _score(model, waiting)
+        def read(path: Path) -> Iterator[Begun | PatchBlock]:
+            return read_patches(path, front_end, hop, reading)
+
+        waiting: list[tuple[int, Begun | PatchBlock | Ended]] = []
+        patches = 0
+        stream = run_ahead(read, paths, workers or available_cores(), expected=DataError)
+        for item in stream:
+            waiting.append(item)
+            patches += len(item[1].starts) if isinstance(item[1], PatchBlock) else 0
+            if patches >= BATCH:
+                yield from _score(model, waiting)
+                waiting, patches = [], 0
+        yield from _score(model, waiting)
 
 
-def read_patches(path: Path, front_end: FrontEnd, hop: int) -> Iterator[Begun | PatchBlock]:
+def read_patches(
+    path: Path, front_end: FrontEnd, hop: int, decoders: Decoders
+) -> Iterator[Begun | PatchBlock]:
     """Read the patches of a recording, block by block.
 
     Args:
         path: the recording.
         front_end: the backbone's settings.
         hop: frames from one patch to the next.
+        decoders: to read with.
 
     Yields:
         `Begun`, then blocks of patches, in order.
@@ -114,9 +125,10 @@ def read_patches(path: Path, front_end: FrontEnd, hop: int) -> Iterator[Begun | 
         SoundError: (a DataError) the file cannot be decoded.
     """
     stream = PatchStream(front_end, hop)
-    with open_sound(path) as sound:
+    resampler = Resampler(front_end.sample_rate)
+    with decoders.waveform(path, resampler, block=_BLOCK) as sound:
         yield Begun(sound.sample_rate, sound.promised / sound.sample_rate)
-        for samples in waveform_blocks(sound, Resampler(front_end.sample_rate), block=_BLOCK):
+        for samples in sound.blocks:
             yield from stream.push(samples)
     yield from stream.finish()
 

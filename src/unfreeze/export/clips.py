@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from unfreeze import run_folder
-from unfreeze.audio.decode import decode
+from unfreeze.audio.decode import Resampler
+from unfreeze.audio.decoders import Decoders
 from unfreeze.audio.synth import CLASSES, synthesize
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, RunError
@@ -41,12 +42,12 @@ def run_clips(run: Path | None, part: str, most: int, front_end: FrontEnd) -> So
         front_end: tells the sample rate.
     """
     waveforms = []
-    for path in _spaced(_paths(run, part), most):
-        try:
-            sound = decode(path, front_end.sample_rate)
-        except DataError:
-            continue  # gone or damaged since the training
-        waveforms.append(sound[: LONGEST * front_end.sample_rate])
+    with Decoders() as decoders:
+        for path in _spaced(_paths(run, part), most):
+            try:
+                waveforms.append(_beginning(path, front_end.sample_rate, decoders))
+            except DataError:
+                continue  # gone or damaged since the training
     if waveforms:
         noun = "clip" if len(waveforms) == 1 else "clips"
         return Sounds(tuple(waveforms), f"{len(waveforms)} {part} {noun} of the run")
@@ -78,6 +79,16 @@ def fitted(waveform: np.ndarray, samples: int | None) -> np.ndarray:
     padded = np.zeros((1, samples), np.float32)
     padded[0, : len(waveform)] = waveform[:samples]
     return padded
+
+
+def _beginning(path: Path, sample_rate: int, decoders: Decoders) -> np.ndarray:
+    pieces, wanted = [np.zeros(0, np.float32)], LONGEST * sample_rate
+    with decoders.waveform(path, Resampler(sample_rate)) as sound:
+        for piece in sound.blocks:
+            pieces.append(piece)
+            if sum(map(len, pieces)) >= wanted:
+                break
+    return np.concatenate(pieces)[:wanted]
 
 
 def _paths(run: Path | None, part: str) -> list[Path]:

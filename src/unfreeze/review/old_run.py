@@ -4,6 +4,7 @@ The run folder holds no sound. It tells where the recordings were, and each one'
 class, group and part; they must still be there.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def inherited_options(run: Path, data: Path, given: Mapping[str, Any]) -> TrainO
     config = run_folder.read_config(run)
     run_folder.read_scores(run)
     old = config.get("options")
-    if not isinstance(old, dict):
+    if not isinstance(old, dict) or not isinstance(old.get("weights", ""), str | None):
         raise RunError(f"{run / run_folder.CONFIG} does not tell the run's options")
     values = {name: old[name] for name in _INHERITED if name in old}
     if old.get("weights") is not None:
@@ -68,7 +69,11 @@ def options_of(data: Path, given: Mapping[str, Any]) -> TrainOptions:
 
 
 def run_labels(run: Path) -> tuple[str, ...]:
-    """The classes of a run, in the order of its model."""
+    """The classes of a run, in the order of its model.
+
+    Raises:
+        RunError: there is no run, or it does not tell.
+    """
     labels = run_folder.read_config(run).get("labels")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise RunError(f"{run / run_folder.CONFIG} does not tell the run's classes")
@@ -91,7 +96,8 @@ def run_source(run: Path) -> Source:
         Entry(root / row["path"], Path(row["path"]), row["label"], row["group"], row["split"])
         for row in rows
     )
-    gone = [entry.path for entry in entries if not entry.path.is_file()]
+    # Not by pathlib, which raises for a name that no file can have.
+    gone = [entry.path for entry in entries if not os.path.isfile(entry.path)]  # noqa: PTH113
     if gone:
         raise RunError(
             f"{len(gone)} of the {len(entries)} recordings of {run} are gone, such as "

@@ -7,10 +7,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from unfreeze.audio.decode import Resampler, waveform_blocks
+from unfreeze.audio.decode import Resampler
+from unfreeze.audio.decoders import Decoders
 from unfreeze.audio.formats import UNREADABLE
 from unfreeze.audio.frames import log_mel_frames
-from unfreeze.audio.sound import SoundError, open_sound
+from unfreeze.audio.sound import SoundError
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.classifier import SoundClassifier
 from unfreeze.detection.detector import all_events
@@ -65,7 +66,7 @@ def analyse(
         Refused: no sound (422), too long (413), or a bad hop (422).
     """
     try:
-        recording = decode_within(upload.path, classifier.sample_rate, limits)
+        recording = decode_within(upload.path, classifier.sample_rate, limits, classifier.decoders)
         detector = classifier.detector(DetectOptions(hop=hop, min_score=min_score))
         blocks = list(classifier.scan(upload.path))
         # The network runs once for both, unless events want another hop.
@@ -92,7 +93,7 @@ def analyse(
     )
 
 
-def decode_within(path: Path, sample_rate: int, limits: Limits) -> Recording:
+def decode_within(path: Path, sample_rate: int, limits: Limits, decoders: Decoders) -> Recording:
     """Decode a file, but not beyond the limits.
 
     What a header says of the length is not believed: the samples are counted as
@@ -102,6 +103,7 @@ def decode_within(path: Path, sample_rate: int, limits: Limits) -> Recording:
         path: the file.
         sample_rate: hertz of the waveform.
         limits: of duration and decoding time.
+        decoders: to read with: nothing that was sent may end the server.
 
     Raises:
         SoundError: it cannot be decoded.
@@ -109,8 +111,8 @@ def decode_within(path: Path, sample_rate: int, limits: Limits) -> Recording:
     """
     blocks, samples = [], 0
     deadline = time.monotonic() + limits.decode_seconds
-    with open_sound(path) as sound:
-        for block in waveform_blocks(sound, Resampler(sample_rate)):
+    with decoders.waveform(path, Resampler(sample_rate)) as sound:
+        for block in sound.blocks:
             blocks.append(block)
             samples += len(block)
             if samples > limits.max_seconds * sample_rate:

@@ -1,0 +1,1 @@
+"""Fuzzing of what reads files that people and other programs write."""

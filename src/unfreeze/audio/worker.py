@@ -1,0 +1,164 @@
+"""The process that decodes files which nobody vouches for: it may die of them.
+
+It is started by `unfreeze.audio.process` and answers one request after another.
+A request is a line of JSON on standard input: paths, of absolute files, and for
+their waveforms sample_rate and block, else they are judged. For each file a few
+messages go to standard output: a byte of kind, four bytes of length, and the rest:
+
+| kind | meaning | rest |
+|---|---|---|
+| READY | sent once, when all is imported | |
+| ALIVE | decoding goes on | |
+| BEGUN | the file is open | JSON: sample_rate, promised |
+| PIECE | samples of the waveform | float32 |
+| DONE | the file's end | JSON: what was asked for |
+| REFUSED | the file's end | JSON: rule, cause |
+
+No pickle: what a broken process sends can at worst be wrong, not run.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from unfreeze.audio.decode import Resampler, waveform_blocks
+from unfreeze.audio.limits import MEMORY, PATIENCE, decode_seconds
+from unfreeze.audio.rules import examine_sound
+from unfreeze.audio.sound import Sound, SoundError, mono_blocks, open_sound
+
+READY, ALIVE, BEGUN, PIECE, DONE, REFUSED = b"R", b"A", b"B", b"P", b"D", b"X"
+HEAD = struct.Struct("<cI")
+HARMFUL = "harmful"
+
+# Seconds between two signs of life.
+_OFTEN = 1.0
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    # Ctrl-C reaches the whole group of processes; ours ends with its parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    out = _own_output()
+    _limit_memory()
+    resamplers: dict[int, Resampler] = {}
+    _send(out, READY)
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        try:
+            for path in request["paths"]:
+                _answer(Path(path), request, out, resamplers)
+        except BrokenPipeError:
+            os._exit(0)
+
+
+def _own_output() -> BinaryIO:
+    """Take standard output for messages: nothing that a decoder prints gets in."""
+    out = os.fdopen(os.dup(1), "wb")
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    return out
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:
+        return  # Windows has no such limit
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Not the address space: of that, libraries and threads reserve more than they use.
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+
+
+def _limit_time(seconds: float) -> None:
+    """Let the system end this process after so many more processor seconds.
+
+    Our own check comes first, unless decoding hangs and the parent is gone.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = int(time.process_time() + seconds + PATIENCE)
+    if most == resource.RLIM_INFINITY or limit < most:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, most))
+
+
+def _send(out: BinaryIO, kind: bytes, rest: Any = b"") -> None:
+    out.write(HEAD.pack(kind, len(rest)))
+    out.write(rest)
+    out.flush()
+
+
+def _send_json(out: BinaryIO, kind: bytes, value: Any) -> None:
+    # Names that are not UTF-8 pass as escapes.
+    _send(out, kind, json.dumps(value).encode("ascii"))
+
+
+def _answer(
+    path: Path, request: dict[str, Any], out: BinaryIO, resamplers: dict[int, Resampler]
+) -> None:
+    try:
+        with open_sound(path) as sound:
+            if "sample_rate" not in request:
+                _examine(sound, out)
+            else:
+                rate = request["sample_rate"]
+                resampler = resamplers.setdefault(rate, Resampler(rate))
+                _decode(sound, resampler, request["block"], out)
+    except SoundError as error:
+        _send_json(out, REFUSED, {"rule": error.rule, "cause": error.cause})
+    except BrokenPipeError:
+        raise
+    except MemoryError:
+        cause = f"it takes more than {MEMORY / 1e9:.1f} GB of memory to decode"
+        _send_json(out, REFUSED, {"rule": HARMFUL, "cause": cause})
+    except Exception as error:
+        # Whatever a file can bring about is the file's, and does not end the run.
+        cause = f"decoding fails in a way that nobody foresaw ({type(error).__name__}: {error})"
+        _send_json(out, REFUSED, {"rule": HARMFUL, "cause": cause})
+
+
+def _examine(sound: Sound, out: BinaryIO) -> None:
+    facts, problems = examine_sound(sound, Path(), _watched(sound, mono_blocks(sound), out))
+    answer = {
+        "facts": None if facts is None else dataclasses.asdict(facts),
+        "problems": [[p.rule, p.cause, p.fatal] for p in problems],
+    }
+    _send_json(out, DONE, answer)
+
+
+def _decode(sound: Sound, resampler: Resampler, block: int, out: BinaryIO) -> None:
+    _send_json(out, BEGUN, {"sample_rate": sound.sample_rate, "promised": sound.promised})
+    blocks = waveform_blocks(sound, resampler, block=block)
+    for piece in _watched(sound, blocks, out):
+        _send(out, PIECE, np.ascontiguousarray(piece, dtype="<f4").data.cast("B"))
+    _send_json(out, DONE, {})
+
+
+def _watched(sound: Sound, blocks: Iterator[np.ndarray], out: BinaryIO) -> Iterator[np.ndarray]:
+    """Pass blocks on, tell the parent that they come, and end what takes too long."""
+    limit = decode_seconds(sound.size)
+    _limit_time(limit)
+    # Processor time: a busy machine or a slow reader of ours is not the file's fault.
+    began, told = time.process_time(), time.monotonic()
+    for block in blocks:
+        if time.process_time() - began > limit:
+            cause = f"it takes more than {limit:.0f} s to decode, which is too much for its size"
+            raise SoundError(sound.path, HARMFUL, cause)
+        if time.monotonic() - told > _OFTEN:
+            _send(out, ALIVE)
+            told = time.monotonic()
+        yield block
