@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load
 
 import toy
 import unfreeze
@@ -96,8 +97,8 @@ def test_a_record_names_only_weights_that_are_there(trained):
             continue  # not begun, or over and being cleared away
         stages = json.loads(picture["run/stages/fit.json"])["stages"]
         seen.add(len(stages))
-        for name in ("stage_0.weights.h5", *(stage["weights"] for stage in stages)):
-            assert picture[f"run/stages/{name}"].startswith(b"\x89HDF"), moment
+        for name in ("stage_0.safetensors", *(stage["weights"] for stage in stages)):
+            assert load(picture[f"run/stages/{name}"]), moment
     assert seen == {0, 1, 2}
 
 

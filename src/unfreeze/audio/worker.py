@@ -14,7 +14,7 @@ messages go to standard output: a byte of kind, four bytes of length, and the re
 | DONE | the file's end | JSON: what was asked for |
 | REFUSED | the file's end | JSON: rule, cause |
 
-No pickle: what a broken process sends can at worst be wrong, not run.
+Bare bytes and JSON: what a broken process sends can at worst be wrong, not run.
 """
 
 import dataclasses

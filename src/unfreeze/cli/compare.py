@@ -88,13 +88,15 @@ def compare(
 
     import_keras()
     from unfreeze.cli.compare_display import CompareDisplay
+    from unfreeze.cli.stopping import signals_to
     from unfreeze.compare import folder
     from unfreeze.compare.pace import Deadline, EnoughRuns
     from unfreeze.compare.runner import compare as run
 
     clock = Deadline(options.budget)
     try:
-        with CompareDisplay(not (quiet or json), renewed is not None) as display:
+        display = CompareDisplay(not (quiet or json), renewed is not None)
+        with signals_to(display.asked), display:
             summary = run(options, display, runs_a_process())
     except EnoughRuns:
         renew(clock.left())

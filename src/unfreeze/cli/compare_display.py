@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unfreeze.cli.bars import bars
+from unfreeze.cli.stopping import Asked
 from unfreeze.compare.runner import CompareListener
 from unfreeze.compare.splits import TrialSplit, has_groups
 from unfreeze.compare.summary import Estimate, Summary, part_words, verdict
@@ -25,11 +26,15 @@ class CompareDisplay(CompareListener):
     Args:
         shown: False draws nothing.
         renewed: the comparison goes on in a new process, which need not say what it is.
+
+    Attributes:
+        asked: what signals have asked for.
     """
 
     def __init__(self, shown: bool, renewed: bool = False) -> None:
         super().__init__()
         self.shown, self.renewed = shown, renewed
+        self.asked = Asked()
         self.progress = bars(shown)
         self._work: dict[str, Any] = {}
         self._runs: Any = None
@@ -86,6 +91,18 @@ class CompareDisplay(CompareListener):
     def on_stage_begin(self, plan: Any) -> None:
         """Remember the stage."""
         self._stage = plan
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """From here on there are steps to be finished."""
+        self.asked.in_step = True
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Up to here."""
+        self.asked.in_step = False
+
+    def wants_to_stop(self) -> bool:
+        """Whether a signal has asked for it."""
+        return self.asked.to_stop
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar of the run."""

@@ -61,6 +61,7 @@ def tune(
 
     import_keras()
     from unfreeze.cli.bars import bars
+    from unfreeze.cli.stopping import Asked, signals_to
     from unfreeze.compare import folder
     from unfreeze.compare.pace import Deadline, EnoughRuns
     from unfreeze.compare.tune import BEST, TuneOptions, read_rows
@@ -87,7 +88,8 @@ def tune(
     # A renewed process plays its first proposals again, which were shown before.
     again = len(read_rows(out)) if renewed is not None else 0
     try:
-        with bars(shown) as display:
+        # SIGTERM as Ctrl-C; the run under way goes on from its last epoch.
+        with signals_to(Asked()), bars(shown) as display:
             tasks: dict[str, Any] = {}
 
             def progress(what: str, done: int, total: int) -> None:
