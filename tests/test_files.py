@@ -57,3 +57,13 @@ def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", [float("nan")])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_are_not_utf8_are_written_and_come_back(tmp_path):
+    name = os.fsdecode(b"caf\xe9.wav")
+    write_json(tmp_path / "a.json", {"file": name, "plain": "größe"})
+    content = (tmp_path / "a.json").read_bytes()
+    assert "größe" in content.decode("utf-8")
+    assert json.loads(content) == {"file": name, "plain": "größe"}
+    write_text(tmp_path / "a.txt", name, "surrogateescape")
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9.wav"

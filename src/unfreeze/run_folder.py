@@ -210,13 +210,16 @@ def _unreadable(file: Path, error: Exception) -> RunError:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV; the columns are all keys in the order of their first use."""
+    """Write rows as CSV; the columns are all keys in the order of their first use.
+
+    Names of files that are not UTF-8 stand there with their bytes as they are.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, text.getvalue(), "surrogateescape")
 
 
 def read_splits(run: Path) -> tuple[Path, list[dict[str, str]]]:
@@ -241,7 +244,7 @@ def read_splits(run: Path) -> tuple[Path, list[dict[str, str]]]:
     except (KeyError, TypeError):
         raise RunError(f"{run / CONFIG} does not tell where the data are") from None
     try:
-        with table.open(encoding="utf-8", newline="") as file:
+        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.DictReader(file))
     except (csv.Error, *_UNREADABLE) as error:
         raise _unreadable(table, error) from None
