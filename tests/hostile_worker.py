@@ -46,6 +46,7 @@ def opened(path: Path) -> Iterator[Sound]:
         raise ZeroDivisionError("by nothing")
     if name.startswith("nonsense"):
         os.write(OUT, b"\xff" * 1000)
+        time.sleep(1000)
     with open_sound(path) as sound:
         yield replace(sound, file=Slow(sound.file)) if name.startswith("slow") else sound
 

@@ -81,3 +81,13 @@ def test_a_folder_is_removed_when_its_maker_is_gone_and_not_before(tmp_path):
     with pytest.raises(RuntimeError), partial_folder(tmp_path) as folder:
         raise RuntimeError
     assert not folder.exists()
+
+
+def test_names_that_are_not_utf8_are_written_and_come_back(tmp_path):
+    name = os.fsdecode(b"caf\xe9.wav")
+    write_json(tmp_path / "a.json", {"file": name, "plain": "größe"})
+    content = (tmp_path / "a.json").read_bytes()
+    assert "größe" in content.decode("utf-8")
+    assert json.loads(content) == {"file": name, "plain": "größe"}
+    write_text(tmp_path / "a.txt", name, "surrogateescape")
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9.wav"

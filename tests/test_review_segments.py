@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,16 @@ def written(tmp_path):
             )
     found = write_folder(tmp_path / "out", chosen, run="r", command="c", labels=("cat", "dog"))
     return tmp_path / "out", found
+
+
+def test_a_recording_whose_name_is_not_utf8_is_cut_and_noted(tmp_path):
+    source = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    soundfile.write(os.fsencode(source), np.zeros(16_000), 16_000, format="WAV")
+    chosen = {"a": [Candidate(source, 0.0, 0.5, "a", 0.9, 0.8)]}
+    write_folder(tmp_path / "out", chosen, run="r", command="c", labels=("a",))
+    (segment,) = read_segments(tmp_path / "out").segments
+    assert segment.source == str(source)
+    assert soundfile.info(tmp_path / "out" / segment.file).duration == 0.5
 
 
 def test_the_folder_remembers_where_each_clip_came_from(written):

@@ -1,4 +1,5 @@
 import csv
+import os
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,21 @@ def test_a_run_that_does_not_tell_is_refused(tmp_path):
     (run / run_folder.SPLITS).unlink()
     with pytest.raises(RunError, match=r"splits\.csv cannot be read"):
         run_folder.read_splits(run)
+
+
+def test_recordings_whose_names_are_not_utf8_come_back(tmp_path):
+    root, name = tmp_path / os.fsdecode(b"sounds-\xff"), os.fsdecode(b"a/caf\xe9\n.wav")
+    run_folder.write_config(tmp_path, {"data": {"root": str(root)}})
+    row = {"path": name, "label": "a", "group": "g", "split": "train"}
+    run_folder.write_table(tmp_path / run_folder.SPLITS, [row])
+    assert run_folder.read_splits(tmp_path) == (root, [row])
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff", b"[" * 100_000])
+def test_damaged_scores_and_configs_are_named(tmp_path, content):
+    (tmp_path / run_folder.METRICS).write_bytes(content)
+    with pytest.raises(RunError, match=r"metrics\.json cannot be read: "):
+        run_folder.read_scores(tmp_path)
+    (tmp_path / run_folder.CONFIG).write_bytes(content)
+    with pytest.raises(RunError, match=r"config\.yaml "):
+        run_folder.read_config(tmp_path)

@@ -81,10 +81,17 @@ def remove_dead_folders(home: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text atomically."""
+def write_text(path: str | os.PathLike[str], text: str, errors: str = "strict") -> None:
+    """Write UTF-8 text atomically.
+
+    Args:
+        path: the final file.
+        text: may hold names of files.
+        errors: what to do with names that are not UTF-8, as for `str.encode`:
+            "surrogateescape" writes their bytes as they are.
+    """
     with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors=errors)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -92,7 +99,9 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
     NaN and infinity are refused (ValueError): they are no JSON.
     """
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A name that is not UTF-8 has lone surrogates: Python's escape of one is JSON's, too.
+    write_text(path, text, "backslashreplace")
 
 
 def system_error(error: Exception, file: Path) -> OSError:

@@ -203,13 +203,16 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV; the columns are all keys in the order of their first use."""
+    """Write rows as CSV; the columns are all keys in the order of their first use.
+
+    Names of files that are not UTF-8 stand there with their bytes as they are.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, text.getvalue(), "surrogateescape")
 
 
 def read_splits(run: Path) -> tuple[Path, list[dict[str, str]]]:

@@ -85,7 +85,7 @@ def read_rows(table: Path, root: Path) -> list[dict[str, str]]:
         RunError: it is damaged, or a path leads out of `root`.
     """
     try:
-        with table.open(encoding="utf-8", newline="") as file:
+        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
         raise RunError(f"{show(table)} cannot be read: {error}") from None

@@ -1,10 +1,10 @@
 import gc
+import math
 import os
 import re
 import signal
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -37,7 +37,7 @@ def decoders() -> Iterator[Decoders]:
 @pytest.fixture
 def bad() -> Iterator[Decoders]:
     """Processes that do as the file's name tells; see `hostile_worker`."""
-    with Decoders(module="hostile_worker", patience=5) as processes:
+    with Decoders(module="hostile_worker") as processes:
         yield processes
 
 
@@ -129,10 +129,13 @@ def test_what_a_file_does_is_said_of_it_alone(
 def test_a_file_that_hangs_is_given_up_at_once(write_sound) -> None:
     path, after = write_sound("hang.flac"), write_sound("after.flac")
     with Decoders(module="hostile_worker", patience=1) as decoders:
-        (rule, said), good = judged(decoders, path, after)
-    assert (rule, good) == ("harmful", ("", ""))
-    assert "hangs: nothing came in 1 s" in said
-    assert tried(path) == 1
+        ((rule, said),) = judged(decoders, path)
+        assert rule == "harmful"
+        assert "hangs: nothing came in 1 s" in said
+        assert tried(path) == 1
+        # A machine that is busy may take a second for a good file.
+        decoders._patience = 60
+        assert judged(decoders, after) == [("", "")]
 
 
 def test_a_process_may_not_hoard_memory(write_sound, bad) -> None:
@@ -197,9 +200,7 @@ def test_a_clip_that_kills_when_the_features_are_computed_is_named(
         write_sound(f"data/{'ab'[number % 2]}/{number}.flac")
     source = find_source(tmp_path / "data")
     manifest = build_manifest(source.root, source.labels, *examine_source(source))
-    monkeypatch.setattr(
-        "unfreeze.audio.store.Decoders", lambda: Decoders(module="hostile_worker", patience=5)
-    )
+    monkeypatch.setattr("unfreeze.audio.store.Decoders", lambda: Decoders(module="hostile_worker"))
     path = manifest.clips[2].path
     (path.parent / "tried.txt").touch()
     path.rename(path.with_name("kill.flac"))
@@ -317,13 +318,13 @@ def test_further_processes_are_started_when_threads_have_waited(write_sound, mon
 
 def test_a_reader_may_take_its_time(write_sound) -> None:
     path = write_sound("a.flac", seconds=5)
-    with Decoders(patience=0.5) as decoders:
-        with decoders.waveform(path, Resampler(16_000), block=16_000) as sound:
-            samples = 0
-            for number, piece in enumerate(sound.blocks):
-                samples += len(piece)
-                time.sleep(1.2 * (number == 1))
-        assert samples == 80_000
+    process = DecodeProcess("unfreeze.audio.worker", 60)
+    request = {"paths": [str(path)], "sample_rate": 16_000, "block": 16_000}
+    deadlines = [process._deadline for _ in process.ask(request)]
+    process.close()
+    # The clock stands still between two messages.
+    assert deadlines == [math.inf] * len(deadlines)
+    assert len(deadlines) > 4
 
 
 def test_a_process_that_is_killed_while_it_waits_is_replaced(write_sound, decoders) -> None:
@@ -335,7 +336,7 @@ def test_a_process_that_is_killed_while_it_waits_is_replaced(write_sound, decode
 
 
 def test_a_closed_process_is_closed_once_more_without_harm() -> None:
-    process = DecodeProcess("unfreeze.audio.worker", 5)
+    process = DecodeProcess("unfreeze.audio.worker", 60)
     process.close()
     process.close()
     assert gone(process._process.pid)

@@ -2,11 +2,11 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unfreeze.audio.entries import Entry
-from unfreeze.audio.rules import Problem
+from unfreeze.audio.rules import Problem, examine
 from unfreeze.audio.table import read_csv
 from unfreeze.errors import DataError
 
@@ -132,6 +132,7 @@ def test_names_with_commas_quotes_and_line_breaks(tmp_path: Path) -> None:
     assert [e.line for e in entries] == [2, 3, 5, 6]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_give_entries_or_a_data_error(tmp_path_factory, junk: bytes) -> None:
     folder = tmp_path_factory.getbasetemp()
@@ -143,3 +144,11 @@ def test_any_bytes_give_entries_or_a_data_error(tmp_path_factory, junk: bytes) -
         assert entries
         assert all(os.path.commonpath([folder, e.path]) == str(folder) for e in entries)
         assert all(e.label.isprintable() for e in entries)
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text(f"path,label\n{'a' * 300}.wav,a\n")
+    (entry,), notes = read_csv(tmp_path / "manifest.csv")
+    assert (len(entry.name.name), notes) == (304, [])
+    facts, (problem,) = examine(entry.path, entry.name)
+    assert (facts, problem.rule) == (None, "missing")

@@ -1,9 +1,9 @@
 """One function over many files, on all cores, by threads.
 
-Threads and not processes: libsndfile, soxr, the FFT and the hashes release the
-interpreter's lock; a process would cost the imports again, need a guarded main
-module and could not be forked safely beside TensorFlow. Files are handed out in
-small bunches, because handing out one short clip costs as much as reading it.
+Threads and not processes: soxr, the FFT and the hashes release the interpreter's
+lock; a process would cost the imports again. Only what may crash is done in
+processes (`unfreeze.audio.decoders`), which the threads wait for. Files are handed
+out in small bunches, as handing out one short clip costs as much as reading it.
 """
 
 import os

@@ -249,13 +249,17 @@ def _open(path: Path, look: _Look) -> soundfile.SoundFile:
         content = path.read_bytes() if has_sound_signature(head) else head
         return _Forward(io.BytesIO(content))
     try:
-        # As bytes: SoundFile cannot encode a name that is not UTF-8.
-        return _Forward(str(path) if os.name == "nt" else os.fsencode(path))
+        return _Forward(library_name(path))
     except soundfile.SoundFileError:
         if header is None or not header.holds_mpeg:
             raise
         # Before 1.1 libsndfile read no MP3 in WAV; also, some headers are odd.
         return _Forward(io.BytesIO(_bytes(path, header.data_start, header.data_end)))
+
+
+def library_name(path: Path) -> str | bytes:
+    """Return a file's name as SoundFile takes it: it cannot encode one that is not UTF-8."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _bytes(path: Path, start: int, end: int) -> bytes:

@@ -132,6 +132,7 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
     from unfreeze.backend import import_keras
 
     import_keras()
+    from unfreeze.audio.names import show
     from unfreeze.audio.quiet import is_quiet
     from unfreeze.classifier import SoundClassifier
     from unfreeze.errors import DataError
@@ -149,16 +150,16 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
                 scores = classifier.predict(file)
         except DataError as error:
             failed += 1
-            found.append({"file": str(file), "error": str(error)})
+            found.append({"file": show(file), "error": str(error)})
             if not json:
                 typer.echo(f"error: {error}", err=True)
             continue
         classes = _likeliest(scores, classifier.labels, top)
-        found.append({"file": str(file), "classes": classes, **({"audioset": own} if own else {})})
+        found.append({"file": show(file), "classes": classes, **({"audioset": own} if own else {})})
         if not json:
             none = "none of the classes: " if is_quiet(next(iter(classes))) else ""
             heard_as = f"  | AudioSet: {_row(own)}" if own else ""
-            typer.echo(f"{file}: {none}{_row(classes)}{heard_as}")
+            typer.echo(f"{show(file)}: {none}{_row(classes)}{heard_as}")
     if json:
         typer.echo(json_module.dumps(found, indent=2, ensure_ascii=False))
     if failed:

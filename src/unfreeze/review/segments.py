@@ -27,6 +27,7 @@ from unfreeze.audio.names import show
 from unfreeze.audio.quiet import is_quiet
 from unfreeze.audio.rules import content_hash
 from unfreeze.audio.segments_file import Segment, SegmentsFile, write_segments
+from unfreeze.audio.sound import library_name
 from unfreeze.errors import DataError
 from unfreeze.files import atomic_path
 
@@ -228,7 +229,7 @@ def cut_clip(source: Path, start: float, end: float, target: Path) -> Path:
         DataError: the recording cannot be read.
     """
     try:
-        with soundfile.SoundFile(source) as file:
+        with soundfile.SoundFile(library_name(source)) as file:
             kind = _COPIED.get(file.subtype, "float32")
             subtype = file.subtype if file.subtype in _COPIED else "FLOAT"
             flac = file.format == "FLAC"
