@@ -71,6 +71,8 @@ import pathlib, time
 file = pathlib.Path("out", "steps.txt")
 file.parent.mkdir(exist_ok=True)
 begin = len(file.read_text()) if file.exists() {flaw} else 0
+if begin == 40:
+    raise SystemExit(2)  # nothing to go on with
 for step in range(begin, 40):
     with file.open("a") as out:
         out.write("x")
@@ -102,13 +104,27 @@ def test_a_command_that_goes_on_passes_and_one_that_does_not_is_told(tmp_path):
         expected = describe(place, ("out",))
         assert normal.seconds > 0.4
         assert list(normal.phases) in (["start", "steps"], ["steps"])
-        aimed = trial.Watched(normal.seconds, {"start": 0.1, "steps": 0.2})
+        # So long that the third, which is to be killed again, ends by itself before.
+        aimed = trial.Watched(60.0, {"start": 0.1, "steps": 0.2})
         command = steps(flaw)
         for seed in range(3):
             rng = np.random.default_rng(seed)
             line = trial.killed(command, None, place, expected, aimed, rng)
-            assert line["kills"][0]["phase"] == "steps"
+            assert [kill["phase"] for kill in line["kills"]] == ["steps"]
             assert line["differences"] == (["out/steps.txt differs"] if differs else [])
+
+
+@pytest.mark.usefixtures("bare")
+def test_one_that_is_killed_again_as_it_goes_on(tmp_path):
+    place = tmp_path / "here"
+    normal = trial.undisturbed(steps(), None, place)
+    expected = describe(place, ("out",))
+    assert normal.seconds > 0.4
+    # The second comes within 0.2 s, when more than 0.2 s of steps are left for certain.
+    aimed = trial.Watched(0.2, {"start": 0.1, "steps": 0.05})
+    line = trial.killed(steps(), None, place, expected, aimed, np.random.default_rng(2))
+    assert [kill.get("again", False) for kill in line["kills"]] == [False, True]
+    assert line["differences"] == []
 
 
 @pytest.mark.usefixtures("bare")

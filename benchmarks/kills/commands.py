@@ -16,6 +16,7 @@ from unfreeze.core.schedule_yaml import write_schedule
 
 UNFREEZE = ("-c", "from unfreeze.cli import main; main()")
 OFTEN = ("-m", "benchmarks.sides.every_epoch")
+OVER = "after the scores"
 # Of each ten kills; a chosen part of the commands keeps its order.
 ORDER = (
     "train", "predict", "features", "cache", "every-epoch",
@@ -92,7 +93,7 @@ def phase_of_training(place: Path) -> str:
     """Tell from the disk what `unfreeze train --out run` is doing in a folder."""
     run = place / "run"
     if (run / "metrics.json").exists():
-        return "after the scores"
+        return OVER
     if not (run / "config.yaml").exists():
         return phase_of_features(place) or "start and reading"
     half = writing(run) or writing(run / "stages")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.kills.commands import Command, Material, command_line
+from benchmarks.kills.commands import OVER, Command, Material, command_line
 from benchmarks.kills.compare import describe, differences
 from unfreeze.backbones.weights import resolve_weights
 
@@ -22,6 +22,9 @@ THREADS = 2
 _LOOK = 0.003
 # A command that hangs is a failure, too.
 _PATIENCE = 20.0
+# A training that was killed after its last file has nothing to go on with, and says so
+# as a user's error.
+_REFUSED = 2
 
 
 @dataclass(frozen=True)
@@ -151,19 +154,22 @@ def killed(
             missed += 1
             if missed > 5:
                 raise SystemExit(f"the command ended before it could be killed: see {place}")
+    code = None
     if again:
         started = Start(command, material, place, again=True)
         if started.watch(rng.uniform(0.1, 1.0) * normal.seconds):
             at = started.elapsed()
             kills.append({"at": round(at, 3), "phase": started.kill(), "again": True})
         else:
-            started.end(None)
-    code = Start(command, material, place, again=True).end(_PATIENCE * normal.seconds + 60)
-    # One that was killed after its last write has nothing to go on with, and says so.
-    over = kills[-1]["phase"] == "after the scores"
+            code = started.end(None)
+    if code is None:
+        code = Start(command, material, place, again=True).end(_PATIENCE * normal.seconds + 60)
+        if kills[-1]["phase"] == OVER and code == _REFUSED:
+            code = 0
     found = differences(expected, describe(place, command.results))
-    if code != (1 if over else 0):
+    if code:
         found.insert(0, f"it ended with code {code}")
+        shutil.copy(place / "printed.txt", place.with_name("printed-last-failure.txt"))
     return {
         "kills": kills,
         "differences": found,
