@@ -1,6 +1,5 @@
 """The pictures of a comparison: accuracies, costs, and how far each layer moved."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from unfreeze.report.names import short
 from unfreeze.report.style import BLUE, GREY, INK, VERMILLION, PathLike, page
 
 Row = Mapping[str, Any]
-LONGEST = 34
+LONGEST = 44
 # More lines than this cannot be told apart.
 MOST_LINES = 6
 # Okabe and Ito 2008, "Color Universal Design", without the two of the parts.
@@ -35,7 +34,7 @@ def plot_accuracies(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
         path: the picture to write.
     """
     parts = [part for part in _words(grouped) if part in rows[0]["scores"]]
-    with page(path, 7.5, 1.2 + 0.42 * len(rows)) as figure:
+    with page(path, 8.5, 1.2 + 0.42 * len(rows)) as figure:
         axes = figure.subplots()
         for place, part in enumerate(parts):
             shift = 0.13 * (2 * place - len(parts) + 1)
@@ -60,31 +59,44 @@ def plot_costs(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
         grouped: whether the data have groups.
         path: the picture to write.
     """
-    with page(path, 7.5, 4.2) as figure:
+    with page(path, 8.5, max(3.6, 1.2 + 0.24 * len(rows))) as figure:
         axes = figure.subplots()
         seconds = np.array([max(row["seconds"], 0.1) for row in rows])
         values = np.array([row["scores"]["test"]["accuracy"] for row in rows])
         axes.plot(seconds, values, "o", color=BLUE)
-        middle = np.sqrt(seconds.min() * seconds.max())
-        for row, x, y, drop in zip(rows, seconds, values, _drops(seconds, values), strict=True):
-            left = x > middle
-            axes.annotate(
-                short(row["strategy"], LONGEST),
-                (x, y),
-                xytext=(-7 if left else 7, drop),
-                textcoords="offset points",
-                ha="right" if left else "left",
-                va="center",
-                fontsize=8,
-                color=INK,
-            )
         axes.set_xscale("log")
         _plain_numbers(axes.xaxis)
-        axes.margins(x=0.12, y=0.12)
+        axes.margins(x=0.08, y=0.08)
         axes.grid()
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.set_xlabel("seconds a run, without shared caches")
         axes.set_ylabel(f"accuracy on {_words(grouped)['test']}")
+        _label_at_the_right(axes, seconds, values, [row["strategy"] for row in rows])
+
+
+def _label_at_the_right(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
+    """Name each point in a column beside the axes, with a line to it: nothing overlaps."""
+    low, high = axes.get_ylim()
+    order = np.argsort(-y)
+    heights = (y[order] - low) / (high - low)
+    gap = min(0.065, 0.98 / max(len(y) - 1, 1))
+    # Downwards as far as they must, then up again from the floor.
+    for place in range(1, len(heights)):
+        heights[place] = min(heights[place], heights[place - 1] - gap)
+    heights[-1] = max(heights[-1], 0.0)
+    for place in range(len(heights) - 2, -1, -1):
+        heights[place] = max(heights[place], heights[place + 1] + gap)
+    for point, height in zip(order, heights, strict=True):
+        axes.annotate(
+            short(names[point], LONGEST),
+            (x[point], y[point]),
+            xytext=(1.03, float(height)),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            color=INK,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkB": 4},
+        )
 
 
 def plot_distances(rows: Sequence[Row], records: Sequence[Row], path: PathLike) -> None:
@@ -98,9 +110,7 @@ def plot_distances(rows: Sequence[Row], records: Sequence[Row], path: PathLike) 
     chosen = rows[:MOST_LINES]
     found = {row["strategy"]: _mean_distances(row["strategy"], records) for row in chosen}
     layers = list(next(iter(found.values())))
-    # BatchNorm layers stay in most schedules; a column of nothing would say nothing.
-    layers = [layer for layer in layers if any(own[layer] > 0 for own in found.values())]
-    with page(path, 7.5, 4.6) as figure:
+    with page(path, 8.5, 4.6) as figure:
         axes = figure.subplots()
         for color, row in zip(_LINES, chosen, strict=False):
             values = np.array([found[row["strategy"]][layer] for layer in layers])
@@ -113,17 +123,25 @@ def plot_distances(rows: Sequence[Row], records: Sequence[Row], path: PathLike) 
         _name_groups(axes, [group for group, _ in layers])
         axes.grid(axis="y")
         axes.set_ylabel("change of the weights / their size at the start")
-        axes.set_xlabel("layer, from the input to the head; no point: it did not move")
+        axes.set_xlabel("layer (without BatchNorm), from input to head; no point: it stayed")
         figure.legend(loc="outside upper left", ncols=2, fontsize=8)
 
 
 def _mean_distances(strategy: str, records: Sequence[Row]) -> dict[tuple[str, str], float]:
-    """Mean movement of each layer with learnable weights, by its group and name."""
+    """Mean movement of each layer with learnable weights, by its group and name.
+
+    Layers with statistics of their own (BatchNorm) are left out: they stay in most
+    schedules, and hardly move in the others, which would tear the lines apart.
+    """
     runs = [r["moved"] for r in records if r["strategy"] == strategy and "moved" in r]
     found: dict[tuple[str, str], list[float]] = {}
-    for row in (row for run in runs for row in run if row["moved"] is not None):
+    for row in (row for run in runs for row in run if _is_shown(row)):
         found.setdefault((row["group"], row["layer"]), []).append(row["moved"])
     return {layer: float(np.mean(values)) for layer, values in found.items()}
+
+
+def _is_shown(row: Row) -> bool:
+    return row["moved"] is not None and row["statistics"] is None
 
 
 def _plain_numbers(axis: Axis) -> None:
@@ -148,15 +166,3 @@ def _point(axes: Axes, estimate: Row, height: float, color: str) -> None:
 
 def _color(part: str) -> str:
     return {"test": BLUE, "seen": VERMILLION}.get(part, GREY)
-
-
-def _drops(x: np.ndarray, y: np.ndarray) -> list[float]:
-    """How far to move each label up or down, in points, so that neighbours do not overlap."""
-    span = max(float(np.ptp(y)), 1e-9)
-    drops = [0.0] * len(y)
-    order = np.argsort(y)
-    for lower, upper in itertools.pairwise(order):
-        near = (y[upper] - y[lower]) / span < 0.05 and abs(np.log(x[upper] / x[lower])) < 1.5
-        if near:
-            drops[upper] = drops[lower] + 9.0
-    return drops
