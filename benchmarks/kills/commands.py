@@ -17,10 +17,10 @@ from unfreeze.core.schedule_yaml import write_schedule
 UNFREEZE = ("-c", "from unfreeze.cli import main; main()")
 OFTEN = ("-m", "benchmarks.sides.every_epoch")
 OVER = "after the scores"
-# Of each ten kills; a chosen part of the commands keeps its order.
+# Of each twelve kills; a chosen part of the commands keeps its order.
 ORDER = (
-    "train", "predict", "features", "cache", "every-epoch",
-    "train", "predict", "features", "train", "every-epoch",
+    "train", "predict", "features", "cache", "every-epoch", "compare",
+    "train", "predict", "features", "train", "every-epoch", "tune",
 )  # fmt: skip
 
 # Small stages, so that checkpoints fall due in them, with all that must come back:
@@ -129,6 +129,23 @@ def phase_of_search(place: Path) -> str:
     return writing(place / "found") or ("search" if done else "before the first recording")
 
 
+def phase_of_runs(place: Path) -> str:
+    """Tell from the disk how far `unfreeze compare` or `unfreeze tune` is."""
+    out = place / "out"
+    if not (out / "config.yaml").exists():
+        return phase_of_features(place) or "start and reading"
+    half = writing(out) or writing(out / "runs")
+    if half:
+        return half
+    done = len(list((out / "runs").glob("*.json")))
+    state = next((out / "current").glob("*"), None)
+    if state is None:
+        return f"after {done} runs"
+    record = _json(state / "fit.json")
+    stage = 0 if record is None else len(record["stages"])
+    return f"run {done + 1}, stage {stage + 1}"
+
+
 def writing(folder: Path) -> str:
     """The file that is half-written in a folder, in words; empty for none."""
     found = next(folder.glob(".partial-*"), None)
@@ -183,6 +200,14 @@ def _train(start: tuple[str, ...], schedule: Schedule) -> Callable[[Material], l
     return words
 
 
+def _runs(*more: str) -> Callable[[Material], list[str]]:
+    def words(material: Material) -> list[str]:
+        name, *rest = more
+        return [*UNFREEZE, name, str(material.few), "--out", "out", *rest]
+
+    return words
+
+
 _TRAINING = {
     "results": ("run", "cache"),
     "again": ("--resume",),
@@ -194,6 +219,18 @@ COMMANDS = {
     "every-epoch": Command(_train(OFTEN, TRAINED), **_TRAINING, same_as="train"),
     "cache": Command(
         _train(UNFREEZE, CACHED), **_TRAINING, aims=lambda phase: phase.startswith("cache of")
+    ),
+    # Their tables and pictures tell seconds; what is compared is all that these are made of.
+    "compare": Command(
+        _runs("compare", "--strategies", "head_only,two_stage+epochs=2", "--seeds", "1",
+              "--epochs", "8"),
+        results=("out/config.yaml", "out/runs"),
+        phase=phase_of_runs,
+    ),
+    "tune": Command(
+        _runs("tune", "--trials", "3", "--splits", "1", "--epochs", "2"),
+        results=("out/config.yaml", "out/runs", "out/tuning.json", "out/best.yaml"),
+        phase=phase_of_runs,
     ),
     "features": Command(
         lambda m: ["-m", "benchmarks.sides.build_features", str(m.many), "cache/features/all"],

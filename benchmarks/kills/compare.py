@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 # Keys and columns that tell the time of day, how long something took, or a place in memory.
-CLOCKS = ("seconds", "date_saved", "shared_object_id")
+CLOCKS = ("seconds", "wall_seconds", "cache_seconds", "date_saved", "shared_object_id")
 # Lines in the order in which they were finished, which threads decide.
 UNORDERED = ("unfreeze-events.jsonl",)
 
