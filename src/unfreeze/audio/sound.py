@@ -36,7 +36,7 @@ _WHOLE = 8 << 20
 # From here on a length is none: libsndfile says 2^63 - 1 where the header does not
 # know, as that of a FLAC written to a pipe.
 UNKNOWN = 1 << 62
-NOT_FINITE = "it has samples that are NaN, infinite, or no sound by their size"
+NOT_FINITE = "it has NaN or infinite samples, or some that are larger than 1e12"
 
 
 class SoundError(DataError):
