@@ -34,7 +34,7 @@ class TrainDisplay(TrainListener):
 
     Attributes:
         asked: what signals have asked for.
-        begun: whether a stage has begun, so that the run folder is this run's.
+        begun: whether trials or a stage have begun, so that the run folder is this run's.
     """
 
     def __init__(self, quiet: bool, json: bool, out: Path | None) -> None:
@@ -64,6 +64,8 @@ class TrainDisplay(TrainListener):
 
     def on_progress(self, what: str, done: int, total: int) -> None:
         """Move the bar of a piece of work before training."""
+        # Trials are kept in the run's folder, as stages are.
+        self.begun = self.begun or what == "trials"
         self._move(what, _WORK.get(what, what), done, total)
 
     def on_summary(self, summary: Summary) -> None:
