@@ -6,16 +6,29 @@ from typing import Annotated
 
 import typer
 
+from unfreeze.cli.arguments import (
+    Backbone,
+    Background,
+    Data,
+    Epochs,
+    Json,
+    MaxBad,
+    Negative,
+    Quiet,
+    Regex,
+    Strict,
+    Validation,
+    Weights,
+)
 from unfreeze.cli.renew import OPTION, budget_left, renew, runs_a_process
 from unfreeze.cli.times import read_seconds
-from unfreeze.cli.train import Epochs, Json, MaxBad, Quiet, Regex, Strict
 from unfreeze.compare.options import STRATEGIES, CompareOptions, read_strategy
 from unfreeze.errors import DataError
 from unfreeze.options import TrainOptions
 
 
 def compare(
-    data: Annotated[Path, typer.Argument(help="A folder a class, or a CSV manifest.")],
+    data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the comparison.")],
     strategies: Annotated[
         str,
@@ -34,25 +47,17 @@ def compare(
         str | None, typer.Option(help="Begin no run after this time: 90s, 30m, 2h.")
     ] = None,
     epochs: Epochs = None,
-    backbone: Annotated[str, typer.Option(help="Pretrained network.")] = TrainOptions.backbone,
-    weights: Annotated[
-        Path | None, typer.Option(help="Its weights; looked for when not given.")
-    ] = None,
+    backbone: Backbone = TrainOptions.backbone,
+    weights: Weights = None,
     group_regex: Regex = None,
-    validation: Annotated[
-        float, typer.Option(help="Share of clips that choose epochs.")
-    ] = TrainOptions.validation,
+    validation: Validation = TrainOptions.validation,
     test: Annotated[
         float, typer.Option(help="Share of clips of unseen groups.")
     ] = TrainOptions.test,
     strict: Strict = TrainOptions.strict,
     max_bad: MaxBad = TrainOptions.max_bad,
-    background: Annotated[
-        Path | None, typer.Option(help="A folder of recordings without any of the sounds.")
-    ] = None,
-    negative: Annotated[
-        Path | None, typer.Option(help="A folder of sounds that look like a class but are not.")
-    ] = None,
+    background: Background = None,
+    negative: Negative = None,
     json: Json = False,
     quiet: Quiet = False,
     renewed: Annotated[str | None, typer.Option(OPTION, hidden=True)] = None,

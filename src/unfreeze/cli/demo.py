@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from unfreeze.cli.train import Epochs, Json, Out, Quiet, Schedule, Seed, run
+from unfreeze.cli.arguments import Epochs, Json, Out, Quiet, Schedule, Seed
+from unfreeze.cli.train import run
 from unfreeze.options import TrainOptions
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from unfreeze.cli.train import Json, MaxBad, Regex, Strict
+from unfreeze.cli.arguments import Json, MaxBad, Regex, Strict
 from unfreeze.options import TrainOptions
 
 

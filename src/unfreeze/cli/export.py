@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from unfreeze.cli.train import Json
+from unfreeze.cli.arguments import Json
 from unfreeze.export.formats import FORMATS, check_request, get_format
 
 FIXED_OR_ANY = "Samples of a fixed input, such as 15600, for one sound at a time; or any."

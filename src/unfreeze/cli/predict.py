@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unfreeze.cli.train import Json
+from unfreeze.cli.arguments import Json
 from unfreeze.detection.options import DetectOptions
 from unfreeze.errors import UnfreezeError
 

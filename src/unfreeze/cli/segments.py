@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unfreeze.cli.train import Json
+from unfreeze.cli.arguments import Json
 
 if TYPE_CHECKING:
     from unfreeze.review.segments import Candidate

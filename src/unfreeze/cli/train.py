@@ -6,51 +6,43 @@ from typing import Annotated
 
 import typer
 
+from unfreeze.cli.arguments import (
+    Backbone,
+    Background,
+    BatchSize,
+    Data,
+    Epochs,
+    Json,
+    MaxBad,
+    Negative,
+    Out,
+    Quiet,
+    Rate,
+    Regex,
+    Schedule,
+    Seed,
+    Strict,
+    Validation,
+    Weights,
+)
 from unfreeze.cli.times import read_seconds
 from unfreeze.errors import DataError, RunError
 from unfreeze.options import TrainOptions, check_schedule
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")]
-Schedule = Annotated[
-    str,
-    typer.Option(
-        help="auto, two_stage, head_only, full, gradual, classic, surgical:last, or YAML."
-    ),
-]
-Epochs = Annotated[int | None, typer.Option(min=0, help="Epochs of each stage, at most.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Patches a step.")]
-Rate = Annotated[
-    float | None,
-    typer.Option(help="Learning rate of the first stage; later ones keep their ratio to it."),
-]
-Seed = Annotated[int, typer.Option(help="Of the split, first weights, order and dropout.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
-Regex = Annotated[
-    str | None,
-    typer.Option(help="Its first group, found in the file name, is the clip's group."),
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Any unusable file is an error.")]
-MaxBad = Annotated[float, typer.Option(help="Share of unusable files that is let pass.")]
-
 
 def train(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(help="A folder a class, or a CSV manifest.")],
+    data: Data,
     out: Out,
     schedule: Schedule = str(TrainOptions.schedule),
     epochs: Epochs = TrainOptions.epochs,
     batch_size: BatchSize = TrainOptions.batch_size,
     learning_rate: Rate = TrainOptions.learning_rate,
     seed: Seed = TrainOptions.seed,
-    backbone: Annotated[str, typer.Option(help="Pretrained network.")] = TrainOptions.backbone,
-    weights: Annotated[
-        Path | None, typer.Option(help="Its weights; looked for when not given.")
-    ] = TrainOptions.weights,
+    backbone: Backbone = TrainOptions.backbone,
+    weights: Weights = TrainOptions.weights,
     group_regex: Regex = TrainOptions.group_regex,
-    validation: Annotated[
-        float, typer.Option(help="Share of clips that choose epochs.")
-    ] = TrainOptions.validation,
+    validation: Validation = TrainOptions.validation,
     test: Annotated[
         float, typer.Option(help="Share of clips kept for the test.")
     ] = TrainOptions.test,
@@ -62,12 +54,8 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder if it broke off.")
     ] = TrainOptions.resume,
-    background: Annotated[
-        Path | None, typer.Option(help="A folder of recordings without any of the sounds.")
-    ] = TrainOptions.background,
-    negative: Annotated[
-        Path | None, typer.Option(help="A folder of sounds that look like a class but are not.")
-    ] = TrainOptions.negative,
+    background: Background = TrainOptions.background,
+    negative: Negative = TrainOptions.negative,
     keep_audioset: Annotated[
         bool, typer.Option("--keep-audioset", help="The model also gives the 521 AudioSet classes.")
     ] = TrainOptions.keep_audioset,

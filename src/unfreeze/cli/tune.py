@@ -7,9 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
+from unfreeze.cli.arguments import (
+    Backbone,
+    Background,
+    Data,
+    Epochs,
+    Json,
+    MaxBad,
+    Negative,
+    Quiet,
+    Regex,
+    Seed,
+    Strict,
+    Validation,
+    Weights,
+)
 from unfreeze.cli.renew import OPTION, budget_left, renew, runs_a_process
 from unfreeze.cli.times import read_seconds
-from unfreeze.cli.train import Epochs, Json, MaxBad, Quiet, Regex, Seed, Strict
 from unfreeze.errors import DataError
 from unfreeze.options import TrainOptions
 
@@ -22,7 +36,7 @@ _WORK = {
 
 
 def tune(
-    data: Annotated[Path, typer.Argument(help="A folder a class, or a CSV manifest.")],
+    data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the search.")],
     trials: Annotated[int, typer.Option(min=1, help="Schedules to try.")] = 30,
     splits: Annotated[int, typer.Option(min=1, help="Inner splits to try each on.")] = 2,
@@ -31,25 +45,17 @@ def tune(
     ] = None,
     epochs: Epochs = None,
     seed: Seed = TrainOptions.seed,
-    backbone: Annotated[str, typer.Option(help="Pretrained network.")] = TrainOptions.backbone,
-    weights: Annotated[
-        Path | None, typer.Option(help="Its weights; looked for when not given.")
-    ] = None,
+    backbone: Backbone = TrainOptions.backbone,
+    weights: Weights = None,
     group_regex: Regex = None,
-    validation: Annotated[
-        float, typer.Option(help="Share of clips that choose epochs.")
-    ] = TrainOptions.validation,
+    validation: Validation = TrainOptions.validation,
     test: Annotated[
         float, typer.Option(help="Share of clips that the search does not see.")
     ] = TrainOptions.test,
     strict: Strict = TrainOptions.strict,
     max_bad: MaxBad = TrainOptions.max_bad,
-    background: Annotated[
-        Path | None, typer.Option(help="A folder of recordings without any of the sounds.")
-    ] = None,
-    negative: Annotated[
-        Path | None, typer.Option(help="A folder of sounds that look like a class but are not.")
-    ] = None,
+    background: Background = None,
+    negative: Negative = None,
     json: Json = False,
     quiet: Quiet = False,
     renewed: Annotated[str | None, typer.Option(OPTION, hidden=True)] = None,
