@@ -43,6 +43,19 @@ def test_a_gain_within_a_standard_error_is_none():
     assert decide(records).schedule == DEFAULT
 
 
+def test_one_group_alone_has_an_error_all_the_same():
+    # The bootstrap over groups sees no spread where there is one group.
+    for more, chosen in ((2, DEFAULT), (12, "full")):
+        # The first clip is lost, some others are won.
+        base, other = np.arange(40) < 20, np.arange(40) < 20 + more
+        other[0] = False
+        records = [
+            record(DEFAULT, right=base, groups=["one"] * 40),
+            record("full", right=other, groups=["one"] * 40),
+        ]
+        assert decide(records).schedule == chosen
+
+
 def test_strategies_are_judged_on_rounds_that_both_have_done():
     # head_only did the easy round alone.
     easy, hard = rounds("head_only", 0.9, count=1), rounds(DEFAULT, 0.9, count=1)

@@ -165,8 +165,9 @@ def _line(record: Record) -> str:
     where = f"{record['strategy']}, round {record['seed'] + 1}"
     if "error" in record:
         return f"{where}: diverged"
-    right = np.mean(np.equal(record["scores"]["test"]["truth"], record["scores"]["test"]["guess"]))
-    return f"{where}: {right:.3f} on inner test clips ({record['wall_seconds']:.0f} s)"
+    return (
+        f"{where}: {_accuracy([record]):.3f} on inner test clips ({record['wall_seconds']:.0f} s)"
+    )
 
 
 def _better_half(records: Sequence[Record], alive: Sequence[str]) -> list[str]:
@@ -187,8 +188,13 @@ def _good(records: Sequence[Record], name: str) -> list[Record]:
 
 
 def _accuracy(own: Sequence[Record]) -> float:
-    pairs = [(r["scores"]["test"]["truth"], r["scores"]["test"]["guess"]) for r in own]
-    return float(np.mean(np.concatenate([np.equal(a, b) for a, b in pairs])))
+    return float(np.mean(_right(own)))
+
+
+def _right(own: Sequence[Record]) -> np.ndarray:
+    """Whether each inner test clip was right, round by round."""
+    scores = [record["scores"]["test"] for record in own]
+    return np.concatenate([np.equal(found["truth"], found["guess"]) for found in scores])
 
 
 def decide(records: Sequence[Record]) -> Choice:
@@ -252,5 +258,8 @@ def _against(base: Sequence[Record], own: Sequence[Record]) -> _Rival:
     pair = [[r for r in records if r["seed"] in seeds] for records in (base, own)]
     hits, counts = tables(pair, "test")
     means, drawn = pooled(hits, counts), resampled(hits, counts)
-    error = float(np.nanstd(drawn[1] - drawn[0]))
+    # Of one group the bootstrap over groups sees no spread; that of clips is a floor.
+    gains = np.subtract(*(_right(records).astype(np.float64) for records in reversed(pair)))
+    floor = float(gains.std() / np.sqrt(len(gains)))
+    error = max(float(np.nanstd(drawn[1] - drawn[0])), floor)
     return _Rival(own[0]["strategy"], float(means[1]), float(means[1] - means[0]), error)
