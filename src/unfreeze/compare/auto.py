@@ -215,7 +215,7 @@ def decide(records: Sequence[Record]) -> Choice:
             "strategy": name,
             "rounds": len(own),
             "accuracy": _accuracy(own),
-            "interval": list(interval(resampled(*tables([own], "test"))[0]) or ()) or None,
+            "interval": _interval(own),
             "epochs": float(np.mean([sum(r["epochs"].values()) for r in own])),
             "seconds": float(np.mean([r["seconds"] for r in own])),
         }
@@ -242,6 +242,13 @@ def decide(records: Sequence[Record]) -> Choice:
         return Choice(best.name, f"{best.name} is better than {start}: {numbers}", tuple(rows))
     reason = f"{start} stays, as {best.name}, the best other, is not clearly better: {numbers}"
     return Choice(start, reason, tuple(rows))
+
+
+def _interval(own: Sequence[Record]) -> list[float] | None:
+    hits, counts = tables([own], "test")
+    # One group tells nothing of others.
+    found = interval(resampled(hits, counts)[0]) if counts.shape[1] > 1 else None
+    return None if found is None else list(found)
 
 
 @dataclass(frozen=True)
