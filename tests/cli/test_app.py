@@ -215,7 +215,7 @@ def test_the_command_in_the_config_repeats_the_run(monkeypatch, tmp_path):
 def test_demo_says_that_its_sounds_are_synthetic(monkeypatch, tmp_path):
     seen = {}
     monkeypatch.setattr(
-        "unfreeze.cli.demo.run", lambda options, json, quiet: seen.update(options=options)
+        "unfreeze.cli.demo.run", lambda options, json, quiet, is_demo: seen.update(options=options)
     )
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--clips", "6"])
     assert result.exit_code == 0, result.output
