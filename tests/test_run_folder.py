@@ -124,7 +124,7 @@ def test_recordings_whose_names_are_not_utf8_come_back(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff", b"[" * 100_000])
 def test_damaged_scores_and_configs_are_named(tmp_path, content):
     (tmp_path / run_folder.METRICS).write_bytes(content)
-    with pytest.raises(RunError, match=r"metrics\.json cannot be read: "):
+    with pytest.raises(RunError, match=r"metrics\.json cannot be read \("):
         run_folder.read_scores(tmp_path)
     (tmp_path / run_folder.CONFIG).write_bytes(content)
     with pytest.raises(RunError, match=r"config\.yaml "):
