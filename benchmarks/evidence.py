@@ -7,7 +7,7 @@ FOLDER holds the data sets `spoken-digits/manifest.csv` and `animal-sounds/`. Al
 strategies are screened on 2 seeds; then the best six by accuracy on the test
 part, and the named baselines, go on to 5 seeds. Each run that has ended is kept
 in the results folder and is not repeated: stop it when you like, start it again.
-`--quick` compares five strategies on 2 seeds with few epochs, in a folder of its own.
+`--quick` compares four strategies on 2 seeds with few epochs, in a folder of its own.
 """
 
 import argparse
@@ -19,8 +19,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from unfreeze.cli.compare_display import run_line
 from unfreeze.cli.renew import OPTION, renew, runs_a_process
+from unfreeze.compare.budget import EnoughRuns
 from unfreeze.compare.options import CompareOptions
-from unfreeze.compare.pace import EnoughRuns
 from unfreeze.compare.runner import CompareListener, compare
 from unfreeze.compare.summary import verdict
 from unfreeze.core.estimate import in_words

@@ -335,3 +335,16 @@ def loss_of(recipe: Recipe) -> Any:
         return name
     heads = [f"out{i}" for i in range(recipe.outputs)]
     return dict.fromkeys(heads, name) if recipe.named else [name] * recipe.outputs
+
+
+def three_blocks() -> keras.Model:
+    """Three blocks of convolution and BatchNorm, and a head of two dense layers."""
+    inputs = x = keras.Input((16, 16, 2))
+    for block in range(1, 4):
+        x = layers.Conv2D(4, 3, strides=2, padding="same", name=f"block{block}_conv")(x)
+        x = layers.BatchNormalization(name=f"block{block}_bn")(x)
+        x = layers.ReLU(name=f"block{block}_relu")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.Dense(4, activation="relu", name="transfer_dense")(x)
+    x = layers.Dropout(0.5, name="transfer_dropout")(x)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="transfer_out")(x))

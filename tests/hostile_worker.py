@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from unfreeze.audio import worker
-from unfreeze.audio.sound import Sound, mono_blocks, open_sound
+from unfreeze.audio.mono import mono_blocks
+from unfreeze.audio.sound import Sound, open_sound
 
 
 def main() -> None:

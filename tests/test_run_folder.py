@@ -129,3 +129,18 @@ def test_damaged_scores_and_configs_are_named(tmp_path, content):
     (tmp_path / run_folder.CONFIG).write_bytes(content)
     with pytest.raises(RunError, match=r"config\.yaml "):
         run_folder.read_config(tmp_path)
+
+
+def test_the_record_of_stages_is_the_engines():
+    from unfreeze.core import state
+
+    assert run_folder.RECORD == state.FILE
+
+
+def test_what_a_run_killed_at_its_very_end_left_is_removed(tmp_path):
+    run_folder.write_config(tmp_path, {})
+    run_folder.write_scores(tmp_path, {})
+    (tmp_path / run_folder.STAGES).mkdir()
+    with pytest.raises(RunError, match="holds a finished run"):
+        run_folder.claim(tmp_path, overwrite=False, resume=True)
+    assert not (tmp_path / run_folder.STAGES).exists()

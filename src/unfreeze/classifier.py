@@ -12,12 +12,7 @@ from unfreeze.audio.clip_model import own_part_of, parts_of
 from unfreeze.audio.decoders import Decoders
 from unfreeze.calibration import thresholds_of
 from unfreeze.core.schedule import Schedule
-from unfreeze.detection.detector import (
-    Detector,
-    all_events,
-    hop_frames,
-    make_detector,
-)
+from unfreeze.detection.detector import Detector, all_events, hop_frames, make_detector
 from unfreeze.detection.events import Event
 from unfreeze.detection.live import LiveDetector, live_hop
 from unfreeze.detection.many import Found, detect_files
@@ -128,8 +123,7 @@ class SoundClassifier:
     def predict_audioset(self, sounds: Sound | Sequence[Sound]) -> np.ndarray:
         """Scores of the backbone's own classes: the mean over the patches.
 
-        They are those of the backbone as it was published, whatever was trained;
-        each is in [0, 1] and independent of the others.
+        As it was published, whatever was trained; each in [0, 1], independent of the others.
 
         Args:
             sounds: as for `predict`.
@@ -155,9 +149,8 @@ class SoundClassifier:
         if both is None:
             raise RunError("This model gives its own classes only: train with --keep-audioset")
         width = len(self.labels) + len(self.audioset_labels)
-        rows = each_sound(
-            sounds, lambda sound: sound_scores(both, self.front_end, sound, self.decoders), width
-        )
+        score = functools.partial(sound_scores, both, self.front_end, decoders=self.decoders)
+        rows = each_sound(sounds, score, width)
         return rows[..., : len(self.labels)], rows[..., len(self.labels) :]
 
     def evaluate(
@@ -256,9 +249,7 @@ class SoundClassifier:
             UnfreezeError: a window, hop or score that cannot be used.
         """
         files, detector = [Path(path) for path in paths], self.detector(options or DetectOptions())
-        return detect_files(
-            self._fused, self.front_end, files, detector, progress, decoders=self.decoders
-        )
+        return detect_files(self._fused, self.front_end, files, detector, progress, self.decoders)
 
     def live(self, min_score: float | None = None) -> LiveDetector:
         """Make what finds events in live sound, piece by piece.

@@ -5,14 +5,13 @@ that of the saved clip model to 1e-4.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unfreeze.audio.decode import Resampler
-from unfreeze.audio.decoders import Decoders
+from unfreeze.audio.decoders import Decoders, using
 from unfreeze.audio.frames import FrameMaker, log_mel_frames, patch_starts
 from unfreeze.audio.patches import PatchView, clip_means, clip_peaks
 from unfreeze.audio.writer import waveform_frames
@@ -60,7 +59,7 @@ def file_scores(
     """
     resampler = Resampler(front_end.sample_rate)
     with (
-        nullcontext(decoders) if decoders is not None else Decoders() as reading,
+        using(decoders) as reading,
         reading.waveform(path, resampler) as sound,
     ):
         frames = waveform_frames(sound.blocks, FrameMaker(front_end))

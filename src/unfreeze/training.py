@@ -17,7 +17,7 @@ from unfreeze import run_folder
 from unfreeze.audio.clip_model import clip_model, parts_of, patch_model
 from unfreeze.audio.manifest import Manifest
 from unfreeze.audio.own_classes import own_scores
-from unfreeze.audio.patches import PatchView, repeat_by_clip
+from unfreeze.audio.patches import PatchView
 from unfreeze.audio.pieces import Pieces, cut_quiet
 from unfreeze.audio.split import Split
 from unfreeze.backbones.registry import Backbone, get_backbone
@@ -27,15 +27,16 @@ from unfreeze.compare.auto import Choice, choose_schedule
 from unfreeze.compare.trial import Material
 from unfreeze.core.graph import flatten
 from unfreeze.core.plan import StagePlan, plan_stage
-from unfreeze.core.run import FitResult, fit
+from unfreeze.core.run import FitResult
 from unfreeze.core.schedule import Schedule
 from unfreeze.core.select import check
 from unfreeze.core.watch import StageCallback
 from unfreeze.errors import UnfreezeError
 from unfreeze.evaluate import score
-from unfreeze.features import CACHE_LIMIT, build_features, label_numbers, prefix_folder
+from unfreeze.features import build_features, label_numbers
 from unfreeze.inference import view_scores
-from unfreeze.options import AUTO, DEFAULT_BATCH, TrainOptions, check_schedule, resolve_schedule
+from unfreeze.options import AUTO, TrainOptions, check_schedule, resolve_schedule
+from unfreeze.patch_fit import fit_patches
 from unfreeze.review.add_to import read_both
 from unfreeze.review.change import load_old, measure_change
 from unfreeze.review.corrections import Corrections
@@ -150,7 +151,15 @@ def _train(options: TrainOptions, backbone: Backbone, listener: TrainListener) -
     listener.on_summary(summary)
     if options.out is not None:
         record_schedule(options.out, schedule)
-    result = _fit(options, schedule, model, cut.manifest, cut.parts, listener)
+    result = fit_patches(
+        model,
+        schedule,
+        cut.manifest,
+        cut.parts,
+        options.seed,
+        run_dir=None if options.out is None else options.out / run_folder.STAGES,
+        callbacks=[listener],
+    )
     metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed)
     own = _own_classes(model, backbone, weights) if options.keep_audioset else None
     whole = clip_model(model, backbone.front_end, manifest.labels, own)
@@ -205,31 +214,6 @@ def _change(
     change = measure_change(old, new, cut.manifest, cut.parts, options.seed)
     described = {"run": str(options.add_to), "corrections": data.corrections.as_plain()}
     return {"corrected": scores, "change": {**described, **change}}
-
-
-def _fit(
-    options: TrainOptions,
-    schedule: Schedule,
-    model: keras.Model,
-    manifest: Manifest,
-    parts: dict[str, PatchView],
-    listener: TrainListener,
-) -> FitResult:
-    labels = label_numbers(manifest)
-    train, held = parts["train"], parts["validation"]
-    return fit(
-        model,
-        schedule,
-        (train, repeat_by_clip(labels, train.clip)),
-        validation_data=(held, repeat_by_clip(labels, held.clip)) if len(held) else None,
-        batch_size=DEFAULT_BATCH,
-        callbacks=[listener],
-        run_dir=None if options.out is None else options.out / run_folder.STAGES,
-        seed=options.seed,
-        verbose=0,
-        cache_dir=prefix_folder(),
-        cache_limit=CACHE_LIMIT,
-    )
 
 
 def _scores(

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from unfreeze.audio.mono import mono_blocks
 from unfreeze.audio.pcm import PcmReader, plain_reader
-from unfreeze.audio.sound import mono_blocks, open_sound
+from unfreeze.audio.sound import open_sound
 from unfreeze.audio.wav import read_wav_header
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from unfreeze.audio.sound import SoundError, mono_blocks, open_sound
+from unfreeze.audio.mono import mono_blocks
+from unfreeze.audio.sound import SoundError, open_sound
 
 
 def read(path: Path, block: int = 1 << 21) -> np.ndarray:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import unfreeze
+from unfreeze.compare.budget import EnoughRuns
 from unfreeze.compare.options import CompareOptions
-from unfreeze.compare.pace import EnoughRuns
 from unfreeze.compare.runner import CompareListener, compare
 from unfreeze.errors import DataError, RunError, ScheduleError
 from unfreeze.options import TrainOptions

@@ -66,6 +66,12 @@ def test_holdout_is_the_test_part_in_every_run():
         splits(data, holdout=("s9",))
 
 
+def test_nothing_can_be_held_out_of_data_without_groups():
+    data = manifest([(label, f"{label}{i}") for label in "ab" for i in range(20)])
+    with pytest.raises(DataError, match="have no groups to hold out: give them a `group` column"):
+        splits(data, holdout=("nobody",))
+
+
 def test_without_groups_nothing_is_seen():
     data = manifest([(label, f"{label}{i}") for label in "ab" for i in range(20)])
     assert not has_groups(data)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from unfreeze.compare import tune as module
-from unfreeze.compare.pace import EnoughRuns
+from unfreeze.compare.budget import EnoughRuns
 from unfreeze.compare.tune import TuneOptions, tune
 from unfreeze.core.schedule_yaml import read_schedule
 from unfreeze.errors import RunError, UnfreezeError

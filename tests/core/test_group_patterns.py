@@ -1,8 +1,8 @@
 """Groups by pattern: single ones, and the top."""
 
-import keras
 import pytest
 
+from graphs import three_blocks
 from unfreeze.core.graph import flatten
 from unfreeze.core.group_patterns import group_layers, is_group_pattern
 from unfreeze.core.groups import find_groups
@@ -10,21 +10,7 @@ from unfreeze.core.presets import preset
 from unfreeze.core.select import check
 from unfreeze.errors import ScheduleError
 
-layers = keras.layers
-
-
-def small_model() -> keras.Model:
-    """Three blocks of convolution and BatchNorm, and a head of two dense layers."""
-    inputs = x = keras.Input((16, 16, 2))
-    for block in range(1, 4):
-        x = layers.Conv2D(4, 3, strides=2, padding="same", name=f"block{block}_conv")(x)
-        x = layers.BatchNormalization(name=f"block{block}_bn")(x)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    x = layers.Dense(4, activation="relu", name="transfer_dense")(x)
-    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="transfer_out")(x))
-
-
-GROUPS = find_groups(flatten(small_model()))
+GROUPS = find_groups(flatten(three_blocks()))
 
 
 def names(pattern):
@@ -63,7 +49,7 @@ def test_more_groups_than_there_are(pattern):
     ("name", "block"), [("surgical:first", 1), ("surgical:last", 3), ("surgical:group:2", 2)]
 )
 def test_surgical_trains_one_block_and_the_head(name, block):
-    head, surgical = check(flatten(small_model()), preset(name))
+    head, surgical = check(flatten(three_blocks()), preset(name))
     trained = {v.path.split("/")[0] for v in surgical.trained}
     assert trained == {f"block{block}_conv", "transfer_dense", "transfer_out"}
     assert {v.path.split("/")[0] for v in head.trained} == {"transfer_dense", "transfer_out"}

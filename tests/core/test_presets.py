@@ -2,33 +2,18 @@
 
 from itertools import pairwise
 
-import keras
 import pytest
 
+from graphs import three_blocks
 from unfreeze.core.graph import flatten
 from unfreeze.core.presets import PRESETS, classic, gradual, head_only, preset, two_stage
 from unfreeze.core.schedule import Plateau, ReduceRate
 from unfreeze.core.select import check
 from unfreeze.errors import ScheduleError
 
-layers = keras.layers
-
-
-def small_model() -> keras.Model:
-    """Three blocks of convolution and BatchNorm, and a head of two dense layers."""
-    inputs = x = keras.Input((16, 16, 2))
-    for block in range(1, 4):
-        x = layers.Conv2D(4, 3, strides=2, padding="same", name=f"block{block}_conv")(x)
-        x = layers.BatchNormalization(name=f"block{block}_bn")(x)
-        x = layers.ReLU(name=f"block{block}_relu")(x)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    x = layers.Dense(4, activation="relu", name="transfer_dense")(x)
-    x = layers.Dropout(0.5, name="transfer_dropout")(x)
-    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="transfer_out")(x))
-
 
 def trained_names(name: str, head: str = "head") -> list[set[str]]:
-    selections = check(flatten(small_model()), preset(name, head=head))
+    selections = check(flatten(three_blocks()), preset(name, head=head))
     return [{variable.path.split("/")[0] for variable in s.trained} for s in selections]
 
 
@@ -76,7 +61,7 @@ def test_two_stage_lowers_the_rate_and_keeps_statistics() -> None:
     ("groups", "blocks"), [(1, [0, 3]), (2, [0, 2, 3]), (3, [0, 1, 2, 3]), (4, [0, 1, 2, 3, 3])]
 )
 def test_gradual_goes_down_by_groups(groups: int, blocks: list[int]) -> None:
-    graph = flatten(small_model())
+    graph = flatten(three_blocks())
     selections = check(graph, gradual(groups))
     found = [{v.path.split("/")[0] for v in s.trained} - HEAD for s in selections]
     assert found == [set(CONVS[3 - count :]) for count in blocks]

@@ -11,7 +11,8 @@ import numpy as np
 import soxr
 
 from unfreeze.audio.limits import LARGEST_SAMPLE
-from unfreeze.audio.sound import BLOCK, NOT_FINITE, Sound, SoundError, mono_blocks, open_sound
+from unfreeze.audio.mono import BLOCK, mono_blocks
+from unfreeze.audio.sound import NOT_FINITE, Sound, SoundError, open_sound
 
 # Samples resampled at once: soxr's work space then stays in the cache (a tenth
 # faster than a megabyte at once).

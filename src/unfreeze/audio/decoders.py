@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ import numpy as np
 
 from unfreeze.audio.decode import Resampler, waveform_blocks
 from unfreeze.audio.limits import PATIENCE
+from unfreeze.audio.mono import BLOCK
 from unfreeze.audio.process import DecodeProcess, DecoderDied
 from unfreeze.audio.rules import Facts, Problem, content_hash, examine, examine_sound, sound_hash
-from unfreeze.audio.sound import BLOCK, Sound, SoundError, open_sound, plain_sound
+from unfreeze.audio.sound import Sound, SoundError, open_sound, plain_sound
 from unfreeze.audio.worker import HARMFUL, REFUSED
 
 _WORKER = "unfreeze.audio.worker"
@@ -242,6 +243,11 @@ class Decoders:
             with self._change:
                 self._running -= 1
             raise
+
+
+def using(decoders: Decoders | None) -> AbstractContextManager[Decoders]:
+    """Decoders for one call: those given, which stay open, or else new ones, which end with it."""
+    return Decoders() if decoders is None else nullcontext(decoders)
 
 
 def _judgement(name: Path, kind: bytes, answer: dict[str, Any]) -> Judged:

@@ -11,12 +11,11 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from unfreeze.audio.decoders import Decoders
+from unfreeze.audio.decoders import Decoders, using
 from unfreeze.audio.entries import MANIFEST_NAME, Entry
 from unfreeze.audio.names import show
 from unfreeze.audio.parallel import Progress, run_bunches
@@ -162,7 +161,7 @@ def examine_source(
         The recordings that can be used, and the problems and notes.
     """
     files = [(entry.path, entry.name) for entry in source.entries]
-    with nullcontext(decoders) if decoders is not None else Decoders() as reading:
+    with using(decoders) as reading:
         bunches = run_bunches(reading.examine, files, workers=workers, progress=progress)
     judged = chain.from_iterable(bunches)
     good, problems = [], list(source.notes)

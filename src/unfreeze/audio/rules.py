@@ -30,14 +30,8 @@ from typing import NamedTuple
 import numpy as np
 
 from unfreeze.audio.limits import LARGEST_SAMPLE, LONGEST_CLIP
-from unfreeze.audio.sound import (
-    NOT_FINITE,
-    UNKNOWN,
-    Sound,
-    SoundError,
-    mono_blocks,
-    open_sound,
-)
+from unfreeze.audio.mono import mono_blocks
+from unfreeze.audio.sound import NOT_FINITE, UNKNOWN, Sound, SoundError, open_sound
 
 # 400 samples at 16 kHz, the window of YAMNet's STFT.
 SHORTEST_SECONDS = 0.025

@@ -1,8 +1,4 @@
-"""One sound file, opened by its content and read forwards in blocks, as mono.
-
-Memory does not grow with the length of a recording. A file that ends early
-gives what it has; how much was promised is there for the rules to judge.
-"""
+"""One sound file, opened by its content. `unfreeze.audio.mono` reads it."""
 
 import io
 import os
@@ -12,7 +8,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import soundfile
 
 from unfreeze.audio.formats import explain_refusal, has_sound_signature, holds_no_sound
@@ -26,10 +21,6 @@ from unfreeze.errors import DataError
 # model could use, above lies no recorder (bat detectors reach 500 kHz).
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000
 
-# Values (samples times channels) read at once: 8 MiB.
-BLOCK = 1 << 21
-# Samples read at once from a damaged file, to lose little before the damage.
-_STEP = 1024
 _HEAD = 512
 # Bytes of a file that is read at once rather than in blocks.
 _WHOLE = 8 << 20
@@ -133,7 +124,7 @@ def open_sound(path: Path) -> Iterator[Sound]:
     except OSError as error:
         raise SoundError(path, "unreadable", f"it cannot be read: {_reason(error)}") from error
     except soundfile.SoundFileError as error:
-        cause = explain_refusal(path, look.head, _said(error))
+        cause = explain_refusal(path, look.head, said(error))
         raise SoundError(path, "unreadable", cause) from error
     with closing(file):
         yield _checked(path, look, file)
@@ -183,11 +174,21 @@ def _checked(path: Path, look: _Look, file: soundfile.SoundFile | PcmReader) -> 
         content=look.content if file is look.reader else None,
     )
     if sound.exact:
-        _check_length(sound, sound.promised, "its header promises")
+        check_length(sound, sound.promised, "its header promises")
     return sound
 
 
-def _check_length(sound: Sound, samples: int, what: str) -> None:
+def check_length(sound: Sound, samples: int, what: str) -> None:
+    """Refuse more sound than a file of its size can hold.
+
+    Args:
+        sound: the file.
+        samples: at its own rate.
+        what: tells of them, as in "its header promises".
+
+    Raises:
+        SoundError: that is too much.
+    """
     limit = longest_seconds(sound.size)
     if limit * sound.sample_rate < samples < UNKNOWN:
         raise SoundError(
@@ -197,34 +198,6 @@ def _check_length(sound: Sound, samples: int, what: str) -> None:
             f"file of {sound.size / 1e6:.3g} MB is believed {limit / 3600:,.0f}; if it is sound, "
             f"convert it (ffmpeg -i FILE FILE.wav)",
         )
-
-
-def mono_blocks(sound: Sound, block: int = BLOCK) -> Iterator[np.ndarray]:
-    """Read an open file to its end, or to the damage, channels averaged.
-
-    Args:
-        sound: from `open_sound`, not yet read.
-        block: values (samples times channels) to read at once.
-
-    Yields:
-        (samples,) float32, never empty.
-
-    Raises:
-        SoundError: not one sample can be decoded, or too many (`limits`).
-    """
-    done = 0
-    step = max(block // sound.channels, 1)
-    try:
-        while len(mono := _read(sound, min(step, sound.promised - done))):
-            done += len(mono)
-            _check_length(sound, done, "it decodes to")
-            yield mono
-    except soundfile.SoundFileError as error:
-        # The failed read is lost, with all that was good in it.
-        rest = list(_before_damage(sound.path, done))
-        if not rest and not done:
-            raise SoundError(sound.path, "unreadable", f"libsndfile: {_said(error)}") from error
-        yield from rest
 
 
 class _Forward(soundfile.SoundFile):
@@ -268,33 +241,6 @@ def _bytes(path: Path, start: int, end: int) -> bytes:
         return file.read(end - start)
 
 
-def _read(sound: Sound, samples: int) -> np.ndarray:
-    buffer = np.empty((samples, sound.channels), dtype=np.float32)
-    read = sound.file.read(out=buffer) if samples else buffer
-    if sound.channels == 1:
-        return read[:, 0]
-    # Column by column: a mean over short rows costs numpy five times as much.
-    mono = read[:, 0] + read[:, 1]
-    for channel in range(2, sound.channels):
-        mono += read[:, channel]
-    mono *= np.float32(1 / sound.channels)
-    return mono
-
-
-def _before_damage(path: Path, skip: int) -> Iterator[np.ndarray]:
-    """Yield the samples from `skip` up to where decoding fails."""
-    with open_sound(path) as sound:
-        done = 0
-        try:
-            while len(mono := _read(sound, min(_STEP, sound.promised - done))):
-                rest = mono[max(skip - done, 0) :]
-                done += len(mono)
-                if len(rest):
-                    yield rest
-        except soundfile.SoundFileError:
-            return
-
-
 def _regular_size(path: Path) -> int:
     try:
         status = path.stat()
@@ -312,5 +258,6 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """What libsndfile says is wrong."""
     return str(getattr(error, "error_string", error)).strip().rstrip(".")

@@ -32,8 +32,9 @@ import numpy as np
 
 from unfreeze.audio.decode import Resampler, waveform_blocks
 from unfreeze.audio.limits import MEMORY, PATIENCE, decode_seconds
+from unfreeze.audio.mono import mono_blocks
 from unfreeze.audio.rules import examine_sound
-from unfreeze.audio.sound import Sound, SoundError, mono_blocks, open_sound
+from unfreeze.audio.sound import Sound, SoundError, open_sound
 
 READY, ALIVE, BEGUN, PIECE, DONE, REFUSED = b"R", b"A", b"B", b"P", b"D", b"X"
 HEAD = struct.Struct("<cI")

@@ -12,6 +12,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+# Pieces of work that listeners hear of, as the bars call them.
+WORK = {
+    "reading": "Reading recordings",
+    "weights": "Fetching weights",
+    "features": "Log-mel",
+    "trials": "Trying strategies",
+    "proposals": "Proposals",
+}
+
 
 def bars(shown: bool) -> Progress:
     """A display for bars that vanish when their work is done.

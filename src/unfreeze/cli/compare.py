@@ -20,7 +20,7 @@ from unfreeze.cli.arguments import (
     Validation,
     Weights,
 )
-from unfreeze.cli.renew import OPTION, budget_left, renew, runs_a_process
+from unfreeze.cli.renew import OPTION, budget_left, kept_run_by_run, runs_a_process
 from unfreeze.cli.times import read_seconds
 from unfreeze.compare.options import STRATEGIES, CompareOptions, read_strategy
 from unfreeze.errors import DataError
@@ -94,22 +94,11 @@ def compare(
     import_keras()
     from unfreeze.cli.compare_display import CompareDisplay
     from unfreeze.cli.stopping import signals_to
-    from unfreeze.compare import folder
-    from unfreeze.compare.pace import Deadline, EnoughRuns
     from unfreeze.compare.runner import compare as run
 
-    clock = Deadline(options.budget)
-    try:
-        display = CompareDisplay(not (quiet or json), renewed is not None)
-        with signals_to(display.asked), display:
-            summary = run(options, display, runs_a_process())
-    except EnoughRuns:
-        renew(clock.left())
-    except KeyboardInterrupt:
-        if not (out / folder.CONFIG).is_file():
-            raise
-        typer.echo("stopped; the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
+    display = CompareDisplay(not (quiet or json), renewed is not None)
+    with kept_run_by_run(out, options.budget), signals_to(display.asked), display:
+        summary = run(options, display, runs_a_process())
     if json:
         typer.echo(json_module.dumps(summary.as_plain(), indent=2))
     else:

@@ -9,15 +9,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from unfreeze.cli.bars import bars
+from unfreeze.cli.bars import WORK, bars
 from unfreeze.cli.stopping import Asked
 from unfreeze.compare.runner import CompareListener
 from unfreeze.compare.splits import TrialSplit, has_groups
 from unfreeze.compare.summary import Estimate, Summary, part_words, verdict
 from unfreeze.core.estimate import in_words
 from unfreeze.training_data import TrainingData
-
-_WORK = {"reading": "Reading recordings", "weights": "Fetching weights", "features": "Log-mel"}
 
 
 class CompareDisplay(CompareListener):
@@ -57,7 +55,7 @@ class CompareDisplay(CompareListener):
     def on_progress(self, what: str, done: int, total: int) -> None:
         """Move the bar of a piece of work before training."""
         if what not in self._work:
-            self._work[what] = self.progress.add_task(_WORK.get(what, what), total=None)
+            self._work[what] = self.progress.add_task(WORK.get(what, what), total=None)
         self.progress.update(self._work[what], completed=done, total=total or None)
 
     def on_begin(self, data: TrainingData, splits: Sequence[TrialSplit], runs: int) -> None:

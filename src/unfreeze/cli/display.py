@@ -9,19 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
-from unfreeze.cli.bars import bars
+from unfreeze.cli.bars import WORK, bars
 from unfreeze.cli.stopping import Asked
 from unfreeze.report.change_table import change_table, corrections_line
 from unfreeze.report.plan_table import plan_table
 from unfreeze.report.tables import audit_table, class_table, metrics_table
 from unfreeze.training import Summary, TrainListener
-
-_WORK = {
-    "reading": "Reading recordings",
-    "weights": "Fetching weights",
-    "features": "Log-mel",
-    "trials": "Trying strategies",
-}
 
 
 class TrainDisplay(TrainListener):
@@ -66,7 +59,7 @@ class TrainDisplay(TrainListener):
         """Move the bar of a piece of work before training."""
         # Trials are kept in the run's folder, as stages are.
         self.begun = self.begun or what == "trials"
-        self._move(what, _WORK.get(what, what), done, total)
+        self._move(what, WORK.get(what, what), done, total)
 
     def on_summary(self, summary: Summary) -> None:
         """Show the data and the plan."""

@@ -8,11 +8,38 @@ goes on; it has the same process id, terminal and signals.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
+
+import typer
 
 OPTION = "--renewed"
 RUNS_A_PROCESS = 16
+
+
+@contextmanager
+def kept_run_by_run(out: Path, budget: float | None) -> Iterator[None]:
+    """Around work in a folder that keeps each run: renews the process, and ends gently.
+
+    Args:
+        out: the folder.
+        budget: seconds of this process; None for no limit.
+    """
+    from unfreeze.compare import folder
+    from unfreeze.compare.budget import Deadline, EnoughRuns
+
+    clock = Deadline(budget)
+    try:
+        yield
+    except EnoughRuns:
+        renew(clock.left())
+    except KeyboardInterrupt:
+        if not (out / folder.CONFIG).is_file():
+            raise
+        typer.echo("stopped; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
 
 
 def runs_a_process() -> int | None:

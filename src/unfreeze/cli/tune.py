@@ -2,6 +2,7 @@
 
 import json as json_module
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,17 +23,10 @@ from unfreeze.cli.arguments import (
     Validation,
     Weights,
 )
-from unfreeze.cli.renew import OPTION, budget_left, renew, runs_a_process
+from unfreeze.cli.renew import OPTION, budget_left, kept_run_by_run, runs_a_process
 from unfreeze.cli.times import read_seconds
-from unfreeze.errors import DataError
+from unfreeze.errors import DataError, UnfreezeError
 from unfreeze.options import TrainOptions
-
-_WORK = {
-    "reading": "Reading recordings",
-    "weights": "Fetching weights",
-    "features": "Log-mel",
-    "proposals": "Proposals",
-}
 
 
 def tune(
@@ -63,13 +57,15 @@ def tune(
     """Search for learning rates, depth and BatchNorm policy on the training clips."""
     if not data.exists():
         raise DataError(f"{data} does not exist: give a folder or a CSV manifest")
+    if find_spec("optuna") is None:
+        raise UnfreezeError(
+            "The search needs Optuna. Install it with: pip install 'unfreeze[tune]'"
+        )
     from unfreeze.backend import import_keras
 
     import_keras()
-    from unfreeze.cli.bars import bars
+    from unfreeze.cli.bars import WORK, bars
     from unfreeze.cli.stopping import Asked, signals_to
-    from unfreeze.compare import folder
-    from unfreeze.compare.pace import Deadline, EnoughRuns
     from unfreeze.compare.tune import BEST, TuneOptions, read_rows
     from unfreeze.compare.tune import tune as run
 
@@ -90,35 +86,26 @@ def tune(
     seconds = budget_left(None if budget is None else read_seconds(budget), renewed)
     options = TuneOptions(train, out, trials, splits, seconds)
     shown = not (quiet or json)
-    clock = Deadline(seconds)
     # A renewed process plays its first proposals again, which were shown before.
     again = len(read_rows(out)) if renewed is not None else 0
-    try:
-        # SIGTERM as Ctrl-C; the run under way goes on from its last epoch.
-        with signals_to(Asked()), bars(shown) as display:
-            tasks: dict[str, Any] = {}
+    # SIGTERM as Ctrl-C; the run under way goes on from its last epoch.
+    with kept_run_by_run(out, seconds), signals_to(Asked()), bars(shown) as display:
+        tasks: dict[str, Any] = {}
 
-            def progress(what: str, done: int, total: int) -> None:
-                if what not in tasks:
-                    for task in tasks.values():
-                        display.update(task, visible=False)
-                    tasks[what] = display.add_task(_WORK[what], total=None)
-                display.update(tasks[what], completed=done, total=total or None)
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                for task in tasks.values():
+                    display.update(task, visible=False)
+                tasks[what] = display.add_task(WORK[what], total=None)
+            display.update(tasks[what], completed=done, total=total or None)
 
-            def tell(text: str) -> None:
-                nonlocal again
-                again -= 1
-                if shown and again < 0:
-                    display.console.print(text, markup=False, soft_wrap=True)
+        def tell(text: str) -> None:
+            nonlocal again
+            again -= 1
+            if shown and again < 0:
+                display.console.print(text, markup=False, soft_wrap=True)
 
-            found = run(options, tell, progress, runs_a_process())
-    except EnoughRuns:
-        renew(clock.left())
-    except KeyboardInterrupt:
-        if not (out / folder.CONFIG).is_file():
-            raise
-        typer.echo("stopped; the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
+        found = run(options, tell, progress, runs_a_process())
     if json:
         typer.echo(json_module.dumps({"trials": found.rows, "best": str(out / BEST)}, indent=2))
         return

@@ -20,9 +20,9 @@ import numpy as np
 from unfreeze.audio.split import Split
 from unfreeze.compare import folder
 from unfreeze.compare.bootstrap import interval, pooled, resampled
+from unfreeze.compare.budget import Deadline, Pace
 from unfreeze.compare.inner import inner_split
 from unfreeze.compare.options import read_strategy
-from unfreeze.compare.pace import Deadline, Pace
 from unfreeze.compare.summary import tables
 from unfreeze.compare.trial import Material, Record, run_trial
 from unfreeze.core.schedule import Schedule

@@ -12,8 +12,8 @@ from typing import Any
 
 from unfreeze import run_folder
 from unfreeze.compare import folder
+from unfreeze.compare.budget import Deadline, Pace, Share
 from unfreeze.compare.options import CompareOptions, Strategy, read_strategy
-from unfreeze.compare.pace import Deadline, Pace, Share
 from unfreeze.compare.prepare import prepare
 from unfreeze.compare.report import write_report
 from unfreeze.compare.splits import TrialSplit, has_groups, trial_splits

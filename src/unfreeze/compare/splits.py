@@ -75,6 +75,10 @@ def _trial_split(
     elif options.holdout:
         groups = {clip.group for clip in manifest.clips}
         missing = sorted(set(options.holdout) - groups)
+        if missing and not has_groups(manifest):
+            raise DataError(
+                "The data have no groups to hold out: give them a `group` column, or --group-regex."
+            )
         if missing:
             raise DataError(
                 f"No clip is of group {', '.join(missing)}. There are "

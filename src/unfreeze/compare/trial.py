@@ -12,7 +12,7 @@ import numpy as np
 
 from unfreeze.audio.clip_model import patch_model
 from unfreeze.audio.manifest import Manifest
-from unfreeze.audio.patches import PatchView, repeat_by_clip
+from unfreeze.audio.patches import PatchView
 from unfreeze.audio.pieces import cut_quiet
 from unfreeze.audio.store import PatchStore
 from unfreeze.backbones.registry import Backbone
@@ -22,12 +22,11 @@ from unfreeze.core.audit import Snapshot, snapshot
 from unfreeze.core.graph import flatten
 from unfreeze.core.groups import find_groups
 from unfreeze.core.internals import flatten_layers, own_weights
-from unfreeze.core.run import FitResult, fit
 from unfreeze.core.watch import StageCallback
 from unfreeze.errors import StageError
-from unfreeze.features import CACHE_LIMIT, label_numbers, prefix_folder
+from unfreeze.features import label_numbers
 from unfreeze.inference import view_scores
-from unfreeze.options import DEFAULT_BATCH
+from unfreeze.patch_fit import fit_patches
 
 Record = dict[str, Any]
 
@@ -91,7 +90,16 @@ def run_trial(
     record["patches"] = {name: len(view) for name, view in parts.items()}
     began = time.perf_counter()
     try:
-        result = _fit(model, strategy, manifest, parts, trial.seed, run_dir, [clock, *callbacks])
+        result = fit_patches(
+            model,
+            strategy.schedule,
+            manifest,
+            parts,
+            trial.seed,
+            run_dir=run_dir,
+            callbacks=[clock, *callbacks],
+            fuse=strategy.fuse,
+        )
     except StageError as error:
         return {**record, "error": str(error)}
     spent = time.perf_counter() - began
@@ -117,33 +125,6 @@ def run_trial(
     # A model and its optimizers hold each other in a circle.
     gc.collect()
     return record
-
-
-def _fit(
-    model: keras.Model,
-    strategy: Strategy,
-    manifest: Manifest,
-    parts: dict[str, PatchView],
-    seed: int,
-    run_dir: Path | None,
-    callbacks: Sequence[StageCallback],
-) -> FitResult:
-    labels = label_numbers(manifest)
-    train, held = parts["train"], parts["validation"]
-    return fit(
-        model,
-        strategy.schedule,
-        (train, repeat_by_clip(labels, train.clip)),
-        validation_data=(held, repeat_by_clip(labels, held.clip)),
-        batch_size=DEFAULT_BATCH,
-        callbacks=callbacks,
-        run_dir=run_dir,
-        seed=seed,
-        verbose=0,
-        cache_dir=prefix_folder(),
-        cache_limit=CACHE_LIMIT,
-        fuse=strategy.fuse,
-    )
 
 
 def _predictions(model: keras.Model, manifest: Manifest, view: PatchView) -> dict[str, Any]:

@@ -21,9 +21,9 @@ import numpy as np
 from unfreeze import run_folder
 from unfreeze.audio.split import split_clips
 from unfreeze.compare import folder
+from unfreeze.compare.budget import Deadline, Share
 from unfreeze.compare.inner import inner_split
 from unfreeze.compare.options import Strategy, read_strategy
-from unfreeze.compare.pace import Deadline, Share
 from unfreeze.compare.prepare import Progress, prepare
 from unfreeze.compare.splits import TrialSplit
 from unfreeze.compare.trial import Material, run_trial

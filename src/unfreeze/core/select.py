@@ -200,8 +200,7 @@ def _choose(groups: Sequence[LayerGroup], known: tuple[Entry, ...], stage: Stage
     for part in parts:
         negative = isinstance(part, str) and part.startswith("!")
         wanted = part[1:] if negative else part
-        named = any(wanted in entry.names for entry in known) if isinstance(wanted, str) else True
-        if not named and is_group_pattern(wanted):
+        if _means_groups(wanted, known):
             members = {id(layer) for layer in group_layers(groups, wanted, stage.name)}
             matched = [entry for entry in known if id(entry.layer) in members]
         else:
@@ -218,6 +217,11 @@ def _choose(groups: Sequence[LayerGroup], known: tuple[Entry, ...], stage: Stage
                 "trained anyway; put it after the pattern that it narrows, or leave it out"
             )
     return [entry for entry in known if id(entry.layer) in chosen]
+
+
+def _means_groups(part: Any, known: Sequence[Entry]) -> bool:
+    """Whether a pattern means layer groups; a layer or submodel of that very name comes first."""
+    return is_group_pattern(part) and not any(part in entry.names for entry in known)
 
 
 def _matches(entry: Entry, part: Any) -> bool:

@@ -41,7 +41,6 @@ def detect_files(
     paths: Sequence[Path],
     detector: Detector,
     progress: Progress | None = None,
-    *,
     decoders: Decoders | None = None,
 ) -> Iterator[Found]:
     """Find the events of many recordings, several at once.

@@ -6,7 +6,6 @@ recordings. Patches of short recordings share batches.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from unfreeze.audio.decode import Resampler
-from unfreeze.audio.decoders import Decoders
+from unfreeze.audio.decoders import Decoders, using
 from unfreeze.audio.parallel import available_cores
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.ahead import Ended, run_ahead
@@ -90,7 +89,7 @@ def scan_files(
         of one recording come in order, recordings may mix.
     """
 
-    with nullcontext(decoders) if decoders is not None else Decoders() as reading:
+    with using(decoders) as reading:
 
         def read(path: Path) -> Iterator[Begun | PatchBlock]:
             return read_patches(path, front_end, hop, reading)

@@ -1,4 +1,4 @@
-"""Time: how long runs take, from those that have ended, and how much is left."""
+"""What runs may take: how long they take, how much time is left, how many a process does."""
 
 import math
 import time
