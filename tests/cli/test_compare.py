@@ -61,6 +61,25 @@ def test_a_search_ends_with_the_command_that_uses_it(data, tmp_path):
     assert len(json.loads(again.stdout)["trials"]) == 2
 
 
+@pytest.mark.parametrize("command", ["compare", "tune"])
+def test_ctrl_c_says_how_to_go_on(command, data, tmp_path, monkeypatch):
+    def stopped(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run_trial", stopped)
+    monkeypatch.setattr(tune, "run_trial", stopped)
+    found = call(command, data, "-o", tmp_path / "out", "--backbone", "toy")
+    assert found.exit_code == 130
+    assert "stopped; the same command goes on from here" in found.output
+
+
+def test_a_search_without_optuna_is_refused_at_once(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("unfreeze.cli.tune.find_spec", lambda name: None)
+    found = call("tune", data, "-o", tmp_path / "out", "--backbone", "toy")
+    assert "pip install 'unfreeze[tune]'" in str(found.exception)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

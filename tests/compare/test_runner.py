@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import unfreeze
+from comparing import record
 from unfreeze.compare.budget import EnoughRuns
 from unfreeze.compare.options import CompareOptions
 from unfreeze.compare.runner import CompareListener, compare
@@ -152,8 +153,35 @@ def test_a_damaged_record_is_named(sounds, tmp_path, faked):
     file.write_text('{"strategy"')
     with pytest.raises(RunError, match=r"full-.*seed0.json cannot be read .*delete it"):
         compare(options(sounds, tmp_path, strategies=("full",), seeds=1))
-    file.write_text("{}")
-    with pytest.raises(RunError, match="is no record of a run"):
+    whole = record("full", right=[True, False])
+    for part, value in (
+        ("strategy", 3), ("seed", "x"), ("fold", "x"), ("epochs", []), ("seconds", None),
+        ("scores", {}), ("scores", {"test": {}}),
+        ("scores", {"test": {**whole["scores"]["test"], "group": [0, 9]}}),
+        ("scores", {"test": {**whole["scores"]["test"], "guess": [1]}}),
+    ):  # fmt: skip
+        file.write_text(json.dumps({**whole, part: value}))
+        with pytest.raises(RunError, match="is no record of a run"):
+            compare(options(sounds, tmp_path, strategies=("full",), seeds=1))
+    file.write_text("[" * 100_000)
+    with pytest.raises(RunError, match="delete it to run it again"):
+        compare(options(sounds, tmp_path, strategies=("full",), seeds=1))
+
+
+def test_a_folder_with_a_link_that_leads_out_is_refused(sounds, tmp_path, faked):
+    compare(options(sounds, tmp_path, strategies=("full",), seeds=1))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "out" / "current").symlink_to(elsewhere)
+    with pytest.raises(RunError, match="a link that leads out"):
+        compare(options(sounds, tmp_path, strategies=("full",), seeds=1))
+
+
+def test_a_config_with_code_in_it_is_refused(sounds, tmp_path, faked):
+    compare(options(sounds, tmp_path, strategies=("full",), seeds=1))
+    config = tmp_path / "out" / "config.yaml"
+    config.write_text("unfreeze_comparison: !!python/object/apply:os.system [exit]\n")
+    with pytest.raises(RunError, match="cannot be read"):
         compare(options(sounds, tmp_path, strategies=("full",), seeds=1))
 
 

@@ -9,7 +9,6 @@ another is better by more than a standard error (the rule of Breiman et al. 1984
 "Classification and Regression Trees", 3.4.3): a trial on few groups is noisy.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from unfreeze.compare.trial import Material, Record, run_trial
 from unfreeze.core.schedule import Schedule
 from unfreeze.errors import DataError, RunError, UnfreezeError
 from unfreeze.files import write_json
+from unfreeze.run_reading import read_json
 
 DEFAULT = "two_stage"
 # Chosen by docs/evidence.md: what did well somewhere, from the least to the most that moves.
@@ -76,10 +76,10 @@ def read_choice(out: Path) -> Choice | None:
     file = out / CHOICE
     if not file.is_file():
         return None
+    found = read_json(file, "delete it to choose again")
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return Choice(found["schedule"], found["reason"], tuple(found["trials"]))
-    except (ValueError, KeyError, TypeError) as error:
+        return Choice(str(found["schedule"]), str(found["reason"]), tuple(found["trials"]))
+    except (KeyError, TypeError) as error:
         raise RunError(f"{file} cannot be read ({error}): delete it to choose again") from None
 
 

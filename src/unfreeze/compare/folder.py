@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import yaml
 
 from unfreeze.compare.options import Strategy
 from unfreeze.compare.splits import TrialSplit
 from unfreeze.compare.trial import Material, Record
 from unfreeze.core.schedule_plain import schedule_as_plain
+from unfreeze.core.yaml_nodes import dump
 from unfreeze.errors import RunError
 from unfreeze.files import write_text
 from unfreeze.options import TrainOptions
+from unfreeze.run_reading import read_json, read_yaml, refuse_links
 
 FORMAT = 1
 CONFIG, RUNS, CURRENT, RESULT, REPORT = (
@@ -47,10 +48,11 @@ def claim(out: Path) -> None:
     """Make sure that a comparison may be written to `out`, before any work.
 
     Raises:
-        RunError: a file, or a folder that holds something else.
+        RunError: a file, or a folder that holds something else, or a link that leads out.
     """
     if out.is_file():
         raise RunError(f"{out} is a file: give a folder that does not exist yet")
+    refuse_links(out)
     if not out.exists() or (out / CONFIG).is_file():
         return
     if any(not item.name.startswith(".") for item in out.iterdir()):
@@ -73,13 +75,10 @@ def begin(out: Path, config: Mapping[str, Any]) -> None:
     file = out / CONFIG
     wanted = {"unfreeze_comparison": FORMAT, **config}
     if not file.is_file():
-        write_text(file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+        write_text(file, dump(wanted))
         return
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from None
-    if not isinstance(found, dict) or "unfreeze_comparison" not in found:
+    found = read_yaml(file)
+    if "unfreeze_comparison" not in found:
         raise RunError(f"{out} holds another kind of run: give another folder with --out")
     changed = [
         f"{key} was {found.get(key)!r} and is {value!r}"
@@ -128,13 +127,28 @@ def read_record(file: Path) -> Record | None:
     """
     if not file.is_file():
         return None
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{file} cannot be read ({error}): delete it to run it again") from None
-    if not isinstance(record, dict) or not ({"scores", "error"} & record.keys()):
+    record = read_json(file, "delete it to run it again")
+    if not _is_record(record):
         raise RunError(f"{file} is no record of a run: delete it to run it again")
     return record
+
+
+def _is_record(record: Record) -> bool:
+    """Whether a file's values are those of `run_trial`, as far as they are read again."""
+    try:
+        known = isinstance(record["strategy"], str) and isinstance(record["seed"], int)
+        if not known or (record["fold"] is not None and not isinstance(record["fold"], int)):
+            return False
+        if "error" in record:
+            return isinstance(record["error"], str)
+        numbers = [record["seconds"], record["wall_seconds"], *record["epochs"].values()]
+        return all(isinstance(n, int | float) for n in numbers) and all(
+            len(part["truth"]) == len(part["guess"]) == len(part["group"]) > 0
+            and all(0 <= place < len(part["groups"]) for place in part["group"])
+            for part in (record["scores"]["test"], *record["scores"].values())
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def write_record(file: Path, record: Record) -> None:

@@ -9,7 +9,6 @@ A proposal depends on the seed and the results before it only, and each run is k
 So a search that was broken off is played again from its records, at once, and goes on.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from unfreeze.errors import UnfreezeError
 from unfreeze.files import write_json
 from unfreeze.options import TrainOptions
 from unfreeze.report.tuning_plot import plot_search
+from unfreeze.run_reading import read_json
 
 BEST, TABLE = "best.yaml", "tuning.json"
 DEPTHS = ("head", "top:1", "top:25%", "top:50%", "all")
@@ -130,7 +130,7 @@ def read_rows(out: Path) -> list[dict[str, Any]]:
     file = out / TABLE
     if not file.is_file():
         return []
-    return list(json.loads(file.read_text(encoding="utf-8"))["trials"])
+    return list(read_json(file, "delete it: it is made anew").get("trials", []))
 
 
 def _search(
