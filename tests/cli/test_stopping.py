@@ -107,11 +107,14 @@ def test_other_ways_to_be_stopped(place, data, signals, told):
     assert errors.endswith("stopped; the same command with --resume goes on from here\n")
     assert "Traceback" not in errors
     assert leavings(folder) == []
-    assert sorted(p.name for p in (folder / out / "stages").iterdir()) == [
-        "epoch.safetensors",
-        "fit.json",
-        "stage_0.safetensors",
-    ]
+    kept = {p.name for p in (folder / out / "stages").iterdir()}
+    # The state within the stage is written when it costs little of the time, or on the
+    # first signal; a second one right behind it may come before either.
+    assert kept - {"epoch.safetensors"} == {"fit.json", "stage_0.safetensors"}
+    assert len(signals) == 2 or "epoch.safetensors" in kept
+    code, errors = end(start(folder, data, out, "--resume"))
+    assert code == 0, errors
+    assert same(folder / out, folder / "whole")
 
 
 def test_two_processes_fill_one_cache_and_both_are_right(place, data, tmp_path):
