@@ -5,18 +5,21 @@
 
 FOLDER holds the data sets `spoken-digits/manifest.csv` and `animal-sounds/`. All
 strategies are screened on 2 seeds; then the best six by accuracy on the test
-part, and the named baselines, go on to 5 seeds. Each run that has ended is kept
-in the results folder and is not repeated: stop it when you like, start it again.
+part, and the named baselines, go on to 5 seeds; then `auto` chooses for each of
+these seeds, with its usual budget (`evidence_auto.py`). Each run that has ended is
+kept in the results folder and is not repeated: stop it when you like, start it again.
 `--quick` compares four strategies on 2 seeds with few epochs, in a folder of its own.
 """
 
 import argparse
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from benchmarks.evidence_auto import MoreSeeds, judge_auto
 from unfreeze.cli.compare_display import run_line
 from unfreeze.cli.renew import OPTION, renew, runs_a_process
 from unfreeze.compare.budget import EnoughRuns
@@ -75,16 +78,32 @@ class Lines(CompareListener):
             print(f"  {run_line(record)}", flush=True)
 
 
-def study(folder, results, name, strategies, seeds):
-    """Compare strategies on a data set, or go on with it."""
+def options_of(folder, results, name, strategies, seeds):
+    """The comparison on a data set."""
     chosen = DATA[name]
-    options = CompareOptions(
-        TrainOptions(folder / chosen.path, test=chosen.test), results / name, strategies, seeds
-    )
+    train = TrainOptions(folder / chosen.path, test=chosen.test)
+    return CompareOptions(train, results / name, strategies, seeds)
+
+
+def study(options):
+    """Compare strategies on a data set, or go on with it."""
     try:
         return compare(options, Lines(), runs_a_process())
     except EnoughRuns:
         return renew(None)
+
+
+def choices(options):
+    """What `auto` chooses on the splits of a study that is through."""
+    try:
+        return judge_auto(options, options.train.budget, say, runs_a_process() is not None)
+    except MoreSeeds:
+        return renew(None)
+
+
+def say(line):
+    """A line at once, also into a file."""
+    print(line, flush=True)
 
 
 def main():
@@ -93,25 +112,31 @@ def main():
     options.add_argument("folder", type=Path)
     options.add_argument("--quick", action="store_true")
     options.add_argument("--only", choices=sorted(DATA))
-    options.add_argument("--screen", action="store_true", help="leave out the 5 seeds")
+    options.add_argument("--screen", action="store_true", help="leave out the 5 seeds and auto")
     options.add_argument(OPTION, help=argparse.SUPPRESS)
     options.add_argument("--results", type=Path, default=Path(__file__).parent / "evidence")
     chosen = options.parse_args()
     results = chosen.results / "quick" if chosen.quick else chosen.results
     for name in [chosen.only] if chosen.only else DATA:
-        summary = study(
-            chosen.folder, results, name, QUICK if chosen.quick else SCREEN, SCREEN_SEEDS
-        )
+        asked = partial(options_of, chosen.folder, results, name)
+        summary = study(asked(QUICK if chosen.quick else SCREEN, SCREEN_SEEDS))
+        judged = []
         if not (chosen.quick or chosen.screen):
             best = [row.strategy for row in summary.rows[:CARRIED]]
-            carried = tuple(dict.fromkeys((*BASELINES, *best)))
-            summary = study(chosen.folder, results, name, carried, FINAL_SEEDS)
+            final = asked(tuple(dict.fromkeys((*BASELINES, *best))), FINAL_SEEDS)
+            summary = study(final)
+            judged = choices(final)
         print(f"\n{name}")
         for row in summary.rows:
             scores = ", ".join(f"{part} {e.accuracy:.3f}" for part, e in row.scores.items())
             print(f"  {row.strategy}: {scores}, {row.seconds:.0f} s, {row.epochs:.0f} epochs")
         for line in (*verdict(summary), *summary.notes):
             print(f"  {line}")
+        for one in judged:
+            print(
+                f"  auto, seed {one.seed}: {one.chosen}, {one.accuracy:.3f} "
+                f"(the default {one.default:.3f}); {one.reason}"
+            )
 
 
 if __name__ == "__main__":
