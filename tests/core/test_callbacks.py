@@ -137,6 +137,24 @@ def test_tied_scores_keep_the_earlier_epoch() -> None:
     assert callback.results[0].best_epoch == 1
 
 
+def test_by_accuracy_where_the_schedule_says_so() -> None:
+    class Marks(keras.callbacks.Callback):
+        """More and more is right, with a loss that rises."""
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs["val_accuracy"] = [0.5, 0.6, 0.7, 0.7, 0.6][epoch]
+            logs["val_loss"] = 1.0 + epoch
+
+    stages = (Stage("a", "head", epochs=2), Stage("b", "head", epochs=9, until=Plateau("best", 2)))
+    for monitor, best, kept in (("auto", [2, 1], "b"), ("val_loss", [1, 1], "a")):
+        model = compiled()
+        callback = UnfreezeSchedule(Schedule(stages, monitor=monitor))
+        model.fit(*TRAIN, validation_data=HELD, epochs=11, verbose=0, callbacks=[Marks(), callback])
+        assert [result.best_epoch for result in callback.results] == best
+        assert [result.epochs for result in callback.results] == [2, 3]
+        assert callback.best_stage == kept
+
+
 def test_plateau_and_reached_end_their_stage_only() -> None:
     model = compiled()
     plateau = Stage(

@@ -144,6 +144,20 @@ def test_rules_go_on_counting(after, tmp_path):
 
 
 @pytest.mark.slow_on("jax")
+@pytest.mark.parametrize("after", [2, 4, 5])
+def test_the_best_epoch_by_accuracy_is_known_again(after, tmp_path):
+    stages = (Stage("s", "head", epochs=30, learning_rate=0.3, until=Plateau("best", 3)),)
+    schedule = Schedule(stages, monitor="auto")
+    whole = make()
+    expected = run(whole, schedule)
+    assert expected.stages[0].monitor == "val_accuracy"
+    assert (expected.stages[0].best_epoch, expected.stages[0].epochs) == (3, 6)
+    resumed, result, _ = killed_and_resumed(tmp_path, after, schedule)
+    assert told(result) == told(expected)
+    assert_same_weights(whole, resumed)
+
+
+@pytest.mark.slow_on("jax")
 @pytest.mark.parametrize("cache", ["never", "auto"])
 def test_batches_of_a_dataset_go_on_in_their_order(cache, tmp_path):
     stages = [Stage("s", "head", epochs=4, learning_rate=0.05, cache=cache)]

@@ -38,6 +38,7 @@ def test_every_preset_fits_a_model_and_ends_with_all_or_the_head(name: str, head
 
 def test_classic_is_the_recipe_to_the_letter() -> None:
     schedule = classic("transfer_*")
+    assert schedule.monitor == "val_loss"
     assert [stage.train for stage in schedule] == ["transfer_*", "all"]
     for stage in schedule:
         assert stage.epochs == 100
@@ -53,8 +54,17 @@ def test_two_stage_lowers_the_rate_and_keeps_statistics() -> None:
     head, everything = two_stage()
     assert everything.learning_rate == pytest.approx(head.learning_rate / 10)
     assert {head.batch_norm, everything.batch_norm} == {"frozen"}
-    assert isinstance(head.until, Plateau)
-    assert isinstance(everything.until, Plateau)
+    assert head.until == Plateau("best", patience=10)
+    assert everything.until == Plateau("best", patience=8)
+
+
+@pytest.mark.parametrize("name", sorted({*PRESETS} - {"classic"}))
+def test_presets_go_by_accuracy_where_there_is_one(name: str) -> None:
+    schedule = preset(name)
+    assert schedule.monitor == "auto"
+    ends = [stage.until for stage in schedule if stage.until is not None]
+    assert ends
+    assert {rule.metric for rule in ends if isinstance(rule, Plateau)} == {"best"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Repeated runs: caches found again, broken runs gone on with."""
 
+from dataclasses import replace
+
 import keras
 import pytest
 
@@ -95,6 +97,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
     for named, options in (
         ("seed", {"seed": 5}),
         ("schedule", {"schedule": HEAD.with_changes(epochs=1)}),
+        ("choice of the best epoch", {"schedule": replace(HEAD, monitor="auto")}),
         ("data", {"data": (X[::-1], Y)}),
         ("data", {"validation_data": None}),
         ("settings", {"batch_size": 4}),

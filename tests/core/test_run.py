@@ -1,13 +1,14 @@
 """`fit`: what it gives, and the same from data of any kind."""
 
 import functools
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
 from small_runs import HEAD, HELD, Batches, X, Y, assert_same_weights, make, run
-from unfreeze.core.schedule import Plateau, ReduceRate, Stage
+from unfreeze.core.schedule import Plateau, ReduceRate, Schedule, Stage
 from unfreeze.core.watch import StageCallback
 from unfreeze.errors import DataError
 
@@ -68,6 +69,52 @@ def test_without_validation_data_the_training_loss_decides():
     assert "val_loss" not in result.rows[0]
     assert result.best_value == min(row["loss"] for row in result.rows)
     assert result.epochs < 9
+
+
+BY_ACCURACY = Schedule(
+    (
+        Stage("head", "head", epochs=6, learning_rate=0.3),
+        Stage("all", "all", epochs=4, learning_rate=0.06),
+    ),
+    monitor="auto",
+)
+
+
+@pytest.mark.slow_on("jax")
+def test_the_best_epoch_is_that_of_the_schedules_monitor():
+    ways = {"val_accuracy": lambda row: (-row["val_accuracy"], row["val_loss"])}
+    ways["val_loss"] = lambda row: row["val_loss"]
+    kept = {}
+    for monitor in ways:
+        model = make()
+        result = run(model, replace(BY_ACCURACY, monitor=monitor))
+        for stage in result.stages:
+            assert stage.monitor == monitor
+            best = min(stage.rows, key=ways[monitor])
+            assert (stage.best_epoch, stage.best_value) == (best["epoch"], best[monitor])
+            assert [row["best"] for row in stage.rows] == [row is best for row in stage.rows]
+        # The best of all stages, too, and the model has its weights.
+        best = min(result.history, key=ways[monitor])
+        assert result.best_stage == best["stage"]
+        logs = model.evaluate(*HELD, verbose=0, return_dict=True)
+        assert logs["accuracy"] == pytest.approx(best["val_accuracy"])
+        kept[monitor] = [stage.best_epoch for stage in result.stages]
+    assert kept["val_accuracy"] != kept["val_loss"]
+    first, second = make(), make()
+    run(first, BY_ACCURACY)
+    run(second, replace(BY_ACCURACY, monitor="val_accuracy"))
+    assert_same_weights(first, second)
+
+
+@pytest.mark.slow_on("jax")
+def test_a_model_without_accuracy_goes_by_its_loss():
+    x = make()
+    model = keras.Model(x.input, keras.layers.Dense(1, name="out")(x.get_layer("drop").output))
+    result = run(model, BY_ACCURACY, (X, Y.astype("float32")), validation_data=None, loss="mse")
+    assert [stage.monitor for stage in result.stages] == ["loss", "loss"]
+    held = (HELD[0], HELD[1].astype("float32"))
+    result = run(model, BY_ACCURACY, (X, Y.astype("float32")), validation_data=held, loss="mse")
+    assert [stage.monitor for stage in result.stages] == ["val_loss", "val_loss"]
 
 
 # Data.

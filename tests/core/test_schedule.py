@@ -96,6 +96,7 @@ def test_learning_rates_that_are_taken() -> None:
     ("make", "reason"),
     [
         (lambda: Plateau(patience=0), "patience 0"),
+        (lambda: Plateau("best", mode="max"), "'best' takes neither"),
         (lambda: Plateau("val_odd"), "is higher or lower better"),
         (lambda: Reached("val_odd", 1.0), "is higher or lower better"),
         (lambda: Reached("val_loss", 1.0, "down"), "mode 'down'"),
@@ -107,6 +108,15 @@ def test_learning_rates_that_are_taken() -> None:
 def test_impossible_rules(make: Any, reason: str) -> None:
     with pytest.raises(ScheduleError, match=reason):
         make()
+
+
+def test_a_monitor_must_tell_which_way_is_better() -> None:
+    stages = (Stage("a"),)
+    assert Schedule(stages).monitor == "val_loss"
+    for known in ("auto", "val_loss", "val_accuracy", "val_my_score"):
+        assert Schedule(stages, monitor=known).monitor == known
+    with pytest.raises(ScheduleError, match=r"monitor 'val_odd': is higher or lower better\?"):
+        Schedule(stages, monitor="val_odd")
 
 
 def test_schedules_that_are_refused() -> None:

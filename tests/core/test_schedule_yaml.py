@@ -26,9 +26,12 @@ ONE = "stages: [{name: a}]"
 _names = st.text(min_size=1, max_size=12).filter(lambda name: bool(name.strip()))
 _patterns = st.sampled_from(["all", "head", "top:2", "*_bn", "re:^a$", "!conv*", "no", "1e3"])
 _metrics = st.sampled_from(["val_loss", "val_accuracy", "loss"])
+_monitors = st.sampled_from(["auto", "val_loss", "val_accuracy", "val_my_f1"])
 _finite = st.floats(0, 1e6, allow_subnormal=False)
 _rates = st.floats(1e-8, 10.0)
-_plateaus = st.builds(Plateau, _metrics, st.integers(1, 50), _finite)
+_plateaus = st.builds(Plateau, _metrics, st.integers(1, 50), _finite) | st.builds(
+    Plateau, st.just("best"), st.integers(1, 50)
+)
 _reached = st.builds(Reached, st.sampled_from(["val_f1", "odd"]), _finite, st.just("max"))
 _stages = st.builds(
     Stage,
@@ -57,7 +60,7 @@ def _schedules(draw: st.DrawFn) -> Schedule:
         stages[0] = replace(stages[0], epochs=1)
     parts = st.lists(_names, min_size=1, max_size=3)
     groups = draw(st.none() | st.lists(_names | parts, min_size=1, max_size=3))
-    return Schedule(tuple(stages), draw(_names), groups)
+    return Schedule(tuple(stages), draw(_names), groups, draw(_monitors))
 
 
 @settings(max_examples=150, deadline=None)
@@ -96,15 +99,18 @@ def test_help_on_top_is_true() -> None:
         "  reduce: {metric: val_loss, factor: 0.5, patience: 3}\n"
         "- name: b\n"
         "  learning_rate: {schedule: CosineDecay, initial_learning_rate: 1e-3, decay_steps: 500}\n"
-        "  until: {plateau: {metric: val_loss, patience: 5}}\n"
+        "  until: {plateau: {metric: best, patience: 5}}\n"
+        "monitor: auto\n"
     )
-    first, second = parse_schedule(text)
+    schedule = parse_schedule(text)
+    first, second = schedule
+    assert schedule.monitor == "auto"
     assert first.learning_rate == {"default": 1e-3, "block_*": 0.1}
     assert isinstance(first.optimizer, keras.optimizers.AdamW)
     assert first.optimizer.weight_decay == 0.01
     assert first.until == Reached("val_accuracy", 0.9)
     assert first.reduce == ReduceRate("val_loss", 0.5, 3)
-    assert second.until == Plateau("val_loss", 5)
+    assert second.until == Plateau("best", 5)
     assert float(second.learning_rate(250)) == pytest.approx(5e-4)
 
 
@@ -205,6 +211,8 @@ def test_custom_rate_schedule_is_refused_both_ways() -> None:
         ("unfreeze_schedule: 1\ngroups: [a, []]\n" + ONE, 2, "groups: each needs a pattern"),
         ("unfreeze_schedule: 1\ngroups: a*\n" + ONE, 2, "groups must be a list"),
         ("unfreeze_schedule: 1\ngroups:\n- a\n- 3\n" + ONE, 4, "groups must be text"),
+        ("unfreeze_schedule: 1\nmonitor: speed\n" + ONE, 2, "monitor 'speed': is higher or lower"),
+        ("unfreeze_schedule: 1\nmonitor: 3\n" + ONE, 2, "monitor must be text"),
         (HEAD + "- all", 3, "a stage must be `key: value` lines"),
         (HEAD + "- train: all", 3, "needs a name"),
         (HEAD + "- {name: a, epochs: 0}", 2, "every stage has 0 epochs"),

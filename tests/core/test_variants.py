@@ -20,7 +20,7 @@ def test_changes_are_for_the_stages_after_the_head():
     head, rest = vary(two_stage(), changes, "mine")
     assert head == two_stage().stages[0]
     assert (rest.learning_rate, rest.batch_norm, rest.epochs) == (3e-4, "affine", 7)
-    assert rest.until == Plateau(patience=2)
+    assert rest.until == Plateau("best", patience=2)
     assert (rest.layer_decay, rest.batch_size, rest.train) == (0.8, 16, ["head", "top:2"])
 
 
@@ -29,6 +29,15 @@ def test_the_only_stage_takes_the_changes_and_the_head_its_own():
     head, rest = vary(two_stage(), {"head_rate": "2e-3", "head_epochs": "5"})
     assert (head.learning_rate, head.epochs) == (2e-3, 5)
     assert rest == two_stage().stages[1]
+
+
+def test_the_monitor_is_the_whole_schedules():
+    assert two_stage().monitor == "auto"
+    varied = vary(two_stage(), {"monitor": "val_loss", "rate": "1e-5"})
+    assert varied.monitor == "val_loss"
+    assert varied.stages[0] == two_stage().stages[0]
+    with pytest.raises(ScheduleError, match="monitor 'speed': is higher or lower better"):
+        vary(two_stage(), {"monitor": "speed"})
 
 
 def test_every_change_is_tested():

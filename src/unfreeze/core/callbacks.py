@@ -23,10 +23,12 @@ from unfreeze.core.internals import building_scope, compiled_optimizer, resumed_
 from unfreeze.core.optimizers import get_learning_rate, stage_optimizer
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.rates import base_rate, layer_factors
-from unfreeze.core.schedule import INSISTING, Schedule, Stage
+from unfreeze.core.recorder import Recorder
+from unfreeze.core.rules import rule_callbacks
+from unfreeze.core.schedule import BEST, INSISTING, Schedule, Stage
 from unfreeze.core.select import Selection, apply, check
 from unfreeze.core.state import StageResult
-from unfreeze.core.watch import FirstEpochGuard, Recorder, rule_callbacks
+from unfreeze.core.watch import FirstEpochGuard
 from unfreeze.errors import ScheduleError, StageError
 
 # Passed on to the callbacks of the running stage as they come.
@@ -78,7 +80,8 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         self.best_stage = ""
         self._left: list[Selection] = []
         self._running: _Running | None = None
-        self._best: tuple[float, list[np.ndarray]] = (np.inf, [])
+        self._best: list[np.ndarray] = []
+        self._best_rank = (np.inf, np.inf)
         wanted = any(stage.callbacks for stage in self.schedule)
         for name in (*_PASSED_ON, *(_PASSED_ON_IF_WANTED if wanted else ())):
             setattr(self, name, self._pass_on(name))
@@ -107,7 +110,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Start afresh; a second `fit` runs the schedule again."""
         self.results, self.best_stage, self._running = [], "", None
-        self._best = (np.inf, [])
+        self._best, self._best_rank = [], (np.inf, np.inf)
         self._refuse_too_few(self.params["epochs"])
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -156,7 +159,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
                 "End stages by their own `until=Plateau(...)`, and leave EarlyStopping out"
             )
         if self.best_stage != self.results[-1].stage:
-            self.model.set_weights(self._best[1])
+            self.model.set_weights(self._best)
 
     @property
     def _current(self) -> "_Running":
@@ -177,7 +180,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         self.model.optimizer = optimizer
         self.model.make_train_function(force=True)
         steps = sum(result.epochs for result in self.results)
-        self._running = _Running(self.model, selection, steps, self.params)
+        self._running = _Running(self.model, selection, self.schedule.monitor, steps, self.params)
         for callback in self._running.callbacks:
             callback.on_train_begin()
 
@@ -187,9 +190,9 @@ class UnfreezeSchedule(keras.callbacks.Callback):
             callback.on_train_end()
         result = running.result()
         self.results.append(result)
-        if result.best_value < self._best[0] or not self.best_stage:
-            self.best_stage = result.stage
-            self._best = (result.best_value, self.model.get_weights())
+        if result.rank < self._best_rank or not self.best_stage:
+            self.best_stage, self._best_rank = result.stage, result.rank
+            self._best = self.model.get_weights()
         self._running = None
 
     def _optimizer(self, selection: Selection) -> keras.optimizers.Optimizer:
@@ -224,16 +227,21 @@ class _Running:
     """The stage that trains now."""
 
     def __init__(
-        self, model: keras.Model, selection: Selection, steps: int, params: dict[str, Any]
+        self,
+        model: keras.Model,
+        selection: Selection,
+        monitor: str,
+        steps: int,
+        params: dict[str, Any],
     ) -> None:
         self.model, self.selection, self.stage = model, selection, selection.stage
         self.before: Snapshot = snapshot(model)
         self.began = time.perf_counter()
-        self.epochs, self.over = 0, False
+        self.epochs, self.over, self.validated = 0, False, False
         self.recorder = Recorder(
             self.stage.name,
             (*selection.trained, *selection.updating),
-            "val_loss",
+            monitor,
             get_learning_rate,
             steps,
         )
@@ -241,7 +249,7 @@ class _Running:
             DetectStaleFlags(),
             self.recorder,
             FirstEpochGuard(self._enforce),
-            *rule_callbacks(self.stage.until, self.stage.reduce),
+            *rule_callbacks(self.stage.until, self.stage.reduce, self.recorder),
             *(c() if isinstance(c, type) else c for c in self.stage.callbacks),
         ]
         for callback in self.callbacks:
@@ -251,12 +259,12 @@ class _Running:
     def check_log(self, logs: dict[str, float]) -> None:
         """Refuse a log that lacks what the stage is steered by."""
         name = self.stage.name
-        if self.epochs == 0 and "val_loss" not in logs:
-            self.recorder.monitor = "loss"
-        if ("val_loss" in logs) != (self.recorder.monitor == "val_loss"):
+        if self.epochs == 0:
+            self.validated = "val_loss" in logs
+        if ("val_loss" in logs) != self.validated:
             raise StageError(f"stage {name!r} needs val_loss in every epoch: validation_freq=1")
         for rule in (self.stage.until, self.stage.reduce):
-            if rule is not None and rule.metric not in logs:
+            if rule is not None and rule.metric not in (*logs, BEST):
                 raise StageError(
                     f"stage {name!r} watches {rule.metric!r}, which the log of `fit` does not "
                     f"have; it has {', '.join(sorted(logs))}"
@@ -274,7 +282,7 @@ class _Running:
             epochs=self.epochs,
             best_epoch=self.recorder.best_epoch,
             monitor=self.recorder.monitor,
-            best_value=float(self.recorder.best_value),
+            best_value=self.recorder.best_value,
             seconds=round(time.perf_counter() - self.began, 3),
             cache="not cached: one fit",
             trained_weights=count_numbers(self.selection.trained),

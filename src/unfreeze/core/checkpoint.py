@@ -26,7 +26,8 @@ import numpy as np
 from unfreeze.core.arrays_file import read_arrays, write_arrays
 from unfreeze.core.internals import own_random_state
 from unfreeze.core.job import log
-from unfreeze.core.watch import Recorder, StopOnPlateau
+from unfreeze.core.recorder import Recorder
+from unfreeze.core.rules import StopOnPlateau
 from unfreeze.errors import RunError
 
 FORMAT = 2
@@ -203,7 +204,6 @@ def collect(number: int, done: int, parts: Parts, copy: bool = False) -> State:
         "number": number,
         "done": done,
         "rows": recorder.rows,
-        "best_value": recorder.best_value,
         "best_epoch": recorder.best_epoch,
         "rules": _counts(parts.rules),
     }
@@ -243,10 +243,7 @@ def read(file: Path, number: int, parts: Parts) -> tuple[int, list[dict[str, flo
             tuple(v.shape) != arrays[name].shape for name, v in wanted.items()
         ):
             raise RunError(f"{file} does not fit the stage {meta['stage']!r}: {cure}")
-        recorder = parts.recorder
-        recorder.rows, recorder.best = list(meta["rows"]), best
-        recorder.step += len(recorder.rows)
-        recorder.best_value, recorder.best_epoch = float(meta["best_value"]), meta["best_epoch"]
+        parts.recorder.go_on(meta["rows"], meta["best_epoch"], best)
         done, counts = int(meta["done"]), list(meta["rules"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} cannot be read ({error}): {cure}") from None

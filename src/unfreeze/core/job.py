@@ -29,6 +29,7 @@ class Job:
         seed: of the run.
         verbose: as for Keras' `fit`.
         class_weight: as for Keras' `fit`.
+        monitor: of the schedule.
         run_dir: keeps finished stages and the state of the one that trains, or None.
     """
 
@@ -41,6 +42,7 @@ class Job:
     seed: int
     verbose: Any
     class_weight: dict[int, float] | None
+    monitor: str
     run_dir: Path | None
 
     @property

@@ -26,6 +26,7 @@ from unfreeze.core.job import Job, log
 from unfreeze.core.norms import is_fresh, norms
 from unfreeze.core.optimizers import get_learning_rate
 from unfreeze.core.plan import plan_stage
+from unfreeze.core.recorder import Recorder
 from unfreeze.core.select import Selection, apply
 from unfreeze.core.stage import Batches, make_ready
 from unfreeze.core.stage_fit import check_record, compile_with, fit_stage, new_optimizer
@@ -37,7 +38,7 @@ from unfreeze.core.state import (
     sweep,
     write_stage,
 )
-from unfreeze.core.watch import FirstEpochGuard, Recorder
+from unfreeze.core.watch import FirstEpochGuard
 
 
 def run_stages(
@@ -57,7 +58,7 @@ def run_stages(
     _tell_time(job, [s for s in selections if s.stage.epochs][len(finished) :])
     results: list[StageResult] = []
     best: list[np.ndarray] = []
-    best_stage, best_value = "", np.inf
+    kept: StageResult | None = None
     for number, selection in enumerate(selections):
         if not selection.stage.epochs:
             job.note(f"stage {selection.stage.name!r} has 0 epochs: left out")
@@ -76,19 +77,19 @@ def run_stages(
             if job.run_dir is not None and not _record(job, job.run_dir, identity, results):
                 job = replace(job, run_dir=None)
             job.stop_if_asked()
-        if results[-1].best_value < best_value or not best:
-            best_stage, best_value = results[-1].stage, results[-1].best_value
-            best = job.model.get_weights()
-    if best_stage != results[-1].stage:
+        if kept is None or results[-1].rank < kept.rank:
+            kept, best = results[-1], job.model.get_weights()
+    assert kept is not None
+    if kept is not results[-1]:
         job.model.set_weights(best)
         job.note(
-            f"no later stage improved on {best_stage!r} ({results[-1].monitor} {best_value:.4f}): "
+            f"no later stage improved on {kept.stage!r} ({kept.monitor} {kept.best_value:.4f}): "
             "its weights are kept"
         )
     last = next(s for s in reversed(selections) if s.stage.epochs)
     # So that `evaluate` works, and `fit` would go on with the last stage.
     job.model.compile(optimizer=new_optimizer(last), **compile_with(job))
-    return tuple(results), best_stage
+    return tuple(results), kept.stage
 
 
 def _record(job: Job, run_dir: Path, identity: dict[str, Any], results: list[StageResult]) -> bool:
@@ -133,9 +134,8 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
     ready = make_ready(job.whole, selection, job.source, job.room, batches, on_cache)
     job.note(f"stage {stage.name!r}: {ready.note}")
     _warn_of_unlearned_norms(job, selection)
-    monitor = "loss" if job.source.validation is None else "val_loss"
     variables = (*selection.trained, *selection.updating)
-    recorder = Recorder(stage.name, variables, monitor, get_learning_rate, epochs_before)
+    recorder = Recorder(stage.name, variables, job.monitor, get_learning_rate, epochs_before)
     before = snapshot(job.model)
     guard = FirstEpochGuard(lambda: enforce(audit_stage(job.model, selection, before)))
     fit_stage(job, ready, selection, number, recorder, guard)
@@ -151,7 +151,7 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
         epochs=len(recorder.rows),
         best_epoch=recorder.best_epoch,
         monitor=recorder.monitor,
-        best_value=float(recorder.best_value),
+        best_value=recorder.best_value,
         seconds=round(time.perf_counter() - began, 3),
         cache=ready.note,
         trained_weights=count_numbers(selection.trained),

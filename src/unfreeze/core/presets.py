@@ -8,7 +8,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
-from unfreeze.core.schedule import Plateau, ReduceRate, Schedule, Stage
+from unfreeze.core.schedule import AUTO, BEST, Plateau, ReduceRate, Schedule, Stage
 from unfreeze.errors import ScheduleError
 
 
@@ -21,17 +21,20 @@ def two_stage(head: Any = "head") -> Schedule:
     """
     return Schedule(
         (
-            Stage("head", train=head, epochs=100, learning_rate=1e-3, until=Plateau(patience=10)),
+            Stage(
+                "head", train=head, epochs=100, learning_rate=1e-3, until=Plateau(BEST, patience=10)
+            ),
             Stage(
                 "all",
                 train="all",
                 epochs=30,
                 learning_rate=1e-4,
                 reduce=ReduceRate(patience=2),
-                until=Plateau(patience=5),
+                until=Plateau(BEST, patience=8),
             ),
         ),
         name="two_stage",
+        monitor=AUTO,
     )
 
 
@@ -62,7 +65,9 @@ def gradual(groups: int = 4, head: Any = "head") -> Schedule:
     """
     if groups < 1:
         raise ScheduleError(f"gradual: groups {groups} must be at least 1")
-    stages = [Stage("head", train=head, epochs=100, learning_rate=1e-3, until=Plateau(patience=10))]
+    stages = [
+        Stage("head", train=head, epochs=100, learning_rate=1e-3, until=Plateau(BEST, patience=10))
+    ]
     for step in range(1, groups + 1):
         last = step == groups
         stages.append(
@@ -72,16 +77,18 @@ def gradual(groups: int = 4, head: Any = "head") -> Schedule:
                 epochs=30 if last else 5,
                 learning_rate=1e-4,
                 reduce=ReduceRate(patience=2) if last else None,
-                until=Plateau(patience=5) if last else None,
+                until=Plateau(BEST, patience=8) if last else None,
             )
         )
-    return Schedule(tuple(stages), name="gradual")
+    return Schedule(tuple(stages), name="gradual", monitor=AUTO)
 
 
 def head_only(head: Any = "head") -> Schedule:
     """Only the head: a linear probe when the head is one layer."""
-    stage = Stage("head", train=head, epochs=200, learning_rate=1e-3, until=Plateau(patience=10))
-    return Schedule((stage,), name="head_only")
+    stage = Stage(
+        "head", train=head, epochs=200, learning_rate=1e-3, until=Plateau(BEST, patience=10)
+    )
+    return Schedule((stage,), name="head_only", monitor=AUTO)
 
 
 def full(head: Any = "head") -> Schedule:
@@ -93,9 +100,9 @@ def full(head: Any = "head") -> Schedule:
         epochs=60,
         learning_rate=1e-4,
         reduce=ReduceRate(patience=3),
-        until=Plateau(patience=8),
+        until=Plateau(BEST, patience=8),
     )
-    return Schedule((stage,), name="full")
+    return Schedule((stage,), name="full", monitor=AUTO)
 
 
 def surgical(layers: Any = "group:1", head: Any = "head") -> Schedule:
@@ -113,7 +120,7 @@ def surgical(layers: Any = "group:1", head: Any = "head") -> Schedule:
     part = {"first": "group:1", "last": "group:-1"}.get(layers, layers)
     stages = two_stage(head).stages
     second = replace(stages[1], name="surgical", train=[head, part])
-    return Schedule((stages[0], second), name=f"surgical:{layers}")
+    return Schedule((stages[0], second), name=f"surgical:{layers}", monitor=AUTO)
 
 
 PRESETS: dict[str, Callable[..., Schedule]] = {

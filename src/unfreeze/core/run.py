@@ -28,11 +28,11 @@ from unfreeze.core.objective import objective
 from unfreeze.core.optimizers import stage_optimizer
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.rates import base_rate, layer_factors
+from unfreeze.core.recorder import Row
 from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.core.select import check, flags
 from unfreeze.core.stage import Source, Whole, check_caches
 from unfreeze.core.state import StageResult, identity, recorded_seed
-from unfreeze.core.watch import Row
 from unfreeze.errors import ScheduleError
 
 
@@ -90,8 +90,9 @@ def fit(
         train: `(x, y)` or `(x, y, sample_weight)` with arrays, memory maps or
             anything indexed by an integer array; or a `keras.utils.PyDataset`,
             `tf.data.Dataset` or torch `DataLoader`.
-        validation_data: likewise; its loss chooses the best epoch and ends
-            stages. Without it the training loss does.
+        validation_data: likewise; they choose the best epoch (the schedule's
+            `monitor` says by what) and end stages. Without them the training
+            data do.
         batch_size: where a stage does not say its own.
         loss: as for `compile`. None: the loss the model was compiled with, or
             the one that its last activation and the labels ask for.
@@ -174,6 +175,7 @@ def fit(
             seed=seed,
             verbose=verbose,
             class_weight=class_weight,
+            monitor=plan.monitor,
             run_dir=home,
         )
         try:

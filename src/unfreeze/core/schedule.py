@@ -21,6 +21,10 @@ CACHES = get_args(Cache)
 INSISTING = ("always", "float16", "bfloat16")
 # Two bytes a number on disk.
 HALVED = ("float16", "bfloat16")
+# What is best where nobody says: see `Schedule.monitor`.
+AUTO = "auto"
+# Not a metric, but the epoch that a stage would keep.
+BEST = "best"
 
 # Only these end with a plain answer to "which way is better?"; any other metric
 # must say so itself (`mode`), or a typo would pick the worst model.
@@ -54,7 +58,11 @@ def direction(metric: str, mode: str | None = None) -> Literal["min", "max"]:
 
 @dataclass(frozen=True)
 class Plateau:
-    """Ends a stage after `patience` epochs without a gain of `min_delta`."""
+    """Ends a stage after `patience` epochs without a gain of `min_delta`.
+
+    The metric "best" goes by the epoch that the stage would keep: it ends after
+    `patience` epochs that are not better by the schedule's `monitor`.
+    """
 
     metric: str = "val_loss"
     patience: int = 3
@@ -62,7 +70,13 @@ class Plateau:
     mode: str | None = None
 
     def __post_init__(self) -> None:
-        direction(self.metric, self.mode)
+        if self.metric != BEST:
+            direction(self.metric, self.mode)
+        elif self.min_delta or self.mode is not None:
+            raise ScheduleError(
+                "Plateau: metric 'best' takes neither min_delta nor mode; the schedule's monitor "
+                "says what is better"
+            )
         if self.patience < 1:
             raise ScheduleError(f"Plateau: patience {self.patience} must be at least 1 epoch")
 
@@ -181,17 +195,33 @@ class Schedule:
         groups: the layer groups that "top:2" and `layer_decay` count, from the
             input up: for each a pattern, a layer, or a list of these. Layers that
             none of them names are the head. None finds groups from the graph.
+        monitor: the metric that chooses the best epoch of each stage, and the best
+            stage, by its name in the training log; which way it is better follows
+            from the name. Of equal epochs that with the lower loss is better, then
+            the earlier. "auto" is `val_accuracy` where the model has that metric,
+            else `val_loss`. Without validation data the training metric takes its
+            place; for "auto" that is the loss.
 
     Raises:
-        ScheduleError: no stages, a name used twice, no stage with an epoch, or a
-            group without a pattern.
+        ScheduleError: no stages, a name used twice, no stage with an epoch, a
+            group without a pattern, or a monitor whose name does not tell which
+            way is better.
     """
 
     stages: tuple[Stage, ...] = field(default_factory=tuple)
     name: str = "custom"
     groups: tuple[tuple[Any, ...], ...] | None = None
+    monitor: str = "val_loss"
 
     def __post_init__(self) -> None:
+        if self.monitor != AUTO:
+            try:
+                direction(self.monitor)
+            except ScheduleError:
+                raise ScheduleError(
+                    f"monitor {self.monitor!r}: is higher or lower better? A name such as "
+                    "val_loss, val_accuracy or val_my_score tells; give the metric such a name"
+                ) from None
         object.__setattr__(self, "stages", tuple(self.stages))
         if self.groups is not None:
             groups = [tuple(g) if isinstance(g, list | tuple) else (g,) for g in self.groups]

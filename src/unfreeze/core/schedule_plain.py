@@ -31,12 +31,14 @@ _HELP = """\
 #                or {schedule: CosineDecay, initial_learning_rate: 1e-3, decay_steps: 500}.
 # groups         beside `stages`, if those found from the names are not yours: a list from
 #                the input up, each a pattern or a list of these; all other layers are the head.
+# monitor        beside `stages`: the metric that chooses the best epoch and stage; val_loss,
+#                or auto: val_accuracy where there is one.
 # Where these are left out, this holds:
 """
 _HELP_ON = {
     "optimizer": "a name, or {name: AdamW, weight_decay: 0.01}; null is Adam",
     "batch_norm": "frozen, affine (gamma and beta train) or train",
-    "until": "{plateau: {metric: val_loss, patience: 5}} or {reached: {metric: ..., value: 0.9}}",
+    "until": "{plateau: {metric: best, patience: 5}} or {reached: {metric: ..., value: 0.9}}",
     "reduce": "{metric: val_loss, factor: 0.5, patience: 3} lowers the rate on a plateau",
     "batch_size": "null takes the one of the command",
     "layer_decay": "factor of the rate from each layer group to the one below it",
@@ -55,6 +57,8 @@ def schedule_as_plain(schedule: Schedule) -> dict[str, Any]:
     if schedule.groups is not None:
         named = [_train_as_plain(group, "groups") for group in schedule.groups]
         found["groups"] = [group[0] if len(group) == 1 else group for group in named]
+    if schedule.monitor != Schedule.monitor:
+        found["monitor"] = schedule.monitor
     return {**found, "stages": [_stage_as_plain(stage) for stage in schedule]}
 
 

@@ -53,7 +53,7 @@ def parse_schedule(text: str, source: str = "schedule") -> Schedule:
         ScheduleError: as for `read_schedule`.
     """
     root = nodes.compose(text, source)
-    found = nodes.pairs(root, "a schedule", (_FORMAT_KEY, "name", "groups", "stages"))
+    found = nodes.pairs(root, "a schedule", (_FORMAT_KEY, "name", "groups", "monitor", "stages"))
     _check_format(root, found)
     if "stages" not in found:
         raise nodes.error_at(root, "a schedule needs `stages:`, a list")
@@ -71,10 +71,13 @@ def parse_schedule(text: str, source: str = "schedule") -> Schedule:
     if "groups" in found:
         parts = nodes.items(found["groups"][1], "groups")
         named["groups"] = tuple(_patterns(part, "groups") for part in parts)
+    if "monitor" in found:
+        named["monitor"] = nodes.text(found["monitor"][1], "monitor")
     try:
         return Schedule(tuple(stages.values()), **named)
     except ScheduleError as error:
-        at = found["groups"][0] if str(error).startswith("groups") else key
+        named_first = str(error).split(maxsplit=1)[0].rstrip(":")
+        at = found[named_first][0] if named_first in ("groups", "monitor") else key
         raise nodes.error_at(at, str(error)) from None
 
 

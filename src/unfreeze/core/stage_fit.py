@@ -12,10 +12,12 @@ from unfreeze.core.objective import fresh
 from unfreeze.core.optimizers import stage_optimizer
 from unfreeze.core.pace import feed_by_threads, steps_a_call
 from unfreeze.core.rates import base_rate, layer_factors
+from unfreeze.core.recorder import Recorder
+from unfreeze.core.rules import rule_callbacks
 from unfreeze.core.select import Selection
 from unfreeze.core.stage import Ready
 from unfreeze.core.stopping import StopWhenAsked
-from unfreeze.core.watch import FirstEpochGuard, FlagGuard, Recorder, rule_callbacks
+from unfreeze.core.watch import FirstEpochGuard, FlagGuard
 from unfreeze.errors import StageError
 
 
@@ -51,7 +53,7 @@ def fit_stage(
         **compile_with(job),
     )
     flags = FlagGuard(stage.name, job.model)
-    rules = rule_callbacks(stage.until, stage.reduce, job.source.validation is not None)
+    rules = rule_callbacks(stage.until, stage.reduce, recorder, job.source.validation is not None)
     callbacks = [flags, recorder, guard, *rules, *job.callbacks, *own]
     done, keep = 0, _nothing
     if job.run_dir is not None:

@@ -19,8 +19,8 @@ import keras
 
 from unfreeze.core.arrays_file import read_arrays, write_arrays
 from unfreeze.core.audit import LayerMovement, StageAudit
+from unfreeze.core.recorder import Rank, Row, rank
 from unfreeze.core.schedule import Schedule
-from unfreeze.core.watch import Row
 from unfreeze.errors import RunError
 from unfreeze.files import write_json
 
@@ -56,6 +56,12 @@ class StageResult:
     audit: StageAudit
     rows: tuple[Row, ...]
 
+    @property
+    def rank(self) -> Rank:
+        """How good its best epoch is, against those of other stages: smaller is better."""
+        found = rank(self.rows[self.best_epoch - 1], self.monitor)
+        return (math.inf, math.inf) if found is None else found
+
 
 def identity(
     schedule: Schedule,
@@ -78,6 +84,7 @@ def identity(
     run = {"schedule": stages, "seed": seed, "data": data, "settings": _plain(settings)}
     run["choice of weights to train"] = trained
     run["choice of layer groups"] = _plain(schedule.groups)
+    run["choice of the best epoch"] = schedule.monitor
     return {**run, "keras": keras.__version__}
 
 

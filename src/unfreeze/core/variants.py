@@ -34,7 +34,7 @@ def vary(schedule: Schedule, changes: Mapping[str, str], name: str | None = None
     """Change a schedule's stages.
 
     `head_rate` and `head_epochs` change the first of several stages; all others
-    change those after it, or the only one.
+    change those after it, or the only one. `monitor` is the whole schedule's.
 
     Args:
         schedule: what to start from.
@@ -44,12 +44,16 @@ def vary(schedule: Schedule, changes: Mapping[str, str], name: str | None = None
     Raises:
         ScheduleError: an unknown key, a value that cannot be read or used.
     """
-    stages = list(schedule.stages)
+    stages, monitor = list(schedule.stages), schedule.monitor
     for key, value in changes.items():
+        if key == MONITOR:
+            monitor = value
+            continue
         if key not in CHANGES:
-            close = get_close_matches(key, CHANGES, n=1)
+            known = (*CHANGES, MONITOR)
+            close = get_close_matches(key, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ScheduleError(f"no change is named {key!r}{hint} Known: {', '.join(CHANGES)}")
+            raise ScheduleError(f"no change is named {key!r}{hint} Known: {', '.join(known)}")
         change = CHANGES[key]
         if key.startswith("head_"):
             if len(stages) == 1:
@@ -58,7 +62,7 @@ def vary(schedule: Schedule, changes: Mapping[str, str], name: str | None = None
         else:
             first = min(len(stages) - 1, 1)
             stages[first:] = [_changed(stage, change, key, value) for stage in stages[first:]]
-    return replace(schedule, stages=tuple(stages), name=name or schedule.name)
+    return replace(schedule, stages=tuple(stages), name=name or schedule.name, monitor=monitor)
 
 
 def _changed(stage: Stage, change: Callable[[Stage, str], Stage], key: str, value: str) -> Stage:
@@ -88,6 +92,7 @@ def _field(name: str, read: Callable[[str], Any]) -> Callable[[Stage, str], Stag
     return lambda stage, value: replace(stage, **{name: read(value)})
 
 
+MONITOR = "monitor"
 CHANGES: dict[str, Callable[[Stage, str], Stage]] = {
     "head_rate": _rate,
     "head_epochs": _epochs,

@@ -1,21 +1,16 @@
-"""What is watched while a stage trains: history, best weights, when to end.
+"""Who watches while a stage trains: listeners, and guards against what must not be.
 
 Plain Keras callbacks, so that they work in any `fit` on any backend.
 """
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from unfreeze.core.internals import flatten_layers, own_weights
-from unfreeze.core.schedule import Plateau, Reached, ReduceRate, direction
 from unfreeze.errors import StageError
-
-Row = dict[str, Any]
 
 
 class StageCallback(keras.callbacks.Callback):
@@ -46,70 +41,6 @@ class StageCallback(keras.callbacks.Callback):
         return False
 
 
-class Recorder(keras.callbacks.Callback):
-    """Keeps a row an epoch and the weights of the best one.
-
-    Ties go to the earlier epoch. An epoch whose monitored value is not finite
-    is never the best; a loss that is not finite ends the stage.
-
-    Args:
-        stage: the stage's name, for the rows.
-        variables: what the stage can change, copied at each new best.
-        monitor: `val_loss`, or `loss` where there are no validation data.
-        read_rate: tells the optimizer's learning rate.
-        first_step: epochs of the stages before.
-    """
-
-    def __init__(
-        self, stage: str, variables: Sequence[Any], monitor: str, read_rate: Any, first_step: int
-    ) -> None:
-        super().__init__()
-        self.stage, self.variables, self.monitor = stage, variables, monitor
-        self.read_rate, self.step = read_rate, first_step
-        self.rows: list[Row] = []
-        self.best_value, self.best_epoch = np.inf, 0
-        self.diverged = False
-        self.best: list[np.ndarray] = []
-        self._began = time.perf_counter()
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Start the clock."""
-        self._began = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write the row; copy the weights when they are the best so far."""
-        values = {name: float(value) for name, value in (logs or {}).items()}
-        values.pop("learning_rate", None)
-        self.step += 1
-        row: Row = {
-            "stage": self.stage,
-            "epoch": epoch + 1,
-            "step": self.step,
-            "seconds": round(time.perf_counter() - self._began, 4),
-            "learning_rate": self.read_rate(self.model.optimizer),
-            **values,
-            "best": False,
-        }
-        self.rows.append(row)
-        if not np.isfinite(values.get("loss", 0.0)):
-            self.diverged = True
-            self.model.stop_training = True
-            return
-        value = values.get(self.monitor, np.nan)
-        if np.isfinite(value) and value < self.best_value:
-            self.best_value, self.best_epoch = value, epoch + 1
-            self.best = [np.array(keras.ops.convert_to_numpy(v)) for v in self.variables]
-
-    def restore(self) -> None:
-        """Put the best epoch's weights back and mark its row."""
-        if not self.best:
-            return
-        for variable, value in zip(self.variables, self.best, strict=True):
-            variable.assign(value)
-        for row in self.rows:
-            row["best"] = row["epoch"] == self.best_epoch
-
-
 class FirstEpochGuard(keras.callbacks.Callback):
     """Runs a check after the first epoch, so that a stage that cannot work ends there.
 
@@ -130,42 +61,6 @@ class FirstEpochGuard(keras.callbacks.Callback):
         if int(keras.ops.convert_to_numpy(inner.iterations)):
             self.check()
             self.check = None
-
-
-class StopAt(keras.callbacks.Callback):
-    """Ends training once a metric reaches a value."""
-
-    def __init__(self, rule: Reached) -> None:
-        super().__init__()
-        self.rule = rule
-        self.best_is = direction(rule.metric, rule.mode)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Compare, and refuse a metric that the log does not have."""
-        value = _from_log(self.rule.metric, logs)
-        reached = value >= self.rule.value if self.best_is == "max" else value <= self.rule.value
-        if reached:
-            self.model.stop_training = True
-
-
-class StopOnPlateau(keras.callbacks.Callback):
-    """Ends training after `patience` epochs without a gain."""
-
-    def __init__(self, rule: Plateau) -> None:
-        super().__init__()
-        self.rule = rule
-        self.sign = 1.0 if direction(rule.metric, rule.mode) == "min" else -1.0
-        self.best, self.waited = np.inf, 0
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Count the epochs since the last gain."""
-        value = self.sign * _from_log(self.rule.metric, logs)
-        if value < self.best - self.rule.min_delta:
-            self.best, self.waited = value, 0
-            return
-        self.waited += 1
-        if self.waited >= self.rule.patience:
-            self.model.stop_training = True
 
 
 class FlagGuard(keras.callbacks.Callback):
@@ -203,66 +98,6 @@ class FlagGuard(keras.callbacks.Callback):
                 f"{', '.join(layers[:5])}{more}. A stage trains what it was compiled for: give "
                 "the schedule a further stage instead of changing flags in a callback"
             )
-
-
-def rule_callbacks(
-    until: Plateau | Reached | None, reduce: ReduceRate | None, validated: bool = True
-) -> list[keras.callbacks.Callback]:
-    """The callbacks that carry out a stage's `until` and `reduce`.
-
-    Without validation data (`validated` is False) a rule for `val_loss` goes by
-    `loss`, and so on.
-    """
-    if not validated:
-        until, reduce = _without_validation(until), _without_validation(reduce)
-    found: list[keras.callbacks.Callback] = []
-    watched = [rule.metric for rule in (until, reduce) if rule is not None]
-    if watched:
-        found.append(_NeedsMetrics(watched))
-    if isinstance(until, Plateau):
-        found.append(StopOnPlateau(until))
-    elif isinstance(until, Reached):
-        found.append(StopAt(until))
-    if reduce is not None:
-        found.append(
-            keras.callbacks.ReduceLROnPlateau(
-                monitor=reduce.metric,
-                factor=reduce.factor,
-                patience=reduce.patience,
-                min_delta=reduce.min_delta,
-                mode=direction(reduce.metric, reduce.mode),
-            )
-        )
-    return found
-
-
-class _NeedsMetrics(keras.callbacks.Callback):
-    """Ends a stage whose rules go by metrics that the log does not have."""
-
-    def __init__(self, metrics: Sequence[str]) -> None:
-        super().__init__()
-        self.metrics = metrics
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Look for each of them."""
-        for metric in self.metrics:
-            _from_log(metric, logs)
-
-
-def _from_log(metric: str, logs: dict[str, float] | None) -> float:
-    if metric not in (logs or {}):
-        have = ", ".join(sorted(logs or {}))
-        raise StageError(
-            f"a stage's `until` or `reduce` goes by {metric!r}, which the training log does not "
-            f"have; it has: {have}"
-        )
-    return float((logs or {})[metric])
-
-
-def _without_validation(rule: Any) -> Any:
-    if rule is None or not rule.metric.startswith("val_"):
-        return rule
-    return replace(rule, metric=rule.metric.removeprefix("val_"))
 
 
 def _flags(model: keras.Model) -> dict[str, bool]:
