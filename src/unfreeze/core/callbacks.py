@@ -23,7 +23,7 @@ from unfreeze.core.internals import building_scope, compiled_optimizer, resumed_
 from unfreeze.core.optimizers import get_learning_rate, stage_optimizer
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.rates import base_rate, layer_factors
-from unfreeze.core.recorder import Recorder
+from unfreeze.core.recorder import Rank, Recorder
 from unfreeze.core.rules import rule_callbacks
 from unfreeze.core.schedule import BEST, INSISTING, Schedule, Stage
 from unfreeze.core.select import Selection, apply, check
@@ -41,6 +41,7 @@ _PASSED_ON = (
 # These too, but only where a stage has callbacks of its own: Keras waits for the
 # numbers of every step as soon as one callback listens to them.
 _PASSED_ON_IF_WANTED = ("on_train_batch_end", "on_test_batch_end")
+_WORST = (np.inf, np.inf)
 
 
 class UnfreezeSchedule(keras.callbacks.Callback):
@@ -80,8 +81,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         self.best_stage = ""
         self._left: list[Selection] = []
         self._running: _Running | None = None
-        self._best: list[np.ndarray] = []
-        self._best_rank = (np.inf, np.inf)
+        self._best: tuple[Rank, list[np.ndarray]] = (_WORST, [])
         wanted = any(stage.callbacks for stage in self.schedule)
         for name in (*_PASSED_ON, *(_PASSED_ON_IF_WANTED if wanted else ())):
             setattr(self, name, self._pass_on(name))
@@ -110,7 +110,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Start afresh; a second `fit` runs the schedule again."""
         self.results, self.best_stage, self._running = [], "", None
-        self._best, self._best_rank = [], (np.inf, np.inf)
+        self._best = (_WORST, [])
         self._refuse_too_few(self.params["epochs"])
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -159,7 +159,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
                 "End stages by their own `until=Plateau(...)`, and leave EarlyStopping out"
             )
         if self.best_stage != self.results[-1].stage:
-            self.model.set_weights(self._best)
+            self.model.set_weights(self._best[1])
 
     @property
     def _current(self) -> "_Running":
@@ -190,9 +190,9 @@ class UnfreezeSchedule(keras.callbacks.Callback):
             callback.on_train_end()
         result = running.result()
         self.results.append(result)
-        if result.rank < self._best_rank or not self.best_stage:
-            self.best_stage, self._best_rank = result.stage, result.rank
-            self._best = self.model.get_weights()
+        if result.rank < self._best[0] or not self.best_stage:
+            self.best_stage = result.stage
+            self._best = (result.rank, self.model.get_weights())
         self._running = None
 
     def _optimizer(self, selection: Selection) -> keras.optimizers.Optimizer:
@@ -238,13 +238,8 @@ class _Running:
         self.before: Snapshot = snapshot(model)
         self.began = time.perf_counter()
         self.epochs, self.over, self.validated = 0, False, False
-        self.recorder = Recorder(
-            self.stage.name,
-            (*selection.trained, *selection.updating),
-            monitor,
-            get_learning_rate,
-            steps,
-        )
+        changing = (*selection.trained, *selection.updating)
+        self.recorder = Recorder(self.stage.name, changing, monitor, get_learning_rate, steps)
         self.callbacks = [
             DetectStaleFlags(),
             self.recorder,
@@ -274,8 +269,9 @@ class _Running:
         """Audit the stage, put its best weights back, and sum it up."""
         if not self.recorder.rows:
             raise StageError(f"stage {self.stage.name!r} ended before its first epoch was over")
-        audit = audit_stage(self.model, self.selection, self.before)
         self.recorder.restore()
+        # Of the weights that are kept: those of the best epoch.
+        audit = audit_stage(self.model, self.selection, self.before)
         enforce(audit)
         return StageResult(
             stage=self.stage.name,
