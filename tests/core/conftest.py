@@ -42,7 +42,8 @@ def _one_torch_thread():
 @pytest.fixture(autouse=True)
 def _clean_keras():
     """Names count from 1 again, and the dtype policy is the default one."""
-    keras.backend.clear_session()
+    # Collecting garbage took 10 seconds a test once thousands of graphs had been traced.
+    keras.backend.clear_session(free_memory=False)
     keras.config.set_dtype_policy("float32")
     yield
     keras.config.set_dtype_policy("float32")
