@@ -1,11 +1,11 @@
 """Which epoch to keep, and when to end: rules for it, judged on clips that they do not see.
 
     python -m benchmarks.evidence_epochs FOLDER [--only spoken-digits] [--seeds 5]
-        [--epochs 40] [--strategy two_stage] [--out FILE]
+        [--epochs 40] [--strategy two_stage+monitor=val_loss] [--out FILE]
 
 The second stage of a strategy is trained on for a fixed number of epochs on the
 splits of the study, whatever the validation clips say; after each epoch the
-probabilities of validation and test clips are kept. Then each rule is played on
+scores on validation and test clips are kept. Then each rule is played on
 them: it sees the validation clips alone, ends the stage by its patience, and names
 an epoch; its score is the accuracy of that epoch on the test clips. The learning
 rate falls with the validation loss in all of them, as in the strategy.
@@ -132,7 +132,7 @@ def main():
     options.add_argument("--only", choices=sorted(DATA), default="spoken-digits")
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--epochs", type=int, default=40)
-    options.add_argument("--strategy", default="two_stage")
+    options.add_argument("--strategy", default="two_stage+monitor=val_loss")
     options.add_argument("--out", type=Path, help="a JSON file; seeds in it are not repeated")
     chosen = options.parse_args()
     strategy = read_strategy(f"{chosen.strategy}+epochs={chosen.epochs}")
