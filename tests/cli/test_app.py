@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -141,6 +142,9 @@ def test_train_predict_evaluate_round_trip(monkeypatch, tmp_path):
     assert first.exit_code == 0, first.output
     for text in ("18 clips", "stage head", "stage all", "accuracy"):
         assert text in first.output
+    # What an epoch was chosen by comes first, and nothing comes twice.
+    best = r"stage all: best of 2 epochs is \d \(val_accuracy [\d.]+, val_loss [\d.]+\), "
+    assert re.search(best, " ".join(first.output.split()))
     # The last line is a command that can be run as it stands, on a clip of the test set.
     last = next(line for line in first.output.splitlines() if line.startswith("Try it: "))
     told = shlex.split(last.removeprefix("Try it: "))

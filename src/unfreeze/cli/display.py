@@ -135,9 +135,8 @@ class TrainDisplay(TrainListener):
         """Say what the stage reached and what it moved."""
         self._clear()
         row = result.rows[result.best_epoch - 1]
-        accuracy = row.get("val_accuracy")
-        reached = f"{result.monitor} {result.best_value:.4f}"
-        reached += f", val_accuracy {accuracy:.3f}" if accuracy is not None else ""
+        names = dict.fromkeys((result.monitor, "val_loss", "val_accuracy"))
+        reached = ", ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
         self._say(
             f"stage {result.stage}: best of {result.epochs} epochs is {result.best_epoch} "
             f"({reached}), {result.seconds:.1f} s",
