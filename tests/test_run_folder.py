@@ -138,9 +138,13 @@ def test_the_record_of_stages_is_the_engines():
 
 
 def test_what_a_run_killed_at_its_very_end_left_is_removed(tmp_path):
-    run_folder.write_config(tmp_path, {})
-    run_folder.write_scores(tmp_path, {})
+    wanted = {"options": {"seed": 3}}
+    run_folder.write_config(tmp_path, wanted)
+    assert not run_folder.is_finished(tmp_path)
+    run_folder.write_scores(tmp_path, {"test": None})
+    assert run_folder.is_finished(tmp_path)
     (tmp_path / run_folder.STAGES).mkdir()
-    with pytest.raises(RunError, match="holds a finished run"):
-        run_folder.claim(tmp_path, overwrite=False, resume=True)
+    with pytest.raises(RunError, match=r"options\.seed was 3 and is 4"):
+        run_folder.scores_of_same(tmp_path, {"options": {"seed": 4}})
+    assert run_folder.scores_of_same(tmp_path, wanted) == {"test": None}
     assert not (tmp_path / run_folder.STAGES).exists()

@@ -67,12 +67,10 @@ def claim(out: Path, overwrite: bool, resume: bool = False) -> None:
             f"{out} is not empty and holds no run of unfreeze: give another folder with --out"
         )
     refuse_links(out)
-    finished = (out / METRICS).is_file()
+    finished = is_finished(out)
     if overwrite or (resume and not finished):
         return
     if resume:
-        # Killed at its very end, it did not come to that.
-        shutil.rmtree(out / STAGES, ignore_errors=True)
         raise RunError(f"{out} holds a finished run: there is nothing to go on with")
     state = "a finished run" if finished else "a run that was broken off"
     go_on = "" if finished else "go on with it with --resume, "
@@ -125,6 +123,27 @@ def sweep(out: Path) -> None:
 def is_broken_off(out: Path) -> bool:
     """Whether a folder holds a run that is not finished."""
     return (out / CONFIG).is_file() and not (out / METRICS).is_file()
+
+
+def is_finished(out: Path) -> bool:
+    """Whether a folder holds a run that has come to its end."""
+    return (out / CONFIG).is_file() and (out / METRICS).is_file()
+
+
+def scores_of_same(out: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What a finished run has reached, for who would go on with it.
+
+    Args:
+        out: the run's folder.
+        wanted: as for `refuse_changes`.
+
+    Raises:
+        RunError: the run is another one, or its files are damaged.
+    """
+    refuse_changes(out, wanted)
+    # Killed at its very end, it did not come to that.
+    shutil.rmtree(out / STAGES, ignore_errors=True)
+    return read_scores(out)
 
 
 def refuse_changes(out: Path, wanted: Mapping[str, Any]) -> None:

@@ -161,6 +161,14 @@ def test_train_predict_evaluate_round_trip(monkeypatch, tmp_path):
     assert replaced.exit_code == 0
     assert json.loads(replaced.stdout)["test"]["clips"] == 3
 
+    # Started until it is done: that it is done is no error, another run would be.
+    done = run.invoke(app, [*words, "--resume", "--json"])
+    assert done.exit_code == 0
+    assert "finished: nothing is left to do" in done.stderr
+    assert json.loads(done.stdout) == json.loads(replaced.stdout)
+    other = run.invoke(app, [*words, "--resume", "--seed", "7"])
+    assert "options.seed was 0 and is 7" in str(other.exception)
+
     quiet = run.invoke(app, [*words, "--overwrite", "--quiet"])
     assert "stage head" not in quiet.output
     assert "accuracy" in quiet.output

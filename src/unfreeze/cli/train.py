@@ -127,6 +127,8 @@ def run(options: TrainOptions, json: bool, quiet: bool, is_demo: bool = False) -
     if not options.data.exists():
         raise DataError(f"{options.data} does not exist: give a folder or a CSV manifest")
     if options.out is not None:
+        if options.resume and not options.overwrite and run_folder.is_finished(options.out):
+            return _say_what_it_reached(options, options.out, json)
         run_folder.claim(options.out, options.overwrite, options.resume)
     get_backbone(options.backbone)
     check_schedule(options)
@@ -152,6 +154,19 @@ def run(options: TrainOptions, json: bool, quiet: bool, is_demo: bool = False) -
         if told is None or again is None:
             raise
         raise RunError(f"{told}. Then {again} goes on from where it was") from error
+
+
+def _say_what_it_reached(options: TrainOptions, out: Path, json: bool) -> None:
+    """For a run that is finished already: who starts it until it is done shall see that it is."""
+    from unfreeze import run_folder
+    from unfreeze.backend import import_keras
+
+    metrics = run_folder.scores_of_same(out, {"options": options.as_plain()})
+    typer.echo(f"{out} holds this run, finished: nothing is left to do", err=True)
+    import_keras()
+    from unfreeze.cli.display import TrainDisplay
+
+    TrainDisplay(quiet=True, json=json, out=out).on_scores(metrics)
 
 
 def _again(options: TrainOptions, is_demo: bool) -> str | None:
