@@ -12,6 +12,8 @@ from unfreeze.files import (
     write_text,
 )
 
+DEAD = "0123456789abcdef"
+
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     file = tmp_path / "a.txt"
@@ -66,18 +68,20 @@ def test_json_refuses_nan(tmp_path):
 
 
 def test_a_folder_is_removed_when_its_maker_is_gone_and_not_before(tmp_path):
-    for name in (".partial-dead", ".partial-unlocked"):
+    for name in (f".partial-{DEAD}", ".partial-unlocked"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rows").touch()
-    (tmp_path / ".lock-dead").touch()
-    (tmp_path / ".lock-never-made").touch()
+    (tmp_path / f".lock-{DEAD}").touch()
+    (tmp_path / f".lock-{DEAD[::-1]}").touch()
+    # Of another program.
+    (tmp_path / ".lock-mine").touch()
     with partial_folder(tmp_path) as folder:
         (folder / "rows").touch()
         remove_dead_folders(tmp_path)
         assert (folder / "rows").exists()
         assert {p.name for p in tmp_path.glob(".partial-*")} == {folder.name, ".partial-unlocked"}
         folder.rename(tmp_path / "whole")
-    assert {p.name for p in tmp_path.iterdir()} == {"whole", ".partial-unlocked"}
+    assert {p.name for p in tmp_path.iterdir()} == {"whole", ".partial-unlocked", ".lock-mine"}
     with pytest.raises(RuntimeError), partial_folder(tmp_path) as folder:
         raise RuntimeError
     assert not folder.exists()

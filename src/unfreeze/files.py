@@ -19,6 +19,8 @@ from typing import Any
 import filelock
 
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}-(.+)", re.DOTALL)
+# Locks of others may lie in a user's folder, too.
+_LOCK = re.compile(r"\.lock-[0-9a-f]{16}")
 
 
 @contextmanager
@@ -74,7 +76,7 @@ def partial_folder(home: Path) -> Iterator[Path]:
 
 def remove_dead_folders(home: Path) -> None:
     """Remove what `partial_folder` made for processes that were killed."""
-    for path in home.glob(".lock-*"):
+    for path in [path for path in home.glob(".lock-*") if _LOCK.fullmatch(path.name)]:
         lock = filelock.FileLock(path)
         with suppress(filelock.Timeout, OSError), lock.acquire(timeout=0):
             shutil.rmtree(home / f".partial-{path.name.removeprefix('.lock-')}", ignore_errors=True)

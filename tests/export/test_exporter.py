@@ -3,6 +3,8 @@
 import importlib
 import importlib.util
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -51,6 +53,27 @@ def test_two_classes_from_a_run_folder_to_its_default_place(runs):
         unfreeze.export_model(runs["two"], "saved_model")
     unfreeze.export_model(runs["two"], "saved_model", overwrite=True)
     assert not list(runs["two"].glob(".partial*"))
+    assert not list(runs["two"].glob(".lock*"))
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(runs, tmp_path):
+    shutil.copy(runs["two"] / "model.keras", tmp_path / "mine.keras")
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from unfreeze.files import partial_folder\n"
+        "with partial_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'variables').mkdir()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    left = sorted(path.name[:6] for path in tmp_path.iterdir())
+    assert left == [".lock-", ".parti", "mine.k"]
+    # Of another program, by its name.
+    (tmp_path / ".lock-mine").touch()
+    (tmp_path / ".partial-mine").mkdir()
+    unfreeze.export_model(tmp_path / "mine.keras", "saved_model")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".lock-mine", ".partial-mine", "mine.keras", "mine-saved_model", "mine-saved_model.json",
+    }  # fmt: skip
 
 
 def test_without_the_runs_recordings_it_says_that_sounds_are_synthetic(runs, tmp_path):

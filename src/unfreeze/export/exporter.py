@@ -7,10 +7,6 @@ beside the target, which is removed whatever happens.
 
 import hashlib
 import importlib
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unfreeze.backend import import_keras, standard_error_held
 from unfreeze.errors import ExportError, RunError
 from unfreeze.export.formats import Format, check_request, get_format
-from unfreeze.files import write_json
+from unfreeze.files import make_folder, partial_folder, remove_dead_folders, write_json
 from unfreeze.version import __version__
 
 if TYPE_CHECKING:
@@ -88,7 +84,9 @@ def export_model(
         classifier = SoundClassifier.load(classifier)
     target = export_path(form, classifier.source, out, quantize)
     claim(target, form, overwrite)
-    with _staging(target) as folder:
+    make_folder(target.parent)
+    remove_dead_folders(target.parent)
+    with partial_folder(target.parent) as folder:
         staged = folder / target.name
         details = _write(classifier, form, staged, quantize, embeddings, length)
         report = target.with_name(f"{target.name}.json")
@@ -241,17 +239,6 @@ def _settings(
         "patch_hop_samples": front_end.patch_hop * front_end.hop,
         "front_end": asdict(front_end),
     }
-
-
-@contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A folder beside the target, gone at the end."""
-    folder = target.parent / f".partial-{secrets.token_hex(8)}"
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _files(form: Format, path: Path) -> list[Path]:
