@@ -151,7 +151,8 @@ def test_the_best_epoch_by_accuracy_is_known_again(after, tmp_path):
     whole = make()
     expected = run(whole, schedule)
     assert expected.stages[0].monitor == "val_accuracy"
-    assert (expected.stages[0].best_epoch, expected.stages[0].epochs) == (3, 6)
+    # Where the best epoch lies, differs from backend to backend.
+    assert 5 < expected.stages[0].epochs == expected.stages[0].best_epoch + 3
     resumed, result, _ = killed_and_resumed(tmp_path, after, schedule)
     assert told(result) == told(expected)
     assert_same_weights(whole, resumed)
