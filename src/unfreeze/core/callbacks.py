@@ -9,26 +9,23 @@ What one `fit` cannot do is refused: batch sizes by stage, caches and views.
 Dropout in frozen layers stays on, as Keras runs them in training mode.
 """
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from unfreeze.core.audit import Audit, Snapshot, audit_stage, enforce, snapshot
-from unfreeze.core.compiled import DetectStaleFlags
-from unfreeze.core.graph import count_numbers, flatten
+from unfreeze.core.audit import Audit
+from unfreeze.core.graph import flatten
 from unfreeze.core.internals import building_scope, compiled_optimizer, resumed_epoch
-from unfreeze.core.optimizers import get_learning_rate, stage_optimizer
+from unfreeze.core.optimizers import stage_optimizer
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.rates import base_rate, layer_factors
-from unfreeze.core.recorder import Rank, Recorder
-from unfreeze.core.rules import rule_callbacks
-from unfreeze.core.schedule import BEST, INSISTING, Schedule, Stage
+from unfreeze.core.recorder import WORST, Rank
+from unfreeze.core.running_stage import RunningStage
+from unfreeze.core.schedule import INSISTING, Schedule, Stage
 from unfreeze.core.select import Selection, apply, check
 from unfreeze.core.state import StageResult
-from unfreeze.core.watch import FirstEpochGuard
 from unfreeze.errors import ScheduleError, StageError
 
 # Passed on to the callbacks of the running stage as they come.
@@ -41,7 +38,6 @@ _PASSED_ON = (
 # These too, but only where a stage has callbacks of its own: Keras waits for the
 # numbers of every step as soon as one callback listens to them.
 _PASSED_ON_IF_WANTED = ("on_train_batch_end", "on_test_batch_end")
-_WORST = (np.inf, np.inf)
 
 
 class UnfreezeSchedule(keras.callbacks.Callback):
@@ -80,8 +76,8 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         self.results: list[StageResult] = []
         self.best_stage = ""
         self._left: list[Selection] = []
-        self._running: _Running | None = None
-        self._best: tuple[Rank, list[np.ndarray]] = (_WORST, [])
+        self._running: RunningStage | None = None
+        self._best: tuple[Rank, list[np.ndarray]] = (WORST, [])
         wanted = any(stage.callbacks for stage in self.schedule)
         for name in (*_PASSED_ON, *(_PASSED_ON_IF_WANTED if wanted else ())):
             setattr(self, name, self._pass_on(name))
@@ -110,7 +106,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Start afresh; a second `fit` runs the schedule again."""
         self.results, self.best_stage, self._running = [], "", None
-        self._best = (_WORST, [])
+        self._best = (WORST, [])
         self._refuse_too_few(self.params["epochs"])
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -162,7 +158,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
             self.model.set_weights(self._best[1])
 
     @property
-    def _current(self) -> "_Running":
+    def _current(self) -> RunningStage:
         if self._running is None:
             raise StageError("UnfreezeSchedule works inside model.fit only")
         return self._running
@@ -180,7 +176,9 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         self.model.optimizer = optimizer
         self.model.make_train_function(force=True)
         steps = sum(result.epochs for result in self.results)
-        self._running = _Running(self.model, selection, self.schedule.monitor, steps, self.params)
+        self._running = RunningStage(
+            self.model, selection, self.schedule.monitor, steps, self.params
+        )
         for callback in self._running.callbacks:
             callback.on_train_begin()
 
@@ -221,73 +219,6 @@ class UnfreezeSchedule(keras.callbacks.Callback):
                 getattr(callback, name)(*args, **kwargs)
 
         return call
-
-
-class _Running:
-    """The stage that trains now."""
-
-    def __init__(
-        self,
-        model: keras.Model,
-        selection: Selection,
-        monitor: str,
-        steps: int,
-        params: dict[str, Any],
-    ) -> None:
-        self.model, self.selection, self.stage = model, selection, selection.stage
-        self.before: Snapshot = snapshot(model)
-        self.began = time.perf_counter()
-        self.epochs, self.over, self.validated = 0, False, False
-        changing = (*selection.trained, *selection.updating)
-        self.recorder = Recorder(self.stage.name, changing, monitor, get_learning_rate, steps)
-        self.callbacks = [
-            DetectStaleFlags(),
-            self.recorder,
-            FirstEpochGuard(self._enforce),
-            *rule_callbacks(self.stage.until, self.stage.reduce, self.recorder),
-            *(c() if isinstance(c, type) else c for c in self.stage.callbacks),
-        ]
-        for callback in self.callbacks:
-            callback.set_params({**params, "epochs": self.stage.epochs})
-            callback.set_model(model)
-
-    def check_log(self, logs: dict[str, float]) -> None:
-        """Refuse a log that lacks what the stage is steered by."""
-        name = self.stage.name
-        if self.epochs == 0:
-            self.validated = "val_loss" in logs
-        if ("val_loss" in logs) != self.validated:
-            raise StageError(f"stage {name!r} needs val_loss in every epoch: validation_freq=1")
-        for rule in (self.stage.until, self.stage.reduce):
-            if rule is not None and rule.metric not in (*logs, BEST):
-                raise StageError(
-                    f"stage {name!r} watches {rule.metric!r}, which the log of `fit` does not "
-                    f"have; it has {', '.join(sorted(logs))}"
-                )
-
-    def result(self) -> StageResult:
-        """Audit the stage, put its best weights back, and sum it up."""
-        if not self.recorder.rows:
-            raise StageError(f"stage {self.stage.name!r} ended before its first epoch was over")
-        self.recorder.restore()
-        # Of the weights that are kept: those of the best epoch.
-        audit = audit_stage(self.model, self.selection, self.before)
-        enforce(audit)
-        return StageResult(
-            stage=self.stage.name,
-            epochs=self.epochs,
-            best_epoch=self.recorder.best_epoch,
-            monitor=self.recorder.monitor,
-            best_value=self.recorder.best_value,
-            seconds=round(time.perf_counter() - self.began, 3),
-            cache="not cached: one fit",
-            trained_weights=count_numbers(self.selection.trained),
-            audit=audit,
-            rows=tuple(self.recorder.rows),
-        )
-
-    def _enforce(self) -> None:
-        enforce(audit_stage(self.model, self.selection, self.before))
 
 
 def _refuse_what_one_fit_cannot_do(stage: Stage) -> None:

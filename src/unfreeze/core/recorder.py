@@ -12,6 +12,7 @@ from unfreeze.errors import StageError
 
 Row = dict[str, Any]
 Rank = tuple[float, float]
+WORST: Rank = (np.inf, np.inf)
 
 
 def resolve(monitor: str, log: Mapping[str, float]) -> str:

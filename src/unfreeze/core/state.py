@@ -19,7 +19,7 @@ import keras
 
 from unfreeze.core.arrays_file import read_arrays, write_arrays
 from unfreeze.core.audit import LayerMovement, StageAudit
-from unfreeze.core.recorder import Rank, Row, rank
+from unfreeze.core.recorder import WORST, Rank, Row, rank
 from unfreeze.core.schedule import Schedule
 from unfreeze.errors import RunError
 from unfreeze.files import write_json
@@ -59,8 +59,9 @@ class StageResult:
     @property
     def rank(self) -> Rank:
         """How good its best epoch is, against those of other stages: smaller is better."""
-        found = rank(self.rows[self.best_epoch - 1], self.monitor)
-        return (math.inf, math.inf) if found is None else found
+        if not self.best_epoch:
+            return WORST
+        return rank(self.rows[self.best_epoch - 1], self.monitor) or WORST
 
 
 def identity(
