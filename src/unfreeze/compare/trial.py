@@ -113,7 +113,7 @@ def run_trial(
         "wall_seconds": round(max(spent, seconds), 2),
         "epochs": {stage.stage: stage.epochs for stage in result.stages},
         "best_stage": result.best_stage,
-        "validation": {"loss": row["val_loss"], "accuracy": row.get("val_accuracy")},
+        "validation": {"loss": row.get("val_loss"), "accuracy": row.get("val_accuracy")},
         "scores": {
             name: _predictions(model, manifest, view)
             for name, view in parts.items()

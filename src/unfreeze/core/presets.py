@@ -65,22 +65,17 @@ def gradual(groups: int = 4, head: Any = "head") -> Schedule:
     """
     if groups < 1:
         raise ScheduleError(f"gradual: groups {groups} must be at least 1")
-    stages = [
-        Stage("head", train=head, epochs=100, learning_rate=1e-3, until=Plateau(BEST, patience=10))
-    ]
-    for step in range(1, groups + 1):
-        last = step == groups
-        stages.append(
-            Stage(
-                "all" if last else f"top {step}/{groups}",
-                train="all" if last else [head, f"top:{100 * step / groups:g}%"],
-                epochs=30 if last else 5,
-                learning_rate=1e-4,
-                reduce=ReduceRate(patience=2) if last else None,
-                until=Plateau(BEST, patience=8) if last else None,
-            )
+    first, last = two_stage(head).stages
+    between = [
+        Stage(
+            f"top {step}/{groups}",
+            train=[head, f"top:{100 * step / groups:g}%"],
+            epochs=5,
+            learning_rate=last.learning_rate,
         )
-    return Schedule(tuple(stages), name="gradual", monitor=AUTO)
+        for step in range(1, groups)
+    ]
+    return Schedule((first, *between, last), name="gradual", monitor=AUTO)
 
 
 def head_only(head: Any = "head") -> Schedule:
