@@ -27,6 +27,10 @@ def make(augment: bool = False, drop: float = 0.2, **head) -> keras.Model:
     y = layers.Dropout(drop, name="drop")(y)
     y = layers.Dense(2, **{"activation": "softmax", "name": "head", **head})(y)
     model = keras.Model(x, y)
+    # Not the backend's random numbers: PyTorch has others on a GPU than on the processor.
+    rng = np.random.default_rng(12)
+    for kernel in (model.get_layer("conv").kernel, model.get_layer("head").kernel):
+        kernel.assign(rng.uniform(-0.5, 0.5, kernel.shape))
     bn = model.get_layer("bn")
     bn.moving_mean.assign(np.array([0.1, -0.1, 0.2]))
     bn.moving_variance.assign(np.array([0.5, 1.0, 2.0]))

@@ -39,6 +39,19 @@ def _one_torch_thread():
         torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _all_digits():
+    """A GPU shortens float32 to 10 bits within convolutions unless told otherwise."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+
+
 @pytest.fixture(autouse=True)
 def _clean_keras():
     """Names count from 1 again, and the dtype policy is the default one."""
