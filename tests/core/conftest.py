@@ -49,7 +49,8 @@ def _all_digits():
     elif keras.backend.backend() == "jax":
         import jax
 
-        jax.config.update("jax_default_matmul_precision", "highest")
+        if jax.default_backend() == "gpu":
+            jax.config.update("jax_default_matmul_precision", "highest")
 
 
 @pytest.fixture(autouse=True)
