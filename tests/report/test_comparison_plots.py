@@ -44,6 +44,17 @@ def test_costs_have_plain_numbers(made, tmp_path):
     assert not any("mathdefault" in text for text in shown)
 
 
+def test_close_accuracies_have_ticks_that_differ(tmp_path):
+    rows = [
+        {"strategy": name, "seconds": 2.0 + k, "scores": {"test": {"accuracy": 0.9 + k / 100}}}
+        for k, name in enumerate("abc")
+    ]
+    plot_costs(rows, False, tmp_path / "a.svg")
+    ticks = [text for text in texts(tmp_path / "a.svg") if text.endswith("%")]
+    assert len(ticks) == len(set(ticks)) > 3
+    assert {"90%", "90.5%"} <= set(ticks)
+
+
 def test_distances_leave_out_what_never_moves(made, tmp_path):
     plot_distances(made[0], made[1], tmp_path / "a.svg")
     svg = (tmp_path / "a.svg").read_text()

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from unfreeze.report.names import short
-from unfreeze.report.style import BLUE, GREY, INK, VERMILLION, PathLike, page
+from unfreeze.report.style import BLUE, GREY, INK, VERMILLION, PathLike, in_percent, page
 
 Row = Mapping[str, Any]
 LONGEST = 44
@@ -45,7 +45,7 @@ def plot_accuracies(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        in_percent(axes.xaxis)
         axes.set_xlabel("accuracy, 95 % interval over groups and seeds")
         if len(parts) > 1:
             figure.legend(loc="outside upper left", ncols=2)
@@ -68,7 +68,7 @@ def plot_costs(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
         _plain_numbers(axes.xaxis)
         axes.margins(x=0.08, y=0.08)
         axes.grid()
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        in_percent(axes.yaxis)
         axes.set_xlabel("seconds a run, without shared caches")
         axes.set_ylabel(f"accuracy on {_words(grouped)['test']}")
         _label_at_the_right(axes, seconds, values, [row["strategy"] for row in rows])

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from unfreeze.files import atomic_path
 
@@ -60,3 +62,8 @@ def page(path: PathLike, width: float, height: float) -> Iterator[Figure]:
         yield figure
         with atomic_path(path) as partial:
             figure.savefig(partial)
+
+
+def in_percent(axis: Axis) -> None:
+    """Label an axis of shares, 0 to 1, in percent, with the digits that its ticks need."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 3):g}%"))

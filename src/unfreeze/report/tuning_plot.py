@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
-from unfreeze.report.style import BLUE, GREY, VERMILLION, PathLike, page
+from unfreeze.report.style import BLUE, GREY, VERMILLION, PathLike, in_percent, page
 
 
 def plot_search(accuracies: Sequence[float], path: PathLike) -> None:
@@ -32,6 +32,6 @@ def plot_search(accuracies: Sequence[float], path: PathLike) -> None:
         )
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        in_percent(axes.yaxis)
         axes.set_xlabel("proposal; the line is the best so far")
         axes.set_ylabel("accuracy on inner test clips")
