@@ -33,8 +33,10 @@ def test_accuracies(made, tmp_path):
     plot_accuracies(made[0], True, tmp_path / "a.svg")
     shown = texts(tmp_path / "a.svg")
     assert {"$a$_b", "full", "unseen groups", "new clips of the trained groups"} <= set(shown)
+    assert "accuracy, 95 % interval over groups and seeds" in shown
     plot_accuracies(made[0], False, tmp_path / "b.svg")
     assert "unseen groups" not in texts(tmp_path / "b.svg")
+    assert "accuracy, 95 % interval over clips and seeds" in texts(tmp_path / "b.svg")
 
 
 def test_costs_have_plain_numbers(made, tmp_path):

@@ -40,7 +40,7 @@ def _text(summary: Summary, pictures: Sequence[str]) -> str:
         lines += [
             "",
             f"Means over {summary.runs} runs, {summary.seeds} seeds, {summary.groups} test {kind}. "
-            "Brackets: 95 % intervals, bootstrap over groups and seeds; differences are paired. "
+            f"Brackets: 95 % intervals, bootstrap over {kind} and seeds; differences are paired. "
             "Seconds leave out what is shared by all runs. The best of several is flattered a "
             "little by being chosen with the same numbers.",
         ]

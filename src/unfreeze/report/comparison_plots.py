@@ -46,7 +46,8 @@ def plot_accuracies(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         in_percent(axes.xaxis)
-        axes.set_xlabel("accuracy, 95 % interval over groups and seeds")
+        drawn = "groups" if grouped else "clips"
+        axes.set_xlabel(f"accuracy, 95 % interval over {drawn} and seeds")
         if len(parts) > 1:
             figure.legend(loc="outside upper left", ncols=2)
 
