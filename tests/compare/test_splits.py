@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comparing import manifest, speakers
+from unfreeze.audio.split import Split
 from unfreeze.compare.inner import inner_split
 from unfreeze.compare.options import CompareOptions
 from unfreeze.compare.splits import has_groups, trial_splits
@@ -100,3 +101,40 @@ def test_an_inner_split_holds_no_test_clip(outer_seed, inner_seed):
     assert sorted(every) == sorted(pool)
     assert not set(every) & set(outer.test)
     assert not groups(data, inner.split.test) & groups(data, inner.split.train)
+
+
+def test_inner_splits_in_a_row_test_each_group_once():
+    # Of unlike sizes, as after clips were held out of some: one way of dividing fits best.
+    sizes = {"s0": 16, "s1": 14, "s2": 14, "s3": 13, "t0": 16, "t1": 16}
+    data = manifest([(label, s) for s, n in sizes.items() for label in "ab" for _ in range(n)])
+    outer = splits(data, holdout=("t0", "t1"))[0].split
+    found = [inner_split(data, outer, number) for number in range(8)]
+    tested = [groups(data, trial.split.test) for trial in found]
+    for four in (tested[:4], tested[4:]):
+        assert all(len(names) == 1 for names in four)
+        assert set().union(*four) == {"s0", "s1", "s2", "s3"}
+    assert [trial.name for trial in found[:2]] == ["seed0", "seed1"]
+
+
+def test_inner_splits_keep_a_class_of_few_groups_in_training():
+    # Only two groups have "b": no trial may be without it.
+    rows = [("a", f"s{k}") for k in range(6) for _ in range(4)]
+    rows += [("b", name) for name in ("s0", "s1") for _ in range(4)]
+    data = manifest(rows)
+    pool = Split(np.arange(len(rows)), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    for number in range(4):
+        split = inner_split(data, pool, number).split
+        assert {data.clips[i].label for i in split.train} == {"a", "b"}
+        assert len(split.validation)
+        assert len(split.test)
+
+
+def test_inner_splits_want_three_groups():
+    data = speakers(2)
+    pool = Split(np.arange(len(data.clips)), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    with pytest.raises(DataError, match="2 groups cannot be divided into 3 parts"):
+        inner_split(data, pool, 0)
+    data = speakers(3)
+    pool = replace(pool, train=np.arange(len(data.clips)))
+    tested = [groups(data, inner_split(data, pool, number).split.test) for number in range(3)]
+    assert sorted(tested, key=str) == [{"s0"}, {"s1"}, {"s2"}]

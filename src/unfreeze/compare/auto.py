@@ -135,7 +135,7 @@ def _rounds(
     records: list[Record] = []
     pace = Pace([])
     planned = len(alive)
-    splits = [inner_split(material.manifest, outer, seed) for seed in range(ROUNDS)]
+    splits = [inner_split(material.manifest, outer, number) for number in range(ROUNDS)]
     for split in splits:
         for name in alive:
             progress(len(records), planned)

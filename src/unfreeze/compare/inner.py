@@ -1,24 +1,31 @@
 """Splits inside the training clips, for choices that must not see the test clips."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
+from unfreeze.audio.folds import deal_folds
 from unfreeze.audio.manifest import Manifest
-from unfreeze.audio.split import Split, split_clips
-from unfreeze.compare.splits import TrialSplit
+from unfreeze.audio.split import Split, clip_units, split_clips
+from unfreeze.compare.splits import TrialSplit, with_test
+from unfreeze.errors import DataError
 
-# Shares of the clips that the outer split trains and validates on.
-VALIDATION, TEST = 0.15, 0.25
+# Of the clips that the outer split trains and validates on, one of four folds is
+# tested, and this share of all validated on.
+FOLDS, VALIDATION = 4, 0.15
 
 
-def inner_split(manifest: Manifest, outer: Split, seed: int) -> TrialSplit:
+def inner_split(manifest: Manifest, outer: Split, number: int) -> TrialSplit:
     """Divide what an outer split trains and validates on, by group, into three parts.
+
+    Four splits in a row test each group once. Drawn anew each time, few groups of
+    unlike sizes would fit the shares in one way only, and the same be tested always.
 
     Args:
         manifest: all clips.
         outer: its test clips are in no part of the result.
-        seed: another seed, another division.
+        number: of the split, from 0.
 
     Returns:
         A split in the numbers of `manifest`; `test` is what trials are scored on.
@@ -28,6 +35,20 @@ def inner_split(manifest: Manifest, outer: Split, seed: int) -> TrialSplit:
     """
     pool = np.sort(np.concatenate([outer.train, outer.validation]))
     clips = tuple(replace(manifest.clips[int(i)], split=None) for i in pool)
-    found = split_clips(replace(manifest, clips=clips), validation=VALIDATION, test=TEST, seed=seed)
+    found = _divide(replace(manifest, clips=clips), number)
     split = Split(*(pool[part] for part in (found.train, found.validation, found.test)))
-    return TrialSplit(seed, None, split, np.zeros(0, np.int64))
+    return TrialSplit(number, None, split, np.zeros(0, np.int64))
+
+
+def _divide(inner: Manifest, number: int) -> Split:
+    divide = partial(split_clips, validation=VALIDATION, test=1 / FOLDS, seed=number)
+    folds = min(FOLDS, len(clip_units(inner.clips)))
+    if folds >= 3:
+        seed, fold = divmod(number, FOLDS)
+        tested = deal_folds(inner, folds, seed) == fold % folds
+        try:
+            return divide(with_test(inner, tested))
+        except DataError:
+            # A class of which this fold has all groups but one: keep it for training.
+            pass
+    return divide(inner)

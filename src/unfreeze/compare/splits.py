@@ -71,7 +71,7 @@ def _trial_split(
                 "its split column."
             )
         folds = deal_folds(manifest, options.folds, seed)
-        named = _with_test(manifest, folds == fold)
+        named = with_test(manifest, folds == fold)
     elif options.holdout:
         groups = {clip.group for clip in manifest.clips}
         missing = sorted(set(options.holdout) - groups)
@@ -84,7 +84,7 @@ def _trial_split(
                 f"No clip is of group {', '.join(missing)}. There are "
                 f"{', '.join(sorted(groups)[:8])}{' and more' if len(groups) > 8 else ''}."
             )
-        named = _with_test(manifest, np.array([c.group in options.holdout for c in manifest.clips]))
+        named = with_test(manifest, np.array([c.group in options.holdout for c in manifest.clips]))
     train = options.train
     split = split_clips(named, validation=train.validation, test=train.test, seed=seed)
     if not len(split.test) or not len(split.validation):
@@ -99,7 +99,8 @@ def _trial_split(
     return TrialSplit(seed, fold, split, seen)
 
 
-def _with_test(manifest: Manifest, test: np.ndarray) -> Manifest:
+def with_test(manifest: Manifest, test: np.ndarray) -> Manifest:
+    """Say in the manifest which clips (a boolean each) are the test part."""
     clips = [
         replace(clip, split="test" if chosen else "train")
         for clip, chosen in zip(manifest.clips, test, strict=True)

@@ -21,7 +21,7 @@ from unfreeze import run_folder
 from unfreeze.audio.split import split_clips
 from unfreeze.compare import folder
 from unfreeze.compare.budget import Deadline, Share
-from unfreeze.compare.inner import inner_split
+from unfreeze.compare.inner import FOLDS, inner_split
 from unfreeze.compare.options import Strategy, read_strategy
 from unfreeze.compare.prepare import Progress, prepare
 from unfreeze.compare.splits import TrialSplit
@@ -118,9 +118,10 @@ def tune(
         outer = split_clips(
             data.manifest, validation=train.validation, test=train.test, seed=train.seed
         )
-        splits = [inner_split(data.manifest, outer, seed) for seed in range(options.splits)]
+        splits = [inner_split(data.manifest, outer, number) for number in range(options.splits)]
         shared = folder.shared_config(material, train)
-        folder.begin(options.out, {**shared, "kind": "tuning", "seed": train.seed})
+        own = {"kind": "tuning", "seed": train.seed, "inner_folds": FOLDS}
+        folder.begin(options.out, {**shared, **own})
         rows = _search(optuna, options, material, splits, Share(most), tell, progress)
         return _finish(options, rows)
 
