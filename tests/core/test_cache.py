@@ -451,8 +451,7 @@ def test_views_of_a_model_that_augments_differ_and_follow_its_seeds(tmp_path):
         return Cacher(tmp_path, model, (data, np.zeros(20)), views=4).build()
 
     first = seeded(1)
-    # A GPU's last digits depend on the place in the batch.
-    views = np.asarray(first.rows.x[0]).reshape(4, 20, -1).round(5)
+    views = np.asarray(first.rows.x[0]).reshape(4, 20, -1)
     assert len({view.tobytes() for view in views}) == 4
     # Each variant is the sample or its mirror image, nothing else.
     assert all(len({v.tobytes() for v in views[:, i]}) <= 2 for i in range(20))
