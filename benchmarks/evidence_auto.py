@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from unfreeze.compare import folder
-from unfreeze.compare.auto import DEFAULT, choose_schedule, read_choice
+from unfreeze.compare.auto import choose_schedule, read_choice
 from unfreeze.compare.options import CompareOptions, read_strategy
 from unfreeze.compare.prepare import prepare
 from unfreeze.compare.runner import CompareListener
 from unfreeze.compare.splits import trial_splits
 from unfreeze.compare.trial import Record, run_trial
 from unfreeze.core.estimate import in_words
+from unfreeze.core.presets import DEFAULT
 from unfreeze.files import write_json
 
 FOLDER, RESULT = "auto", "choices.json"

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unfreeze.core.presets import preset
+from unfreeze.core.presets import DEFAULT, preset
 from unfreeze.core.schedule import Schedule
 from unfreeze.core.variants import split_variant, vary
 from unfreeze.errors import ScheduleError
@@ -49,7 +49,7 @@ class TrainOptions:
 
     data: Path
     out: Path | None = None
-    schedule: str | Schedule = "two_stage"
+    schedule: str | Schedule = DEFAULT
     backbone: str = "yamnet"
     weights: Path | None = None
     epochs: int | None = None

@@ -9,10 +9,11 @@ import pytest
 import unfreeze
 from comparing import record
 from unfreeze.compare import auto
-from unfreeze.compare.auto import DEFAULT, decide
+from unfreeze.compare.auto import decide
+from unfreeze.core.presets import DEFAULT
 from unfreeze.errors import RunError, UnfreezeError
 
-SMALL = ("two_stage", "head_only")
+SMALL = (DEFAULT, "head_only")
 
 
 def rounds(name, accuracy, count=3, clips=40, spread=0):
@@ -74,14 +75,13 @@ def train(data, out, schedule="auto", **changes):
 
 
 def test_halving_keeps_the_better_and_the_default(sounds, tmp_path, faked, monkeypatch):
-    monkeypatch.setattr(auto, "CANDIDATES", ("two_stage", "head_only", "full", "surgical:last"))
-    faked.skill = {"two_stage": 0.1, "head_only": 0.2, "full": 1.0, "surgical:last": 0.9}
+    monkeypatch.setattr(auto, "CANDIDATES", (DEFAULT, "head_only", "full", "surgical:last"))
+    faked.skill = {DEFAULT: 0.1, "head_only": 0.2, "full": 1.0, "surgical:last": 0.9}
     found = train(sounds, tmp_path / "run").metrics["auto"]
     tried = [(name, trial) for name, trial, _ in faked.calls]
     assert tried[:4] == [(name, "seed0") for name in auto.CANDIDATES]
-    assert {name for name, trial in tried if trial == "seed1"} == {
-        "two_stage", "full", "surgical:last",
-    }  # fmt: skip
+    second = {name for name, trial in tried if trial == "seed1"}
+    assert second == {DEFAULT, "full", "surgical:last"}
     assert found["schedule"] == "full"
     assert json.loads((tmp_path / "run" / "auto.json").read_text()) == found
     assert "full" in (tmp_path / "run" / "schedule.yaml").read_text()

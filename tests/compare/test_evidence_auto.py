@@ -8,9 +8,9 @@ from benchmarks import evidence_auto
 from benchmarks.evidence_auto import MoreSeeds, accuracy, judge_auto
 
 from comparing import record
-from unfreeze.compare.auto import DEFAULT
 from unfreeze.compare.options import CompareOptions
 from unfreeze.compare.runner import compare
+from unfreeze.core.presets import DEFAULT
 from unfreeze.options import TrainOptions
 
 
@@ -65,11 +65,11 @@ def test_no_trial_sees_the_clips_that_the_study_tests_on(study, faked):
 
 
 def test_a_choice_that_the_study_has_not_run_is_trained(study, faked):
-    faked.skill["gradual"], faked.skill["full"] = 1.0, 0.5
+    faked.skill["surgical:last"], faked.skill["full"] = 1.0, 0.5
     judged = judge_auto(study, 60, lambda line: None, a_seed_a_process=False)
-    assert [one.chosen for one in judged] == ["gradual", "gradual"]
+    assert [one.chosen for one in judged] == ["surgical:last", "surgical:last"]
     assert [one.accuracy for one in judged] == [1.0, 1.0]
-    assert len(list((study.out / "runs").glob("gradual-*.json"))) == 2
+    assert len(list((study.out / "runs").glob("surgical-last-*.json"))) == 2
 
 
 def test_accuracy_is_that_of_test_clips():

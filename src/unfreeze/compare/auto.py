@@ -24,19 +24,19 @@ from unfreeze.compare.inner import inner_split
 from unfreeze.compare.options import read_strategy
 from unfreeze.compare.summary import tables
 from unfreeze.compare.trial import Material, Record, run_trial
+from unfreeze.core.presets import DEFAULT
 from unfreeze.core.schedule import Schedule
 from unfreeze.errors import DataError, RunError, UnfreezeError
 from unfreeze.files import write_json
 from unfreeze.run_reading import read_json
 
-DEFAULT = "two_stage"
 # Chosen by docs/evidence.md: what did well somewhere, from the least to the most that moves.
 CANDIDATES = (
     DEFAULT,
     "head_only",
     "surgical:last",
     "two_stage+train=head|top:50%",
-    "gradual",
+    "two_stage",
     "full",
 )
 ROUNDS = 3

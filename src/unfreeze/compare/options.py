@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from unfreeze.core.presets import DEFAULT
 from unfreeze.core.schedule import Schedule
 from unfreeze.core.variants import split_variant, vary
 from unfreeze.errors import ScheduleError, UnfreezeError
 from unfreeze.options import TrainOptions, named_schedule
 
-STRATEGIES = ("head_only", "two_stage", "full")
+STRATEGIES = ("head_only", DEFAULT, "full")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class CompareOptions:
         if self.folds is not None and self.holdout:
             raise UnfreezeError("--folds tests every group, --holdout some: give one of them")
         if not self.strategies:
-            raise ScheduleError("no strategy is given: name some, such as head_only,two_stage")
+            raise ScheduleError("no strategy is given: name some, such as head_only,full")
         for name in self.strategies:
             if self.strategies.count(name) > 1:
                 raise ScheduleError(f"strategy {name!r} is given twice")

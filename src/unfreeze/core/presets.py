@@ -11,6 +11,9 @@ from typing import Any
 from unfreeze.core.schedule import AUTO, BEST, Plateau, ReduceRate, Schedule, Stage
 from unfreeze.errors import ScheduleError
 
+DEFAULT = "gradual"
+"""The preset that is taken where none is named; docs/evidence.md is the study behind it."""
+
 
 def two_stage(head: Any = "head") -> Schedule:
     """The head first, then everything at a tenth of the rate (LP-FT).
