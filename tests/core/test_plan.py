@@ -7,7 +7,7 @@ import pytest
 
 from unfreeze.backbones.registry import get_backbone
 from unfreeze.core.graph import flatten
-from unfreeze.core.plan import Span, StagePlan, multiply_adds, plan_stage
+from unfreeze.core.plan import Span, StagePlan, multiply_adds, plan_stage, too_little_saved
 from unfreeze.core.schedule import Stage
 from unfreeze.core.select import select
 
@@ -51,6 +51,7 @@ def test_a_head_stage() -> None:
         weights_total=TOTAL,
         prefix_layers=4,
         prefix_work=pytest.approx((WORK - 18) / WORK),
+        cached=True,
         boundary=("pool",),
         cache_bytes=6 * 4,
         silenced=("block1_drop",),
@@ -81,7 +82,32 @@ def test_a_stage_that_trains_everything_has_nothing_to_cache() -> None:
     assert (found.prefix_layers, found.cache_bytes, found.boundary) == (0, 0, ())
     assert found.prefix_work == 0.0
     assert not found.cacheable
+    assert not found.cached
     assert found.silenced == ()
+
+
+@pytest.mark.parametrize(
+    ("stage", "work", "reason"),
+    [
+        # 0.11 forward of 0.11 + 3 x 0.89 in each epoch, in four of five epochs.
+        ({}, 0.11, "it would save 3.2% of the work"),
+        ({}, 0.39, None),
+        ({"epochs": 2}, 0.26, None),
+        ({"epochs": 2}, 0.24, "it would save 4.8% of the work"),
+        ({"epochs": 1}, 0.99, "one epoch would use it only once"),
+        ({}, None, None),
+        ({"cache": "always"}, 0.01, None),
+        ({"views": 2, "epochs": 1}, 0.01, None),
+    ],
+)
+def test_a_cache_must_save_a_twentieth_of_the_work(stage, work, reason) -> None:
+    assert too_little_saved(Stage("s", **{"epochs": 5, **stage}), work) == reason
+
+
+def test_what_is_not_kept_is_told() -> None:
+    assert plan(small(), train=["block2_*", "out"], cache="always").cached
+    assert not plan(small(), train=["block2_*", "out"], epochs=1).cached
+    assert not plan(small(), train="head", cache="never").cached
 
 
 def test_dropout_of_a_head_with_batch_norm_is_not_silenced() -> None:

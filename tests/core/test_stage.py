@@ -19,7 +19,7 @@ X = np.random.default_rng(0).normal(size=(40, 8, 8, 1)).astype("float32")
 Y = np.arange(40) % 2
 
 
-def make(augment=False, drop=True) -> keras.Model:
+def make(augment=False, drop=True, width=2) -> keras.Model:
     keras.utils.set_random_seed(0)
     x = y = keras.Input((8, 8, 1), name="x")
     if augment:
@@ -27,7 +27,7 @@ def make(augment=False, drop=True) -> keras.Model:
     y = layers.Conv2D(2, 3, name="conv1")(y)
     y = layers.BatchNormalization(name="bn")(y)
     y = layers.Dropout(0.3, name="inside")(y) if drop else y
-    y = layers.Conv2D(2, 3, name="conv2")(y)
+    y = layers.Conv2D(width, 3, name="conv2")(y)
     y = layers.GlobalAveragePooling2D(name="pool")(y)
     y = layers.Dropout(0.3, name="above")(y)
     return keras.Model(x, layers.Dense(2, activation="softmax", name="head")(y))
@@ -77,12 +77,14 @@ def test_reuse_is_told(tmp_path):
         ({"epochs": 1}, "one epoch"),
         ({"limit": 100}, "0.0 GB are allowed"),
         ({"model": "augmenting"}, "flip draws at random.*views=k"),
+        ({"model": "wide", "train": ["conv2", "head"]}, "it would save 1.5% of the work"),
     ],
 )
 def test_where_it_does_not_pay_it_says_why_and_trains_uncached(tmp_path, options, reason):
     options = dict(options)
     if "model" in options:
-        options["model"] = make(augment=True)
+        kinds = {"augmenting": {"augment": True}, "wide": {"width": 32}}
+        options["model"] = make(**kinds[options["model"]])
     ready = prepare(tmp_path, held=(X[:8], Y[:8]), **options)
     assert ready.note.startswith("not cached: ")
     with pytest.raises(AssertionError, match=reason):

@@ -19,6 +19,7 @@ def stage(**changes: object) -> StagePlan:
         "weights_total": 3_283_594,
         "prefix_layers": 54,
         "prefix_work": 0.999,
+        "cached": True,
         "boundary": ("embedding",),
         "cache_bytes": 4096,
         "silenced": (),
@@ -45,6 +46,7 @@ def test_a_head_stage_and_one_that_trains_everything() -> None:
         weights_trained=3_250_762,
         prefix_layers=0,
         prefix_work=0.0,
+        cached=False,
         boundary=(),
         cache_bytes=0,
     )
@@ -57,6 +59,12 @@ def test_a_head_stage_and_one_that_trains_everything() -> None:
     assert lines[4].split() == ["after", "embedding", "2", "layers"]
     assert lines[5].split()[3:] == ["conv1", "…", "transfer_output", "3,250,762", "–", "–"]
     assert lines[6].split() == ["3", "layers"]
+
+
+def test_a_stage_whose_cache_would_not_pay() -> None:
+    lines = shown(stage(prefix_work=0.11, cached=False))
+    assert lines[2].split()[-3:] == ["11", "%", "–"]
+    assert lines[3].split()[:2] == ["after", "embedding"]
 
 
 @pytest.mark.parametrize(

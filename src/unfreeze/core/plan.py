@@ -13,8 +13,15 @@ import keras
 
 from unfreeze.core.graph import Graph, Step, count_numbers
 from unfreeze.core.internals import flatten_layers, is_learnable, own_weights
+from unfreeze.core.schedule import Stage
 from unfreeze.core.select import Selection
 from unfreeze.core.split import find_cut
+
+# Forward and backward of what trains, in forward passes of the same layers.
+_TRAINING = 3.0
+# Measured with YAMNet: a cache at block 4 is 192 KB a patch for 4 % of the time of an
+# epoch, one at block 8 is 48 KB for 20 % (docs/boundaries.md).
+_WORTH_A_CACHE = 0.05
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class StagePlan:
             inference mode.
         prefix_work: share of the model's multiply-adds that the prefix does, in
             [0, 1]; None where a size is not known.
+        cached: whether the outputs of the prefix are kept, as far as the data do not
+            decide that.
         boundary: paths of the layers whose outputs cross the boundary.
         cache_bytes: size of those outputs for one sample in float32; 0 where there
             is nothing to cache, None where a size is not known.
@@ -67,6 +76,7 @@ class StagePlan:
     weights_total: int
     prefix_layers: int
     prefix_work: float | None
+    cached: bool
     boundary: tuple[str, ...]
     cache_bytes: int | None
     silenced: tuple[str, ...]
@@ -97,6 +107,7 @@ def plan_stage(graph: Graph, selection: Selection) -> StagePlan:
     weights = {id(v): v for entry in selection.entries for v in entry.layer.weights}
     prefix = {id(s.operation) for s in cut.prefix if is_learnable(s.operation)}
     caches = cut.saves_work and bool(cut.frontier)
+    work = share_of_work(graph, cut.prefix) if caches else 0.0
     return StagePlan(
         stage=stage.name,
         epochs=stage.epochs,
@@ -107,12 +118,33 @@ def plan_stage(graph: Graph, selection: Selection) -> StagePlan:
         weights_updating=count_numbers(selection.updating),
         weights_total=count_numbers(list(weights.values())),
         prefix_layers=len(prefix) if caches else 0,
-        prefix_work=share_of_work(graph, cut.prefix) if caches else 0.0,
+        prefix_work=work,
+        cached=caches and stage.cache != "never" and too_little_saved(stage, work) is None,
         boundary=cut.boundary if caches else (),
         cache_bytes=cut.bytes_per_sample() if caches else 0,
         silenced=cut.silenced,
         live_augmentation=cut.live_augmentation,
     )
+
+
+def too_little_saved(stage: Stage, prefix_work: float | None) -> str | None:
+    """Why a stage with cache="auto" would save too little work by one, None if it pays.
+
+    Args:
+        stage: asks for a cache in its `cache`; with another setting or `views` it gets one.
+        prefix_work: share of the model's multiply-adds before the freeze boundary, in
+            [0, 1]; None where not known: then it pays.
+    """
+    if stage.cache != "auto" or stage.views > 1:
+        return None
+    if stage.epochs < 2:
+        return "one epoch would use it only once"
+    if prefix_work is None:
+        return None
+    # The prefix runs forward in each epoch, or once; the rest forward and backward.
+    an_epoch = prefix_work + _TRAINING * (1 - prefix_work)
+    saved = prefix_work / an_epoch * (1 - 1 / stage.epochs)
+    return None if saved >= _WORTH_A_CACHE else f"it would save {saved:.1%} of the work"
 
 
 def multiply_adds(graph: Graph, step: Step) -> int | None:

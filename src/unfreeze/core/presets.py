@@ -64,7 +64,9 @@ def gradual(groups: int = 4, head: Any = "head") -> Schedule:
     """The head, then the base from the top down in `groups` steps.
 
     Howard and Ruder, "Universal Language Model Fine-tuning for Text
-    Classification", ACL 2018 (gradual unfreezing).
+    Classification", ACL 2018 (gradual unfreezing). They add a layer an epoch; here a
+    step is a share of the layer groups, of at most 5 epochs: each has a freeze
+    boundary, below which the base runs once.
     """
     if groups < 1:
         raise ScheduleError(f"gradual: groups {groups} must be at least 1")

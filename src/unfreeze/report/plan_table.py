@@ -50,7 +50,7 @@ def plan_table(plans: "Sequence[StagePlan]", title: str = "") -> Group:
             _trains(plan, names),
             _two_lines(f"{plan.weights_trained:,}", _count(len(plan.trains), "layer")),
             _share(plan.prefix_work) if plan.cacheable else _NOTHING,
-            _size(plan.cache_bytes) if plan.cacheable else _NOTHING,
+            _size(plan.cache_bytes) if plan.cached else _NOTHING,
         )
     return Group(table, *(Text(note, style="dim") for note in _notes(plans)))
 
