@@ -2,11 +2,13 @@
 
     KERAS_BACKEND=torch python -m benchmarks.evidence_seeds FOLDER --data spoken-digits
         --strategies two_stage,gradual,full --seeds 5:45 --processes 12 --out rows.jsonl
+        [--study benchmarks/evidence]
 
 The seeds begin where those of the study end: what the study looked at to choose
 strategies says nothing here. Several processes share the machine and its GPU. A run
 is a line of the file: what is there is not repeated, and `--minutes` ends it early. The
-table counts the seeds that all strategies have done.
+table counts the seeds that all strategies have done; with `--study` those of the
+study, too.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from unfreeze.compare.prepare import prepare
 from unfreeze.compare.runner import CompareListener
 from unfreeze.compare.splits import trial_splits
 from unfreeze.compare.trial import run_trial
+from unfreeze.run_reading import read_json
 
 KEPT = ("seconds", "epochs", "best_stage", "validation")
 
@@ -73,6 +76,21 @@ def read_rows(file):
         except ValueError:
             break
     return rows
+
+
+def study_rows(folder, data):
+    """The runs of the study on a data set, as rows."""
+    records = [read_json(file, "run the study again") for file in sorted(folder.glob("*.json"))]
+    return [
+        {
+            "data": data,
+            "strategy": record["strategy"],
+            "seed": record["seed"],
+            "scores": {part: counted(found) for part, found in record["scores"].items()},
+        }
+        for record in records
+        if "scores" in record
+    ]
 
 
 def run_all(runs, processes, seconds, file):
@@ -141,6 +159,7 @@ def main():
     options.add_argument("--processes", type=int, default=1)
     options.add_argument("--minutes", type=float, default=1e4)
     options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--study", type=Path, help="the study's results, to count with these")
     chosen = options.parse_args()
     strategies = tuple(chosen.strategies.split(","))
     first, stop = map(int, chosen.seeds.split(":"))
@@ -156,6 +175,8 @@ def main():
         ready(chosen.folder, chosen.data, stop)
         run_all(runs, chosen.processes, 60 * chosen.minutes, chosen.out)
     rows = [row for row in read_rows(chosen.out) if row["data"] == chosen.data]
+    if chosen.study:
+        rows += study_rows(chosen.study / chosen.data / "runs", chosen.data)
     for part in ("test", "seen"):
         if any(part in row.get("scores", {}) for row in rows):
             print(*lines(rows, strategies, part), sep="\n", flush=True)

@@ -62,3 +62,15 @@ def test_a_line_that_was_cut_short_is_left_out(tmp_path):
     assert evidence_seeds.read_rows(file) == []
     file.write_text(json.dumps({"seed": 1}) + "\n" + '{"seed": 2, "stra')
     assert evidence_seeds.read_rows(file) == [{"seed": 1}]
+
+
+def test_the_runs_of_a_study_count_like_these(tmp_path):
+    records = made_up({"a": 0.9, "b": 0.5}, seeds=2)
+    for number, one in enumerate([*records, {"strategy": "c", "seed": 0, "error": "diverged"}]):
+        (tmp_path / f"{number}.json").write_text(json.dumps(one))
+    rows = evidence_seeds.study_rows(tmp_path, "d")
+    assert [(row["strategy"], row["seed"]) for row in rows] == [
+        ("a", 0), ("b", 0), ("a", 1), ("b", 1),
+    ]  # fmt: skip
+    for row, wanted in zip(rows, rows_of(records), strict=True):
+        assert row["scores"] == wanted["scores"]
