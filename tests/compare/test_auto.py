@@ -2,13 +2,14 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import unfreeze
 from comparing import record
-from unfreeze.compare import auto
+from unfreeze.compare import auto, budget
 from unfreeze.compare.auto import decide
 from unfreeze.core.presets import DEFAULT
 from unfreeze.errors import RunError, UnfreezeError
@@ -104,6 +105,29 @@ def test_the_budget_bounds_the_trials(sounds, tmp_path, faked):
     assert [name for name, _, _ in faked.calls] == [DEFAULT]
     assert found["schedule"] == DEFAULT
     assert "no other strategy could be tried in the time" in found["reason"]
+
+
+def test_no_round_is_begun_that_the_default_cannot_end(sounds, tmp_path, faked, monkeypatch):
+    # What others do in a round without it can be held against nothing.
+    faked.skill["head_only"] = 1.0
+    now = 0.0
+
+    def run(material, trial, strategy, run_dir=None, callbacks=()):
+        nonlocal now
+        spent = 100.0 if strategy.name == DEFAULT else 1.0
+        now += spent
+        return {**faked(material, trial, strategy), "wall_seconds": spent}
+
+    monkeypatch.setattr(auto, "run_trial", run)
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: now))
+    for seconds, rounds in ((203, 1), (230, 2)):
+        faked.calls.clear()
+        now = 0.0
+        train(sounds, tmp_path / str(seconds), budget=float(seconds))
+        tried = [(name, trial) for name, trial, _ in faked.calls]
+        assert {trial for _, trial in tried} == {f"seed{i}" for i in range(rounds)}
+        assert [name for name, trial in tried if trial == "seed0"] == [*auto.CANDIDATES]
+        assert tried.count((DEFAULT, "seed1")) == rounds - 1
 
 
 def test_too_few_groups_take_the_default_and_say_so(sounds, tmp_path, faked):

@@ -137,6 +137,9 @@ def _rounds(
     planned = len(alive)
     splits = [inner_split(material.manifest, outer, number) for number in range(ROUNDS)]
     for split in splits:
+        if records and clock.over(pace.seconds(DEFAULT)):
+            tell(f"no time left for another round, in which {DEFAULT} must run, too")
+            break
         for name in alive:
             progress(len(records), planned)
             if records and clock.over(pace.seconds(name)):
