@@ -90,6 +90,7 @@ def test_halving_keeps_the_better_and_the_default(sounds, tmp_path, faked, monke
 
 
 def test_no_trial_sees_a_test_clip(sounds, tmp_path, faked):
+    faked.skill["head_only"] = 1.0
     train(sounds, tmp_path / "run")
     with (tmp_path / "run" / "splits.csv").open() as file:
         test = {i for i, row in enumerate(csv.DictReader(file)) if row["split"] == "test"}
