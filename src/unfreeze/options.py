@@ -97,12 +97,18 @@ def resolve_schedule(options: TrainOptions, head: str = HEAD) -> Schedule:
     if isinstance(schedule, str):
         schedule = named_schedule(schedule, head)
     if options.epochs is not None:
-        schedule = schedule.with_changes(epochs=options.epochs)
+        schedule = capped(schedule, options.epochs)
     if options.batch_size is not None:
         schedule = schedule.with_changes(batch_size=options.batch_size)
     if options.learning_rate is not None:
         schedule = _with_rate(schedule, options.learning_rate)
     return schedule
+
+
+def capped(schedule: Schedule, epochs: int) -> Schedule:
+    """The schedule with at most so many epochs in each stage; shorter stages stay as they are."""
+    stages = tuple(replace(stage, epochs=min(stage.epochs, epochs)) for stage in schedule)
+    return replace(schedule, stages=stages)
 
 
 def check_schedule(options: TrainOptions) -> None:

@@ -1,13 +1,13 @@
 """What is to be compared, on what, for how long."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from unfreeze.core.presets import DEFAULT
 from unfreeze.core.schedule import Schedule
 from unfreeze.core.variants import split_variant, vary
 from unfreeze.errors import ScheduleError, UnfreezeError
-from unfreeze.options import TrainOptions, named_schedule
+from unfreeze.options import TrainOptions, capped, named_schedule
 
 STRATEGIES = ("head_only", DEFAULT, "full")
 
@@ -86,6 +86,5 @@ def read_strategy(text: str, epochs: int | None = None) -> Strategy:
     else:
         schedule = named_schedule(name)
     if epochs is not None:
-        capped = [replace(s, epochs=min(s.epochs, epochs)) for s in schedule]
-        schedule = replace(schedule, stages=tuple(capped))
+        schedule = capped(schedule, epochs)
     return Strategy(text, schedule, fuse)
