@@ -11,13 +11,13 @@ DATA = Path("data")
 
 def test_presets_take_the_new_layers_as_the_head():
     schedule = resolve_schedule(TrainOptions(DATA))
-    assert schedule.name == "gradual"
-    assert [stage.train for stage in schedule] == [
+    assert schedule.name == "two_stage"
+    assert [stage.train for stage in schedule] == ["transfer_*", "all"]
+    gradual = resolve_schedule(TrainOptions(DATA, schedule="gradual"))
+    assert [stage.train for stage in gradual] == [
         "transfer_*", ["transfer_*", "top:25%"], ["transfer_*", "top:50%"],
         ["transfer_*", "top:75%"], "all",
     ]  # fmt: skip
-    two = resolve_schedule(TrainOptions(DATA, schedule="two_stage"))
-    assert [stage.train for stage in two] == ["transfer_*", "all"]
 
 
 def test_the_classic_preset_is_the_recipe_to_the_letter():
@@ -37,8 +37,14 @@ def test_the_classic_preset_is_the_recipe_to_the_letter():
 def test_changes_apply_to_every_stage_and_rates_keep_their_ratio():
     options = TrainOptions(DATA, epochs=7, batch_size=16, learning_rate=5e-4)
     schedule = resolve_schedule(options)
-    assert [(s.epochs, s.batch_size) for s in schedule] == [(7, 16), *[(5, 16)] * 3, (7, 16)]
-    assert [s.learning_rate for s in schedule] == pytest.approx([5e-4, *[5e-5] * 4])
+    assert [(s.epochs, s.batch_size) for s in schedule] == [(7, 16), (7, 16)]
+    assert [s.learning_rate for s in schedule] == pytest.approx([5e-4, 5e-5])
+
+
+def test_epochs_are_the_most_of_each_stage():
+    for epochs, expected in ((7, [7, 5, 5, 5, 7]), (60, [60, 5, 5, 5, 30])):
+        options = TrainOptions(DATA, schedule="gradual", epochs=epochs)
+        assert [stage.epochs for stage in resolve_schedule(options)] == expected
 
 
 def test_a_file_is_read(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -58,21 +57,18 @@ def test_three_stages_on_real_recordings(animals, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_default_schedule_on_animal_sounds(animals, tmp_path):
-    run = tmp_path / "run"
-    classifier = unfreeze.SoundClassifier.train(animals, out=run, seed=0)
-    # Five seeds of the study have 0.88 to 0.97; two of the 60 clips below the least.
-    assert classifier.metrics["test"]["accuracy"] >= 0.85
-    stages = ["head", "top 1/4", "top 2/4", "top 3/4", "all"]
-    trained = [
-        {name for name, layer in movements(run, stage).items() if layer["trainable"]}
-        for stage in stages
-    ]
-    assert [len(names) for names in trained] == [2, 10, 16, 24, 29]
-    assert all(earlier < later for earlier, later in pairwise(trained))
-    for stage, names in zip(stages, trained, strict=True):
-        for name, layer in movements(run, stage).items():
-            assert (layer["moved"] > 0) == (name in names)
+def test_the_default_schedule_reaches_0_90_on_animal_sounds(animals, tmp_path):
+    classifier = unfreeze.SoundClassifier.train(animals, out=tmp_path / "run", seed=0)
+    assert classifier.metrics["test"]["accuracy"] >= 0.90
+    assert all(
+        layer["moved"] == 0.0
+        for name, layer in movements(tmp_path / "run", "head").items()
+        if not name.startswith("transfer_")
+    )
+    assert all(
+        layer["moved"] > 0 for layer in movements(tmp_path / "run", "all").values()
+        if layer["trainable"]
+    )  # fmt: skip
 
 
 def test_a_split_by_speaker_keeps_speakers_apart(shared_data, yamnet_weights, tmp_path):

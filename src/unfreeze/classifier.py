@@ -82,7 +82,7 @@ class SoundClassifier:
         Args:
             data: the recordings.
             schedule: name of a preset, a YAML file, or a `Schedule`; None takes
-                that of the run with `add_to`, else gradual.
+                that of the run with `add_to`, else two_stage.
             out: the run folder; None keeps nothing on disk.
             listener: hears of progress.
             **options: the other fields of `unfreeze.options.TrainOptions`; with

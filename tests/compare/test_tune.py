@@ -7,7 +7,6 @@ import pytest
 from unfreeze.compare import tune as module
 from unfreeze.compare.budget import EnoughRuns
 from unfreeze.compare.tune import TuneOptions, tune
-from unfreeze.core.presets import DEFAULT
 from unfreeze.core.schedule_yaml import read_schedule
 from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.options import TrainOptions
@@ -37,7 +36,7 @@ def test_it_finds_what_is_better(sounds, tmp_path, faked):
     assert best.stages == found.schedule.stages
     rows = json.loads((tmp_path / "out" / "tuning.json").read_text())["trials"]
     assert len(rows) == 25
-    assert rows[0]["strategy"].startswith(f"{DEFAULT}+head_rate=0.001+rate=0.0001")
+    assert rows[0]["strategy"].startswith("two_stage+head_rate=0.001+rate=0.0001")
     tops = [i for i, row in enumerate(rows) if "top:1" in row["strategy"]]
     # Having found it, the search stays near: more often in the second half.
     assert sum(i >= 13 for i in tops) > sum(i < 13 for i in tops)

@@ -7,7 +7,7 @@ import pytest
 
 from unfreeze.backbones.registry import get_backbone
 from unfreeze.core.graph import flatten
-from unfreeze.core.plan import Span, StagePlan, multiply_adds, plan_stage, too_little_saved
+from unfreeze.core.plan import Span, StagePlan, multiply_adds, plan_stage, why_uncached
 from unfreeze.core.schedule import Stage
 from unfreeze.core.select import select
 
@@ -97,11 +97,12 @@ def test_a_stage_that_trains_everything_has_nothing_to_cache() -> None:
         ({"epochs": 1}, 0.99, "one epoch would use it only once"),
         ({}, None, None),
         ({"cache": "always"}, 0.01, None),
+        ({"cache": "never"}, 0.99, "the stage says cache='never'"),
         ({"views": 2, "epochs": 1}, 0.01, None),
     ],
 )
 def test_a_cache_must_save_a_twentieth_of_the_work(stage, work, reason) -> None:
-    assert too_little_saved(Stage("s", **{"epochs": 5, **stage}), work) == reason
+    assert why_uncached(Stage("s", **{"epochs": 5, **stage}), work) == reason
 
 
 def test_what_is_not_kept_is_told() -> None:

@@ -10,7 +10,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")]
 Schedule = Annotated[
     str,
     typer.Option(
-        help="auto, gradual, two_stage, head_only, full, classic, surgical:last, or YAML."
+        help="auto, two_stage, gradual, head_only, full, classic, surgical:last, or YAML."
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=0, help="Epochs of each stage, at most.")]

@@ -24,7 +24,7 @@ def plan(
     ],
     schedule: Annotated[
         str,
-        typer.Option(help="gradual, two_stage, head_only, full, classic, or a YAML file."),
+        typer.Option(help="two_stage, gradual, head_only, full, classic, or a YAML file."),
     ] = str(TrainOptions.schedule),
     write: Annotated[
         Path | None, typer.Option("--write", help="Write the schedule to this YAML file.")

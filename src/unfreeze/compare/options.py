@@ -45,7 +45,7 @@ class CompareOptions:
         if self.folds is not None and self.holdout:
             raise UnfreezeError("--folds tests every group, --holdout some: give one of them")
         if not self.strategies:
-            raise ScheduleError("no strategy is given: name some, such as head_only,full")
+            raise ScheduleError("no strategy is given: name some, such as head_only,two_stage")
         for name in self.strategies:
             if self.strategies.count(name) > 1:
                 raise ScheduleError(f"strategy {name!r} is given twice")

@@ -1,4 +1,4 @@
-"""`unfreeze tune`: a search for the best schedule, on the training clips alone.
+"""`unfreeze tune`: a search for the best two-stage schedule, on the training clips alone.
 
 Optuna proposes (Akiba et al. 2019, "Optuna: A Next-generation Hyperparameter
 Optimization Framework", KDD); a proposal is trained on inner splits by group and
@@ -35,14 +35,13 @@ from unfreeze.report.tuning_plot import plot_search
 from unfreeze.run_reading import read_json
 
 BEST, TABLE = "best.yaml", "tuning.json"
-STEPWISE = "all, step by step"
-DEPTHS = ("head", "top:1", "top:25%", "top:50%", "all", STEPWISE)
+DEPTHS = ("head", "top:1", "top:25%", "top:50%", "all")
 POLICIES = ("frozen", "affine", "train")
 DECAYS = (1.0, 0.8, 0.65)
 BATCHES = (16, 32, 64)
 # The default first: what the search finds must beat it.
 START = {
-    "depth": STEPWISE,
+    "depth": "all",
     "head_rate": 1e-3,
     "batch_size": 32,
     "rate": 1e-4,
@@ -195,11 +194,10 @@ def _propose(trial: Any) -> str:
     rate = trial.suggest_float("rate", 1e-5, 1e-3, log=True)
     policy = trial.suggest_categorical("batch_norm", POLICIES)
     decay = trial.suggest_categorical("layer_decay", DECAYS)
-    name = "gradual" if depth == STEPWISE else "two_stage"
-    text = f"{name}+head_rate={head_rate:.3g}+rate={rate:.3g}+batch_norm={policy}"
+    text = f"two_stage+head_rate={head_rate:.3g}+rate={rate:.3g}+batch_norm={policy}"
     text += f"+batch_size={size}"
     text += f"+layer_decay={decay:g}" if decay < 1 else ""
-    return text + ("" if depth in ("all", STEPWISE) else f"+train=head|{depth}")
+    return text + ("" if depth == "all" else f"+train=head|{depth}")
 
 
 def _accuracy_and_loss(

@@ -124,7 +124,7 @@ def _stage_time(
     prepare, training = 0.0, live * factor
     if graph_loops_pay():
         prepare += _COMPILE[0] + _COMPILE[1] * len(cut.suffix) * (norm_factor if normed else 1.0)
-    if why_not(cut, stage, source, room, share) is None:
+    if why_not(cut, stage, source, room) is None:
         prepare += frozen * (train * stage.views + validation)
         prepare += _COMPILE_FROZEN[0] + _COMPILE_FROZEN[1] * len(cut.prefix)
     else:

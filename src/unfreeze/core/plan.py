@@ -119,7 +119,7 @@ def plan_stage(graph: Graph, selection: Selection) -> StagePlan:
         weights_total=count_numbers(list(weights.values())),
         prefix_layers=len(prefix) if caches else 0,
         prefix_work=work,
-        cached=caches and stage.cache != "never" and too_little_saved(stage, work) is None,
+        cached=caches and why_uncached(stage, work) is None,
         boundary=cut.boundary if caches else (),
         cache_bytes=cut.bytes_per_sample() if caches else 0,
         silenced=cut.silenced,
@@ -127,14 +127,17 @@ def plan_stage(graph: Graph, selection: Selection) -> StagePlan:
     )
 
 
-def too_little_saved(stage: Stage, prefix_work: float | None) -> str | None:
-    """Why a stage with cache="auto" would save too little work by one, None if it pays.
+def why_uncached(stage: Stage, prefix_work: float | None) -> str | None:
+    """Why a stage that could be cached is not, whatever its data; None if it is.
 
     Args:
-        stage: asks for a cache in its `cache`; with another setting or `views` it gets one.
+        stage: its `cache`, `views` and `epochs`. "auto" without views asks for a cache
+            where that saves a twentieth of the work; all but "never" always do.
         prefix_work: share of the model's multiply-adds before the freeze boundary, in
-            [0, 1]; None where not known: then it pays.
+            [0, 1]; None where not known: then a cache pays.
     """
+    if stage.cache == "never":
+        return "the stage says cache='never'"
     if stage.cache != "auto" or stage.views > 1:
         return None
     if stage.epochs < 2:

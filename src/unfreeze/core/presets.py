@@ -11,7 +11,7 @@ from typing import Any
 from unfreeze.core.schedule import AUTO, BEST, Plateau, ReduceRate, Schedule, Stage
 from unfreeze.errors import ScheduleError
 
-DEFAULT = "gradual"
+DEFAULT = "two_stage"
 """The preset that is taken where none is named; docs/evidence.md is the study behind it."""
 
 

@@ -15,7 +15,7 @@ from unfreeze.core.data import Rows, Stream
 from unfreeze.core.digest import Fingerprint, fingerprint
 from unfreeze.core.feed import ShuffledRows, for_fit
 from unfreeze.core.graph import Graph
-from unfreeze.core.plan import share_of_work, too_little_saved
+from unfreeze.core.plan import share_of_work, why_uncached
 from unfreeze.core.runner import StepModel, joined_model, prefix_model, suffix_model
 from unfreeze.core.schedule import HALVED, INSISTING, Stage
 from unfreeze.core.select import Selection
@@ -114,8 +114,7 @@ def make_ready(
     """
     stage = selection.stage
     cut = find_cut(whole.graph, selection.live, views=_views(whole.graph, selection, source.train))
-    work = share_of_work(whole.graph, cut.prefix)
-    refusal = why_not(cut, stage, source, room, work)
+    refusal = why_not(cut, stage, source, room)
     if refusal is None:
         try:
             train, held = _fill(whole, cut, selection, source, room, batches, on_cache)
@@ -146,8 +145,7 @@ def check_caches(
     for selection in selections:
         stage = selection.stage
         cut = find_cut(graph, selection.live, views=_views(graph, selection, source.train))
-        work = share_of_work(graph, cut.prefix)
-        refusal = why_not(cut, stage, source, room, work) if stage.epochs else None
+        refusal = why_not(cut, stage, source, room) if stage.epochs else None
         if refusal is not None and insists(stage, cut):
             raise ScheduleError(f"stage {stage.name!r} asks for a cache, but: {refusal}")
 
@@ -157,28 +155,16 @@ def insists(stage: Stage, cut: Cut) -> bool:
     return (stage.cache in INSISTING or stage.views > 1) and cut.saves_work
 
 
-def why_not(
-    cut: Cut, stage: Stage, source: Source, room: CacheRoom, work: float | None
-) -> str | None:
-    """Why a stage is not cached, as far as that is known before the prefix runs.
-
-    Args:
-        cut: where the model is divided.
-        stage: its `cache`, `views` and `epochs`.
-        source: the run's data.
-        room: where caches stand.
-        work: the frozen prefix's share of the model's multiply-adds, in [0, 1].
-    """
+def why_not(cut: Cut, stage: Stage, source: Source, room: CacheRoom) -> str | None:
+    """Why a stage is not cached, as far as that is known before the prefix runs."""
     if not cut.frontier or not cut.saves_work:
         if cut.live_augmentation:
             names = ", ".join(cut.live_augmentation[:3])
             return f"{names} draws at random before the frozen layers (views=k can cache it)"
         return "no frozen layer with weights comes before what trains"
-    if stage.cache == "never":
-        return "the stage says cache='never'"
-    little = too_little_saved(stage, work)
-    if little is not None:
-        return little
+    unasked = why_uncached(stage, share_of_work(cut.graph, cut.prefix))
+    if unasked is not None:
+        return unasked
     size = cut.bytes_per_sample(2 if stage.cache in HALVED else 4)
     if size is not None and isinstance(source.train, Rows):
         count = source.train.n * stage.views
