@@ -31,7 +31,14 @@ from unfreeze.files import write_json
 from unfreeze.run_reading import read_json
 
 # Chosen by docs/evidence.md: what did well somewhere, from the least to the most that moves.
-_OTHERS = ("head_only", "surgical:last", "two_stage+train=head|top:50%", "gradual", "full")
+_OTHERS = (
+    "head_only",
+    "surgical:last",
+    "two_stage+train=head|top:50%",
+    "two_stage+rate=3e-5",
+    "gradual",
+    "full",
+)
 # The default first: the others are judged against it.
 CANDIDATES = (DEFAULT, *_OTHERS)
 ROUNDS = 3

@@ -144,10 +144,18 @@ def why_uncached(stage: Stage, prefix_work: float | None) -> str | None:
         return "one epoch would use it only once"
     if prefix_work is None:
         return None
-    # The prefix runs forward in each epoch, or once; the rest forward and backward.
-    an_epoch = prefix_work + _TRAINING * (1 - prefix_work)
-    saved = prefix_work / an_epoch * (1 - 1 / stage.epochs)
+    saved = saved_share(prefix_work, stage.epochs)
     return None if saved >= _WORTH_A_CACHE else f"it would save {saved:.1%} of the work"
+
+
+def saved_share(prefix_work: float, epochs: int) -> float:
+    """Share of a stage's multiply-adds that a cache saves, in [0, 1].
+
+    The prefix runs forward once instead of in each of `epochs`; the rest runs forward
+    and backward in each.
+    """
+    an_epoch = prefix_work + _TRAINING * (1 - prefix_work)
+    return prefix_work / an_epoch * (1 - 1 / epochs)
 
 
 def multiply_adds(graph: Graph, step: Step) -> int | None:
