@@ -1,24 +1,33 @@
-"""Errors for users: each message tells what is wrong, where, and what to do.
+"""Errors for users: each message says what is wrong, where, and what to do.
 
-The command line prints these without a traceback and exits with 2; anything
-else that is raised is a defect of this package.
+The command line prints them without a traceback and exits with status 2; any
+other exception is a bug in this package. `show` makes names from outside safe to
+print, to log and to write as JSON: names on disk may hold newlines, terminal
+escapes and bytes that are not UTF-8.
 """
+
+import difflib
+import os
+from collections.abc import Iterable
+
+# 1 is the same word, 0 shares no letter. Below this a guess is rarely what was meant.
+_CLOSE = 0.5
 
 
 class UnfreezeError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base class of all errors that a user can fix."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A run that ended early because it was asked to; what it had earned is kept."""
+    """A run that stopped early on request; its finished work is kept."""
 
 
 class ScheduleError(UnfreezeError, ValueError):
-    """A schedule that cannot be run as it is written."""
+    """A schedule that cannot run as it is written."""
 
 
 class StageError(UnfreezeError, RuntimeError):
-    """A stage that did not do what it claims: see the audit in the message."""
+    """A stage that failed or did not do what it claims; the message says why."""
 
 
 class DataError(UnfreezeError, ValueError):
@@ -26,12 +35,62 @@ class DataError(UnfreezeError, ValueError):
 
 
 class WeightsError(UnfreezeError, RuntimeError):
-    """Pretrained weights that cannot be found, fetched or verified."""
+    """Pretrained weights that cannot be found, downloaded or verified."""
 
 
 class RunError(UnfreezeError, RuntimeError):
-    """A run folder that is missing, foreign, damaged or in use."""
+    """A run folder that is missing, damaged, in use, or holds another run."""
 
 
 class ExportError(UnfreezeError, RuntimeError):
     """An export that cannot be made, or that does not agree with its model."""
+
+
+def show(path: str | os.PathLike[str]) -> str:
+    r"""Return a name on one line, with odd characters written as escapes.
+
+    Args:
+        path: a path, or any text that came from outside.
+
+    Returns:
+        Printable text that UTF-8 can encode; slashes as separators.
+
+    Example:
+        >>> show("a\nb.wav")
+        'a\\nb.wav'
+        >>> show("größe.wav")
+        'größe.wav'
+    """
+    text = path if isinstance(path, str) else path.__fspath__().replace(os.sep, "/")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the known word closest to a wrong one.
+
+    Args:
+        word: what the user wrote.
+        known: what would have been right.
+
+    Returns:
+        The sentence with a space before it, to follow another; empty when no
+        word is close.
+
+    Example:
+        >>> did_you_mean("trian", ("train", "test"))
+        " Did you mean 'train'?"
+        >>> did_you_mean("music", ("train", "test"))
+        ''
+    """
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=_CLOSE)
+    return f" Did you mean {show(close[0])!r}?" if close else ""
+
+
+def _escape(character: str) -> str:
+    # A byte that is not UTF-8 reaches Python as a lone surrogate (PEP 383).
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

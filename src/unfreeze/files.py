@@ -2,7 +2,7 @@
 
 Invariant: nothing in this package opens a final file name for writing; all
 outputs go through here (temporary sibling, flush, fsync, rename, fsync of the folder).
-What was written is there after a power cut; what was cut short has no final name.
+A finished file survives a power cut; an unfinished one never has its final name.
 """
 
 import errno
@@ -19,33 +19,33 @@ from typing import Any
 import filelock
 
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}-(.+)", re.DOTALL)
-# Locks of others may lie in a user's folder, too.
+# A user's folder may hold lock files of other programs, too.
 _LOCK = re.compile(r"\.lock-[0-9a-f]{16}")
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` when the block ends well.
+    """Yield a temporary path that is renamed to `path` when the block succeeds.
 
     Args:
-        path: the final file; its folder is made when missing.
+        path: the final file; its folder is made if missing.
 
     Yields:
         A path in the same folder with the same suffix (some writers choose
-        the format by it). On an exception it is removed and `path` is as before.
+        the format by it). On an exception it is removed and `path` stays as it was.
     """
     final = Path(path)
     make_folder(final.parent)
     # A dotted prefix keeps the half-written file out of globs; the full name
     # is kept at the end because Keras insists on `.weights.h5` and the like.
     partial = final.parent / f".partial-{secrets.token_hex(8)}-{final.name}"
-    # Not `tempfile`: it makes files that only their owner can read, and the
-    # umask of a process with threads cannot be asked for safely.
+    # Not `tempfile`: it makes files that only their owner can read, and a process
+    # with threads cannot read its umask safely.
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     mode = partial.stat().st_mode
     try:
         yield partial
-        # Some writers (safetensors) put a file of their own in its place.
+        # Some writers (safetensors) replace it with a file of their own.
         partial.chmod(mode)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
@@ -59,8 +59,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def partial_folder(home: Path) -> Iterator[Path]:
     """Yield a new hidden folder in `home`, to be filled and renamed.
 
-    It is removed at the end if it was not renamed. Of a process that was killed,
-    `remove_dead_folders` removes it: a lock beside it tells that its maker is gone.
+    It is removed at the end if it was not renamed. If the process is killed,
+    `remove_dead_folders` removes it later: the free lock beside it shows that its
+    process has ended.
     """
     token = secrets.token_hex(8)
     folder, lock = home / f".partial-{token}", filelock.FileLock(home / f".lock-{token}")
@@ -75,7 +76,7 @@ def partial_folder(home: Path) -> Iterator[Path]:
 
 
 def remove_dead_folders(home: Path) -> None:
-    """Remove what `partial_folder` made for processes that were killed."""
+    """Remove the folders that `partial_folder` made for processes since killed."""
     for path in [path for path in home.glob(".lock-*") if _LOCK.fullmatch(path.name)]:
         lock = filelock.FileLock(path)
         with suppress(filelock.Timeout, OSError), lock.acquire(timeout=0):
@@ -88,7 +89,7 @@ def write_text(path: str | os.PathLike[str], text: str, errors: str = "strict") 
 
     Args:
         path: the final file.
-        text: may hold names of files.
+        text: may contain file names.
         errors: what to do with names that are not UTF-8, as for `str.encode`:
             "surrogateescape" writes their bytes as they are.
     """
@@ -99,23 +100,23 @@ def write_text(path: str | os.PathLike[str], text: str, errors: str = "strict") 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON atomically, indented, with a final newline.
 
-    NaN and infinity are refused (ValueError): they are no JSON.
+    NaN and infinity are refused (ValueError): JSON has no such values.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # A name that is not UTF-8 has lone surrogates: Python's escape of one is JSON's, too.
+    # A name that is not UTF-8 has lone surrogates; Python and JSON escape them alike.
     write_text(path, text, "backslashreplace")
 
 
 def system_error(error: Exception, file: Path) -> OSError:
-    """The error of the system behind one of safetensors, which tells its number as text."""
+    """The operating system's error behind one of safetensors, which holds its number as text."""
     found = re.search(r"os error (\d+)", str(error))
-    # Windows counts its errors in another way.
+    # Windows numbers its errors differently.
     number = int(found[1]) if found and os.name != "nt" else errno.EIO
     return OSError(number, os.strerror(number), str(file))
 
 
 def make_folder(folder: str | os.PathLike[str]) -> None:
-    """Make a folder and those above it where they are missing, so that they stay made."""
+    """Make a folder and its missing parents, so that they survive a power cut."""
     path = Path(folder)
     missing = [place for place in (path, *path.parents) if not place.exists()]
     path.mkdir(parents=True, exist_ok=True)
@@ -124,7 +125,7 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def remove(path: str | os.PathLike[str]) -> None:
-    """Remove a file so that it stays removed; nothing happens where there is none."""
+    """Remove a file for good, even after a power cut; a missing file is no error."""
     try:
         Path(path).unlink()
     except FileNotFoundError:
@@ -133,11 +134,11 @@ def remove(path: str | os.PathLike[str]) -> None:
 
 
 def remove_partials(folder: str | os.PathLike[str], names: Container[str]) -> None:
-    """Remove what killed processes left half-written.
+    """Remove half-written files of killed processes.
 
     Args:
-        folder: where; it may be missing.
-        names: of final files that nobody else is writing there now.
+        folder: where they are; may be missing.
+        names: of the final files; no other process may be writing these now.
     """
     if not Path(folder).is_dir():
         return
@@ -148,7 +149,7 @@ def remove_partials(folder: str | os.PathLike[str], names: Container[str]) -> No
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Have the disk keep which files a folder holds: new, renamed and removed ones."""
+    """Flush a folder to disk, so that new, renamed and removed files stay so."""
     # Windows has no handle for that and does not need it.
     if os.name == "nt":
         return

@@ -1,4 +1,6 @@
 """The staged engine: any Keras model, any schedule, on any backend.
 
-Imports keras and numpy only, and nothing from the outer rooms.
+It needs the libraries Keras and numpy, safetensors for its state on disk and PyYAML
+for schedule files, and Matplotlib only to draw a picture. From the package it imports
+`errors`, `files` and `backend` only. No module names a backend's own library.
 """

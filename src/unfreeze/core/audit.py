@@ -1,9 +1,10 @@
-"""What moved in each stage, and what must not have: the proof of a staged run.
+"""What moved in each stage, and what must not move: the check of a staged run.
 
-Movement of a layer is the L2 norm of its change over the L2 norm that it had
-(1 where it had none, so that zero-initialised biases count by their size).
+The movement of a layer is the L2 norm of its change, divided by its L2 norm before
+(by 1 where that was 0, so that zero-initialised biases count by their size).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from unfreeze.core.select import Selection
+from unfreeze.core.finite import guess, is_finite
+from unfreeze.core.layers import Selection
 from unfreeze.errors import StageError
 
 Snapshot = Mapping[int, np.ndarray]
@@ -22,14 +24,17 @@ class LayerMovement:
     """How far one layer moved in a stage.
 
     Attributes:
-        layer: its path in the model.
+        layer: its path in the model. Weights that a layer keeps frozen itself have a row
+            of their own, such as `dense/kernel` under LoRA.
         weights: how many numbers it holds.
         trainable: whether the stage claims to train any of them.
-        moved: relative movement, 0.0 when not a bit changed.
+        moved: relative movement, 0.0 when no bit changed.
         max_abs: the largest change of a single number.
-        frozen_moved: weights that changed though the stage holds them frozen.
-        trained_still: weights that the stage claims to train, and did not change;
-            biases without a gradient among them.
+        frozen_moved: weights that changed although the stage keeps them frozen.
+        trained_still: weights that the stage claims to train but that did not change,
+            including biases without a gradient.
+        not_finite: weights that are NaN or infinite now, and that the stage trained or
+            changed. They are a fault, and never count as trained; `moved` is then NaN.
     """
 
     layer: str
@@ -39,6 +44,7 @@ class LayerMovement:
     max_abs: float
     frozen_moved: tuple[str, ...] = ()
     trained_still: tuple[str, ...] = ()
+    not_finite: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class StageAudit:
         lines = [f"stage {self.stage}", f"  {'layer':<40} {'weights':>9}  {'moved':>9}  "]
         for layer in self.layers:
             flag = "trained" if layer.trainable else "frozen"
+            flag = f"NOT FINITE: {', '.join(layer.not_finite)}" if layer.not_finite else flag
             lines.append(f"  {layer.layer:<40} {layer.weights:>9,}  {layer.moved:>9.2e}  {flag}")
         return "\n".join(lines)
 
@@ -90,43 +97,56 @@ def audit_stage(model: keras.Model, selection: Selection, before: Snapshot) -> S
     claimed = {id(v) for v in selection.trained}
     may_move = claimed | {id(v) for v in selection.updating}
     rows = []
+    held = {id(v) for v in selection.held}
     for entry in selection.entries:
-        weights = list({id(v): v for v in entry.layer.weights if id(v) in before}.values())
-        if weights:
-            rows.append(_movement(entry, weights, before, claimed, may_move))
+        weights = [v for v in entry.weights if id(v) in before]
+        others = [v for v in weights if id(v) not in held]
+        if others:
+            rows.append(_movement(entry.path, others, before, claimed, may_move))
+        for weight in weights:
+            if id(weight) in held:
+                path = f"{entry.path}/{weight.name}"
+                rows.append(_movement(path, [weight], before, claimed, may_move))
     return StageAudit(selection.stage.name, tuple(rows))
 
 
-def enforce(audit: StageAudit) -> None:
-    """Refuse a stage that did something else than it claims.
+def enforce(audit: StageAudit, still: bool = False) -> None:
+    """Raise an error for a stage that did not do what it claims.
 
     Args:
         audit: from `audit_stage`.
+        still: whether weights to be trained may stay as they are.
 
     Raises:
-        StageError: frozen weights moved, or weights to be trained did not;
-            names the layers and the likely cause.
+        StageError: weights are not finite, frozen weights moved, or weights to be
+            trained did not; names the layers and the likely cause.
     """
+    broken = [layer for layer in audit.layers if layer.not_finite]
+    if broken:
+        raise StageError(
+            f"stage {audit.stage!r} ended with weights that are not finite: "
+            f"{_names(broken)}. {guess()}"
+        )
     moved = [layer for layer in audit.layers if layer.frozen_moved]
     if moved:
         raise StageError(
-            f"stage {audit.stage!r} moved layers that it holds frozen: {_names(moved)}. "
-            "Likely cause: a callback or a layer assigns weights by itself, or flags were set "
+            f"stage {audit.stage!r} moved layers that it keeps frozen: {_names(moved)}. "
+            "Likely cause: a callback or a layer assigns weights itself, or `trainable` was set "
             "during the stage without a new compile"
         )
-    still = [layer for layer in audit.layers if not _excused(layer)]
-    if still:
+    unmoved = [layer for layer in audit.layers if not _excused(layer)]
+    if unmoved and not still:
         raise StageError(
             f"stage {audit.stage!r} did not move weights that it claims to train: "
-            f"{_names(still)}. {_cause(still, audit)}"
+            f"{_names(unmoved)}. {_cause(unmoved, audit)}"
         )
 
 
 def _movement(
-    entry: Any, weights: list[Any], before: Snapshot, claimed: set[int], may_move: set[int]
+    path: str, weights: list[Any], before: Snapshot, claimed: set[int], may_move: set[int]
 ) -> LayerMovement:
     change = size = largest = 0.0
-    frozen_moved, still = [], []
+    frozen_moved, still, broken, woken = [], [], [], False
     for weight in weights:
         old = before[id(weight)]
         new = keras.ops.convert_to_numpy(weight)
@@ -134,36 +154,49 @@ def _movement(
         if not same:
             delta = new.astype(np.float64) - old.astype(np.float64)
             change += float(np.sum(delta**2))
-            largest = max(largest, float(np.max(np.abs(delta))))
+            largest = max(largest, float(np.nanmax(np.abs(delta), initial=0.0)))
+        changed = not same or id(weight) in claimed
+        if changed and not is_finite(new) and (id(weight) in claimed or is_finite(old)):
+            broken.append(weight.name)
         size += float(np.sum(old.astype(np.float64) ** 2))
         if not same and id(weight) not in may_move:
             frozen_moved.append(weight.name)
+        if not same and id(weight) in claimed and old.ndim > 1 and not old.any():
+            woken = True
         if same and id(weight) in claimed:
             still.append(weight.name)
+    if woken:
+        # A matrix of zeros lets no gradient through to the one that it multiplies (LoRA's
+        # first step), until it has moved itself.
+        still = []
     norm = float(np.sqrt(size)) or 1.0
     return LayerMovement(
-        layer=entry.path,
+        layer=path,
         weights=int(sum(int(np.prod(w.shape)) for w in weights)),
         trainable=any(id(w) in claimed for w in weights),
-        moved=float(np.sqrt(change)) / norm,
-        max_abs=largest,
+        moved=math.nan if broken else float(np.sqrt(change)) / norm,
+        max_abs=math.nan if broken else largest,
         frozen_moved=tuple(frozen_moved),
         trained_still=tuple(still),
+        not_finite=tuple(broken),
     )
 
 
 def _names(layers: list[LayerMovement]) -> str:
-    shown = [f"{x.layer} ({', '.join(x.frozen_moved or x.trained_still)})" for x in layers[:5]]
+    shown = [
+        f"{x.layer} ({', '.join(x.not_finite or x.frozen_moved or x.trained_still)})"
+        for x in layers[:5]
+    ]
     more = f" and {len(layers) - 5} more" if len(layers) > 5 else ""
     return ", ".join(shown) + more
 
 
 def _excused(layer: LayerMovement) -> bool:
-    """Whether what stood still in a layer is no sign of a fault.
+    """Whether the weights of a layer that did not move are no sign of a fault.
 
-    A bias may have no gradient though its kernel has one: that of attention's
-    keys, which softmax does not see, or one before BatchNorm in training mode.
-    Rounding alone moves it then, or nothing does.
+    A bias may have no gradient although its kernel has one: the bias of attention's
+    keys, which softmax cancels, or a bias before BatchNorm in training mode. Then
+    rounding alone moves it, or nothing does.
     """
     still = layer.trained_still
     return not still or (layer.moved > 0 and all(name.endswith("bias") for name in still))
@@ -174,11 +207,11 @@ def _cause(still: list[LayerMovement], audit: StageAudit) -> str:
     if len(still) == len(claimed):
         return (
             "Nothing moved at all. Likely cause: `trainable` was set after `compile` (compile "
-            "again), a learning rate so small that float32 rounds it away, outputs so sure that "
+            "again), a learning rate so small that float32 rounds it away, outputs so certain that "
             "the loss has no gradient, or (mixed_float16) gradients that overflow in every step"
         )
     return (
-        "Likely cause: no path from these weights to the loss, units that give zero for every "
+        "Likely cause: no path from these weights to the loss, units that output zero for every "
         "sample, or a learning rate factor of 0"
     )
 
@@ -195,4 +228,6 @@ def _row(layer: LayerMovement) -> dict[str, Any]:
         row["frozen_moved"] = list(layer.frozen_moved)
     if layer.trained_still:
         row["trained_still"] = list(layer.trained_still)
+    if layer.not_finite:
+        row |= {"moved": None, "max_abs": None, "not_finite": list(layer.not_finite)}
     return row

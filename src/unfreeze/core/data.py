@@ -1,11 +1,12 @@
-"""Training data in one form, whatever the user has.
+"""Training data of any kind in one of two forms, and how they are fed to Keras' `fit`.
 
-`Rows` are data that can be read at any place (numpy arrays, memory maps, or
-anything with `shape`, `dtype`, `len` and indexing by an integer array);
-`Stream` is data that comes batch by batch (`keras.utils.PyDataset`,
-`tf.data.Dataset`, a torch `DataLoader`). Both give batches of flat inputs in
-the order of the model's inputs. No backend is imported: what streams give is
-turned into numpy. `unfreeze.core.feed` brings them to `fit`.
+`Rows` can be read in any order (numpy arrays, memory maps, or anything with `shape`,
+`dtype`, `len` and indexing by an integer array); `Stream` comes batch by batch
+(`keras.utils.PyDataset`, `tf.data.Dataset`, a torch `DataLoader`). Both give batches
+of flat numpy inputs in the order of the model's inputs; no backend is imported.
+
+Invariant: the order of `Rows` in epoch `e` depends on `(seed, e)` alone, so a cached,
+an uncached and a resumed stage see the same batches. A stream keeps its own order.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from unfreeze.core.internals import (
+from unfreeze.core.keras_internals import (
     functional_graph,
     input_names,
     is_dataset,
@@ -55,16 +56,16 @@ class Rows:
         return x, _take(self.y, rows), _take(self.weight, rows)
 
     def first(self) -> Batch:
-        """Two samples to try things with: far apart, as neighbours may be the same."""
+        """Two samples for a trial: far apart, because neighbours may be the same."""
         return self.take(np.unique([0, self.n // 2]))
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Data that comes in batches of the user's own making.
+    """Data that come in batches which the user's dataset makes.
 
     Attributes:
-        source: can be iterated over again and again.
+        source: can be iterated over any number of times.
         order: names of the model's inputs, for batches whose x is a dict.
     """
 
@@ -72,7 +73,7 @@ class Stream:
     order: tuple[str, ...]
 
     def batches(self, batch_size: int = 0) -> Iterator[Batch]:
-        """One pass. `batch_size` is the source's own matter."""
+        """One pass. The source decides the batch size; `batch_size` is ignored."""
         del batch_size
         for item in _pass(self.source):
             x, y, weight = _unpack(item)
@@ -80,11 +81,11 @@ class Stream:
 
     @property
     def indexed(self) -> bool:
-        """Whether batches can be had by number, in any order (a `PyDataset`)."""
+        """Whether batches can be read by number, in any order (a `PyDataset`)."""
         return isinstance(self.source, keras.utils.PyDataset)
 
     def first(self) -> Batch:
-        """The first batch of a pass; drawn once, as that may be slow.
+        """The first batch of a pass; read only once, because that may be slow.
 
         Raises:
             DataError: there is none.
@@ -99,12 +100,12 @@ class Stream:
 
 
 def as_data(data: Any, model: keras.Model, what: str = "train") -> Rows | Stream:
-    """Bring a user's data into one of the two forms.
+    """Convert a user's data into one of the two forms.
 
     Args:
         data: `(x, y)`, `(x, y, sample_weight)` or a dataset object. x is one
             array, a list of them, or a dict by input name.
-        model: tells the order of the inputs and their shapes.
+        model: gives the order of the inputs and their shapes.
         what: the argument's name, for messages.
 
     Raises:
@@ -135,10 +136,10 @@ def check_class_weight(data: Rows | Stream) -> None:
     """
     weight = data.weight if isinstance(data, Rows) else data.first()[2]
     if weight is not None:
-        raise DataError("class_weight and sample weights do not go together: give one of them")
+        raise DataError("class_weight and sample weights cannot be combined: give one of them")
     if isinstance(data, Stream) and not takes_class_weight(data.source):
         raise DataError(
-            f"class_weight does not go with a {type(data.source).__name__}: let it give "
+            f"class_weight does not work with a {type(data.source).__name__}: let it give "
             "(x, y, sample_weight) instead"
         )
 
@@ -146,7 +147,7 @@ def check_class_weight(data: Rows | Stream) -> None:
 def _checked_source(data: Any, what: str) -> Any:
     if isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:
-            raise DataError(f"{what} is a PyDataset without an end: give it a length")
+            raise DataError(f"{what} is an endless PyDataset: give it a length")
         return data
     if hasattr(data, "cardinality") and int(data.cardinality()) == -1:
         raise DataError(f"{what} is an endless tf.data.Dataset: end it with .take(steps)")
@@ -171,7 +172,7 @@ def _rows(x: Any, y: Any, weight: Any, order: tuple[str, ...], what: str) -> Row
     y, weight = _labels(y), _labels(weight)
     all_parts = [*parts, *_arrays(y), *_arrays(weight)]
     if any(not part.shape for part in all_parts):
-        raise DataError(f"{what}: a single number stands where an array belongs")
+        raise DataError(f"{what}: found a single number instead of an array")
     n = len(parts[0])
     if any(len(part) != n for part in all_parts):
         lengths = ", ".join(str(len(part)) for part in all_parts)
@@ -222,7 +223,7 @@ def _pass(source: Any) -> Iterator[Any]:
     if not isinstance(source, keras.utils.PyDataset):
         yield from source
         return
-    # As Keras does: a dataset may draw its augmentation anew in these hooks.
+    # As Keras does: a dataset may draw new augmentation in these hooks.
     source.on_epoch_begin()
     for index in range(source.num_batches):
         yield source[index]
@@ -259,3 +260,145 @@ def _take(structure: Any, rows: np.ndarray) -> Any:
     if structure is None:
         return None
     return tree.map_structure(lambda part: np.asarray(part[rows]), structure)
+
+
+class ShuffledRows(keras.utils.PyDataset):
+    """Batches of `Rows`, shuffled again in each epoch from a seed.
+
+    Args:
+        rows: the data; with `views`, a part may hold `rows.n` samples times
+            `views`, view after view; one that holds `rows.n` is the same in all views.
+        batch_size: samples per batch; the last one may be smaller.
+        seed: None keeps the order as it is, and draws no variants.
+        views: variants of each sample; one is drawn in each epoch.
+        epoch: number of the first epoch, from 0.
+        sizes: of the batches of the stream that was cached. Batches stay together,
+            and only their order changes, as in the stream itself.
+        keep_order: draw variants only.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        batch_size: int,
+        seed: int | None,
+        views: int = 1,
+        epoch: int = 0,
+        sizes: Sequence[int] | None = None,
+        keep_order: bool = False,
+    ) -> None:
+        super().__init__()
+        self.failure: Exception | None = None
+        self.rows, self.seed, self.views, self.epoch = rows, seed, views, epoch
+        self._order_seed = None if keep_order else seed
+        self._together = sizes is not None
+        full, rest = divmod(rows.n, batch_size)
+        sizes = sizes or [batch_size] * full + [rest] * (rest > 0)
+        self.batch_size = max(sizes)
+        ends = np.cumsum(sizes)
+        self._spans = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        self._arrange()
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._batch(index)
+        except Exception as error:
+            self.failure = error  # a backend turns it into another error
+            raise
+
+    def _batch(self, index: int) -> Any:
+        span = self._spans[self._batches[index]]
+        chosen = self._order[span]
+        varied = self._variant[chosen] * self.rows.n + chosen
+
+        def pick(part: Any) -> np.ndarray:
+            return np.asarray(part[varied if len(part) > self.rows.n else chosen])
+
+        x = [pick(part) for part in self.rows.x]
+        inputs = x[0] if len(x) == 1 else tuple(x)
+        y = None if self.rows.y is None else tree.map_structure(pick, self.rows.y)
+        weight = None if self.rows.weight is None else tree.map_structure(pick, self.rows.weight)
+        return (inputs, y) if weight is None else (inputs, y, weight)
+
+    def on_epoch_end(self) -> None:
+        """Arrange the next epoch."""
+        self.skip(1)
+
+    def skip(self, epochs: int) -> None:
+        """Continue as if some more epochs had passed."""
+        self.epoch += epochs
+        self._arrange()
+
+    def _arrange(self) -> None:
+        n = self.rows.n
+        self._order, self._batches = np.arange(n), np.arange(len(self))
+        self._variant = np.zeros(n, dtype=np.int64)
+        if self._together:
+            self._batches = batch_order(len(self), self._order_seed, self.epoch)
+        elif self._order_seed is not None:
+            self._order = _generator(self._order_seed, self.epoch).permutation(n)
+        if self.seed is not None and self.views > 1:
+            self._variant = _generator(self.seed, self.epoch, 1).integers(self.views, size=n)
+
+
+class SeededBatches(keras.utils.PyDataset):
+    """A user's `PyDataset`, its batches ordered by the seed and not at random by Keras."""
+
+    def __init__(self, source: keras.utils.PyDataset, seed: int | None, epoch: int = 0) -> None:
+        super().__init__(
+            workers=source.workers,
+            use_multiprocessing=source.use_multiprocessing,
+            max_queue_size=source.max_queue_size,
+        )
+        self.source, self.seed, self.epoch = source, seed, epoch
+        self.failure: Exception | None = None
+        self._order = batch_order(len(self), seed, epoch)
+
+    def __len__(self) -> int:
+        return int(self.source.num_batches)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.source[int(self._order[index])]
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def on_epoch_begin(self) -> None:
+        """Call the source's own hook."""
+        self.source.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """Call the source's own hook, and arrange the next epoch."""
+        self.source.on_epoch_end()
+        self.epoch += 1
+        self._order = batch_order(len(self), self.seed, self.epoch)
+
+    def skip(self, epochs: int) -> None:
+        """Continue as if some more epochs had passed; the source's hooks run for each."""
+        for _ in range(epochs):
+            self.on_epoch_begin()
+            self.on_epoch_end()
+
+
+def for_fit(data: Rows | Stream, batch_size: int, seed: int | None) -> Any:
+    """Data in a form that `fit` takes (with `shuffle=False`); a seed of None keeps the order."""
+    if isinstance(data, Rows):
+        return ShuffledRows(data, batch_size, seed)
+    if data.indexed:
+        return SeededBatches(data.source, seed)
+    return data.source
+
+
+def batch_order(count: int, seed: int | None, epoch: int) -> np.ndarray:
+    """The order of whole batches in an epoch."""
+    if seed is None:
+        return np.arange(count)
+    return _generator(seed, epoch).permutation(count)
+
+
+def _generator(*seeds: int) -> np.random.Generator:
+    return np.random.default_rng(seeds)

@@ -2,8 +2,8 @@
 
 The whole model runs forward on a few batches, compiled and fused as the stages
 will run it, which takes a second or two. Its time is divided between a stage's
-frozen and live part by their multiply-adds. What a stage does besides (backward
-passes, updates, compiling, the start of an epoch) is added from constants.
+frozen and live part by their multiply-adds. Its other costs (backward passes,
+updates, compiling, the start of an epoch) are added from constants.
 """
 
 import time
@@ -13,16 +13,14 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from unfreeze.core.cache import CacheRoom
+from unfreeze.cache_room import CacheRoom
+from unfreeze.core.boundary import Cut, cut_for, inference_cut, share_of_work
 from unfreeze.core.data import Rows
 from unfreeze.core.graph import count_numbers
-from unfreeze.core.internals import compiles_first, graph_loops_pay
-from unfreeze.core.norms import norms
-from unfreeze.core.plan import share_of_work
-from unfreeze.core.runner import joined_model
-from unfreeze.core.select import Selection
-from unfreeze.core.split import Cut, find_cut
-from unfreeze.core.stage import Source, Whole, why_not
+from unfreeze.core.keras_internals import compiles_first, graph_loops_pay
+from unfreeze.core.layers import Selection
+from unfreeze.core.stage_caching import Source, Whole, why_not
+from unfreeze.core.step_model import joined_model
 
 # Large enough for the speed of large batches; the model's own size sets the time.
 _BATCH = 64
@@ -41,13 +39,13 @@ _COMPILE_FROZEN = (0.5, 0.014)
 
 @dataclass(frozen=True)
 class StageTime:
-    """What one stage will take, where it does not end early.
+    """How long one stage will take if it does not end early.
 
     Attributes:
         stage: the stage's name.
         prepare: seconds before its first epoch: cache and compiling.
-        epoch: seconds an epoch, validation included.
-        epochs: how many it may have.
+        epoch: seconds per epoch, validation included.
+        epochs: how many it may run.
     """
 
     stage: str
@@ -64,23 +62,23 @@ class StageTime:
 def estimate_stages(
     whole: Whole, selections: Sequence[Selection], source: Source, room: CacheRoom, batch_size: int
 ) -> tuple[StageTime, ...]:
-    """Measure what each stage will take; the model is left as it was, except for flags.
+    """Measure how long each stage will take; of the model only the flags change.
 
     Args:
         whole: the model.
         selections: the stages.
         source: the run's data.
-        room: where caches would stand.
-        batch_size: of stages that have none of their own.
+        room: where caches would be stored.
+        batch_size: for stages that do not set their own.
 
     Returns:
-        Nothing for a dataset of unknown length, or on a backend where running
-        step by step is slow.
+        The stages' times; empty for a dataset that is no array, or on a backend where
+        running step by step is slow.
     """
     if not isinstance(source.train, Rows) or compiles_first():
         return ()
     left = [selection for selection in selections if selection.stage.epochs]
-    cuts = [find_cut(whole.graph, s.live, views=s.stage.views) for s in left]
+    cuts = [cut_for(whole.graph, s, s.stage.views) for s in left]
     shares = [share_of_work(whole.graph, cut.prefix) for cut in cuts]
     if not left or any(share is None for share in shares):
         return ()
@@ -111,7 +109,7 @@ def _stage_time(
     room: CacheRoom,
     batch_size: int,
 ) -> StageTime:
-    """From the seconds of a forward pass and the frozen part's share of it, both for a sample."""
+    """A stage's time from a forward pass's seconds and its frozen share, both per sample."""
     stage = selection.stage
     assert isinstance(source.train, Rows)
     held = source.validation
@@ -119,7 +117,7 @@ def _stage_time(
     frozen, live = forward * share, forward * (1 - share)
     factor, norm_factor = _TRAINING.get(keras.backend.backend(), (3.0, 1.5))
     updating = {id(v) for v in selection.updating}
-    normed = any(id(n.moving_mean) in updating for e in selection.chosen for n in norms(e.layer))
+    normed = any(id(n.moving_mean) in updating for e in selection.chosen for n in e.norms)
     factor *= norm_factor if normed else 1.0
     prepare, training = 0.0, live * factor
     if graph_loops_pay():
@@ -137,8 +135,8 @@ def _stage_time(
 
 
 def _forward_seconds(whole: Whole, data: Rows) -> float:
-    """Seconds of a sample's way through the whole model, in inference mode."""
-    model = joined_model(find_cut(whole.graph, frozenset()), whole.model, frozenset(), whole.fuse)
+    """Seconds per sample of a forward pass through the whole model, in inference mode."""
+    model = joined_model(inference_cut(whole.graph), whole.model, frozenset(), whole.fuse)
     batch = data.take(np.arange(_BATCH) % data.n)[0]
     fed = batch[0] if len(batch) == 1 else batch
     model.predict_on_batch(fed)

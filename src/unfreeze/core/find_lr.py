@@ -1,7 +1,7 @@
 """The learning-rate range test: a short training in which the rate grows at every step.
 
 Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3,
-with the running mean and the two readings of the curve that fastai made known.
+with the running mean and the two readings of the curve that fastai made popular.
 
 Invariant: the model comes back as it was, to the bit: weights, BatchNorm statistics,
 its layers' random states, flags, compiled loss and optimizer. The test trains a rebuilt
@@ -19,14 +19,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from unfreeze.core.data import Rows, Stream, as_data
-from unfreeze.core.feed import ShuffledRows
+from unfreeze.core.boundary import find_cut
+from unfreeze.core.data import Rows, ShuffledRows, Stream, as_data
 from unfreeze.core.graph import Graph, flatten
-from unfreeze.core.internals import flatten_layers, has_custom_training, own_weights
+from unfreeze.core.keras_internals import flatten_layers, has_custom_training, own_weights
+from unfreeze.core.labels import check_labels
 from unfreeze.core.objective import objective
 from unfreeze.core.optimizers import set_learning_rate, stage_optimizer
-from unfreeze.core.runner import StepModel, joined_model
-from unfreeze.core.split import find_cut
+from unfreeze.core.step_model import StepModel, joined_model
 from unfreeze.errors import DataError, ScheduleError, StageError
 from unfreeze.files import atomic_path
 
@@ -117,13 +117,13 @@ def find_lr(
         model: a built functional or Sequential model. Its flags say what trains, as for
             Keras's `fit`; frozen layers run in inference mode, as in a stage.
         train: `(x, y)`, `(x, y, sample_weight)` or a dataset object, as for `unfreeze.fit`;
-            gone through again when it has fewer batches than `steps`.
+            read again when it has fewer batches than `steps`.
         lowest: first learning rate, above 0.
         highest: last learning rate, if the loss does not diverge before.
         steps: number of batches, at least 10.
-        batch_size: samples a batch, for arrays.
+        batch_size: samples per batch, for arrays.
         loss: as for `compile`. None: the one the model was compiled with, or the one that
-            its last activation and the labels ask for.
+            fits its last activation and the labels.
         optimizer: name or template. None: that of the compiled model, or Adam.
         seed: of the order of the samples.
         plot: file for a picture of the curve.
@@ -147,11 +147,12 @@ def find_lr(
     custom = has_custom_training(model)
     if custom is not None:
         raise ScheduleError(
-            f"{type(model).__name__} overrides `{custom}`, which the range test would pass over"
+            f"{type(model).__name__} overrides `{custom}`, which the range test would not use"
         )
     graph = flatten(model)
     data = as_data(train, model)
     compile_with = objective(model, graph, data, loss, None)
+    check_labels(model, graph, compile_with["loss"], data, "train")
     if optimizer is None:
         optimizer = getattr(model, "optimizer", None)
     rated = stage_optimizer(optimizer, lowest)
@@ -188,7 +189,7 @@ def _batches(data: Rows | Stream, batch_size: int, seed: int) -> Iterator[Any]:
     """Batches without end, for `train_on_batch`."""
     if isinstance(data, Rows):
         shuffled = ShuffledRows(data, batch_size, seed)
-        # A smaller last batch would be noisier, and compiled anew.
+        # A smaller last batch would be noisier, and compiled again.
         whole = max(1, data.n // batch_size)
         while True:
             for index in range(whole):

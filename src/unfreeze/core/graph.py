@@ -1,4 +1,4 @@
-"""A model as a flat list of calls, whatever it is nested of.
+"""A model as a flat list of calls, however it is nested.
 
 `flatten` turns a functional or Sequential model, with its submodels at any
 depth, into a `Graph`: steps in an order that can be run, connected by integer
@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from unfreeze.core.internals import (
+from unfreeze.core.keras_internals import (
     functional_graph,
     get_keras_mask,
     nodes_in_order,
@@ -40,8 +40,8 @@ class Step:
         args: positional arguments, tensors replaced by `Ref`.
         kwargs: keyword arguments, likewise; without `training`, which the
             runner decides.
-        outputs: numbers of the tensors that the call gives.
-        path: where the operation stands, e.g. `base/conv1`; unique for a layer,
+        outputs: numbers of the tensors that the call returns.
+        path: where the operation is in the model, e.g. `base/conv1`; unique for a layer,
             as a name alone need not be.
         containers: paths of the submodels around it, outer first.
     """
@@ -73,7 +73,7 @@ class Graph:
         steps: calls in an order that can be run.
         inputs: tensor numbers of the model's inputs, flat.
         outputs: tensor numbers of the model's outputs, flat.
-        output_structure: the model's outputs as nested, for packing.
+        output_structure: the nesting of the model's outputs, for packing.
         shapes: symbolic shape of each tensor, by number (batch is None).
         dtypes: dtype name of each tensor, by number.
     """
@@ -232,12 +232,11 @@ def cast(value: Any, dtype: str) -> Any:
 
 
 def _fed(inner: Any, node: Any) -> list[Any] | None:
-    """What a call gives to each input of a submodel, or None where it must stay one step.
+    """What a call passes to each input of a submodel, or None where it must stay one step.
 
-    It can be opened when the call is no more than the submodel's graph on its
-    inputs and the masks that these carry anyway. Keras adds or drops a last axis
-    of size one when ranks differ, and takes masks of the caller's; such a call is
-    not opened.
+    It can be opened when it only runs the submodel's graph on its inputs and the
+    masks that these carry anyway. Keras adds or drops a last axis of size one when
+    ranks differ, and takes masks from the caller; such a call is not opened.
     """
     args = list(node.arguments.args)
     extra = {k: v for k, v in node.arguments.kwargs.items() if k != "training" and v is not None}

@@ -1,25 +1,106 @@
-"""Loss and metrics of a run: the user's, the compiled model's, or the default ones."""
+"""Loss and metrics of a run: the user's, the compiled model's, or the default ones.
+
+The default ones follow from the model's last activation and the form of the labels.
+"""
 
 from typing import Any
 
 import keras
+import numpy as np
 
 from unfreeze.core.data import Rows, Stream
 from unfreeze.core.graph import Graph
-from unfreeze.core.internals import compiled_with, tree
-from unfreeze.core.losses import default_loss
+from unfreeze.core.keras_internals import compiled_with, tree
 from unfreeze.errors import DataError
 
-# What `compile` is told besides the optimizer, where the model was compiled before.
+# Arguments of `compile` besides the optimizer, where the model was compiled before.
 _KEPT = ("loss", "loss_weights", "metrics", "weighted_metrics")
-# On a loss that was chosen here: a later run with other labels chooses anew.
+# On a loss that was chosen here: a later run with other labels chooses again.
 _CHOSEN = "_unfreeze_chosen"
+
+
+def default_loss(graph: Graph, y: Any) -> tuple[Any, list[Any]]:
+    """The loss and metrics that fit a single-output model and its labels.
+
+    | last activation | labels | loss |
+    |---|---|---|
+    | softmax | of the output's shape (one-hot) | categorical cross-entropy |
+    | softmax | numbers of classes | sparse categorical cross-entropy |
+    | sigmoid | of the output's shape | binary cross-entropy |
+    | none, several units | integers, numbers of classes | sparse categorical, from logits |
+    | none | floats of the output's shape | mean squared error |
+
+    Class numbers do not have the output's last axis, and labels of one unit need not
+    have it. A last axis of size one is accepted.
+
+    Args:
+        graph: the flattened model.
+        y: all labels, or a batch of them.
+
+    Returns:
+        `(loss, metrics)`, to be given to `compile`.
+
+    Raises:
+        DataError: the model has several outputs, or no rule fits; says which
+            loss to give.
+    """
+    if len(graph.outputs) != 1:
+        raise DataError(
+            f"the model has {len(graph.outputs)} outputs: give `loss` (and `metrics`), "
+            "as for Keras' compile"
+        )
+    activation = _last_activation(graph)
+    shape = graph.shapes[graph.outputs[0]]
+    units = shape[-1]
+    whole = np.dtype(y.dtype).kind in "iub"
+    same = len(y.shape) == len(shape) and y.shape[-1] == units
+    numbers = len(y.shape) == len(shape) - 1 or (len(y.shape) == len(shape) and y.shape[-1] == 1)
+    fits = same or (units == 1 and numbers)
+    losses, metrics = keras.losses, keras.metrics
+    if activation == "softmax" and same and units != 1:
+        return losses.CategoricalCrossentropy(), [metrics.CategoricalAccuracy("accuracy")]
+    if activation == "softmax" and numbers and units != 1:
+        sparse = metrics.SparseCategoricalAccuracy("accuracy")
+        return losses.SparseCategoricalCrossentropy(), [sparse]
+    if activation == "sigmoid" and fits:
+        return losses.BinaryCrossentropy(), [metrics.BinaryAccuracy("accuracy")]
+    if activation is None and whole and numbers and units != 1:
+        sparse = metrics.SparseCategoricalAccuracy("accuracy")
+        return losses.SparseCategoricalCrossentropy(from_logits=True), [sparse]
+    if activation is None and not whole and fits:
+        return losses.MeanSquaredError(), [metrics.MeanAbsoluteError("mae")]
+    raise DataError(
+        f"no default loss for labels of type {np.dtype(y.dtype)} and shape {tuple(y.shape)} with "
+        f"an output of shape {shape} and the activation {activation}: give `loss`"
+    )
+
+
+def _last_activation(graph: Graph) -> str | None:
+    """Name of the activation that makes the model's output, None where it is linear."""
+    made_by = {index: step for step in graph.steps for index in step.outputs}
+    index = graph.outputs[0]
+    while index in made_by:
+        step = made_by[index]
+        operation = step.operation
+        if isinstance(operation, keras.layers.Softmax):
+            return "softmax"
+        name = getattr(getattr(operation, "activation", None), "__name__", None)
+        if name is not None:
+            return None if name == "linear" else str(name)
+        word = type(operation).__name__.lower()
+        if word in ("softmax", "sigmoid"):
+            return word
+        # Casts, reshapes and means over outputs keep what the layer before made.
+        if len(step.inputs) != 1 or getattr(operation, "weights", None):
+            return None
+        index = step.inputs[0]
+    return None
 
 
 def objective(
     model: keras.Model, graph: Graph, data: Rows | Stream, loss: Any, metrics: Any
 ) -> dict[str, Any]:
-    """What each stage is compiled with.
+    """The arguments of `compile`, besides the optimizer, for each stage.
 
     Args:
         model: where `loss` is None and it was compiled with one, that is taken,
@@ -48,7 +129,7 @@ def objective(
 
 
 def fresh(value: Any) -> Any:
-    """Metrics hold state and must not be shared between stages: make them anew."""
+    """Copy metrics: they hold state, which stages must not share."""
     if isinstance(value, keras.metrics.Metric):
         return type(value).from_config(value.get_config())
     if isinstance(value, list | tuple):

@@ -1,20 +1,216 @@
 """The optimizer of a stage: always a new one, with a learning rate for each layer if asked.
 
 A user's optimizer is a template: its settings are copied, its slots never are.
-Rates by layer scale the *rate*; Adam and its kin divide by the gradient's size,
-so a scaled gradient would change nothing (`unfreeze.core.layer_rates`).
+`layer_factors` gives each variable its factor of the rate: `layer_decay` from the top
+group down (discriminative fine-tuning, Howard and Ruder 2018), times a map of patterns
+in `learning_rate`. The factors scale the rate and not the gradient, which Adam and
+similar optimizers would cancel. Invariant: there is one rate (or schedule), and each
+variable moves at that rate times its factor, so ReduceLROnPlateau,
+LearningRateScheduler and schedules work as on any optimizer.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
+from keras import ops
 
-from unfreeze.core.layer_rates import LayerRates, Template, to_float
 from unfreeze.errors import ScheduleError
 
+if TYPE_CHECKING:
+    # Importing Keras imports this module (see `unfreeze`), whatever module of ours is
+    # half-way through its own import.
+    from unfreeze.core.layers import Selection
+    from unfreeze.core.schedule import Stage
+
 Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+
+
+@dataclass(frozen=True)
+class Template:
+    """Settings of an optimizer, from which new ones without slots are made.
+
+    Attributes:
+        kind: class of the optimizer.
+        config: what its `get_config` gave.
+        exclusions: attributes that Keras leaves out of it.
+    """
+
+    kind: type[Any]
+    config: dict[str, Any]
+    exclusions: dict[str, Any]
+
+    @classmethod
+    def of(cls, optimizer: keras.optimizers.Optimizer, config: dict[str, Any]) -> "Template":
+        """Take the settings of an optimizer; `config` is its own, changed where wanted."""
+        # Set by exclude_from_weight_decay.
+        names = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
+        kept = {name: getattr(optimizer, name) for name in names if hasattr(optimizer, name)}
+        return cls(type(optimizer), config, kept)
+
+    def make(self) -> keras.optimizers.Optimizer:
+        """Give a new optimizer with these settings."""
+        # Keras's from_config may change the dict that it is given.
+        made = self.kind.from_config(dict(self.config))
+        for name, value in self.exclusions.items():
+            setattr(made, name, value)
+        return made
+
+
+@keras.saving.register_keras_serializable(package="unfreeze")
+class LayerRates(keras.optimizers.MultiOptimizer):
+    """Runs one optimizer with a factor of its learning rate for each variable.
+
+    Variables of equal factor share one copy of the template; each copy reads this
+    object's own rate in every step, so there is one number (or schedule) to set.
+
+    Args:
+        optimizer: the template; its learning rate is the rate of factor 1.
+        factors: (variable path, factor) for each variable, in the order of the
+            model's trainable variables. After loading, Keras may have shortened paths
+            (`base/conv/kernel` becomes `conv/kernel`); they are matched by their ends.
+            Variables that match none have factor 1.
+        name: of the optimizer; None takes the template's.
+
+    Raises:
+        ScheduleError: `global_clipnorm` together with gradient accumulation (the norm
+            of all accumulated gradients is not available).
+    """
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        factors: Sequence[tuple[str, float]],
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            self._part, loss_scale_factor=optimizer.loss_scale_factor, name=name or optimizer.name
+        )
+        config = optimizer.get_config()
+        rate = config["learning_rate"]
+        if isinstance(rate, dict):
+            rate = keras.saving.deserialize_keras_object(rate)
+        self.learning_rate = rate
+        # The norm of all gradients is known here only, so clipping by it is done here.
+        self.clip = config.get("global_clipnorm")
+        if self.clip and config.get("gradient_accumulation_steps"):
+            raise ScheduleError(
+                "global_clipnorm, gradient accumulation and rates by layer cannot be "
+                "combined: use clipnorm, or one rate for all layers"
+            )
+        config.update(learning_rate=1.0, global_clipnorm=None)
+        self.template = Template.of(optimizer, config)
+        self.factors = [(str(path), float(factor)) for path, factor in factors]
+        self.by_id: dict[int, float] = {}
+        self.part_of: dict[float, keras.optimizers.Optimizer] = {}
+
+    def build(self, var_list: Sequence[keras.Variable]) -> None:
+        """Make the parts and their slots for the variables to train."""
+        if self.built:
+            return
+        # Known by identity where this was made for these very variables; by path after loading.
+        known = dict(self.by_id)
+        by_path = match_factors([v.path for v in var_list], [] if known else self.factors)
+        for variable, factor in zip(var_list, by_path, strict=True):
+            self.by_id[id(variable)] = known.get(id(variable), factor)
+        self.factors = [(v.path, self.by_id[id(v)]) for v in var_list]
+        super().build(list(var_list))
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Take one step with the gradients."""
+        if self.clip:
+            grads = _clip_by_global_norm(grads, self.clip * (self.loss_scale_factor or 1.0))
+        super().apply(grads, trainable_variables)
+
+    # MultiOptimizer has no rate of its own; this one does, and Keras's callbacks must use it.
+    # Where they see `optimizers` they set each part by itself, a LearningRateScheduler all to
+    # the same rate.
+    @property
+    def learning_rate(self) -> Any:
+        """The rate of factor 1, now."""
+        return keras.optimizers.Optimizer.learning_rate.fget(self)
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        keras.optimizers.Optimizer.learning_rate.fset(self, value)
+
+    @property
+    def optimizers(self) -> Any:
+        """Hidden."""
+        raise AttributeError("LayerRates has one learning rate: use `.learning_rate`")
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the template, with the rate reached, and the factors."""
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.as_plain()),
+            "factors": [list(pair) for pair in self.factors],
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "LayerRates":
+        """Make one from what `get_config` gave."""
+        template = keras.saving.deserialize_keras_object(
+            config["optimizer"], custom_objects=custom_objects
+        )
+        return cls(template, config["factors"], config["name"])
+
+    def as_plain(self) -> keras.optimizers.Optimizer:
+        """Make the optimizer that this would be if all factors were 1, without slots."""
+        optimizer = self.template.make()
+        rate = self._learning_rate
+        follows = isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
+        optimizer.learning_rate = rate if follows else to_float(self.learning_rate)
+        optimizer.global_clipnorm = self.clip
+        return optimizer
+
+    def _part(self, variable: keras.Variable) -> keras.optimizers.Optimizer:
+        factor = self.by_id[id(variable)]
+        if factor not in self.part_of:
+            part = self.template.make()
+            part.learning_rate = lambda: ops.multiply(self.learning_rate, factor)
+            self.part_of[factor] = part
+        return self.part_of[factor]
+
+
+def match_factors(paths: Sequence[str], factors: Sequence[tuple[str, float]]) -> list[float]:
+    """Find the factor of each path among (path, factor) pairs that were saved.
+
+    Two paths agree when one is the end of the other, at a slash. If all agree in order,
+    that decides, as inner names may repeat; else the same path, else one that agrees; else 1.
+    """
+    if len(paths) == len(factors) and all(
+        _agree(path, saved) for path, (saved, _) in zip(paths, factors, strict=True)
+    ):
+        return [factor for _, factor in factors]
+    found = []
+    for path in paths:
+        near = [(saved != path, factor) for saved, factor in factors if _agree(path, saved)]
+        found.append(min(near, key=lambda pair: pair[0])[1] if near else 1.0)
+    return found
+
+
+def _agree(path: str, other: str) -> bool:
+    return f"/{path}".endswith(f"/{other}") or f"/{other}".endswith(f"/{path}")
+
+
+def to_float(value: Any) -> float:
+    """Read a number out of a variable or tensor of any backend."""
+    return float(ops.convert_to_numpy(value))
+
+
+def _clip_by_global_norm(grads: Sequence[Any], limit: float) -> list[Any]:
+    """Shrink all gradients by one factor so that their common norm is at most `limit`."""
+    squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads if g is not None]
+    if not squares:
+        return list(grads)
+    norm = ops.sqrt(sum(squares[1:], start=squares[0]))
+    factor = limit / ops.maximum(norm, limit)
+    return [None if g is None else g * ops.cast(factor, g.dtype) for g in grads]
 
 
 def stage_optimizer(
@@ -56,7 +252,7 @@ def stage_optimizer(
         return _fresh(template, learning_rate)
     if isinstance(template, keras.optimizers.MultiOptimizer):
         raise ScheduleError(
-            "rates by layer do not go with a MultiOptimizer, which has rates of its own: "
+            "rates by layer do not work with a MultiOptimizer, which has rates of its own: "
             "give one plain optimizer"
         )
     layered = LayerRates(
@@ -152,3 +348,55 @@ def _parts(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optim
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     return list(getattr(optimizer, "optimizers", None) or [optimizer])
+
+
+def base_rate(stage: "Stage") -> Any:
+    """The rate that factors apply to: a number or a learning-rate schedule."""
+    if isinstance(stage.learning_rate, Mapping):
+        return stage.learning_rate["default"]
+    return stage.learning_rate
+
+
+def layer_factors(selection: "Selection") -> dict[int, float]:
+    """Factor of the learning rate by `id(variable)`; those left out have 1.
+
+    With `layer_decay` d, the head has factor 1, the group below it d, the next
+    d squared, and so on to the input.
+
+    Raises:
+        ScheduleError: a pattern of the map matches no layer that trains, or a factor
+            of 0 keeps layers from moving that the stage claims to train.
+    """
+    stage = selection.stage
+    factors: dict[int, float] = {}
+    if stage.layer_decay is not None and stage.layer_decay < 1:
+        known = {id(entry.layer): entry for entry in selection.entries}
+        for depth, group in enumerate(reversed(selection.groups)):
+            for layer in group.layers:
+                _scale(factors, known[id(layer)].weights, stage.layer_decay**depth)
+    if isinstance(stage.learning_rate, Mapping):
+        from unfreeze.core.layers import matching
+
+        for pattern, factor in stage.learning_rate.items():
+            if pattern == "default":
+                continue
+            chosen = matching(selection.chosen, pattern)
+            if not chosen:
+                raise ScheduleError(
+                    f"stage {stage.name!r}: learning_rate names {pattern!r}, which matches no "
+                    "layer that the stage trains"
+                )
+            if not factor:
+                raise ScheduleError(
+                    f"stage {stage.name!r}: learning_rate gives {pattern!r} the factor 0, so it "
+                    f"would not train: remove it from the stage by train=[..., '!{pattern}']"
+                )
+            for entry in chosen:
+                _scale(factors, entry.weights, float(factor))
+    trained = {id(variable) for variable in selection.trained}
+    return {key: value for key, value in factors.items() if key in trained and value != 1.0}
+
+
+def _scale(factors: dict[int, float], weights: Sequence[Any], factor: float) -> None:
+    for weight in {id(w): w for w in weights}:
+        factors[weight] = factors.get(weight, 1.0) * factor

@@ -1,18 +1,18 @@
-"""The named schedules, written from the same public parts that users have.
+"""The named schedules, and variants of them in one line, such as `two_stage+rate=3e-4`.
 
-Each is a function that gives a `Schedule`; `preset(name)` finds one by name.
+Each preset is a function that makes a `Schedule` from public parts; `preset(name)` finds
+one by name. Variants let you list, compare and search strategies without a file for each.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 from unfreeze.core.schedule import AUTO, BEST, Plateau, ReduceRate, Schedule, Stage
-from unfreeze.errors import ScheduleError
+from unfreeze.errors import ScheduleError, did_you_mean
 
-DEFAULT = "two_stage"
-"""The preset that is taken where none is named; docs/evidence.md is the study behind it."""
+DEFAULT = "probe_tune"
+"""The preset that is used when none is named; docs/evidence.md is the study behind it."""
 
 
 def two_stage(head: Any = "head") -> Schedule:
@@ -20,7 +20,7 @@ def two_stage(head: Any = "head") -> Schedule:
 
     Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022.
     BatchNorm statistics stay as they were pretrained; each stage ends on a
-    plateau and hands on its best weights.
+    plateau and passes on its best weights.
     """
     return Schedule(
         (
@@ -42,9 +42,9 @@ def two_stage(head: Any = "head") -> Schedule:
 
 
 def classic(head: Any = "head") -> Schedule:
-    """The recipe that many follow by hand, to the letter, compiled correctly.
+    """The recipe that many follow by hand, unchanged, but compiled correctly.
 
-    Adam at 1e-3 in both stages, 100 epochs each, no early end, the rate halved
+    Adam at 1e-3 in both stages, 100 epochs each, no early stopping, the rate halved
     after 3 epochs without a gain, BatchNorm in training mode, batches of 128.
     """
     common: dict[str, Any] = {
@@ -64,9 +64,9 @@ def gradual(groups: int = 4, head: Any = "head") -> Schedule:
     """The head, then the base from the top down in `groups` steps.
 
     Howard and Ruder, "Universal Language Model Fine-tuning for Text
-    Classification", ACL 2018 (gradual unfreezing). They add a layer an epoch; here a
-    step is a share of the layer groups, of at most 5 epochs: each has a freeze
-    boundary, below which the base runs once.
+    Classification", ACL 2018 (gradual unfreezing). They add one layer per epoch; here a
+    step adds a share of the layer groups and lasts at most 5 epochs. Below its freeze
+    boundary the base runs only once.
     """
     if groups < 1:
         raise ScheduleError(f"gradual: groups {groups} must be at least 1")
@@ -91,8 +91,34 @@ def head_only(head: Any = "head") -> Schedule:
     return Schedule((stage,), name="head_only", monitor=AUTO)
 
 
+def probe(head: Any = "head") -> Schedule:
+    """Only the head, solved: a linear probe, without a learning rate, in seconds.
+
+    It needs a head of one dense layer, such as that of `unfreeze.read_out`.
+    """
+    return Schedule((_solved(head),), name="probe", monitor="val_loss")
+
+
+def probe_tune(head: Any = "head") -> Schedule:
+    """The head solved, then everything at a falling rate (LP-FT with a solved probe).
+
+    The last stage starts from a strongly regularized head (`start`), as one that fits the
+    training samples closely leaves it little to learn. It keeps its last epoch, at the
+    lowest rate: which of the earlier ones has the best score on few validation clips is
+    mostly luck. It is dropped only if the head alone has a lower validation loss, by
+    more than a standard error.
+    """
+    start = Stage("start", train=head, epochs=1, solve=True)
+    tune = Stage("all", train="all", epochs=20, learning_rate=2e-4, decay="cosine", keep="last")
+    return Schedule((_solved(head), start, tune), name="probe_tune", monitor="val_loss")
+
+
+def _solved(head: Any) -> Stage:
+    return Stage("head", train=head, epochs=7, solve=True)
+
+
 def full(head: Any = "head") -> Schedule:
-    """Everything from the start, at a fine-tuning rate. `head` is accepted, and not needed."""
+    """Everything from the start, at a fine-tuning rate. `head` is accepted and ignored."""
     del head
     stage = Stage(
         "all",
@@ -128,6 +154,8 @@ PRESETS: dict[str, Callable[..., Schedule]] = {
     "classic": classic,
     "gradual": gradual,
     "head_only": head_only,
+    "probe": probe,
+    "probe_tune": probe_tune,
     "full": full,
     "surgical": surgical,
 }
@@ -142,14 +170,13 @@ def preset(name: str, head: Any = "head") -> Schedule:
         head: which layers are the head, as in `Stage.train`.
 
     Raises:
-        ScheduleError: the name is not known; names the closest.
+        ScheduleError: the name is not known; the message names the closest one.
     """
     if name.startswith("surgical:"):
         return surgical(name.removeprefix("surgical:"), head)
     if name not in PRESETS:
-        close = get_close_matches(name, PRESETS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ScheduleError(f"no schedule is named {name!r}{hint} Known: {', '.join(PRESETS)}")
+        hint = did_you_mean(name, PRESETS)
+        raise ScheduleError(f"no schedule is named {name!r}.{hint} Known: {', '.join(PRESETS)}")
     return PRESETS[name](head=head)
 
 
@@ -158,3 +185,101 @@ def as_schedule(value: Schedule | Sequence[Stage] | str) -> Schedule:
     if isinstance(value, Schedule):
         return value
     return preset(value) if isinstance(value, str) else Schedule(tuple(value))
+
+
+def split_variant(text: str) -> tuple[str, dict[str, str]]:
+    """Divide `two_stage+rate=3e-4` into the schedule's name and its changes.
+
+    Raises:
+        ScheduleError: a change without `=`, or given twice.
+    """
+    name, *parts = text.split("+")
+    changes: dict[str, str] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not (key and equals and value):
+            raise ScheduleError(f"{text!r}: {part!r} should look like rate=3e-4")
+        if key in changes:
+            raise ScheduleError(f"{text!r}: {key} is given twice")
+        changes[key] = value
+    return name, changes
+
+
+def vary(schedule: Schedule, changes: Mapping[str, str], name: str | None = None) -> Schedule:
+    """Change a schedule's stages.
+
+    `head_rate` and `head_epochs` change the first of several stages; all others
+    change those after it (and after any that are solved, too), or the only one. `monitor`
+    is the whole schedule's.
+
+    Args:
+        schedule: what to start from.
+        changes: from `split_variant`; keys are those of `CHANGES`.
+        name: of the result.
+
+    Raises:
+        ScheduleError: an unknown key, a value that cannot be read or used.
+    """
+    stages, monitor = list(schedule.stages), schedule.monitor
+    for key, value in changes.items():
+        if key == MONITOR:
+            monitor = value
+            continue
+        if key not in CHANGES:
+            known = (*CHANGES, MONITOR)
+            hint = did_you_mean(key, known)
+            raise ScheduleError(f"no change is named {key!r}.{hint} Known: {', '.join(known)}")
+        change = CHANGES[key]
+        if key.startswith("head_"):
+            if len(stages) == 1:
+                raise ScheduleError(f"{key}: {schedule.name} has only one stage, none for the head")
+            stages[0] = _changed(stages[0], change, key, value)
+        else:
+            solved = next((n for n, stage in enumerate(stages) if not stage.solve), 0)
+            first = min(len(stages) - 1, max(1, solved))
+            stages[first:] = [_changed(stage, change, key, value) for stage in stages[first:]]
+    return replace(schedule, stages=tuple(stages), name=name or schedule.name, monitor=monitor)
+
+
+def _changed(stage: Stage, change: Callable[[Stage, str], Stage], key: str, value: str) -> Stage:
+    try:
+        return change(stage, value)
+    except ScheduleError:
+        raise
+    except ValueError:
+        raise ScheduleError(f"{key}={value}: not a valid value") from None
+
+
+def _rate(stage: Stage, value: str) -> Stage:
+    if stage.solve:
+        raise ScheduleError(f"stage {stage.name!r} is solved: it has no learning rate to change")
+    return replace(stage, learning_rate=float(value))
+
+
+def _epochs(stage: Stage, value: str) -> Stage:
+    return replace(stage, epochs=int(value))
+
+
+def _patience(stage: Stage, value: str) -> Stage:
+    if not isinstance(stage.until, Plateau):
+        raise ScheduleError(f"patience: stage {stage.name!r} does not end on a plateau")
+    return replace(stage, until=replace(stage.until, patience=int(value)))
+
+
+def _field(name: str, read: Callable[[str], Any]) -> Callable[[Stage, str], Stage]:
+    return lambda stage, value: replace(stage, **{name: read(value)})
+
+
+MONITOR = "monitor"
+CHANGES: dict[str, Callable[[Stage, str], Stage]] = {
+    "head_rate": _rate,
+    "head_epochs": _epochs,
+    "rate": _rate,
+    "epochs": _epochs,
+    "patience": _patience,
+    "batch_norm": _field("batch_norm", str),
+    "layer_decay": _field("layer_decay", float),
+    "batch_size": _field("batch_size", int),
+    "train": _field("train", lambda value: value.split("|")),
+}
+"""What can be changed. `train` takes patterns with `|` between them: `train=head|top:3`."""

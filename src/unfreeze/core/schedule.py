@@ -2,8 +2,8 @@
 
 Everything that can be checked without a model is checked when these are made;
 what needs a model (does a pattern match a layer?) is checked by
-`unfreeze.core.select.check` before the first epoch. The defaults of a stage
-stand here and nowhere else.
+`unfreeze.core.layers.check` before the first epoch. The defaults of a stage
+are set here and nowhere else.
 """
 
 import math
@@ -15,19 +15,21 @@ from typing import Any, Literal, get_args
 from unfreeze.errors import ScheduleError
 
 BatchNormPolicy = Literal["frozen", "affine", "train"]
+Decay = Literal["cosine"]
+Keep = Literal["best", "last"]
 Cache = Literal["auto", "always", "never", "float16", "bfloat16"]
 CACHES = get_args(Cache)
-# A stage with one of these fails where no cache can be had.
+# A stage with one of these fails where no cache is possible.
 INSISTING = ("always", "float16", "bfloat16")
-# Two bytes a number on disk.
+# Two bytes per number on disk.
 HALVED = ("float16", "bfloat16")
-# What is best where nobody says: see `Schedule.monitor`.
+# What chooses the best epoch by default: see `Schedule.monitor`.
 AUTO = "auto"
 # Not a metric, but the epoch that a stage would keep.
 BEST = "best"
 
-# Only these end with a plain answer to "which way is better?"; any other metric
-# must say so itself (`mode`), or a typo would pick the worst model.
+# Only these name endings show which way is better; for any other metric the user
+# must say so (`mode`), or a typo would pick the worst model.
 _LOWER = ("loss", "error", "mae", "mse", "rmse", "mape", "msle", "perplexity")
 _HIGHER = ("acc", "accuracy", "auc", "precision", "recall", "f1", "score", "iou", "r2")
 
@@ -36,8 +38,8 @@ def direction(metric: str, mode: str | None = None) -> Literal["min", "max"]:
     """Which way a metric is better.
 
     Args:
-        metric: name as it stands in the training log, such as `val_loss`.
-        mode: "min" or "max" when the name alone does not tell.
+        metric: its name in the training log, such as `val_loss`.
+        mode: "min" or "max" when the name alone does not show it.
 
     Raises:
         ScheduleError: the name is not known and no mode is given.
@@ -60,8 +62,8 @@ def direction(metric: str, mode: str | None = None) -> Literal["min", "max"]:
 class Plateau:
     """Ends a stage after `patience` epochs without a gain of `min_delta`.
 
-    The metric "best" goes by the epoch that the stage would keep: it ends after
-    `patience` epochs that are not better by the schedule's `monitor`.
+    With the metric "best", the stage ends after `patience` epochs that are not better
+    than its best epoch by the schedule's `monitor`.
     """
 
     metric: str = "val_loss"
@@ -122,7 +124,7 @@ class Stage:
             `"top:2"`, `"top:50%"`), a layer object, a function of a layer, or a
             list of these. `"!pattern"` in a list takes layers away again. A
             submodel's name stands for all layers inside it.
-        epochs: at most so many; 0 leaves the stage out.
+        epochs: the most epochs to train; 0 skips the stage.
         learning_rate: a number, a `LearningRateSchedule`, or a map from layer
             patterns to factors of the rate under the key `"default"`.
         optimizer: name or template object; None is Adam. Each stage starts
@@ -131,15 +133,28 @@ class Stage:
             (statistics frozen, gamma and beta train), "train" (as Keras does).
         until: `Plateau` or `Reached`, to end before `epochs`.
         reduce: `ReduceRate`, to lower the rate on a plateau.
+        decay: "cosine" lowers the rate from epoch to epoch, to almost 0 in the last one
+            (Loshchilov and Hutter, 2017).
+        solve: compute the weights by logistic regression instead of taking steps: each
+            epoch tries another strength of regularization, and the best one by the
+            schedule's `monitor` is kept; without validation data only the first is tried.
+            For a last dense layer with softmax or sigmoid above frozen layers. Random
+            layers are off, unless there are `views`.
+        keep: the weights of the "best" epoch by the schedule's `monitor`, or of the "last"
+            one, which is the better choice where the rate falls to almost 0. A stage that
+            keeps its last epoch is dropped for an earlier stage only if it is worse by more
+            than a standard error, where `fit` knows that (`validation_scores`).
         callbacks: Keras callbacks for this stage only.
         batch_size: None takes the one given to `fit`.
         layer_decay: factor of the learning rate from each layer group to the
             one below it, in (0, 1] (Howard and Ruder, 2018, use 1/2.6).
-        cache: "auto" keeps the frozen prefix's outputs on disk when that pays,
+        cache: "auto" keeps the frozen prefix's outputs on disk when that pays off,
             "always" whenever it is exact, "never", "float16" at half the size, or
             "bfloat16": computed in bfloat16 too, kept at half the size.
         views: how many variants of each sample are cached when the model or the
             data augment at random.
+        augment: whether random layers before the frozen ones draw in each step. False
+            leaves them off, so that the frozen layers can be cached.
     """
 
     name: str
@@ -150,11 +165,15 @@ class Stage:
     batch_norm: BatchNormPolicy = "frozen"
     until: Plateau | Reached | None = None
     reduce: ReduceRate | None = None
+    decay: Decay | None = None
+    solve: bool = False
+    keep: Keep = "best"
     callbacks: tuple[Any, ...] = ()
     batch_size: int | None = None
     layer_decay: float | None = None
     cache: Cache = "auto"
     views: int = 1
+    augment: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "callbacks", tuple(self.callbacks))
@@ -169,6 +188,7 @@ class Stage:
             _whole(where, "batch_size", self.batch_size, least=1)
         _one_of(where, "batch_norm", self.batch_norm, ("frozen", "affine", "train"))
         _one_of(where, "cache", self.cache, CACHES)
+        _one_of(where, "keep", self.keep, get_args(Keep))
         _rate(where, self.learning_rate)
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ScheduleError(f"{where}: layer_decay {self.layer_decay} must lie in (0, 1]")
@@ -183,6 +203,36 @@ class Stage:
                 f"{where}: reduce cannot lower the rate of a learning rate schedule: "
                 "give a number, or leave reduce out"
             )
+        self._check_decay(where, base)
+        for name in ("solve", "augment"):
+            if not isinstance(getattr(self, name), bool):
+                raise ScheduleError(f"{where}: {name} must be True or False")
+        if self.views > 1 and not self.augment:
+            raise ScheduleError(
+                f"{where}: views={self.views} are variants: leave out augment=False"
+            )
+        if self.solve and self.cache == "never":
+            raise ScheduleError(f"{where}: solve reads the cache: leave out cache='never'")
+        steps = ("optimizer", "until", "reduce", "decay", "layer_decay")
+        given = [name for name in steps if getattr(self, name) is not None]
+        if self.solve and given:
+            raise ScheduleError(
+                f"{where}: solve takes no steps, so {' and '.join(given)} would have no effect: "
+                "leave out one or the other"
+            )
+
+    def _check_decay(self, where: str, base: Any) -> None:
+        if self.decay is None:
+            return
+        _one_of(where, "decay", self.decay, get_args(Decay))
+        if self.reduce is not None:
+            raise ScheduleError(f"{where}: decay and reduce both lower the rate: give one")
+        if not _is_number(base):
+            raise ScheduleError(f"{where}: decay needs a number as learning_rate, not a schedule")
+
+    def rate_factor(self, epoch: int) -> float:
+        """Share of the learning rate in an epoch, counted from 0, as `decay` says."""
+        return 1.0 if self.decay is None else (1 + math.cos(math.pi * epoch / self.epochs)) / 2
 
 
 @dataclass(frozen=True)
@@ -197,14 +247,14 @@ class Schedule:
             none of them names are the head. None finds groups from the graph.
         monitor: the metric that chooses the best epoch of each stage, and the best
             stage, by its name in the training log; which way it is better follows
-            from the name. Of equal epochs that with the lower loss is better, then
-            the earlier. "auto" is `val_accuracy` where the model has that metric,
-            else `val_loss`. Without validation data the training metric takes its
-            place; for "auto" that is the loss.
+            from the name. Of equal epochs the one with the lower loss is better,
+            then the earlier. "auto" is `val_balanced_accuracy` or `val_accuracy` where
+            the log has one of these, else `val_loss`. Without validation data the
+            training metric takes its place; for "auto" that is the loss.
 
     Raises:
         ScheduleError: no stages, a name used twice, no stage with an epoch, a
-            group without a pattern, or a monitor whose name does not tell which
+            group without a pattern, or a monitor whose name does not show which
             way is better.
     """
 
@@ -219,8 +269,8 @@ class Schedule:
                 direction(self.monitor)
             except ScheduleError:
                 raise ScheduleError(
-                    f"monitor {self.monitor!r}: is higher or lower better? A name such as "
-                    "val_loss, val_accuracy or val_my_score tells; give the metric such a name"
+                    f"monitor {self.monitor!r}: is higher or lower better? Names such as "
+                    "val_loss, val_accuracy or val_my_score show it; give the metric such a name"
                 ) from None
         object.__setattr__(self, "stages", tuple(self.stages))
         if self.groups is not None:

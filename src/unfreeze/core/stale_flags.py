@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from unfreeze.core.internals import flatten_layers, own_weights, variables_of
+from unfreeze.core.keras_internals import flatten_layers, own_weights, variables_of
 from unfreeze.errors import StageError
 
 _CURE = "compile the model again after changing `trainable`"
@@ -77,12 +77,12 @@ class DetectStaleFlags(keras.callbacks.Callback):
         self._due = True
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Compare once an epoch: flags are read from thousands of objects."""
+        """Compare once per epoch: flags are read from thousands of objects."""
         if not self._due:
             return
         self._due = False
         if self.model.train_function is None:
-            raise StageError("a callback compiled the model during `fit`, which cannot go on")
+            raise StageError("a callback compiled the model during `fit`, so `fit` cannot continue")
         check_compiled(self.model)
         self._compare()
 

@@ -2,7 +2,7 @@
 
 `StepModel` runs steps of a flattened model on the very same layers. Nothing is
 copied, so what it trains is trained in the whole model, and no layer gets an
-additional call node. Its `save`, `get_layer` and the like speak for the whole
+additional call node. Its `save`, `get_layer` and similar methods act on the whole
 model, so that callbacks (ModelCheckpoint) write what their user expects.
 """
 
@@ -12,16 +12,16 @@ from typing import Any
 
 import keras
 
-from unfreeze.core.fusion import fuse_steps
+from unfreeze.core.boundary import Cut
+from unfreeze.core.fusing import fuse_steps
 from unfreeze.core.graph import Graph, Step, run_step
-from unfreeze.core.internals import (
+from unfreeze.core.keras_internals import (
     computing_in_bfloat16,
     get_keras_mask,
     input_names,
     set_keras_mask,
     tree,
 )
-from unfreeze.core.split import Cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +34,11 @@ class Program:
         masked: those of `inputs` that have a mask; the masks are fed after them.
         frozen: steps run first, in inference mode, without gradients.
         steps: the other steps, in the mode of the call.
-        forced: ids of frozen steps that run in training mode all the same
+        forced: ids of frozen steps that run in training mode anyway
             (augmentation, when views are made).
-        outputs: numbers of the tensors to give out.
+        outputs: numbers of the tensors to return.
         packed: whether outputs get the model's own structure, or stay a list.
-        emit_masks: positions in `outputs` whose masks are given out, after them.
+        emit_masks: positions in `outputs` whose masks are returned, after them.
         bfloat16: whether frozen layers that compute in float32 do so in bfloat16.
     """
 
@@ -71,7 +71,7 @@ class StepModel(keras.Model):
 
     Args:
         program: what to run.
-        owner: the whole model, for which `save` and its kin speak.
+        owner: the whole model, on which `save` and similar methods act.
     """
 
     def __init__(self, program: Program, owner: keras.Model, name: str | None = None) -> None:

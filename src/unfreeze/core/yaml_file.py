@@ -1,21 +1,22 @@
 """YAML read with care: plain values only, and every complaint with file and line.
 
-Nothing is constructed by YAML itself: texts are composed into nodes and read by
-the functions below, each of which knows what it expects. Refused are tags,
-anchors and aliases (so nothing can be loaded or blown up), keys that stand
-twice, several documents, and texts that are very long or deep. Scalars follow
-YAML 1.2's core rules: `1e-3` is a number, `no` is text.
+YAML itself constructs nothing: texts are composed into nodes and read by the
+functions below, each of which knows what it expects. Tags, anchors and aliases
+are refused (so no code is loaded, and no small text grows huge), and so are
+repeated keys, several documents, and texts that are very long or deep. Scalars
+follow YAML 1.2's core rules: `1e-3` is a number, `no` is text.
 """
 
-import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from unfreeze.errors import ScheduleError
+from unfreeze.errors import ScheduleError, did_you_mean
 
 _MAX_CHARACTERS = 1_000_000
 _MAX_DEPTH = 20
@@ -23,10 +24,24 @@ _INT = re.compile(r"[-+]?\d+")
 _FLOAT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _WORDS = {"null": None, "~": None, "": None, "true": True, "false": False}
-_QUOTE_HINT = 'text that starts with * or ! must stand in quotes, as in train: "*_bn"'
+_QUOTE_HINT = 'text that starts with * or ! must be in quotes, as in train: "*_bn"'
 
 Pairs = dict[str, tuple[yaml.Node, yaml.Node]]
 Read = Callable[[yaml.Node, str], Any]
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a file.
+
+    Raises:
+        ScheduleError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ScheduleError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ScheduleError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
 
 
 def compose(text: str, source: str) -> yaml.Node:
@@ -37,7 +52,7 @@ def compose(text: str, source: str) -> yaml.Node:
         source: the file's name, for messages.
 
     Raises:
-        ScheduleError: no YAML, empty, or holding something that is refused.
+        ScheduleError: it is not YAML, is empty, or holds something that is refused.
     """
     if len(text) > _MAX_CHARACTERS:
         raise ScheduleError(f"{source}: longer than {_MAX_CHARACTERS:,} characters")
@@ -57,7 +72,7 @@ def compose(text: str, source: str) -> yaml.Node:
             f"{source}:{line}: not valid YAML: character U+{code:04X} is not allowed"
         ) from None
     if node is None:
-        raise ScheduleError(f"{source}: holds nothing")
+        raise ScheduleError(f"{source}: the file is empty")
     return node
 
 
@@ -72,7 +87,7 @@ def pairs(node: yaml.Node, what: str, known: Collection[str] | None = None) -> P
     Args:
         node: must be a mapping.
         what: what it describes, for messages.
-        known: the keys that may stand in it; None allows any.
+        known: the keys that it may have; None allows any.
     """
     if not isinstance(node, yaml.MappingNode):
         raise error_at(node, f"{what} must be `key: value` lines, not {_kind(node)}")
@@ -83,7 +98,7 @@ def pairs(node: yaml.Node, what: str, known: Collection[str] | None = None) -> P
             raise error_at(key_node, f"{what}: a key must be plain text, not {_kind(key_node)}")
         if key in found:
             first = found[key][0].start_mark.line + 1
-            raise error_at(key_node, f"{what}: key {key!r} stands twice (first in line {first})")
+            raise error_at(key_node, f"{what}: key {key!r} appears twice (first in line {first})")
         if known is not None and key not in known:
             raise error_at(key_node, f"{what}: unknown key {key!r}{closest(key, known)}")
         found[key] = (key_node, value)
@@ -98,17 +113,24 @@ def items(node: yaml.Node, what: str) -> list[yaml.Node]:
 
 
 def closest(word: str, known: Collection[str]) -> str:
-    """A hint that names the closest known word, or else all of them."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    """End a sentence, and add one with the closest known word, or else all of them."""
+    return "." + (did_you_mean(word, known) or f" Known: {', '.join(known)}")
 
 
 def text(node: yaml.Node, what: str) -> str:
-    """A text. `what` it is, here and below, is for messages."""
+    """A text. Here and below, `what` names it in messages."""
     value = _scalar(node, what)
     if not isinstance(value, str):
         quote = f'; in quotes ("{node.value}") it would be text' if node.value else ""
         raise error_at(node, f"{what} must be text, not {_kind(node)}{quote}")
+    return value
+
+
+def boolean(node: yaml.Node, what: str) -> bool:
+    """`true` or `false`."""
+    value = _scalar(node, what)
+    if not isinstance(value, bool):
+        raise error_at(node, f"{what} must be true or false, not {_kind(node)}")
     return value
 
 
@@ -197,7 +219,7 @@ def _refuse_dangerous(content: str, source: str) -> None:
         line = event.start_mark.line + 1 if event.start_mark is not None else 1
         documents += isinstance(event, yaml.DocumentStartEvent)
         if documents > 1:
-            raise ScheduleError(f"{source}:{line}: only one document a file, without `---`")
+            raise ScheduleError(f"{source}:{line}: only one document per file, without `---`")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise ScheduleError(
                 f"{source}:{line}: anchors and aliases are not allowed; {_QUOTE_HINT}"

@@ -1,26 +1,37 @@
-"""Writes a cache: the frozen prefix over all data, batch by batch, into files.
+"""Outputs of the frozen prefix on disk: computed once, read in every epoch.
 
-Everything goes to a hidden folder that gets its name when it is whole. What
-would not be exact is refused with a reason (`NotCacheable`) and leaves nothing.
+Layout: `<folder>/<key>/` holds `part_<i>.bin` (raw rows, C order) and `meta.json`
+(format version, dtype, shape and CRC-32 of each part, samples, views, masks and,
+for streams, batch sizes). `unfreeze.core.fingerprints` makes the key.
+
+Invariants: a folder under its final name is whole (it is written under a hidden name
+and renamed); a changed sample, weight or setting gives another key; memory stays flat.
+A cache of an earlier run is checked against its checksums when it is opened, and
+rebuilt if it is damaged. Two processes may build the same cache at once: the second
+uses the first one's. A cache that would not be exact is refused (`NotCacheable`).
 """
 
+import json
 import os
 import shutil
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from unfreeze.core.cache_key import FORMAT
+from unfreeze.cache_room import CacheRoom, make_room, remove_cache
+from unfreeze.core.array_files import checksum, open_rows
+from unfreeze.core.boundary import Cut
 from unfreeze.core.data import Batch, Rows, Stream
-from unfreeze.core.digest import Fingerprint, StreamDigest
-from unfreeze.core.internals import tree
-from unfreeze.core.runner import StepModel, masks_of
-from unfreeze.core.split import Cut
+from unfreeze.core.fingerprints import FORMAT, Fingerprint, StreamDigest, cache_key
+from unfreeze.core.keras_internals import tree
+from unfreeze.core.step_model import StepModel, masks_of
+from unfreeze.errors import RunError
 from unfreeze.files import make_folder, partial_folder, sync_folder, write_json
 
 Progress = Callable[[int, int], None]
@@ -28,7 +39,138 @@ MakePrefix = Callable[[Cut, tuple[int, ...]], StepModel]
 
 
 class NotCacheable(Exception):
-    """Why a prefix cannot be kept exactly: a reason to train uncached, not an error."""
+    """Raised when a prefix cannot be cached exactly: a reason to train uncached, no failure."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cached:
+    """An open cache, ready for training.
+
+    Attributes:
+        rows: frontier tensors, passed inputs and masks as `Rows`.
+        folder: where it is stored.
+        reused: whether it was there already.
+        mended: whether the cache that was there was damaged and has been replaced.
+        nbytes: size of what is read from it.
+        views: variants of each sample.
+        masks: which of the frontier tensors have a mask.
+        sizes: of a stream's batches, where it gives the same ones in each pass.
+    """
+
+    rows: Rows
+    folder: Path
+    reused: bool
+    mended: bool
+    nbytes: int
+    views: int
+    masks: tuple[int, ...]
+    sizes: list[int] | None
+
+
+def build(
+    cut: Cut,
+    make_prefix: MakePrefix,
+    data: Rows | Stream,
+    known: Fingerprint,
+    room: CacheRoom,
+    *,
+    half: bool = False,
+    bfloat16: bool = False,
+    views: int = 1,
+    fused: bool = True,
+    batch_size: int = 128,
+    progress: Progress | None = None,
+) -> Cached:
+    """Run the prefix over all data once, or use what an earlier run has cached.
+
+    Args:
+        cut: where the model is divided. Model inputs that the suffix reads
+            directly are taken from the user's arrays, and kept only for streams.
+        make_prefix: gives the model to run (`step_model.prefix_model`) for a cut and the
+            masks to emit; not called where the cache is found.
+        data: what to run over.
+        known: `unfreeze.core.fingerprints.fingerprint(data)`.
+        room: where to write, and how much.
+        half: float16 instead of the tensors' own type.
+        bfloat16: whether `make_prefix` gives a model that computes in bfloat16.
+        views: passes over the data, for augmentation.
+        fused: whether the prefix runs convolutions and BatchNorm as one.
+        batch_size: samples the prefix takes at once.
+        progress: called with the samples done and their total (0 when not known).
+
+    Raises:
+        NotCacheable: the result would not be exact, or not fit.
+    """
+    key = cache_key(known.content, cut, half=half, bfloat16=bfloat16, views=views, fused=fused)
+    home = room.folder / key
+    there = (home / "meta.json").is_file()
+    if there:
+        try:
+            return _open(home, cut, data, known, reused=True)
+        except (OSError, RunError, ValueError, KeyError, TypeError):
+            remove_cache(home)
+    room.sweep()
+    write(
+        home,
+        cut,
+        make_prefix,
+        data,
+        known,
+        half=half,
+        views=views,
+        limit=room.allowed(),
+        batch_size=batch_size,
+        progress=progress,
+    )
+    try:
+        return _open(home, cut, data, known, mended=there)
+    except OSError as error:
+        # Removed at once by another process, or a person.
+        raise unwritable(error) from None
+
+
+def prune(folder: Path, limit: int) -> None:
+    """Remove the caches used longest ago until the folder is within `limit` bytes."""
+    make_room((meta.parent for meta in folder.glob("*/meta.json")), limit)
+
+
+def _open(
+    home: Path,
+    cut: Cut,
+    data: Rows | Stream,
+    known: Fingerprint,
+    *,
+    reused: bool = False,
+    mended: bool = False,
+) -> Cached:
+    meta = json.loads((home / "meta.json").read_text(encoding="utf-8"))
+    if meta["format"] != FORMAT:
+        raise ValueError(f"{home} has an unknown format")
+    n, views, masks = meta["samples"], meta["views"], tuple(meta["masks"])
+    with suppress(OSError):  # a cache that may only be read
+        home.touch()  # `prune` goes by the time of the last use
+    maps: list[Any] = []
+    for i, part in enumerate(meta["parts"]):
+        file = home / f"part_{i}.bin"
+        if reused and checksum(file) != part["crc32"]:
+            raise ValueError(f"{file} does not match its checksum")
+        maps.append(open_rows(file, part["dtype"], (n * views, *part["shape"])))
+    made, rest = maps[: len(cut.frontier)], maps[len(cut.frontier) :]
+    mask_maps, rest = rest[: len(masks)], rest[len(masks) :]
+    sizes = None
+    if isinstance(data, Rows):
+        through = [data.x[cut.graph.inputs.index(index)] for index in cut.passed]
+        rows = Rows((*made, *through, *mask_maps), data.y, data.weight, n)
+    else:
+        through, rest = rest[: len(cut.passed)], rest[len(cut.passed) :]
+        _, y, weight = data.first()
+        labels = 0 if y is None else len(tree.flatten(y))
+        y = None if y is None else tree.pack_sequence_as(y, rest[:labels])
+        weight = None if weight is None else tree.pack_sequence_as(weight, rest[labels:])
+        rows = Rows((*made, *through, *mask_maps), y, weight, n)
+        sizes = meta["sizes"] if meta["order"] == known.order else None
+    nbytes = sum(part.nbytes for part in maps)
+    return Cached(rows, home, reused, mended, nbytes, views, masks, sizes)
 
 
 def write(
@@ -44,7 +186,7 @@ def write(
     batch_size: int,
     progress: Progress | None,
 ) -> None:
-    """Write the cache `home`; the arguments are those of `unfreeze.core.cache.build`.
+    """Write the cache `home`; the arguments are those of `build`.
 
     Raises:
         NotCacheable: the result would not be exact, or not fit.
@@ -75,7 +217,7 @@ def write(
                 if not (home / "meta.json").is_file():
                     raise
     except OSError as error:
-        # Were it the data that cannot be read, training would say so next.
+        # If it is the data that cannot be read, training reports that next.
         raise unwritable(error) from None
 
 
@@ -126,7 +268,7 @@ class _Writer:
     def run(
         self, known: Fingerprint, views: int, batch_size: int, progress: Progress | None
     ) -> None:
-        """All views of all samples; then the description."""
+        """Write all views of all samples, then the description."""
         total = self.data.n * views if isinstance(self.data, Rows) else 0
         done = 0
         counts: list[int] = []
@@ -184,7 +326,7 @@ class _Writer:
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
         rows = [self._storable(np.asarray(out)[:n]) for out in outputs]
         if any(len(row) != n for row in rows):
-            raise NotCacheable("the prefix gives tensors without one row a sample")
+            raise NotCacheable("the prefix gives tensors without one row per sample")
         if isinstance(self.data, Stream):
             inputs = self.cut.graph.inputs
             rows += [x[inputs.index(index)] for index in self.cut.passed]

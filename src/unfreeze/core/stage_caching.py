@@ -1,30 +1,35 @@
-"""One stage made ready: cut, cache, and the Keras model and data that will train.
+"""What a stage trains on: whether its frozen prefix is cached, and the model and data made ready.
 
-This is where a stage's `cache` setting becomes a decision, with a reason in
-words for the log.
+`make_ready` turns a stage's `cache` setting into a decision, with the reason in words for
+the log, and returns the Keras model and data that will train. Before the run starts,
+`check_caches` refuses a cache that cannot be made. All stages of a run share a `Job`.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import keras
 
-from unfreeze.core.cache import Cached, CacheRoom, NotCacheable, build
-from unfreeze.core.data import Rows, Stream
-from unfreeze.core.digest import Fingerprint, fingerprint
-from unfreeze.core.feed import ShuffledRows, for_fit
+from unfreeze.cache_room import CacheRoom
+from unfreeze.core.boundary import Cut, cut_for, find_cut, share_of_work, why_uncached
+from unfreeze.core.callbacks import StageCallback
+from unfreeze.core.data import Rows, ShuffledRows, Stream, for_fit
+from unfreeze.core.fingerprints import Fingerprint, fingerprint
 from unfreeze.core.graph import Graph
-from unfreeze.core.plan import share_of_work, why_uncached
-from unfreeze.core.runner import StepModel, joined_model, prefix_model, suffix_model
+from unfreeze.core.layers import Selection
+from unfreeze.core.prefix_cache import Cached, NotCacheable, build
 from unfreeze.core.schedule import HALVED, INSISTING, Stage
-from unfreeze.core.select import Selection
-from unfreeze.core.split import Cut, find_cut
-from unfreeze.errors import ScheduleError, StageError
+from unfreeze.core.step_model import StepModel, joined_model, prefix_model, suffix_model
+from unfreeze.errors import ScheduleError, StageError, Stopped
 
 OnCache = Callable[[str, int, int], None]
 # The prefix runs forward only, so it can take more at once than training does.
 _LEAST_PREFIX_BATCH = 64
+
+log = logging.getLogger("unfreeze")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +41,7 @@ class Ready:
         train: for `fit`, with `shuffle=False`.
         validation: for `fit`, or None.
         cut: where the model was divided.
-        note: what became of the cache, in words.
+        note: what happened with the cache, in words.
     """
 
     model: StepModel
@@ -82,7 +87,7 @@ class Batches:
     """How a stage goes through its data.
 
     Attributes:
-        size: samples a step; a stream has its own.
+        size: samples per step; a stream has its own.
         seed: of the order of samples.
     """
 
@@ -98,22 +103,22 @@ def make_ready(
     batches: Batches,
     on_cache: OnCache | None = None,
 ) -> Ready:
-    """Cut the model for a stage, fill the cache where that pays, and set up the data.
+    """Cut the model for a stage, fill the cache where that pays off, and set up the data.
 
     Args:
         whole: the model, its flags set for the stage.
         selection: what the stage trains.
         source: the run's data.
-        room: where caches stand.
+        room: where caches are stored.
         batches: size and order.
         on_cache: progress, called as `on_cache("train", done, total)`.
 
     Raises:
-        StageError: the stage insists on a cache (`INSISTING`, `views`)
-            and none can be had; says why.
+        StageError: the stage requires a cache (`INSISTING`, `views`) and none is
+            possible; the message says why.
     """
     stage = selection.stage
-    cut = find_cut(whole.graph, selection.live, views=_views(whole.graph, selection, source.train))
+    cut = cut_for(whole.graph, selection, _views(whole.graph, selection, source.train))
     refusal = why_not(cut, stage, source, room)
     if refusal is None:
         try:
@@ -137,14 +142,14 @@ def make_ready(
 def check_caches(
     graph: Graph, selections: list[Selection], source: Source, room: CacheRoom
 ) -> None:
-    """Refuse stages that insist on a cache that cannot be had, as far as is known beforehand.
+    """Refuse stages that require a cache which is already known to be impossible.
 
     Raises:
         ScheduleError: names the stage and the reason.
     """
     for selection in selections:
         stage = selection.stage
-        cut = find_cut(graph, selection.live, views=_views(graph, selection, source.train))
+        cut = cut_for(graph, selection, _views(graph, selection, source.train))
         refusal = why_not(cut, stage, source, room) if stage.epochs else None
         if refusal is not None and insists(stage, cut):
             raise ScheduleError(f"stage {stage.name!r} asks for a cache, but: {refusal}")
@@ -152,7 +157,7 @@ def check_caches(
 
 def insists(stage: Stage, cut: Cut) -> bool:
     """Whether a stage must not run without a cache (where there is anything to cache)."""
-    return (stage.cache in INSISTING or stage.views > 1) and cut.saves_work
+    return stage.solve or ((stage.cache in INSISTING or stage.views > 1) and cut.saves_work)
 
 
 def why_not(cut: Cut, stage: Stage, source: Source, room: CacheRoom) -> str | None:
@@ -180,7 +185,7 @@ def _views(graph: Graph, selection: Selection, train: Rows | Stream) -> int:
     views = selection.stage.views
     if views == 1 or isinstance(train, Stream):
         return views
-    return views if find_cut(graph, selection.live, views=views).augmentation else 1
+    return views if cut_for(graph, selection, views).augmentation else 1
 
 
 def _fill(
@@ -238,13 +243,13 @@ def _on_cache(
     train: Cached,
     held: Cached | None,
 ) -> Ready:
-    """What trains on filled caches."""
+    """The model and data that train on filled caches."""
     masked = tuple(cut.frontier[i] for i in train.masks)
     fixed = isinstance(source.train, Stream) and not source.train.indexed
     size = train.nbytes + (held.nbytes if held else 0)
     word = "reused" if train.reused and (held is None or held.reused) else "cached"
     if train.mended or (held is not None and held.mended):
-        word = "cached anew, as what was there was damaged"
+        word = "cached again, because the earlier cache was damaged"
     feed = ShuffledRows(
         train.rows,
         batches.size,
@@ -267,3 +272,72 @@ def _on_cache(
 
 def _updating(selection: Selection) -> frozenset[int]:
     return frozenset(id(v) for v in selection.updating)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What all stages of a run share.
+
+    Attributes:
+        whole: the model.
+        source: the data.
+        room: where caches are stored.
+        compile_with: for `compile`, besides the optimizer.
+        callbacks: the user's, for every stage.
+        batch_size: for stages and datasets that do not set their own.
+        seed: of the run.
+        verbose: as for Keras' `fit`.
+        class_weight: as for Keras' `fit`.
+        monitor: of the schedule.
+        score: scores all predictions for the validation data, or None.
+        run_dir: keeps finished stages and the state of the one that trains, or None.
+    """
+
+    whole: Whole
+    source: Source
+    room: CacheRoom
+    compile_with: dict[str, Any]
+    callbacks: tuple[keras.callbacks.Callback, ...]
+    batch_size: int
+    seed: int
+    verbose: Any
+    class_weight: dict[int, float] | None
+    monitor: str
+    score: Callable[[Any], Mapping[str, float]] | None
+    run_dir: Path | None
+
+    @property
+    def model(self) -> keras.Model:
+        """The whole model."""
+        return self.whole.model
+
+    @property
+    def listeners(self) -> list[StageCallback]:
+        """Callbacks that are called for stages."""
+        return [c for c in self.callbacks if isinstance(c, StageCallback)]
+
+    def wants_to_stop(self) -> bool:
+        """Whether a listener wants the run to end."""
+        return any(listener.wants_to_stop() for listener in self.listeners)
+
+    def stop_if_asked(self) -> None:
+        """Call it where all finished work is saved.
+
+        Raises:
+            Stopped: a listener wants the run to end.
+        """
+        if self.wants_to_stop():
+            raise Stopped
+
+    def note(self, text: str) -> None:
+        """Send a line to the log and the listeners."""
+        self._tell(logging.INFO, text)
+
+    def warn(self, text: str) -> None:
+        """The same, for what the user should look at."""
+        self._tell(logging.WARNING, text)
+
+    def _tell(self, level: int, text: str) -> None:
+        log.log(level, text)
+        for listener in self.listeners:
+            listener.on_note(text)

@@ -1,41 +1,71 @@
-"""From what a stage says (`train="transfer_*"`) to layers, variables and flags.
+"""From what a stage says (`train="transfer_*"`, `train="top:2"`) to layers, variables and flags.
 
-`Selection` is worked out without touching the model; `apply` sets the flags.
-Invariant: after `apply`, the trainable variables of the model are exactly
-`Selection.trained`, whatever flags the model had before.
+`find_groups` divides a model into its usual blocks: layers that share a
+name stem with a number (`block_3_expand`, `layer5.conv`) or, where names say nothing,
+those between two reductions of the resolution. The last group, the head, is what comes
+after the last pooling or flattening to a vector. Patterns such as `head`, `top:2`,
+`top:50%` and `group:1` name groups; other patterns name layers.
+
+What a layer keeps frozen itself (the kernel under LoRA: its own flag is False, the layer's
+is True) stays frozen in every stage. `select` works out a `Selection` and does not touch
+the model; `apply` sets the flags.
+Invariant: after `apply` the model's trainable variables are exactly
+`Selection.trained`, whatever its flags were. The statistics of a BatchNorm layer that was
+just added (`new_norms`) are not held fixed: as created, they would never normalize.
 """
 
 import fnmatch
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import keras
+import numpy as np
 
 from unfreeze.core.graph import Graph
-from unfreeze.core.group_patterns import group_layers, is_group_pattern
-from unfreeze.core.groups import LayerGroup, find_groups
-from unfreeze.core.internals import flatten_layers, is_learnable, own_weights, set_trainable
-from unfreeze.core.norms import new_norms, norms
+from unfreeze.core.groups import LayerGroup as LayerGroup
+from unfreeze.core.groups import base_groups as base_groups
+from unfreeze.core.groups import find_groups as find_groups
+from unfreeze.core.groups import group_layers as group_layers
+from unfreeze.core.groups import is_group_pattern as is_group_pattern
+from unfreeze.core.keras_internals import (
+    flatten_layers,
+    freeze_own,
+    own_weights,
+    set_trainable,
+)
+from unfreeze.core.layer_entries import Entry as Entry
+from unfreeze.core.layer_entries import entries as entries
+from unfreeze.core.layer_entries import norms as norms
 from unfreeze.core.schedule import Schedule, Stage
-from unfreeze.errors import ScheduleError
+from unfreeze.errors import ScheduleError, did_you_mean
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """A layer with the names that a pattern can match."""
+def new_norms(head: Sequence[Any], layers: Sequence[Any]) -> frozenset[int]:
+    """Ids of BatchNorm layers that were added to a model and never trained.
 
-    layer: Any
-    path: str
-    containers: tuple[str, ...]
+    Their statistics are as created, and they are in the head, or other BatchNorm
+    layers of the model have statistics from training. A base made with
+    `weights=None` does not count as new: its stages follow their policy.
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The layer's own name and path, and those of the submodels around it."""
-        around = [part for path in self.containers for part in (path, path.split("/")[-1])]
-        return (self.layer.name, self.path, *around)
+    Args:
+        head: the layers of the model's head.
+        layers: all its layers, each once.
+    """
+    fresh = {id(norm): is_fresh(norm) for layer in layers for norm in norms(layer)}
+    if not any(fresh.values()):
+        return frozenset()
+    if not all(fresh.values()):
+        return frozenset(norm for norm, is_new in fresh.items() if is_new)
+    return frozenset(id(norm) for layer in head for norm in norms(layer))
+
+
+def is_fresh(norm: Any) -> bool:
+    """Whether a BatchNorm layer's statistics are those it was created with."""
+    mean = keras.ops.convert_to_numpy(norm.moving_mean)
+    variance = keras.ops.convert_to_numpy(norm.moving_variance)
+    return bool(np.all(mean == 0.0) and np.all(variance == 1.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +80,7 @@ class Selection:
         updating: variables that the layers update by themselves (BatchNorm
             statistics under the policy "train", or of a new layer).
         groups: the layer groups of the model, the head last.
+        held: variables of any layer that it keeps frozen itself, in every stage.
     """
 
     stage: Stage
@@ -58,20 +89,12 @@ class Selection:
     trained: tuple[Any, ...]
     updating: tuple[Any, ...]
     groups: tuple[LayerGroup, ...]
+    held: tuple[Any, ...] = ()
 
     @property
     def live(self) -> frozenset[int]:
         """Ids of all variables that may change in the stage."""
         return frozenset(id(v) for v in (*self.trained, *self.updating))
-
-
-def entries(graph: Graph) -> tuple[Entry, ...]:
-    """Each layer of a flattened model once, in the order of its graph."""
-    found: dict[int, Entry] = {}
-    for step in graph.steps:
-        if step.is_layer and id(step.operation) not in found:
-            found[id(step.operation)] = Entry(step.operation, step.path, step.containers)
-    return tuple(found.values())
 
 
 def select(graph: Graph, stage: Stage, groups: tuple[LayerGroup, ...] | None = None) -> Selection:
@@ -93,22 +116,30 @@ def select(graph: Graph, stage: Stage, groups: tuple[LayerGroup, ...] | None = N
     trained: list[Any] = []
     updating: list[Any] = []
     for entry in chosen:
-        for layer in flatten_layers(entry.layer):
+        for layer in entry.layers:
             policy = "train" if id(layer) in new else stage.batch_norm
             _sort_weights(layer, policy, trained, updating)
-    trained = list({id(v): v for v in trained}.values())
+    held = {id(v): v for entry in known for v in entry.held}
+    trained = list({id(v): v for v in trained if id(v) not in held}.values())
+    updating = [v for v in updating if id(v) not in held]
     if not trained:
-        frozen = stage.batch_norm == "frozen" and any(norms(e.layer) for e in chosen)
+        frozen = stage.batch_norm == "frozen" and any(e.norms for e in chosen)
         hint = (
             "; BatchNorm layers are frozen in it: use batch_norm='affine' to train them"
             if frozen
             else ""
         )
+        if any(id(w) in held for entry in chosen for w in entry.weights):
+            hint += (
+                "; those with weights keep them frozen themselves (`variable.trainable` is False)"
+            )
         raise ScheduleError(
             f"stage {stage.name!r} trains nothing: train={_shown(stage.train)} "
             f"names {len(chosen)} layers, none with weights to train{hint}"
         )
-    return Selection(stage, known, tuple(chosen), tuple(trained), tuple(updating), groups)
+    return Selection(
+        stage, known, tuple(chosen), tuple(trained), tuple(updating), groups, tuple(held.values())
+    )
 
 
 def check(graph: Graph, schedule: Schedule) -> list[Selection]:
@@ -124,7 +155,7 @@ def named_groups(graph: Graph, schedule: Schedule) -> tuple[LayerGroup, ...]:
         ScheduleError: a pattern matches no layer, a layer is in two groups, or
             none is left for the head.
     """
-    learnable = [entry for entry in entries(graph) if is_learnable(entry.layer)]
+    learnable = [entry for entry in entries(graph) if entry.learnable]
     home: dict[int, str] = {}
     groups = []
     for parts in schedule.groups or ():
@@ -138,13 +169,13 @@ def named_groups(graph: Graph, schedule: Schedule) -> tuple[LayerGroup, ...]:
             if key in home:
                 raise ScheduleError(
                     f"groups: {entry.path} is in two groups, {home[key]} and {name}: "
-                    "a layer belongs to one"
+                    "a layer can be in only one"
                 )
             home[key] = name
         groups.append(LayerGroup(name, tuple(entry.layer for entry in found.values())))
     head = tuple(entry.layer for entry in learnable if id(entry.layer) not in home)
     if not head:
-        raise ScheduleError("groups: they name every layer, and leave none for the head")
+        raise ScheduleError("groups: they name every layer and leave none for the head")
     return (*groups, LayerGroup("head", head))
 
 
@@ -156,18 +187,22 @@ def matching(known: Sequence[Entry], part: Any) -> list[Entry]:
 def apply(model: keras.Model, selection: Selection) -> None:
     """Set the model's flags for a stage.
 
-    BatchNorm under "affine" is a frozen layer (Keras then uses its statistics)
-    whose gamma and beta are trainable all the same. A new one trains.
+    What a layer keeps frozen itself stays frozen. BatchNorm under "affine" is a frozen
+    layer (Keras then uses its statistics) whose gamma and beta are trainable all the
+    same. A new one trains.
     """
-    set_trainable(model, True)
+    held = selection.held
+    set_trainable(model, True, held)
     chosen = {id(entry.layer) for entry in selection.chosen}
     for entry in selection.entries:
-        if id(entry.layer) not in chosen:
-            set_trainable(entry.layer, False)
+        if id(entry.layer) not in chosen and entry.alone:
+            freeze_own(entry.layer, held)
+        elif id(entry.layer) not in chosen:
+            set_trainable(entry.layer, False, held)
     updating = {id(v) for v in selection.updating}
     for entry in selection.chosen:
-        for norm in norms(entry.layer):
-            set_trainable(norm, id(norm.moving_mean) in updating)
+        for norm in entry.norms:
+            set_trainable(norm, id(norm.moving_mean) in updating, held)
     if selection.stage.batch_norm == "affine":
         for variable in selection.trained:
             variable.trainable = True
@@ -220,7 +255,7 @@ def _choose(groups: Sequence[LayerGroup], known: tuple[Entry, ...], stage: Stage
 
 
 def _means_groups(part: Any, known: Sequence[Entry]) -> bool:
-    """Whether a pattern means layer groups; a layer or submodel of that very name comes first."""
+    """Whether a pattern means layer groups, and no layer or submodel has exactly that name."""
     return is_group_pattern(part) and not any(part in entry.names for entry in known)
 
 
@@ -232,12 +267,14 @@ def _matches(entry: Entry, part: Any) -> bool:
             try:
                 return any(re.search(part[3:], name) for name in entry.names)
             except re.error as error:
-                raise ScheduleError(f"pattern {part!r} is no regular expression: {error}") from None
+                raise ScheduleError(
+                    f"pattern {part!r} is not a regular expression: {error}"
+                ) from None
         return any(fnmatch.fnmatchcase(name, part) for name in entry.names)
     if isinstance(part, keras.layers.Layer):
         return any(layer is entry.layer for layer in flatten_layers(part))
     if callable(part):
-        return bool(part(entry.layer))
+        return any(part(layer) for layer in (entry.layer, *entry.holders))
     raise ScheduleError(f"cannot select layers by {part!r}: give a pattern, a layer or a function")
 
 
@@ -251,17 +288,16 @@ def _sort_weights(layer: Any, policy: str, trained: list[Any], updating: list[An
             updating.extend(kept)
         return
     trained.extend(own)
-    updating.extend(kept)
+    # Fitted once, before any stage: `unfreeze.core.read_out.Projection`.
+    if not getattr(layer, "is_fixed", False):
+        updating.extend(kept)
 
 
 def _no_match(stage: Stage, part: Any, known: Sequence[Entry]) -> str:
-    names = [e.layer.name for e in known if is_learnable(e.layer)]
+    names = [e.layer.name for e in known if e.learnable]
     text = f"stage {stage.name!r}: {_shown(part)} matches no layer of the model"
-    close = get_close_matches(str(part).lstrip("!").strip("*"), names, n=3)
-    if close:
-        return f"{text}; close: {', '.join(close)}"
-    shown = ", ".join(names[-4:])
-    return f"{text}; its last layers with weights are {shown}"
+    hint = did_you_mean(str(part).lstrip("!").strip("*"), names)
+    return f"{text}." + (hint or f" Its last layers with weights are {', '.join(names[-4:])}")
 
 
 def _shown(train: Any) -> str:

@@ -1,20 +1,34 @@
-"""Rows of numbers in a file, read when asked for and not mapped into memory.
+"""Arrays in files: rows that are read on demand, and named arrays with a checksum.
 
-A process that has gone through all of a large file is no larger for it, and a
-file cut short under a running process is an error and no crash. The operating
-system's own cache makes it fast: a row of 4 KB takes 1.8 microseconds, where the
-same from a memory map takes 0.6 and stays in the process.
+Rows are read from the file and not mapped into memory: reading all of a large file
+does not make the process larger, and a file that is truncated while it is in use
+gives an error, not a crash. A row of 4 KB takes 1.8 microseconds (0.6 with a memory
+map, but what that reads stays in the process).
+
+Named arrays are safetensors files, because the HDF5 library crashes the process when
+the disk is full. Their metadata hold `unfreeze` (the caller's text), `types` (numpy's
+name of each array's type, because safetensors cannot give numpy a bfloat16) and `crc32`.
 """
 
+import json
 import os
 import threading
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from unfreeze.errors import RunError
+from unfreeze.files import atomic_path, system_error
+
+# Bytes of rows up to which `open_rows` reads them all at once.
+HELD = 1 << 26
+# Bytes that a checksum reads at once.
+_BLOCK = 1 << 20
 
 
 class RowReader:
@@ -22,7 +36,7 @@ class RowReader:
 
     Args:
         path: the file; it stays open while the object lives.
-        damaged: what a file that ends too early is called in the error.
+        damaged: the error message for a file that ends too early.
     """
 
     def __init__(self, path: Path, damaged: str) -> None:
@@ -34,7 +48,7 @@ class RowReader:
         """Fill each row of an array with the bytes from its offset on.
 
         Args:
-            result: (n, ...) C order; filled.
+            result: (n, ...) in C order; filled in place.
             offsets: (n,) int64, bytes from the start of the file.
 
         Raises:
@@ -59,7 +73,7 @@ class RowReader:
 
 
 class RowFile:
-    """Rows of one shape in a file of bare numbers, as an array that is read when indexed.
+    """Rows of one shape in a file of raw numbers, as an array that is read when indexed.
 
     Args:
         path: the file.
@@ -72,7 +86,7 @@ class RowFile:
         self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self.nbytes = self._row_bytes * shape[0]
         self._reader = RowReader(
-            path, f"{path} ends too early: the cache was damaged. Run again: it is made anew"
+            path, f"{path} ends too early: the cache is damaged. Run again to rebuild it"
         )
 
     def __len__(self) -> int:
@@ -85,7 +99,7 @@ class RowFile:
             index: one number, a slice, or an int or bool array of one axis.
 
         Returns:
-            (n, ...), or (...) for one number; the caller's own.
+            (n, ...), or (...) for one number; always a copy.
 
         Raises:
             IndexError: as numpy raises it.
@@ -111,17 +125,13 @@ class RowFile:
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
-HELD = 1 << 26
-_BLOCK = 1 << 20
-
-
 def open_rows(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:
-    """Open rows in a file: up to 64 MB read at once, which is faster, beyond that when asked for.
+    """Open rows in a file: up to 64 MB are read at once, which is faster, more on demand.
 
-    No memory map: a process that reads a map of a file that was cut short is killed.
+    It uses no memory map: the system kills a process that reads a map of a truncated file.
 
     Args:
-        path: the file of bare numbers.
+        path: the file of raw numbers.
         dtype: of the numbers.
         shape: (rows, ...).
 
@@ -133,7 +143,7 @@ def open_rows(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:
 
 
 def checksum(path: Path) -> int:
-    """The CRC-32 of a file, against damage by chance.
+    """The CRC-32 of a file, to detect accidental damage.
 
     1 GB takes 0.5 s; SHA-256 took 1.2 s and BLAKE2b 1.8 s.
     """
@@ -142,3 +152,57 @@ def checksum(path: Path) -> int:
         while count := file.readinto(buffer):
             found = zlib.crc32(buffer[:count], found)
     return found
+
+
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], text: str = "") -> None:
+    """Write a file, atomically.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    stored = {name: _storable(value) for name, value in arrays.items()}
+    meta = {
+        "unfreeze": text,
+        "types": json.dumps({name: str(value.dtype) for name, value in arrays.items()}),
+        "crc32": str(_checksum(stored)),
+    }
+    try:
+        with atomic_path(file) as partial:
+            save_file(stored, partial, meta)
+    except SafetensorError as error:
+        raise system_error(error, file) from None
+
+
+def read_arrays(file: Path) -> tuple[dict[str, np.ndarray], str]:
+    """Read a file and compare its checksum.
+
+    Returns:
+        The arrays by name, and the caller's text.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged.
+    """
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            meta = opened.metadata() or {}
+            stored = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        if int(meta["crc32"]) != _checksum(stored):
+            raise ValueError("its checksum does not match")
+        types = {str(name): np.dtype(kind) for name, kind in json.loads(meta["types"]).items()}
+        return {name: stored[name].view(kind) for name, kind in types.items()}, meta["unfreeze"]
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
+    found = 0
+    for name in sorted(arrays):
+        found = zlib.crc32(name.encode(), found)
+        found = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, found)
+    return found
+
+
+def _storable(value: np.ndarray) -> np.ndarray:
+    value = np.asarray(value, order="C")
+    return value if value.dtype.kind in "fiub" and value.dtype.isbuiltin else value.view(np.uint16)

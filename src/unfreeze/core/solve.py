@@ -1,0 +1,197 @@
+"""A stage whose weights are solved, not stepped: logistic regression on cached outputs.
+
+Where a stage trains one last dense layer above frozen ones, its loss is convex: a solver
+finds the weights in a second, without a learning rate. Only the strength of the
+regularization is open. Each "epoch" of the stage tries one, and the best by the schedule's
+`monitor` is kept. Without validation data only the first is tried: the training loss would
+always choose the weakest.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from unfreeze.core.boundary import Solvable, solvable
+from unfreeze.core.callbacks import Recorder
+from unfreeze.core.data import Rows, ShuffledRows
+from unfreeze.core.finite import is_finite, some
+from unfreeze.core.layers import Selection
+from unfreeze.core.stage_caching import Job, Ready
+from unfreeze.errors import StageError
+
+#: Inverse strengths of the L2 penalty, as scikit-learn's `C`, in the order of trial. The first
+#: is strong: a second stage gains most from a head that does not fit the training data closely.
+STRENGTHS = (0.01, 0.1, 1.0, 0.03, 0.3, 0.003, 3.0)
+_ITERATIONS = 300
+
+
+def solve_stage(
+    job: Job,
+    ready: Ready,
+    selection: Selection,
+    recorder: Recorder,
+    scores: Sequence[keras.callbacks.Callback] = (),
+    own: Sequence[keras.callbacks.Callback] = (),
+) -> None:
+    """Run a stage with `solve`; the recorder then knows its history and best weights.
+
+    Args:
+        job: the run.
+        ready: the stage's compiled model, and its cached data.
+        selection: what the stage trains.
+        recorder: fresh, of this stage.
+        scores: callbacks that add to the log.
+        own: the stage's callbacks.
+
+    Raises:
+        StageError: labels, weights or outputs of frozen layers that no solver takes.
+    """
+    stage = selection.stage
+    found = solvable(job.whole.graph, selection)
+    assert isinstance(ready.train, ShuffledRows)
+    rows = ready.train.rows
+    strengths = STRENGTHS[: 1 if ready.validation is None else stage.epochs]
+    listeners = keras.callbacks.CallbackList(
+        [*scores, recorder, *job.callbacks, *own],
+        model=ready.model,
+        params={"epochs": len(strengths), "steps": 1, "verbose": 0},
+    )
+    inputs, labels, weights = _material(job, rows, ready.train.views, stage.name)
+    _check(inputs, labels, weights, found, stage.name)
+    weights /= weights.mean()
+    listeners.on_train_begin()
+    for number, strength in enumerate(strengths):
+        job.stop_if_asked()
+        listeners.on_epoch_begin(number)
+        kernel, bias = regression(inputs, labels, weights, strength, found)
+        if not (is_finite(kernel) and is_finite(bias)):
+            raise StageError(
+                f"stage {stage.name!r}: the solver found weights that are not finite with "
+                f"C={strength}. Likely cause: outputs of the frozen layers that are too large"
+            )
+        found.layer.set_weights([kernel, bias] if found.layer.use_bias else [kernel])
+        logs = {"C": strength, **_measured(ready)}
+        listeners.on_epoch_end(number, logs)
+        if ready.model.stop_training:
+            break
+    listeners.on_train_end()
+
+
+def _material(
+    job: Job, rows: Rows, views: int, stage: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs (samples, numbers), labels and weights of all views."""
+    labels = keras.tree.flatten(rows.y)
+    if len(labels) != 1:
+        raise StageError(f"stage {stage!r}: solve needs one array of labels, not {len(labels)}")
+
+    def all_views(part: Any) -> np.ndarray:
+        values = np.asarray(part[np.arange(len(part))])
+        # A stream may have another order in each view; it then has labels for each view, too.
+        return values if len(part) > rows.n else np.concatenate([values] * views)
+
+    inputs, y = all_views(rows.x[0]).astype(np.float64), all_views(labels[0])
+    weights = np.ones(len(y))
+    if rows.weight is not None:
+        weights = weights * all_views(keras.tree.flatten(rows.weight)[0]).reshape(len(y))
+    if job.class_weight:
+        columns = y.reshape(len(y), -1)
+        classes = columns.argmax(axis=1) if columns.shape[1] > 1 else columns[:, 0]
+        weights = weights * np.array([job.class_weight.get(int(c), 1.0) for c in classes])
+    return inputs, y, weights
+
+
+def _check(
+    inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray, wanted: Solvable, stage: str
+) -> None:
+    units = wanted.layer.units
+    parts = {"outputs of the frozen layers": inputs, "labels": labels, "sample weights": weights}
+    for name, part in parts.items():
+        bad = np.flatnonzero(~np.isfinite(part.reshape(len(part), -1).astype(float)).all(axis=1))
+        if len(bad):
+            raise StageError(
+                f"stage {stage!r}: the {name} are not finite: is there NaN in the data? "
+                f"See samples {some(bad)}"
+            )
+    numbers = wanted.activation == "softmax" and labels.shape[1:] != (units,)
+    if numbers and not (labels.min() >= 0 and labels.max() < units):
+        raise StageError(
+            f"stage {stage!r}: labels from {labels.min()} to {labels.max()} do not fit a layer of "
+            f"{units} units, which stand for the classes 0 to {units - 1}"
+        )
+    if not weights.sum() > 0:
+        raise StageError(f"stage {stage!r}: the weights of all samples are 0")
+
+
+def _measured(ready: Ready) -> dict[str, float]:
+    logs = dict(ready.model.evaluate(ready.train, verbose=0, return_dict=True))
+    if ready.validation is not None:
+        held = ready.model.evaluate(ready.validation, verbose=0, return_dict=True)
+        logs |= {f"val_{name}": value for name, value in held.items()}
+    return {name: float(value) for name, value in logs.items()}
+
+
+def regression(
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    strength: float,
+    wanted: Solvable,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The weights of a dense layer by logistic regression.
+
+    Args:
+        inputs: (samples, numbers).
+        labels: numbers of classes, (samples,) or (samples, 1); or (samples, classes), one-hot
+            for softmax, 0 or 1 for each class for sigmoid.
+        weights: (samples,), with mean 1.
+        strength: inverse of the penalty.
+        wanted: the layer.
+
+    Returns:
+        kernel (numbers, units) and bias (units,), float32. A class without a sample gets
+        a bias that never wins.
+    """
+    units = wanted.layer.units
+    kernel, bias = np.zeros((inputs.shape[1], units)), np.full(units, -20.0)
+    if wanted.activation == "softmax":
+        classes = labels.argmax(axis=1) if labels.shape[1:] == (units,) else labels.reshape(-1)
+        known, coefficients, intercepts = _fitted(inputs, classes, weights, strength, wanted)
+        if len(known) == 2:
+            # One row for two classes: half of it for each gives the same probabilities.
+            coefficients = np.concatenate([-coefficients, coefficients]) / 2
+            intercepts = np.concatenate([-intercepts, intercepts]) / 2
+        kernel[:, known.astype(int)] = coefficients.T
+        bias[known.astype(int)] = intercepts
+    else:
+        columns = labels.reshape(len(labels), units)
+        for unit in range(units):
+            truth = columns[:, unit] > 0.5
+            if truth.all() or not truth.any():
+                bias[unit] = 20.0 if truth.all() else -20.0
+                continue
+            _, row, intercept = _fitted(inputs, truth, weights, strength, wanted)
+            kernel[:, unit], bias[unit] = row[0], intercept[0]
+    return kernel.astype(np.float32), bias.astype(np.float32)
+
+
+def _fitted(
+    inputs: np.ndarray,
+    classes: np.ndarray,
+    weights: np.ndarray,
+    strength: float,
+    wanted: Solvable,
+) -> Sequence[Any]:
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    known = np.unique(classes)
+    if len(known) == 1:
+        return known, np.zeros((1, inputs.shape[1])), np.zeros(1)
+    bias = wanted.layer.use_bias
+    model = LogisticRegression(C=strength, max_iter=_ITERATIONS, fit_intercept=bias)
+    with threadpool_limits(1):
+        model.fit(inputs, classes, sample_weight=weights)
+    return model.classes_, model.coef_, model.intercept_
