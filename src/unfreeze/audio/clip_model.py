@@ -1,24 +1,83 @@
 """The model of a sound classifier, from a waveform to the probabilities of a clip.
 
-Two views of the same layers: the *patch model* (patch in, probabilities out) is
-what trains, on patches that were computed once; the *clip model* (waveform in)
-wraps it for use and is what is saved. A clip's probabilities are the mean over
-its patches.
+Two views of the same layers: the *patch model* (patch in, probabilities out) trains on
+patches that were computed once; the *clip model* (waveform in) wraps it and is what is
+saved. A clip's probabilities are the mean over its patches.
+
+`own_scores` keeps the classes that a backbone was published with beside those of a new
+head. Layers that no stage changed are shared; from the first changed layer on, a copy with
+the published weights leads to the published top: one dense layer more after a run of the
+head alone, a second backbone after a run of all layers.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 # The module, not the class: importing Keras imports both of our modules with
 # layers (see `unfreeze`), and one may be half-way through its own import.
-from unfreeze.audio import logmel
+from unfreeze.audio import augment_layer, logmel_layer
+from unfreeze.audio.augmentation import Augmentation
 from unfreeze.backbones.frontend import FrontEnd
+
+#: Put before the names of the layers that are copied.
+PREFIX = "audioset_"
 
 PATCH_MODEL = "patch_classifier"
 CLASSES_MEAN, OWN_MEAN = "clip_mean", "audioset_mean"
+
+
+def own_scores(trained: keras.Model, published: keras.Model) -> keras.KerasTensor:
+    """Connect the published scores to the input of a trained model.
+
+    Args:
+        trained: patches to anything; of the published model's layers, by name.
+        published: patches to scores, as it was before any training.
+
+    Returns:
+        The published model's output, as a tensor of the graph of `trained`.
+    """
+    from unfreeze.core.graph import Ref, flatten
+    from unfreeze.core.keras_internals import tree
+
+    graph = flatten(published)
+    mine = {layer.name: layer for layer in trained.layers}
+    tensors = dict(zip(graph.inputs, trained.inputs, strict=True))
+    untouched = set(graph.inputs)
+    for step in graph.steps:
+        layer = mine.get(step.path)
+        if layer is not None and untouched.issuperset(step.inputs) and _same(layer, step.operation):
+            tensors[step.outputs[0]] = layer.output
+            untouched.update(step.outputs)
+            continue
+
+        def tensor(leaf: Any) -> Any:
+            return tensors[leaf.index] if isinstance(leaf, Ref) else leaf
+
+        args, kwargs = tree.map_structure(tensor, (step.args, step.kwargs))
+        operation = _copy(step.operation)
+        tensors[step.outputs[0]] = operation(*args, **kwargs)
+        if step.is_layer:
+            operation.set_weights(step.operation.get_weights())
+            operation.trainable = False
+    return tensors[graph.outputs[0]]
+
+
+def _same(layer: keras.layers.Layer, published: Any) -> bool:
+    return type(layer) is type(published) and all(
+        np.array_equal(a, b)
+        for a, b in zip(layer.get_weights(), published.get_weights(), strict=True)
+    )
+
+
+def _copy(operation: Any) -> Any:
+    if not isinstance(operation, keras.layers.Layer):
+        return operation
+    config = operation.get_config()
+    return type(operation).from_config({**config, "name": PREFIX + operation.name})
 
 
 @keras.saving.register_keras_serializable(package="unfreeze")
@@ -26,11 +85,11 @@ class PatchRows(keras.layers.Layer):
     """(batch, patches, frames, bands) -> (batch * patches, frames, bands)."""
 
     def call(self, patches: Any) -> Any:
-        """Put the patches of all clips in one row."""
+        """Put the patches of all clips on one axis."""
         return ops.reshape(patches, (-1, *patches.shape[2:]))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Shape of the row, its length not known."""
+        """Shape of the result; the number of patches is not known."""
         return (None, *input_shape[2:])
 
 
@@ -54,7 +113,7 @@ class ClipMean(keras.layers.Layer):
     def compute_output_shape(
         self, scores_shape: tuple[int | None, ...], patches_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:
-        """One row a clip."""
+        """One row per clip."""
         return (patches_shape[0], len(self.labels))
 
     def get_config(self) -> dict[str, Any]:
@@ -62,17 +121,58 @@ class ClipMean(keras.layers.Layer):
         return {**super().get_config(), "labels": list(self.labels)}
 
 
-def patch_model(backbone: keras.Model, classes: int, seed: int) -> keras.Model:
-    """Put a new head on a backbone.
-
-    The head is that of the classic recipe: Dense(64, relu), Dropout(0.5),
-    Dense(classes, softmax), all named `transfer_*`.
+def patch_model(
+    backbone: keras.Model,
+    classes: int,
+    seed: int,
+    taps: str | Sequence[str] | None = None,
+    augmentation: Augmentation | None = None,
+) -> keras.Model:
+    """Put a new head on a backbone; its layers are named `transfer_*`.
 
     Args:
         backbone: patches to embeddings (batch, numbers).
         classes: number of classes.
-        seed: of the head's first weights and of dropout.
+        seed: of the head's first weights, of dropout and of augmentation.
+        taps: where the backbone is read: "auto" at every depth, or patterns
+            (`unfreeze.core.read_out`; the model then needs `adapt`). None reads the
+            embedding, with the head of the classic recipe: Dense(64, relu), Dropout(0.5),
+            Dense(classes, softmax).
+        augmentation: random changes of patches in training, None for none. The
+            backbone's layers are then copied.
+
+    Raises:
+        ScheduleError: a tap matches no layer.
     """
+    if augmentation is not None:
+        changes = augment_layer.AugmentPatches(augmentation, seed=seed, name="augment")
+        backbone = _after(changes, backbone)
+    if taps is not None:
+        from unfreeze.core.read_out import read_out
+
+        model = read_out(backbone, classes, taps=taps, pool="time", seed=seed)
+        return keras.Model(model.inputs, model.outputs[0], name=PATCH_MODEL)
+    return _classic(backbone, classes, seed)
+
+
+def _after(layer: keras.layers.Layer, backbone: keras.Model) -> keras.Model:
+    """A copy of the backbone that begins with another layer."""
+    (given,) = backbone.inputs
+    patches = keras.Input(given.shape[1:], dtype=given.dtype, name=given.name)
+    changed = layer(patches)
+
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        args = tuple(changed if value is patches else value for value in args)
+        return operation(*args, **kwargs)
+
+    copied = keras.models.clone_model(backbone, input_tensors=patches, call_function=call)
+    for given in backbone.layers:
+        if given.weights:
+            copied.get_layer(given.name).set_weights(given.get_weights())
+    return copied
+
+
+def _classic(backbone: keras.Model, classes: int, seed: int) -> keras.Model:
 
     def start(offset: int) -> keras.initializers.Initializer:
         return keras.initializers.GlorotUniform(seed=seed + offset)
@@ -82,7 +182,14 @@ def patch_model(backbone: keras.Model, classes: int, seed: int) -> keras.Model:
     x = layers.Dense(64, "relu", kernel_initializer=start(0), name="transfer_dense")(x)
     x = layers.Dropout(0.5, seed=seed, name="transfer_dropout")(x)
     x = layers.Dense(classes, "softmax", kernel_initializer=start(1), name="transfer_output")(x)
-    return keras.Model(backbone.input, x, name=PATCH_MODEL)
+    return keras.Model(backbone.inputs, x, name=PATCH_MODEL)
+
+
+def head_input(model: keras.Model) -> keras.KerasTensor:
+    """What the head of a patch model reads: the embedding, or the projected read-out."""
+    names = {layer.name for layer in model.layers}
+    first = "transfer_dense" if "transfer_dense" in names else "transfer_output"
+    return model.get_layer(first).input
 
 
 def clip_model(
@@ -111,7 +218,7 @@ def clip_model(
         outputs = [outputs, own[0]]
     bare = keras.Model(patches_to_scores.inputs, outputs, name=PATCH_MODEL)
     waveform = keras.Input((None,), dtype="float32", name="waveform")
-    patches = logmel.LogMel(front_end, name="log_mel")(waveform)
+    patches = logmel_layer.LogMel(front_end, name="log_mel")(waveform)
     scores = bare(PatchRows(name="patch_rows")(patches))
     if own is None:
         means = ClipMean(labels, name=CLASSES_MEAN)(scores, patches)
@@ -129,7 +236,7 @@ def parts_of(model: keras.Model) -> tuple[keras.Model, FrontEnd, tuple[str, ...]
     The patch model has one output, whatever else the clip model gives.
 
     Raises:
-        ValueError: it is some other model.
+        ValueError: it is not the model of a sound classifier.
     """
     names = {layer.name for layer in model.layers}
     if not {PATCH_MODEL, "log_mel", CLASSES_MEAN} <= names:
@@ -146,7 +253,7 @@ def own_part_of(model: keras.Model) -> tuple[keras.Model, tuple[str, ...]] | Non
 
     Returns:
         A model from patches to the scores of the new classes and then of the
-        backbone's own, in one row, so that both cost one pass; and the names
+        backbone's own, side by side, so that both take one pass; and the names
         of the latter. None if the clip model gives the new classes alone.
     """
     if OWN_MEAN not in {layer.name for layer in model.layers}:

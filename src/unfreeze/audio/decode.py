@@ -1,35 +1,139 @@
 """Sound files to mono waveforms at the model's sample rate.
 
-Decoding and resampling go block by block, so a caller that needs only pieces
-keeps its memory flat; the pieces together equal the whole, to the bit.
+Files are read forwards in blocks, channels mixed, and resampled block by block.
+Invariants: memory does not grow with the length of a recording, and the pieces together
+equal the whole, to the bit. A file that ends early gives the samples it has;
+`unfreeze.audio.rules` judges how much is missing.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import soxr
 
-from unfreeze.audio.limits import LARGEST_SAMPLE
-from unfreeze.audio.mono import BLOCK, mono_blocks
-from unfreeze.audio.sound import NOT_FINITE, Sound, SoundError, open_sound
+from unfreeze.audio.ffmpeg_reader import FfmpegError
+from unfreeze.audio.sound_file import (
+    LARGEST_SAMPLE,
+    NOT_FINITE,
+    Sound,
+    SoundError,
+    check_length,
+    open_sound,
+    said,
+)
+
+# Values (samples times channels) read at once: 8 MiB.
+BLOCK = 1 << 21
+# Samples read at once from a damaged file, to lose little before the damage.
+_READ_STEP = 1024
 
 # Samples resampled at once: soxr's work space then stays in the cache (a tenth
 # faster than a megabyte at once).
-_STEP = 1 << 14
+_RESAMPLE_STEP = 1 << 14
 # Source rates whose filters are kept; few data sets have more than three.
 _RATES = 8
+
+
+def mono_blocks(sound: Sound, block: int = BLOCK) -> Iterator[np.ndarray]:
+    """Read an open file to its end, or to the damage, channels mixed.
+
+    Args:
+        sound: from `open_sound`, not yet read.
+        block: values (samples times channels) to read at once.
+
+    Yields:
+        (samples,) float32, never empty.
+
+    Raises:
+        SoundError: no sample can be decoded, or there are too many.
+    """
+    mixer = sound.mixer
+    step = max(block // sound.channels, 1)
+    if sound.channels > 1:
+        # Whole sections, so that they are the same whatever is read at once.
+        step = max(step // mixer.section, 1) * mixer.section
+    for samples in in_sections(_blocks(sound, step), mixer.section, sound.channels):
+        yield mixer.mix(samples)
+
+
+def _blocks(sound: Sound, step: int) -> Iterator[np.ndarray]:
+    done = 0
+    try:
+        while len(samples := _read(sound, min(step, sound.promised - done))):
+            done += len(samples)
+            check_length(sound, done, "it decodes to")
+            yield samples
+    except soundfile.SoundFileError as error:
+        # The failed read is lost, with all that was good in it.
+        rest = list(_before_damage(sound.path, done))
+        if not rest and not done:
+            raise SoundError(sound.path, "unreadable", f"libsndfile: {said(error)}") from error
+        yield from rest
+    except FfmpegError as error:
+        cause = f"it is decoded by ffmpeg, but {error}; export it again"
+        raise SoundError(sound.path, "harmful", cause) from error
+
+
+def _read(sound: Sound, samples: int) -> np.ndarray:
+    buffer = np.empty((samples, sound.channels), dtype=np.float32)
+    return sound.file.read(out=buffer) if samples else buffer
+
+
+def in_sections(blocks: Iterator[np.ndarray], section: int, channels: int) -> Iterator[np.ndarray]:
+    """Cut at the ends of sections what comes in other pieces, as before damage.
+
+    Args:
+        blocks: (n, channels) each.
+        section: samples of a section, as `Mixer` has it.
+        channels: their number; one needs no cuts.
+
+    Yields:
+        (n, channels): whole sections, except for the last.
+    """
+    waiting: list[np.ndarray] = []
+    length = 0
+    for block in blocks:
+        if channels == 1 or (not waiting and not len(block) % section):
+            yield block
+            continue
+        waiting.append(block)
+        length += len(block)
+        if length >= section:
+            together = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+            whole = length // section * section
+            yield together[:whole]
+            waiting = [together[whole:]] if whole < length else []
+            length -= whole
+    if waiting:
+        yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+
+
+def _before_damage(path: Path, skip: int) -> Iterator[np.ndarray]:
+    """Yield the samples from `skip` up to where decoding fails."""
+    with open_sound(path) as sound:
+        done = 0
+        try:
+            while len(samples := _read(sound, min(_READ_STEP, sound.promised - done))):
+                rest = samples[max(skip - done, 0) :]
+                done += len(samples)
+                if len(rest):
+                    yield rest
+        except soundfile.SoundFileError:
+            return
 
 
 def decode(path: str | Path, sample_rate: int = 16_000) -> np.ndarray:
     """Read a whole sound file as one mono waveform.
 
-    Channels are averaged. Resampling is the "high quality" of soxr (the SoX
+    Channels are averaged; where they cancel each other, the louder one is taken
+    (`unfreeze.audio.mixing`). Resampling is the "high quality" of soxr (the SoX
     Resampler library, R. Sykes). Peaks above 1, as MP3 and resampling make them,
     are kept: clipping would add distortion.
 
     Args:
-        path: any file that libsndfile reads; its ending does not matter.
+        path: any file that libsndfile reads; its extension does not matter.
         sample_rate: hertz of the result.
 
     Returns:
@@ -37,8 +141,8 @@ def decode(path: str | Path, sample_rate: int = 16_000) -> np.ndarray:
         samples that it has.
 
     Raises:
-        SoundError: (a DataError) the file is missing, no sound, without any
-            sample, or has samples that are NaN, infinite or beyond 1e12.
+        SoundError: (a DataError) the file is missing, is not sound, has no samples,
+            or has samples that are NaN, infinite or beyond 1e12.
 
     Example:
         >>> import tempfile, pathlib, numpy, soundfile
@@ -62,11 +166,11 @@ def decode_blocks(
         block: values (samples times channels) to read at once.
 
     Yields:
-        (samples,) float32 pieces of any length, never all empty; together
+        (samples,) float32 pieces of any length, not all of them empty; together
         exactly what `decode` returns.
 
     Raises:
-        SoundError: as `decode`, when the damage is reached.
+        SoundError: as `decode`, when reading reaches the damage.
     """
     with open_sound(Path(path)) as sound:
         yield from waveform_blocks(sound, Resampler(sample_rate), block=block)
@@ -75,8 +179,8 @@ def decode_blocks(
 class Resampler:
     """Resamples one sound after another to one rate.
 
-    It keeps soxr's filters of the last few rates: to design them takes as long
-    as to resample half a second of sound. One thread at a time may use it.
+    It keeps soxr's filters of the last few rates, because designing them takes as
+    long as resampling half a second of sound. One thread at a time may use it.
 
     Args:
         sample_rate: hertz of the results.
@@ -87,7 +191,7 @@ class Resampler:
         self._streams: dict[int, soxr.ResampleStream] = {}
 
     def stream(self, source_rate: int) -> soxr.ResampleStream:
-        """Return a stream at its start; it ends the one before.
+        """Return a stream at its start; the one returned before must not be used any more.
 
         Args:
             source_rate: hertz of what goes in.
@@ -117,7 +221,7 @@ def waveform_blocks(
         As `decode_blocks`.
 
     Raises:
-        SoundError: as `decode_blocks`, but for what `open_sound` refuses.
+        SoundError: as `decode_blocks`, except for what `open_sound` refuses.
     """
     sample_rate, stream = resampler.sample_rate, None
     if sound.sample_rate != sample_rate:
@@ -142,14 +246,16 @@ def waveform_blocks(
 
 def _resample(stream: soxr.ResampleStream, mono: np.ndarray, last: bool) -> np.ndarray:
     pieces = [
-        stream.resample_chunk(mono[at : at + _STEP], last=last and at + _STEP >= len(mono))
-        for at in range(0, len(mono), _STEP)
+        stream.resample_chunk(
+            mono[at : at + _RESAMPLE_STEP], last=last and at + _RESAMPLE_STEP >= len(mono)
+        )
+        for at in range(0, len(mono), _RESAMPLE_STEP)
     ]
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def resampled_length(samples: int, source_rate: int, target_rate: int) -> int:
-    """Return the samples of a waveform after resampling, at least 1.
+    """Return the number of samples after resampling, at least 1.
 
     Args:
         samples: length before, 1 or more.

@@ -1,15 +1,28 @@
-"""What a data source yields before any sound is read: names, labels, groups."""
+"""One recording, or a stretch of one, as the data name it, and what its label may be.
+
+A class whose name says that it holds none of the sounds is silent: it takes probability
+and is never reported as an event. Its name alone decides, so the rule holds for a run, a
+single `.keras` file and your own folder.
+"""
 
 import os
+import re
 import sys
 import unicodedata
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unfreeze.audio.names import show
-from unfreeze.errors import DataError
+from unfreeze.audio.rules import Problem
+from unfreeze.core import yaml_file
+from unfreeze.errors import DataError, did_you_mean, show
 
-MANIFEST_NAME = "manifest.csv"
+#: The class of recordings without any of the sounds, and of sounds that only look like one.
+BACKGROUND = "background"
+
+# A sound of a class that the user leaves out: it is not trained on, and no background either.
+DROPPED = "\0dropped"
 
 # The parts of a split, by the names that data sets use for them.
 SPLITS = {
@@ -21,12 +34,20 @@ SPLITS = {
     "dev": "validation",
     "test": "test",
     "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
 }
+
+# Other names of the silent class, without case and punctuation.
+_BACKGROUND = {"background", "backgroundnoise", "backgroundsounds", "nocall", "noevent", "nosound"}
+# Classes that may be meant as silent ones, or as sounds of their own.
+_UNCLEAR = {"noise", "silence", "silent", "other", "others", "unknown", "none", "ambient", "quiet"}
+_SEVERAL = re.compile(r"[;|]|^\[.*\]$")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One recording that the data claim to have.
+    """One recording that the data name, or a stretch of it.
 
     Attributes:
         path: where to open it.
@@ -34,7 +55,11 @@ class Entry:
         label: the class.
         group: from the manifest; None where it names none.
         split: "train", "validation" or "test" from the manifest, or None.
-        line: of the manifest; None for a folder per class.
+        line: its line in the manifest; None for a folder per class.
+        start: seconds, where the stretch begins; None for the whole recording.
+        end: seconds, where it ends; None likewise.
+        low: hertz, the lower bound of the sound in an annotation, or None.
+        high: hertz, the upper bound, or None.
     """
 
     path: Path
@@ -43,17 +68,38 @@ class Entry:
     group: str | None = None
     split: str | None = None
     line: int | None = None
+    start: float | None = None
+    end: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
-def check_label(label: str, where: str) -> str:
-    """Return a label in one Unicode form; refuse one that cannot be printed.
+def is_quiet(label: str) -> bool:
+    """Say whether a class is silent: when it is the likeliest, nothing is reported."""
+    return label == BACKGROUND
+
+
+def quiet_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the silent ones among some classes, in their order.
+
+    Example:
+        >>> quiet_labels(("background", "dog"))
+        ('background',)
+    """
+    return tuple(label for label in labels if is_quiet(label))
+
+
+def check_label(label: str, where: str, listed: bool = False) -> str:
+    """Return a label in one Unicode form; refuse one that cannot be used as it is.
 
     Args:
         label: as found.
         where: the file and line, for the error.
+        listed: whether a comma separates several labels.
 
     Raises:
-        DataError: it is empty, has control characters or is not UTF-8.
+        DataError: it is empty, has control characters, is not UTF-8, or names several
+            classes.
     """
     if not label:
         raise DataError(f"{where}: the label is empty. Every recording needs one.")
@@ -62,11 +108,126 @@ def check_label(label: str, where: str) -> str:
             f"{where}: the label {show(label)!r} has characters that cannot be printed or are "
             f"not UTF-8. Rename it."
         )
+    if _SEVERAL.search(label) or (listed and "," in label):
+        raise DataError(
+            f"{where}: the label {show(label)!r} names several classes. A clip has one class so "
+            "far: leave such clips out, give each sound a row of its own with start and end, or, "
+            "if it is one class, write its name without these marks."
+        )
     # macOS writes names in decomposed form; a manifest made elsewhere does not.
     # Interned: a hundred thousand clips share the few labels.
     return sys.intern(unicodedata.normalize("NFC", label))
 
 
+def settle_labels(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
+    """Recognize the silent class under its other names, and ask about unclear ones.
+
+    Args:
+        entries: of a data set.
+
+    Returns:
+        The entries, with `background` for its other names, and notes on that and on
+        classes that may be meant as silent.
+
+    Raises:
+        DataError: a class is named like samples that are not of a class.
+    """
+    notes, names, alike = [], dict[str, str](), defaultdict[str, list[str]](list)
+    for label in sorted({entry.label for entry in entries} - {DROPPED}):
+        alike[" ".join(label.casefold().split())].append(label)
+        if label.casefold() in ("nan", "na", "null"):
+            cause = "is a class like any other; programs write it where a label is missing"
+            notes.append(Problem(Path(label), "no_label", cause, False))
+        plain = re.sub(r"[\W_]", "", label.casefold())
+        if label.startswith("-") and label.strip("-"):
+            raise DataError(
+                f"The class {show(label)!r} looks like sounds that are not {label.lstrip('-')!r}. "
+                f"Move them to a folder of their own and give it with --negative, or rename "
+                "the class."
+            )
+        if plain in _BACKGROUND and label != BACKGROUND:
+            names[label] = BACKGROUND
+            cause = f"is taken as {BACKGROUND!r}, the class that is never reported"
+            notes.append(Problem(Path(label), "background", cause, False))
+        elif plain in _UNCLEAR:
+            cause = (
+                f"is a class like any other and will be reported; if it stands for none of the "
+                f"sounds, name it {BACKGROUND!r}"
+            )
+            notes.append(Problem(Path(label), "background", cause, False))
+    for same in alike.values():
+        if len(same) > 1:
+            cause = f"differs from {', '.join(map(show, same[1:]))} in case or spaces only (--map)"
+            notes.append(Problem(Path(same[0]), "alike", cause, False))
+    if not names:
+        return list(entries), notes
+    return [replace(e, label=names.get(e.label, e.label)) for e in entries], notes
+
+
+def read_label_map(file: Path) -> dict[str, str | None]:
+    """Read the new names of classes: a YAML file with lines `old: new`; `old:` drops a class.
+
+    Raises:
+        ScheduleError: it cannot be read.
+        DataError: a new name cannot be a label.
+    """
+    root = yaml_file.compose(yaml_file.read_text(file), str(file))
+    read = yaml_file.optional(yaml_file.plain)
+    found: dict[str, str | None] = {}
+    for old, (_, node) in yaml_file.pairs(root, "names of classes").items():
+        new, where = read(node, old), f"{file}:{node.start_mark.line + 1}"
+        if isinstance(new, list):
+            raise DataError(f"{where}: {old} has several new names. Give one.")
+        name = unicodedata.normalize("NFC", old)
+        found[name] = None if new is None else check_label(str(node.value).strip(), where)
+    return found
+
+
+def rename_labels(
+    entries: Sequence[Entry], names: Mapping[str, str | None], file: Path
+) -> list[Entry]:
+    """Rename, merge or drop classes.
+
+    Args:
+        entries: of a data set.
+        names: the new name of each class that has one; None drops it.
+        file: where they come from, for the error.
+
+    Raises:
+        DataError: it names a class that is not there.
+    """
+    labels = {entry.label for entry in entries}
+    for old in names:
+        if old not in labels:
+            hint = did_you_mean(old, sorted(labels)) or f" Classes: {', '.join(sorted(labels))}"
+            raise DataError(f"{show(file)}: no class is named {show(old)!r}.{hint}")
+    found = []
+    for entry in entries:
+        new = names.get(entry.label, entry.label)
+        if new is not None:
+            found.append(replace(entry, label=new))
+        elif entry.start is not None:
+            found.append(replace(entry, label=DROPPED))
+    return found
+
+
+def read_split(text: str, where: str) -> str | None:
+    """The part that a word stands for; None for an empty one.
+
+    Raises:
+        DataError: it is no part.
+    """
+    name = text.strip().lower()
+    if not name:
+        return None
+    if name not in SPLITS:
+        raise DataError(
+            f"{where}: unknown split {show(text)!r}; it must be train, validation or test "
+            f"(or val, valid, dev, eval).{did_you_mean(name, SPLITS)}"
+        )
+    return SPLITS[name]
+
+
 def is_within(path: str, root: str) -> bool:
-    """Tell whether `path` is `root` or lies in it; both absolute and normalized."""
+    """Say whether `path` is `root` or lies in it; both absolute and normalized."""
     return path == root or path.startswith(root.rstrip(os.sep) + os.sep)

@@ -1,9 +1,9 @@
-"""All recordings of a data set, judged by the rules, with a fingerprint.
+"""All recordings of a data set, checked by the rules, with a fingerprint.
 
 Names and labels are checked first, then every file is read once from end to
-end, on all cores. Files that break a rule are left out and listed; when too
-many do, or a class loses all of its files, nothing is returned. The clips'
-order and the fingerprint do not depend on the file system.
+end, on all cores. Files that break a rule are left out and listed; if too many
+do, or a class loses all of its files, that is an error. The clips' order and
+the fingerprint do not depend on the file system.
 """
 
 import hashlib
@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from unfreeze.audio.decoders import Decoders, using
-from unfreeze.audio.entries import MANIFEST_NAME, Entry
-from unfreeze.audio.names import show
+from unfreeze.audio.annotations import settle_sounds
+from unfreeze.audio.class_folders import MANIFEST_NAME
+from unfreeze.audio.decode_processes import Decoders, using
+from unfreeze.audio.entries import Entry, is_quiet
 from unfreeze.audio.parallel import Progress, run_bunches
-from unfreeze.audio.rules import Facts, Problem
-from unfreeze.audio.sources import Source, find_source
-from unfreeze.errors import DataError
+from unfreeze.audio.rules import SILENT, Facts, Problem, examine
+from unfreeze.audio.sources import Reading, Source, find_source
+from unfreeze.errors import DataError, show
 
 __all__ = [
     "Clip",
@@ -35,7 +36,7 @@ __all__ = [
     "read_manifest",
 ]
 
-#: A recording that can be used: what is claimed of it, and what was read.
+#: A recording that can be used: what the data say of it, and what was read.
 Recording = tuple[Entry, Facts]
 
 _SHOWN = 5
@@ -48,13 +49,18 @@ class Clip:
     Attributes:
         path: where to open it.
         label: its class.
-        group: what must not straddle a split: from the manifest's column, or
-            from the regular expression, or else the content.
+        group: clips of one group stay in one part of a split: from the manifest's
+            column, or from the regular expression, or else the content.
         split: "train", "validation" or "test" where the manifest says so.
         seconds: length before resampling.
         sample_rate: hertz in the file.
         channels: in the file.
-        content: SHA-256 of the file's bytes, in hex.
+        content: SHA-256 of the file's bytes, in hex; with start and end for a stretch.
+        start: seconds, where the clip begins in its recording; None for all of it.
+        end: seconds, where it ends; None likewise.
+        recording_seconds: length of the recording.
+        low: hertz, the lower bound of the sound in its annotation, or None.
+        high: hertz, the upper bound, or None.
     """
 
     path: Path
@@ -65,6 +71,11 @@ class Clip:
     sample_rate: int
     channels: int
     content: str
+    start: float | None = None
+    end: float | None = None
+    recording_seconds: float = 0.0
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,24 +101,23 @@ def read_manifest(
     data: str | os.PathLike[str],
     *,
     group_regex: str | None = None,
+    how: Reading | None = None,
     strict: bool = False,
     max_bad: float = 0.10,
     least_classes: int = 2,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Read and judge all recordings of a data set.
+    """Read and check all recordings of a data set.
 
     Args:
-        data: a folder with a folder per class, a folder with a `manifest.csv`,
-            or a CSV file (`path,label[,group][,split]`).
-        group_regex: its first capture group, searched in the file's name and
-            then in its path below `data`, is the clip's group. Every file must
-            match.
+        data: as for `find_source`.
+        group_regex: likewise.
+        how: likewise.
         strict: allow no bad file at all.
-        max_bad: the part of bad files, 0 to 1, above which to refuse.
-        least_classes: two for training; recordings to test with may be of one.
-        workers: threads; None takes one a core.
+        max_bad: the share of bad files, 0 to 1, above which to refuse the data.
+        least_classes: two for training; recordings to test with may have one.
+        workers: threads; None takes one per core.
         progress: called as progress(done, total) with counts of files.
 
     Returns:
@@ -118,13 +128,13 @@ def read_manifest(
             cause and the cure.
     """
     if not 0 <= max_bad <= 1:
-        raise DataError(f"max_bad is {max_bad}; it must be a part from 0 to 1.")
-    source = find_source(data, group_regex)
-    check_classes(source, least_classes)
-    good, problems = examine_source(source, workers=workers, progress=progress)
-    return build_manifest(
-        source.root, source.labels, good, problems, strict=strict, max_bad=max_bad
-    )
+        raise DataError(f"max_bad is {max_bad}; it must be a share from 0 to 1.")
+    how = how or Reading(group_regex)
+    source = find_source(data, how=how)
+    check_classes(source, 1 if how.full else least_classes)
+    good, problems = examine_source(source, full=how.full, workers=workers, progress=progress)
+    labels = all_labels(source.labels, good)
+    return build_manifest(source.root, labels, good, problems, strict=strict, max_bad=max_bad)
 
 
 def check_classes(source: Source, least: int = 2) -> None:
@@ -137,39 +147,69 @@ def check_classes(source: Source, least: int = 2) -> None:
     if len(labels) < least:
         found = f"only one class, {show(labels[0])!r}" if labels else "no recordings"
         raise DataError(
-            f"{show(source.root)} has {found}. A classifier needs two or more: give one folder a "
-            f"class, or a {MANIFEST_NAME} with two labels."
+            f"{show(source.root)} has {found}. A classifier needs two or more: give one folder "
+            f"per class, or a {MANIFEST_NAME} with two labels."
         )
 
 
 def examine_source(
     source: Source,
     *,
+    full: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
     decoders: Decoders | None = None,
 ) -> tuple[list[Recording], list[Problem]]:
-    """Read every recording of a source once, and judge it by the rules.
+    """Read every recording of a source once, and check it by the rules.
 
     Args:
         source: the recordings.
-        workers: threads; None takes one a core.
+        full: whether what lies between annotated sounds is background.
+        workers: threads; None takes one per core.
         progress: called as progress(done, total) with counts of files.
         decoders: to read with; None starts some for this call.
 
     Returns:
         The recordings that can be used, and the problems and notes.
     """
-    files = [(entry.path, entry.name) for entry in source.entries]
+    files = list({entry.path: (entry.path, entry.name) for entry in source.entries}.values())
     with using(decoders) as reading:
         bunches = run_bunches(reading.examine, files, workers=workers, progress=progress)
     judged = chain.from_iterable(bunches)
-    good, problems = [], list(source.notes)
-    for entry, (facts, found) in zip(source.entries, judged, strict=True):
+    problems, facts_of = list(source.notes), dict[Path, Facts]()
+    results = list(judged)
+    quiet = [any(p.rule == SILENT and p.fatal for p in found) for _, found in results]
+    silent = {path for (path, _), is_silent in zip(files, quiet, strict=True) if is_silent}
+    kept = _kept_silence(source.entries, silent)
+    for (path, name), (facts, found) in zip(files, results, strict=True):
+        if path in kept:
+            facts, found = examine(path, name, silence=True)
         problems += found
         if facts is not None:
-            good.append((entry, facts))
-    return good, problems
+            facts_of[path] = facts
+    known = [entry for entry in source.entries if entry.path in facts_of]
+    entries, told = settle_sounds(known, {p: f.seconds for p, f in facts_of.items()}, full)
+    return [(entry, facts_of[entry.path]) for entry in entries], [*problems, *told]
+
+
+def _kept_silence(entries: Sequence[Entry], silent: set[Path]) -> set[Path]:
+    """The silent clips that are what their class is of: silence.
+
+    They are those of background, and of a class more than half of which is silent.
+    """
+    if not silent:
+        return set()
+    clips: dict[str, list[bool]] = defaultdict(list)
+    for entry in entries:
+        if entry.start is None:
+            clips[entry.label].append(entry.path in silent)
+    right = {x for x, own in clips.items() if is_quiet(x) or 2 * sum(own) > len(own)}
+    return {e.path for e in entries if e.path in silent and e.start is None and e.label in right}
+
+
+def all_labels(labels: Sequence[str], recordings: Sequence[Recording]) -> tuple[str, ...]:
+    """The classes of a source, and those that reading it has added, sorted."""
+    return tuple(sorted({*labels, *(entry.label for entry, _ in recordings)}))
 
 
 def build_manifest(
@@ -185,11 +225,11 @@ def build_manifest(
 
     Args:
         root: a folder that holds all of them.
-        labels: the classes that must be there, sorted.
-        recordings: in the order that the clips shall have.
+        labels: the classes that must have clips, sorted.
+        recordings: in the order that the clips will have.
         problems: of the files, so far.
         strict: allow no bad file at all.
-        max_bad: the part of bad files, 0 to 1, above which to refuse.
+        max_bad: the share of bad files, 0 to 1, above which to refuse the data.
 
     Raises:
         DataError: too many bad files, or a class without any recording.
@@ -209,10 +249,10 @@ def check_bad(manifest: Manifest, *, strict: bool = False, max_bad: float = 0.10
     Args:
         manifest: clips and problems.
         strict: allow no bad file at all.
-        max_bad: the part of bad files among all, 0 to 1, that is still allowed.
+        max_bad: the largest share of bad files, 0 to 1, that is allowed.
 
     Raises:
-        DataError: with counts and examples by rule.
+        DataError: with counts and examples for each rule.
     """
     bad = [problem for problem in manifest.problems if problem.fatal]
     total = len({problem.path for problem in bad}) + len(manifest.clips)
@@ -220,7 +260,7 @@ def check_bad(manifest: Manifest, *, strict: bool = False, max_bad: float = 0.10
     if count == 0 or (not strict and count <= max_bad * total):
         return
     allowed = "strict allows none" if strict else f"more than the {100 * max_bad:g} % allowed"
-    cure = "Mend or remove them" + ("." if strict else ", or raise max_bad.")
+    cure = "Repair or remove them" + ("." if strict else ", or raise max_bad.")
     raise DataError(
         f"{count} of {total} recordings in {show(manifest.root)} cannot be used "
         f"({100 * count / total:.1f} %, {allowed}).\n{_by_rule(bad)}\n{cure}"
@@ -230,35 +270,80 @@ def check_bad(manifest: Manifest, *, strict: bool = False, max_bad: float = 0.10
 def _judge_duplicates(
     good: Sequence[Recording],
 ) -> tuple[list[Recording], list[Problem]]:
-    """Drop what has the same bytes under two labels; note the other copies."""
+    """Drop files with the same bytes under two labels; note other copies."""
     copies: dict[str, list[Entry]] = defaultdict(list)
     for entry, facts in good:
-        copies[facts.content].append(entry)
+        # A recording may hold several sounds of several classes.
+        if entry.start is None:
+            copies[facts.content].append(entry)
     dropped: set[str] = set()
     problems = []
     for content, entries in copies.items():
         labels = sorted({entry.label for entry in entries})
         if len(labels) > 1:
-            # Nobody knows which label is right, so none of them is used.
+            # There is no telling which label is right, so none of them is used.
             dropped.add(content)
-            cause = f"the same bytes stand under {' and '.join(repr(show(x)) for x in labels)}"
+            cause = f"the same bytes have the labels {' and '.join(repr(show(x)) for x in labels)}"
             problems += [Problem(e.name, "duplicate_label", cause, True) for e in entries]
         elif len(entries) > 1:
             cause = f"the same bytes as {show(entries[0].name)}; kept in one part of the split"
             problems += [Problem(e.name, "duplicate", cause, False) for e in entries[1:]]
-    return [pair for pair in good if pair[1].content not in dropped], problems
+    twofold, told = _judge_sounds(good)
+    kept = [
+        (e, f)
+        for e, f in good
+        if (f.content not in dropped if e.start is None else _span(e, f) not in twofold)
+    ]
+    return kept, [*problems, *told]
+
+
+def _span(entry: Entry, facts: Facts) -> tuple[str, float, float]:
+    return facts.content, round(entry.start or 0.0, 3), round(entry.end or 0.0, 3)
+
+
+def _judge_sounds(
+    good: Sequence[Recording],
+) -> tuple[set[tuple[str, float, float]], list[Problem]]:
+    """Sounds of one stretch under two labels, which are left out; and copies of recordings."""
+    labels: dict[tuple[str, float, float], set[str]] = defaultdict(set)
+    places: dict[str, set[Path]] = defaultdict(set)
+    for entry, facts in good:
+        if entry.start is not None:
+            labels[_span(entry, facts)].add(entry.label)
+            places[facts.content].add(entry.name)
+    twofold = {span for span, own in labels.items() if len(own) > 1}
+    problems = []
+    for entry, facts in good:
+        if entry.start is not None and _span(entry, facts) in twofold:
+            names = " and ".join(repr(show(x)) for x in sorted(labels[_span(entry, facts)]))
+            cause = f"the stretch from {entry.start:g} to {entry.end:g} s has the labels {names}"
+            problems.append(Problem(entry.name, "duplicate_label", cause, True))
+    for names_of in places.values():
+        first, *others = sorted(names_of)
+        cause = f"the same bytes as {show(first)}; kept in one part of the split"
+        problems += [Problem(name, "duplicate", cause, False) for name in others]
+    return twofold, problems
 
 
 def _clip(entry: Entry, facts: Facts) -> Clip:
+    content, length = facts.content, facts.seconds
+    if entry.start is not None and entry.end is not None:
+        content += f"@{entry.start:.3f}-{entry.end:.3f}"
+        length = entry.end - entry.start
     return Clip(
         path=entry.path,
         label=entry.label,
         group=entry.group or facts.content,
         split=entry.split,
-        seconds=facts.seconds,
+        seconds=length,
         sample_rate=facts.sample_rate,
         channels=facts.channels,
-        content=facts.content,
+        content=content,
+        start=entry.start,
+        end=entry.end,
+        recording_seconds=facts.seconds,
+        low=entry.low,
+        high=entry.high,
     )
 
 
@@ -268,7 +353,7 @@ def _check_lost(manifest: Manifest) -> None:
         bad = [problem for problem in manifest.problems if problem.fatal]
         raise DataError(
             f"No recording of {', '.join(repr(show(label)) for label in lost)} can be used. "
-            f"Mend the files, or remove the class.\n{_by_rule(bad)}"
+            f"Repair the files, or remove the class.\n{_by_rule(bad)}"
         )
 
 

@@ -1,9 +1,9 @@
-"""One function over many files, on all cores, by threads.
+"""Calls one function on many files, on all cores, in threads.
 
-Threads and not processes: soxr, the FFT and the hashes release the interpreter's
-lock; a process would cost the imports again. Only what may crash is done in
-processes (`unfreeze.audio.decoders`), which the threads wait for. Files are handed
-out in small bunches, as handing out one short clip costs as much as reading it.
+It uses threads, not processes: soxr, the FFT and the hashes release the interpreter's
+lock, and a process would have to import everything again. Only what may crash is done in
+processes (`unfreeze.audio.decode_processes`), for which the threads wait. Files are handed
+out in small bunches, because handing out one short clip costs as much as reading it.
 """
 
 import os
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 _BUNCH = 16
-# Seconds an item below which one thread does a bunch alone: two would spend
+# Seconds per item below which one thread does a bunch alone: two would spend
 # more time on passing the interpreter's lock than they could save.
 _TINY = 250e-6
 
@@ -37,14 +37,14 @@ def run_all(
     Args:
         function: called from several threads at once.
         items: its arguments.
-        workers: threads; None takes one a core that this process may use.
+        workers: threads; None takes one per core that this process may use.
         progress: called as progress(done, total) from the calling thread.
 
     Returns:
-        One result an item, in the order of the items.
+        One result per item, in the order of the items.
 
     Raises:
-        Exception: the first that a call raised; calls not yet begun are dropped.
+        Exception: the first that a call raised; calls that have not begun are dropped.
     """
 
     def work(bunch: Iterator[_T]) -> list[_R]:
@@ -65,13 +65,13 @@ def run_bunches(
 
     Args:
         function: called from several threads at once, with the items of a
-            bunch; they end early when another call has failed.
+            bunch; the items end early when another call has failed.
         items: what to hand out.
         workers: as for `run_all`.
         progress: as for `run_all`, with counts of items.
 
     Returns:
-        One result a bunch, in the order of the items.
+        One result per bunch, in the order of the items.
 
     Raises:
         Exception: as `run_all`.
@@ -124,7 +124,7 @@ def _until(stop: threading.Event, items: Sequence[_T]) -> Iterator[_T]:
 
 
 def available_cores() -> int:
-    """Return the cores that this process may use, at least 1."""
+    """Return the number of cores that this process may use, at least 1."""
     if hasattr(os, "sched_getaffinity"):
         return max(len(os.sched_getaffinity(0)), 1)
     return os.cpu_count() or 1

@@ -1,9 +1,9 @@
 """Windows over stored log-mel frames: patches without a copy of their overlap.
 
-Patches are read from the file at the moment they are asked for, not mapped
-into memory: a process that has read all of a large store is no larger for it,
-and a file cut short under a running process is an error and no crash. The
-operating system's cache makes it fast all the same.
+Patches are read from the file on demand, not mapped into memory: reading all of
+a large store does not make the process larger, and a file that is truncated while
+it is in use gives an error, not a crash. The operating system's cache still makes
+it fast.
 """
 
 import hashlib
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from unfreeze.audio.names import show
-from unfreeze.core.row_file import RowReader
+from unfreeze.core.array_files import RowReader
+from unfreeze.errors import show
 
 FLOAT = np.dtype("<f4")
 
 
 class FrameFile:
-    """Log-mel frames in a file of bare float32, read by row numbers.
+    """Log-mel frames in a file of raw float32, read by row numbers.
 
     Args:
         path: the file; it stays open while the object lives.
@@ -43,7 +43,7 @@ class FrameFile:
             rows: in each window.
 
         Returns:
-            (n, rows, bands) float32, the caller's own.
+            (n, rows, bands) float32, always a copy.
 
         Raises:
             RunError: the file ends before a window does.
@@ -106,7 +106,7 @@ class PatchView:
         """Return a view of some of the patches.
 
         Args:
-            numbers: (n,) int, which patches, in the order that they shall have.
+            numbers: (n,) int, which patches, in the order wanted.
             clip: (n,) int, the clip of each.
         """
         starts = self._starts[numbers]
@@ -120,10 +120,10 @@ class PatchView:
 
 
 def repeat_by_clip(values: np.ndarray, patch_clip: np.ndarray) -> np.ndarray:
-    """Give each patch what belongs to its clip, such as its label.
+    """Give each patch the value of its clip, such as its label.
 
     Args:
-        values: (clips, ...) one row a clip of the manifest.
+        values: (clips, ...) one row per clip of the manifest.
         patch_clip: (patches,) int, each patch's clip; `PatchView.clip`.
 
     Returns:

@@ -3,25 +3,31 @@
 | rule | when | what happens |
 |---|---|---|
 | missing | a manifest names a file that is not there | left out |
-| unreadable | no sound format, no decoder, no permission, no sane header | left out |
+| unreadable | no sound format, no decoder, no permission, no valid header | left out |
 | empty | 0 bytes, or a header without samples | left out |
 | harmful | decoding it crashes, hangs, or takes too much time or memory | left out |
 | too_long | over 24 hours, or more than its size can hold | left out |
 | non_finite | a sample is NaN, infinite, or beyond 1e12 | left out |
 | too_short | under 25 ms, one STFT window of YAMNet | left out |
-| silent | mixed to mono it swings by less than 1e-4 of full scale (-80 dB) | left out |
-| truncated | samples promised by the header are missing | half or more: left out, else a warning |
+| silent | mixed to mono it swings by less than 1e-4 (-80 dB) | left out, or its class is silence |
+| header | the header states another length than the file has | a warning; all samples are used |
+| truncated | samples that the header promises are missing | a warning; few left: left out |
+| cancelled | channels cancel when they are mixed | a warning; the louder channel is used there |
+| too_high | 95 % of the energy is above what the network hears | a warning |
 | too_loud | a float file peaks above 8 (18 dB over full scale) | a warning |
 | duplicate_label | the same bytes under two labels | all copies left out |
 | duplicate | the same bytes twice under one label | a warning; they stay in one part of the split |
 
 A clip shorter than a patch is not too short: the front end pads it with
 zeros. Offset (a constant added to all samples) does not count as sound.
-Truncation is known for WAV, FLAC and MP3; in other formats libsndfile mends
-the header, and the clip counts with what it has.
+Lengths are compared for WAV, AIFF, CAF, AU, FLAC and MP3; in other formats libsndfile repairs
+the header, and the clip counts with the samples it has. A file is "truncated" only where
+it may have been: not if its end is seen to be there, nor if its header states twice the
+length, as some recorders write it.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +35,33 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unfreeze.audio.limits import LARGEST_SAMPLE, LONGEST_CLIP
-from unfreeze.audio.mono import mono_blocks
-from unfreeze.audio.sound import NOT_FINITE, UNKNOWN, Sound, SoundError, open_sound
+from unfreeze.audio.decode import mono_blocks
+from unfreeze.audio.hearing import HIGHEST_HEARD, HighEnergy
+from unfreeze.audio.sound_file import (
+    LARGEST_SAMPLE,
+    LONGEST_CLIP,
+    NOT_FINITE,
+    UNKNOWN,
+    Sound,
+    SoundError,
+    open_sound,
+)
 
 # 400 samples at 16 kHz, the window of YAMNet's STFT.
 SHORTEST_SECONDS = 0.025
 # Half of the distance from the lowest to the highest sample: 3 steps of 16 bits.
 SILENT_PEAK = 1e-4
+SILENT = "silent"
 LOUD_PEAK = 8.0
-# A file with less than this part of the promised samples is truncated; with
-# this or less it is left out.
-WHOLE, HALF = 0.99, 0.5
+# Lengths that differ by less than this part of the longer one, and by less than these
+# seconds, are the same.
+SAME_LENGTH, SAME_SECONDS = 0.01, 0.5
+# Of a file that was cut off, this part or this many seconds are worth keeping.
+LEAST_PART, LEAST_SECONDS = 0.1, 1.0
+# Parts of the energy that make a warning: in channels that cancel, and above what the
+# network hears; the second only of files that swing by more than this.
+CANCELLED_PART, UNHEARD_PART = 0.1, 0.95
+_AUDIBLE_PEAK = 1e-3
 # The length of MPEG audio is an estimate, and its decoder drops up to two frames.
 _MPEG_FRAMES, _MPEG_PART = 2 * 1152, 0.05
 
@@ -64,7 +85,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What one reading of a good file tells.
+    """What reading a good file once shows.
 
     Attributes:
         content: SHA-256 of the file's bytes, in hex.
@@ -79,32 +100,37 @@ class Facts:
     channels: int
 
 
-def examine(path: Path, name: Path) -> tuple[Facts | None, list[Problem]]:
-    """Read one file from end to end and judge it by the rules.
+def examine(path: Path, name: Path, silence: bool = False) -> tuple[Facts | None, list[Problem]]:
+    """Read one file from end to end and check it by the rules.
 
     Args:
         path: the file.
         name: what to call it in a problem.
+        silence: whether it may be silent.
 
     Returns:
-        The facts, None when the file must be left out; and its problems.
+        The facts, or None when the file must be left out; and its problems.
     """
     try:
         with open_sound(path) as sound:
-            return examine_sound(sound, name)
+            return examine_sound(sound, name, silence=silence)
     except SoundError as error:
         return None, [Problem(name, error.rule, error.cause, True)]
 
 
 def examine_sound(
-    sound: Sound, name: Path, blocks: Iterator[np.ndarray] | None = None
+    sound: Sound,
+    name: Path,
+    blocks: Iterator[np.ndarray] | None = None,
+    silence: bool = False,
 ) -> tuple[Facts | None, list[Problem]]:
-    """Read an open file to its end and judge it, as `examine`.
+    """Read an open file to its end and check it, as `examine`.
 
     Args:
         sound: from `open_sound`, not yet read.
         name: what to call it in a problem.
-        blocks: of `mono_blocks`, where somebody watches them pass by.
+        blocks: those of `mono_blocks`, where the caller watches them.
+        silence: whether it may be silent.
 
     Returns:
         As `examine`.
@@ -117,7 +143,8 @@ def examine_sound(
         return None, [Problem(name, error.rule, error.cause, True)]
     except OSError as error:
         return None, [Problem(name, "unreadable", f"it cannot be read: {error.strerror}", True)]
-    problems = [Problem(name, *finding) for finding in _judge(sound, extent)]
+    found = [Problem(name, *finding) for finding in _judge(sound, extent)]
+    problems = [problem for problem in found if not (silence and problem.rule == SILENT)]
     if any(problem.fatal for problem in problems):
         return None, problems
     seconds = extent.samples / sound.sample_rate
@@ -128,29 +155,32 @@ class _Extent(NamedTuple):
     samples: int
     lowest: float
     highest: float
+    unheard: float
 
 
 def _measure(sound: Sound, blocks: Iterator[np.ndarray]) -> _Extent:
     samples, lowest, highest = 0, np.float32(np.inf), np.float32(-np.inf)
+    energy = HighEnergy(sound.sample_rate)
     for block in blocks:
         samples += len(block)
         _check_length(sound, samples, "has")
         # Minimum and maximum carry a NaN along.
         lowest, highest = np.minimum(lowest, block.min()), np.maximum(highest, block.max())
-    return _Extent(samples, float(lowest), float(highest))
+        energy.add(block)
+    return _Extent(samples, float(lowest), float(highest), energy.share)
 
 
 def _check_length(sound: Sound, samples: int, verb: str) -> None:
     if LONGEST_CLIP * sound.sample_rate < samples < UNKNOWN:
         hours, limit = samples / sound.sample_rate / 3600, LONGEST_CLIP / 3600
-        cause = f"it {verb} {hours:,.1f} hours of sound or more, and a clip has {limit:g} at most"
+        cause = f"it {verb} {hours:,.1f} hours of sound or more; a clip may have {limit:g} at most"
         raise SoundError(sound.path, "too_long", f"{cause}; cut it")
 
 
 def _judge(sound: Sound, extent: _Extent) -> Iterator[tuple[str, str, bool]]:
-    samples, lowest, highest = extent
+    samples, lowest, highest, unheard = extent
     if samples == 0:
-        yield "empty", "it has a header and no samples", True
+        yield "empty", "it has a header but no samples", True
         return
     if not -LARGEST_SAMPLE <= lowest <= highest <= LARGEST_SAMPLE:
         yield "non_finite", NOT_FINITE, True
@@ -160,23 +190,57 @@ def _judge(sound: Sound, extent: _Extent) -> Iterator[tuple[str, str, bool]]:
         limit = 1000 * SHORTEST_SECONDS
         yield "too_short", f"it lasts {milliseconds:.2f} ms, less than {limit:.0f} ms", True
     elif (highest - lowest) / 2 < SILENT_PEAK:
-        yield "silent", f"mixed to mono it swings by less than {SILENT_PEAK:g} of full scale", True
+        yield SILENT, f"mixed to mono it swings by less than {SILENT_PEAK:g} of full scale", True
     if max(-lowest, highest) > LOUD_PEAK:
         peak = max(-lowest, highest)
         yield "too_loud", f"it peaks at {peak:.6g} where full scale is 1; divide its samples", False
-    present = _present(sound, samples)
-    if present < WHOLE:
-        cause = f"it ends after {100 * present:.0f} % of the samples that its header promises"
-        yield "truncated", cause, present <= HALF
+    yield from _judge_length(sound, samples)
+    mixer = sound.mixer
+    if mixer.cancelled > CANCELLED_PART * mixer.power:
+        seconds = mixer.cancelled_samples / sound.sample_rate
+        yield (
+            "cancelled",
+            f"its channels cancel when they are mixed, in {seconds:.2f} of "
+            f"{milliseconds / 1000:.2f} s (one may be wired the wrong way round); the louder "
+            f"channel is used there",
+            False,
+        )
+    if unheard > UNHEARD_PART and (highest - lowest) / 2 > _AUDIBLE_PEAK:
+        # Rounded down: "100 %" would be wrong.
+        percent = math.floor(1000 * unheard) / 10
+        yield (
+            "too_high",
+            f"{percent:g} % of its energy lies above {HIGHEST_HEARD / 1000:g} kHz, which the "
+            f"network does not hear; a copy that plays slower would be heard",
+            False,
+        )
 
 
-def _present(sound: Sound, samples: int) -> float:
-    if sound.promised >= UNKNOWN:
-        return sound.kept
-    missing = sound.promised - samples
-    if not sound.exact and missing <= max(_MPEG_FRAMES, _MPEG_PART * sound.promised):
-        return sound.kept
-    return sound.kept * samples / sound.promised
+def _judge_length(sound: Sound, samples: int) -> Iterator[tuple[str, str, bool]]:
+    """Compare what the header says with the samples that were read."""
+    stated = sound.stated
+    if stated is None:
+        return
+    same = min(SAME_LENGTH * max(stated, samples), SAME_SECONDS * sound.sample_rate)
+    if abs(stated - samples) <= same:
+        return
+    missing = stated - samples
+    if not sound.exact and 0 < missing <= max(_MPEG_FRAMES, _MPEG_PART * stated):
+        return
+    lengths = _both_lengths(stated / sound.sample_rate, samples / sound.sample_rate)
+    doubled = abs(stated - 2 * samples) <= SAME_LENGTH * stated
+    if missing < 0 or doubled or (sound.whole and samples >= sound.promised):
+        yield "header", f"{lengths}; all of it is used", False
+    elif samples > min(LEAST_PART * stated, LEAST_SECONDS * sound.sample_rate):
+        yield "truncated", f"{lengths}; all of it is used, but its end may be missing", False
+    else:
+        cause = f"{lengths}, hardly any of it; perhaps a copy was interrupted. Copy it again"
+        yield "truncated", cause, True
+
+
+def _both_lengths(stated: float, real: float) -> str:
+    digits = 2 if f"{stated:.2f}" != f"{real:.2f}" else 5
+    return f"the header says {stated:.{digits}f} s, the file holds {real:.{digits}f} s"
 
 
 def sound_hash(sound: Sound) -> str:

@@ -1,22 +1,23 @@
 """`segments.json`: where each clip that `unfreeze segments` cut came from.
 
-It lies beside the class folders. A person moves and deletes clips between them;
-the file stays as it was written, so it also tells what was predicted. Format
-version 1: an object with `unfreeze_segments`, `run`, `command`, `labels` and
-`segments`, a list of the fields of `Segment`.
+It lies beside the class folders. You move clips between them and delete some; the file
+stays as it was written, so it also records what was predicted, and `find_corrections`
+shows what you changed. Format version 1: an object with `unfreeze_segments`, `run`,
+`command`, `labels` and `segments`, a list of the fields of `Segment`.
 """
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from unfreeze.audio.entries import Entry
-from unfreeze.audio.names import show
 from unfreeze.audio.rules import content_hash
-from unfreeze.errors import DataError
+from unfreeze.errors import DataError, show
 from unfreeze.files import write_json
 
 SEGMENTS_NAME = "segments.json"
@@ -56,7 +57,7 @@ class SegmentsFile:
 
     Attributes:
         run: the run whose model predicted.
-        command: that wrote the folder.
+        command: the command that wrote the folder.
         labels: the model's classes.
         segments: in the order of their files.
     """
@@ -95,8 +96,8 @@ def read_segments(folder: Path) -> SegmentsFile:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
-            f"{show(file)} cannot be read ({error}). It tells which recording each clip was cut "
-            f"from: cut the clips again, or remove it if these clips come from elsewhere."
+            f"{show(file)} cannot be read ({show(str(error))}). It says which recording each clip "
+            f"was cut from: cut the clips again, or delete it if these clips come from elsewhere."
         ) from None
 
 
@@ -112,8 +113,8 @@ def _checked(segment: Segment) -> Segment:
 def match_segments(content: SegmentsFile, files: Iterable[Path]) -> list[Segment | None]:
     """Find which segment each file is: by its name, or else by its content.
 
-    A person moves a file, renames it, or cuts it shorter in an editor: as long
-    as its name or its bytes are those of a segment, it is known.
+    You may move a file, rename it, or cut it shorter in an editor: it is recognized
+    as long as its name or its bytes are those of a segment.
 
     Returns:
         The segment of each file; None for a file that was never cut by us.
@@ -123,12 +124,24 @@ def match_segments(content: SegmentsFile, files: Iterable[Path]) -> list[Segment
     return [by_name.get(file.name) or by_hash.get(_hash_of(file)) for file in files]
 
 
+def folder_of(label: str) -> str:
+    """The name of a class's folder: what no folder's name may have is written as in a URL.
+
+    Example:
+        >>> folder_of("rain/thunder")
+        'rain%2Fthunder'
+    """
+    name = label.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C")
+    return f"%2E{name[1:]}" if name.startswith(".") else name
+
+
 def with_source_groups(content: SegmentsFile, entries: Sequence[Entry]) -> list[Entry]:
-    """Give each segment the recording that it was cut from as its group."""
+    """Give each segment the recording that it was cut from as its group, and its class."""
     segments = match_segments(content, [entry.path for entry in entries])
+    named = [replace(entry, label=unquote(entry.label)) for entry in entries]
     return [
         entry if segment is None else replace(entry, group=segment.source_sha256)
-        for entry, segment in zip(entries, segments, strict=True)
+        for entry, segment in zip(named, segments, strict=True)
     ]
 
 
@@ -137,3 +150,77 @@ def _hash_of(file: Path) -> str:
         return content_hash(file)
     except OSError:
         return ""  # the rules will say what is wrong with it
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """How a folder differs from what was predicted.
+
+    Attributes:
+        kept: clips that are where they were put.
+        moved: (from, to, clips), the most first.
+        deleted: clips that were put there and are gone.
+        added: clips that we did not put there.
+        new_classes: classes that the run does not have.
+        repeated: added clips left out because the run already has the same bytes.
+        relabelled: clips of the run's data that the corrections give another class.
+        disputed: added clips left out because the same bytes are a test clip of
+            another class; the test set stays as it is.
+    """
+
+    kept: int
+    moved: tuple[tuple[str, str, int], ...]
+    deleted: int
+    added: int
+    new_classes: tuple[str, ...]
+    repeated: int = 0
+    relabelled: int = 0
+    disputed: int = 0
+
+    def with_counts(self, counts: Mapping[str, int]) -> "Corrections":
+        """Return a copy with the counts found by content: repeated, relabelled, disputed."""
+        repeated, relabelled, disputed = (
+            counts[name] for name in ("repeated", "relabelled", "disputed")
+        )
+        return replace(self, repeated=repeated, relabelled=relabelled, disputed=disputed)
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        values = asdict(self)
+        values["moved"] = [
+            {"from": old, "to": new, "clips": clips} for old, new, clips in self.moved
+        ]
+        return values
+
+
+def find_corrections(
+    entries: Sequence[Entry],
+    segments: Sequence[Segment | None],
+    written: Sequence[Segment],
+    known: Sequence[str],
+) -> Corrections:
+    """Compare a folder with what was put into it.
+
+    Args:
+        entries: the recordings that are there now, with the class of their folder.
+        segments: what each of them is, None for one that we did not cut.
+        written: all segments that were put there.
+        known: classes of the run.
+    """
+    moves: Counter[tuple[str, str]] = Counter()
+    kept = added = 0
+    for entry, segment in zip(entries, segments, strict=True):
+        if segment is None:
+            added += 1
+        elif segment.label == entry.label:
+            kept += 1
+        else:
+            moves[segment.label, entry.label] += 1
+    there = {segment.file for segment in segments if segment is not None}
+    return Corrections(
+        kept=kept,
+        moved=tuple((old, new, count) for (old, new), count in moves.most_common()),
+        deleted=sum(segment.file not in there for segment in written),
+        added=added,
+        new_classes=tuple(sorted({entry.label for entry in entries} - set(known))),
+    )

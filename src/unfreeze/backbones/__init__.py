@@ -1,10 +1,5 @@
 """Pretrained backbones: their front ends, weights and builders.
 
-Nothing here imports Keras until a model is built, so the command line can
-name, find and check weights at once.
+Nothing here imports Keras until a model is built, so the command line
+names, finds and checks weights without that wait.
 """
-
-from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.backbones.registry import BACKBONES, Backbone, get_backbone
-
-__all__ = ["BACKBONES", "Backbone", "FrontEnd", "get_backbone"]

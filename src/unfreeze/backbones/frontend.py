@@ -1,8 +1,8 @@
 """How a waveform becomes the patches that a backbone reads.
 
-Plain data and integer arithmetic: the maths of the spectrum is in
-`unfreeze.audio`. All lengths are in samples or in frames, never in seconds,
-so that no rounding can differ between the places that need them.
+Plain data and integer arithmetic; the spectrum itself is computed in
+`unfreeze.audio`. All lengths are in samples or frames, never in seconds, so
+every place that needs them rounds alike.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class FrontEnd:
     params.py (Apache 2.0).
 
     Attributes:
-        sample_rate: samples a second of the waveform.
+        sample_rate: samples per second of the waveform.
         window: samples in one periodic Hann window.
         hop: samples from one frame to the next.
         fft: points of the Fourier transform; at least `window`.
@@ -45,7 +45,7 @@ class FrontEnd:
         """Length after padding: `min_samples`, then whole patch hops.
 
         The reference pads a waveform at its end until the last patch is full,
-        so no sample is ever dropped.
+        so no sample is dropped.
 
         Args:
             samples: length of the waveform, 0 or more.
@@ -58,9 +58,9 @@ class FrontEnd:
         return self.min_samples + -(-extra // hop) * hop
 
     def frames(self, samples: int) -> int:
-        """Frames of the spectrum of a waveform of `samples`, once padded."""
+        """Number of frames in the spectrum of a waveform of `samples`, after padding."""
         return (self.padded_samples(samples) - self.window) // self.hop + 1
 
     def patches(self, samples: int) -> int:
-        """Patches of a waveform of `samples`, once padded; at least 1."""
+        """Number of patches in a waveform of `samples`, after padding; at least 1."""
         return (self.frames(samples) - self.patch_frames) // self.patch_hop + 1

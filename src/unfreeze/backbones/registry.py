@@ -1,18 +1,17 @@
-"""The backbones by name: all that the rest of the package needs to know of one.
+"""The backbones by name, with what the rest of the package needs to know about each.
 
-Another backbone is one more entry in `BACKBONES`: its front end, where its
-weights come from, and a function that builds it.
+To add a backbone, add an entry to `BACKBONES`: its front end, where its weights
+come from, and a function that builds it.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.backbones.tensors import WeightsSpec
+from unfreeze.backbones.weight_files import WeightsSpec
 from unfreeze.backbones.yamnet_spec import EMBEDDING_SIZE, YAMNET_WEIGHTS, class_names
-from unfreeze.errors import UnfreezeError
+from unfreeze.errors import UnfreezeError, did_you_mean
 
 if TYPE_CHECKING:
     import keras
@@ -28,12 +27,12 @@ class Backbone:
         license: licence of the architecture and its weights.
         front_end: how a waveform becomes its input.
         embedding_size: numbers in one embedding.
-        weights: what its weights must be and where they can be had.
+        weights: what its weights must be and where they come from.
         build: `build(weights="auto" | path | None)` returns a functional
             model from patches (patch_frames, bands) to (embedding_size,).
-        build_published: the same with the classes it was published with, from
-            patches to their scores; None if there are none.
-        published_classes: gives their names, in the order of the scores.
+        build_published: as `build`, but from patches to the scores of the classes
+            it was published with; None if it has none.
+        published_classes: returns their names, in the order of the scores.
     """
 
     name: str
@@ -54,18 +53,17 @@ def get_backbone(name: str) -> Backbone:
         name: one of `BACKBONES`.
 
     Raises:
-        UnfreezeError: no backbone has this name; the message lists those that
-            exist and the closest.
+        UnfreezeError: no backbone has this name; the message lists the known names
+            and suggests the closest.
     """
     if name in BACKBONES:
         return BACKBONES[name]
-    close = difflib.get_close_matches(name, BACKBONES, n=1, cutoff=0.4)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    hint = did_you_mean(name, BACKBONES)
     raise UnfreezeError(f"Unknown backbone {name!r}; known: {', '.join(BACKBONES)}.{hint}")
 
 
 def _build_yamnet(*args: Any, **kwargs: Any) -> "keras.Model":
-    # Keras is imported only now: the command line must answer without it.
+    # Keras takes seconds to import; the command line must answer without it.
     from unfreeze.backbones.yamnet import build_yamnet
 
     return build_yamnet(*args, **kwargs)

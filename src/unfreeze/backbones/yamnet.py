@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.backbones.tensors import Progress
-from unfreeze.backbones.weights import load_tensors, resolve_weights
-from unfreeze.backbones.yamnet_spec import BLOCKS, CLASSES, STEM, TOP
+from unfreeze.backbones.pretrained_weights import load_tensors, resolve_weights
+from unfreeze.backbones.weight_files import Progress
+from unfreeze.backbones.yamnet_spec import BLOCKS, CLASSES, STEM, TOP, YAMNET_WEIGHTS
 
 # The reference leaves the momentum at the default of Keras.
 _BN_MOMENTUM = 0.99
@@ -29,16 +29,16 @@ def build_yamnet(weights: Weights = "auto", *, progress: Progress | None = None)
     """Build YAMNet up to its embedding.
 
     Args:
-        weights: "auto" finds or fetches the published weights, a path uses
+        weights: "auto" finds or downloads the published weights, a path uses
             that file, None leaves the layers at their random start.
-        progress: called as progress(done, total) in bytes while fetching.
+        progress: called as progress(done, total) in bytes while downloading.
 
     Returns:
         A functional model named `yamnet` from `patches` (batch, 96, 64),
         log-mel values, to `embedding` (batch, 1024), which is never negative.
 
     Raises:
-        WeightsError: the weights cannot be had or are not right.
+        WeightsError: the weights cannot be found or downloaded, or are wrong.
     """
     patches, embedding = _network()
     model = keras.Model(patches, embedding, name="yamnet")
@@ -59,7 +59,7 @@ def yamnet_with_top(weights: Weights = "auto", *, progress: Progress | None = No
         names are `yamnet_spec.class_names()`.
 
     Raises:
-        WeightsError: the weights cannot be had or are not right.
+        WeightsError: the weights cannot be found or downloaded, or are wrong.
     """
     patches, embedding = _network()
     scores = keras.layers.Dense(CLASSES, activation="sigmoid", name=TOP)(embedding)
@@ -110,8 +110,8 @@ def _load(model: keras.Model, weights: Weights, progress: Progress | None) -> No
     if weights is None:
         return
     path = None if weights == "auto" else weights
-    file = resolve_weights("yamnet", path=path, progress=progress)
-    _assign(model, load_tensors(file, "yamnet"))
+    file = resolve_weights(YAMNET_WEIGHTS, path=path, progress=progress)
+    _assign(model, load_tensors(file, YAMNET_WEIGHTS))
 
 
 def _assign(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:

