@@ -1,4 +1,4 @@
-"""`SoundClassifier`: train, load, predict, detect, evaluate and save, for Python users."""
+"""`SoundClassifier`, the Python interface: train, load, predict, detect, evaluate, save."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -9,24 +9,29 @@ import keras
 import numpy as np
 
 from unfreeze.audio.clip_model import own_part_of, parts_of
-from unfreeze.audio.decoders import Decoders
-from unfreeze.calibration import thresholds_of
-from unfreeze.core.schedule import Schedule
-from unfreeze.detection.detector import Detector, all_events, hop_frames, make_detector
-from unfreeze.detection.events import Event
+from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.sources import Reading
+from unfreeze.detection.detector import (
+    Detector,
+    Found,
+    all_events,
+    detect_files,
+    hop_frames,
+    make_detector,
+)
+from unfreeze.detection.events import DetectOptions, Event, ScoreBlock
 from unfreeze.detection.live import LiveDetector, live_hop
-from unfreeze.detection.many import Found, detect_files
-from unfreeze.detection.options import DetectOptions
 from unfreeze.detection.scan import scan_file
-from unfreeze.detection.scores import ScoreBlock
 from unfreeze.errors import RunError
 from unfreeze.files import atomic_path
-from unfreeze.inference import Sound, each_sound, fused, sound_scores
-from unfreeze.known_recordings import read_known, score_recordings
-from unfreeze.options import TrainOptions
-from unfreeze.review.old_run import options_of
-from unfreeze.saved_model import load_run
-from unfreeze.training import TrainListener, train_classifier
+from unfreeze.pipeline.calibration import thresholds_of
+from unfreeze.pipeline.evaluation import read_known, score_recordings
+from unfreeze.pipeline.inference import Sound, each_sound, fused, sound_scores, view_scores
+from unfreeze.pipeline.saved_model import load_classifier
+from unfreeze.pipeline.train_options import TrainOptions, default_of, with_fields_of
+from unfreeze.pipeline.training import TrainListener
+from unfreeze.pipeline.training_data import build_features
+from unfreeze.planning import complete_options, train_classifier
 
 if TYPE_CHECKING:
     from unfreeze.export.exporter import Export
@@ -38,17 +43,17 @@ class SoundClassifier:
     Make one with `train` or `load`.
 
     Attributes:
-        model: Keras model, mono waveforms (batch, samples) in [-1, 1] at
-            `sample_rate` to probabilities (batch, classes); of a run with
-            `keep_audioset` to a dict of `classes`, these, and `audioset`.
+        model: Keras model, from mono waveforms (batch, samples) in [-1, 1] at
+            `sample_rate` to probabilities (batch, classes); after a run with
+            `keep_audioset`, to a dict of `classes` (these) and `audioset`.
         labels: name of each class, in the order of the probabilities.
         audioset_labels: name of each of the backbone's own classes; empty if the
             run did not keep them.
         front_end: how waveforms become patches.
         sample_rate: of the waveforms that `model` and `predict` take, in Hz.
-        metrics: scores of the run that it was trained in, or None.
-        source: the run folder or `.keras` file that it is from, or None.
-        decoders: the processes that decode for it; none until a file needs one.
+        metrics: scores of the run that trained it, or None.
+        source: the run folder or `.keras` file it was loaded from, or None.
+        decoders: processes that decode files for it; started when first needed.
     """
 
     def __init__(
@@ -68,42 +73,43 @@ class SoundClassifier:
         self.audioset_labels: tuple[str, ...] = () if both is None else both[1]
 
     @classmethod
-    def train(
-        cls,
-        data: str | Path,
-        schedule: str | Schedule | None = None,
-        out: str | Path | None = None,
-        *,
-        listener: TrainListener | None = None,
-        **options: Any,
-    ) -> "SoundClassifier":
-        """Train on a folder with a folder for each class, or a CSV manifest.
+    @with_fields_of(complete_options)
+    def train(cls, options: TrainOptions) -> "SoundClassifier":
+        """Train on a folder with one subfolder per class, or a CSV manifest.
 
-        Args:
-            data: the recordings.
-            schedule: name of a preset, a YAML file, or a `Schedule`; None takes
-                that of the run with `add_to`, else two_stage.
-            out: the run folder; None keeps nothing on disk.
-            listener: hears of progress.
-            **options: the other fields of `unfreeze.options.TrainOptions`; with
-                `add_to` those that are not given are as in that run.
+        Takes the fields of `unfreeze.TrainOptions`: `train("recordings", out="run",
+        epochs=20)`. With `add_to`, fields that are not given are as in that run.
 
         Raises:
-            UnfreezeError: anything in the data or settings that cannot work.
+            UnfreezeError: the data or settings cannot be used.
         """
-        given = {**options, "out": out, **({} if schedule is None else {"schedule": schedule})}
-        settings = options_of(Path(data), given)
-        trained = train_classifier(settings, listener)
-        return cls(trained.model, trained.metrics, settings.out)
+        return cls.from_options(options)
+
+    @classmethod
+    def from_options(
+        cls, options: TrainOptions, listener: TrainListener | None = None
+    ) -> "SoundClassifier":
+        """Train with a settings object, and follow the progress.
+
+        Args:
+            options: of the run.
+            listener: notified of progress.
+
+        Raises:
+            UnfreezeError: as `train`.
+        """
+        trained = train_classifier(options, listener)
+        return cls(trained.model, trained.metrics, options.out)
 
     @classmethod
     def load(cls, run: str | Path) -> "SoundClassifier":
         """Load from a run folder or a `.keras` file. Runs no code from the file.
 
         Raises:
-            RunError: it is not there, not finished, or not a sound classifier.
+            RunError: it is missing, not finished, or not a sound classifier.
         """
-        return cls(*load_run(Path(run)), Path(run))
+        loaded = load_classifier(Path(run))
+        return cls(loaded.model, loaded.metrics, loaded.source)
 
     def predict(self, sounds: Sound | Sequence[Sound]) -> np.ndarray:
         """Class probabilities of recordings or waveforms: the mean over their patches.
@@ -123,7 +129,7 @@ class SoundClassifier:
     def predict_audioset(self, sounds: Sound | Sequence[Sound]) -> np.ndarray:
         """Scores of the backbone's own classes: the mean over the patches.
 
-        As it was published, whatever was trained; each in [0, 1], independent of the others.
+        As published, unaffected by training; each in [0, 1], independent of the others.
 
         Args:
             sounds: as for `predict`.
@@ -147,7 +153,7 @@ class SoundClassifier:
         """
         both = self._both
         if both is None:
-            raise RunError("This model gives its own classes only: train with --keep-audioset")
+            raise RunError("This model has no AudioSet classes: train with --keep-audioset")
         width = len(self.labels) + len(self.audioset_labels)
         score = functools.partial(sound_scores, both, self.front_end, decoders=self.decoders)
         rows = each_sound(sounds, score, width)
@@ -158,29 +164,39 @@ class SoundClassifier:
         data: str | Path,
         *,
         group_regex: str | None = None,
+        how: Reading | None = None,
         strict: bool = False,
-        max_bad: float = TrainOptions.max_bad,
+        max_bad: float = default_of("max_bad"),
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
         """Score the classifier on recordings with known classes.
 
         Args:
-            data: as for `train`; may hold some of the classes only.
+            data: as for `train`; need not contain every class.
             group_regex: as for `train`; intervals are over groups.
-            strict: any unusable file is an error.
-            max_bad: fraction of unusable files above which it is refused.
-            progress: called with clips done and in all.
+            how: further settings of how the data are read, instead of `group_regex`.
+            strict: treat any unusable file as an error.
+            max_bad: largest fraction of unusable files to leave out.
+            progress: called as progress(done, total) with counts of clips.
 
         Returns:
-            As `unfreeze.evaluate.score`, and `problems`, the files left out.
+            As `unfreeze.pipeline.scoring.score`, plus `problems`, the files left out.
 
         Raises:
-            DataError: the data have a class that the model does not know.
+            DataError: the data cannot be used, or have a class that the model does not
+                know.
         """
         manifest = read_known(
-            data, self.labels, group_regex=group_regex, strict=strict, max_bad=max_bad
+            data, self.labels, how=how or Reading(group_regex), strict=strict, max_bad=max_bad
         )
-        return score_recordings(manifest, self.labels, self._one, progress)
+        if all(clip.start is None for clip in manifest.clips):
+            return score_recordings(manifest, self.labels, lambda c: self._one(c.path), progress)
+        # Sounds in recordings are heard as in training, with what surrounds them.
+        store = build_features(manifest, self.front_end, progress)
+        count = len(manifest.clips)
+        means, _ = view_scores(self._patch_model, store.patches(np.arange(count)), count)
+        row_of = dict(zip(manifest.clips, means, strict=True))
+        return score_recordings(manifest, self.labels, lambda clip: row_of[clip], None)
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -204,27 +220,39 @@ class SoundClassifier:
 
         Raises:
             UnfreezeError: a hop that cannot be used.
-            DataError: the file cannot be read; raised when the damage is reached.
+            DataError: the file cannot be read; raised when the scan reaches the damage.
         """
         frames = hop_frames(self.front_end, hop)
         return scan_file(self._fused, self.front_end, Path(path), frames, self.decoders)
 
-    def detect(self, path: str | Path, **options: Any) -> list[Event]:
-        """Find when which class is heard in a recording of any length.
+    def detect(
+        self,
+        path: str | Path,
+        *,
+        window: float | None = DetectOptions.window,
+        hop: float | None = DetectOptions.hop,
+        min_score: float | None = DetectOptions.min_score,
+        smooth: bool = DetectOptions.smooth,
+        merge: bool = DetectOptions.merge,
+    ) -> list[Event]:
+        """Find when each class is heard in a recording of any length.
 
         Args:
             path: the recording.
-            **options: fields of `unfreeze.detection.options.DetectOptions`:
-                `window`, `hop`, `min_score`, `smooth`, `merge`.
+            window: as in `unfreeze.detection.events.DetectOptions`; so are the others.
+            hop: seconds from one patch to the next.
+            min_score: the score at which an event begins.
+            smooth: take the median over every three patches first.
+            merge: make one event of a class's patches that overlap or adjoin.
 
         Returns:
-            Events by start, then by label. See `unfreeze.detection.events`.
+            Events, sorted by start, then by label. See `unfreeze.detection.events`.
 
         Raises:
             UnfreezeError: a window, hop or score that cannot be used.
             DataError: the file cannot be read.
         """
-        wanted = DetectOptions(**options)
+        wanted = DetectOptions(window, hop, min_score, smooth, merge)
         return all_events(self.detector(wanted), self.scan(path, hop=wanted.hop))
 
     def detect_files(
@@ -243,7 +271,7 @@ class SoundClassifier:
 
         Returns:
             An iterator over the recordings as they are finished, nearly in order.
-            What cannot be read has an `error` and stops nothing.
+            A recording that cannot be read has an `error`; the others continue.
 
         Raises:
             UnfreezeError: a window, hop or score that cannot be used.
@@ -252,7 +280,7 @@ class SoundClassifier:
         return detect_files(self._fused, self.front_end, files, detector, progress, self.decoders)
 
     def live(self, min_score: float | None = None) -> LiveDetector:
-        """Make what finds events in live sound, piece by piece.
+        """Make a detector for live sound, which takes it piece by piece.
 
         Args:
             min_score: as for `detect`.
@@ -268,7 +296,7 @@ class SoundClassifier:
         return fused(self._patch_model)
 
     def detector(self, options: DetectOptions) -> Detector:
-        """Check how events are to be found by this model.
+        """Make a detector of events with this model, after checking the options.
 
         Raises:
             UnfreezeError: a window, hop or score that cannot be used.
@@ -280,21 +308,40 @@ class SoundClassifier:
         with atomic_path(Path(path)) as partial:
             self.model.save(partial)
 
-    def export(self, format: str, out: str | Path | None = None, **options: Any) -> "Export":
+    def export(
+        self,
+        format: str,
+        out: str | Path | None = None,
+        *,
+        quantize: str | None = None,
+        embeddings: bool = False,
+        length: int | None = None,
+        overwrite: bool = False,
+    ) -> "Export":
         """Write the model for another runtime, and compare the two.
 
         Args:
             format: "litert", "onnx", "openvino", "saved_model" or "tfjs".
             out: the file or folder; None puts it beside the model.
-            **options: as for `unfreeze.export_model`: `quantize`, `embeddings`,
-                `length`, `overwrite`.
+            quantize: as for `unfreeze.export_model`; so are the others.
+            embeddings: add the mean embedding of the patches as a second output.
+            length: number of samples of a fixed input.
+            overwrite: replace an existing export in `out`.
 
         Raises:
-            ExportError: it cannot be made as asked, or differs from the model.
+            ExportError: the export cannot be made as asked, or differs from the model.
         """
         from unfreeze.export.exporter import export_model
 
-        return export_model(self, format, out, **options)
+        return export_model(
+            self,
+            format,
+            out,
+            quantize=quantize,
+            embeddings=embeddings,
+            length=length,
+            overwrite=overwrite,
+        )
 
     def _one(self, sound: Sound) -> np.ndarray:
         return sound_scores(self._patch_model, self.front_end, sound, self.decoders)

@@ -1,7 +1,7 @@
 """The command line: `unfreeze COMMAND`. Each command is one thin module.
 
-Keras is imported by the commands that need it, when they run, so that
-`unfreeze --help` answers at once.
+A command imports Keras only when it runs and needs it, so that `unfreeze --help`
+answers at once.
 """
 
 import sys
@@ -10,9 +10,9 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; users' errors are one message and exit code 2."""
+    """Run the command line; an error of the user is one message and exit code 2."""
     from unfreeze.cli.app import app
-    from unfreeze.cli.complaints import explain
+    from unfreeze.cli.terminal import explain
     from unfreeze.errors import UnfreezeError
 
     try:
@@ -24,7 +24,7 @@ def main() -> None:
         _complain("stopped")
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output has gone (`unfreeze ... | head`): nobody is left to tell.
+        # The reader of our output has gone (`unfreeze ... | head`), so print no message.
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:

@@ -1,39 +1,132 @@
-"""Arguments and options that several commands share, with their help."""
+"""Options that several commands share.
 
+Training options are declared in `unfreeze.pipeline.train_options`, with help, range and
+default; `takes` adds them to a command.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-Data = Annotated[Path, typer.Argument(help="A folder a class, or a CSV manifest.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")]
-Schedule = Annotated[
-    str,
-    typer.Option(
-        help="auto, two_stage, gradual, head_only, full, classic, surgical:last, or YAML."
-    ),
-]
-Epochs = Annotated[int | None, typer.Option(min=0, help="Epochs of each stage, at most.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Patches a step.")]
-Rate = Annotated[
-    float | None,
-    typer.Option(help="Learning rate of the first stage; later ones keep their ratio to it."),
-]
-Seed = Annotated[int, typer.Option(help="Of the split, first weights, order and dropout.")]
+from unfreeze.errors import UnfreezeError
+from unfreeze.pipeline.train_options import OPTIONS, TrainOptions, default_of
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def read_seconds(text: str | float) -> float:
+    """Read a time such as 90s, 30m or 1.5h; a bare number is seconds.
+
+    Raises:
+        UnfreezeError: it is not a time, or not greater than 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(text).strip())
+    if match is None or not float(match.group(1)):
+        raise UnfreezeError(f"{text!r} is not a time: give one such as 90s, 30m or 2h")
+    return float(match.group(1)) * _UNITS[match.group(2) or "s"]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
-Regex = Annotated[
-    str | None,
-    typer.Option(help="Its first group, found in the file name, is the clip's group."),
+Budget = Annotated[
+    float | None,
+    typer.Option(parser=read_seconds, metavar="TIME", help="Start no run after: 90s, 30m, 2h."),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Any unusable file is an error.")]
-MaxBad = Annotated[float, typer.Option(help="Share of unusable files that is let pass.")]
-Backbone = Annotated[str, typer.Option(help="Pretrained network.")]
-Weights = Annotated[Path | None, typer.Option(help="Its weights; looked for when not given.")]
-Validation = Annotated[float, typer.Option(help="Share of clips that choose epochs.")]
-Background = Annotated[
-    Path | None, typer.Option(help="A folder of recordings without any of the sounds.")
-]
-Negative = Annotated[
-    Path | None, typer.Option(help="A folder of sounds that look like a class but are not.")
-]
+
+
+def takes(
+    *names: str,
+    make: Callable[..., TrainOptions] = TrainOptions,
+    required: tuple[str, ...] = ("data",),
+    helps: Mapping[str, str] | None = None,
+    **defaults: Any,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add training options to a command.
+
+    The command's first parameter receives the options as one object. Only options that the
+    user has given, and the command's own defaults, are passed to `make`.
+
+    Args:
+        *names: fields of `TrainOptions`, in the order of `--help`; "data" is an argument
+            and comes after the command's own.
+        make: makes the object.
+        required: names of options that must be given.
+        helps: help texts that differ from those of `unfreeze train`.
+        **defaults: defaults that differ from those of `TrainOptions`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in inspect.signature(command, eval_str=True).parameters.values()
+        ][1:]
+        shared = [
+            _parameter(name, name in required, defaults, (helps or {}).get(name)) for name in names
+        ]
+
+        @wraps(command)
+        def run(context: typer.Context, **values: Any) -> None:
+            asked = {name: values.pop(name) for name in names}
+            given = {
+                name: value
+                for name, value in asked.items()
+                if name in required or name in defaults or _is_given(context, name)
+            }
+            command(make(**given), **values)
+
+        # Typer reads these parameters, not those of the wrapped function.
+        del run.__wrapped__
+        parameters = sorted([*own, *shared], key=_place)
+        context = inspect.Parameter(
+            "context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
+        )
+        parameters.insert(0, context)
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _place(parameter: inspect.Parameter) -> int:
+    """The position of a parameter in `--help`: arguments first, output options last."""
+    if isinstance(parameter.annotation.__metadata__[0], typer.models.ArgumentInfo):
+        return 0
+    return 2 if parameter.name in ("json", "quiet") else 1
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _parameter(
+    name: str, required: bool, defaults: Mapping[str, Any], help: str | None
+) -> inspect.Parameter:
+    """A training option as a parameter for Typer."""
+    option, kind = OPTIONS[name], get_type_hints(TrainOptions)[name]
+    default = defaults.get(name, default_of(name))
+    more: dict[str, Any] = {"help": help or option.help}
+    if name == "schedule":
+        kind = str
+    if option.least is not None or option.most is not None:
+        more |= {"min": option.least, "max": option.most}
+    flags = [f"--{name.replace('_', '-')}", *([option.flag] if option.flag else [])]
+    info = typer.Argument(help=more["help"]) if name == "data" else typer.Option(*flags, **more)
+    if required:
+        kind, default = _without_none(kind), inspect.Parameter.empty
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, info],
+    )
+
+
+def _without_none(kind: Any) -> Any:
+    return Path if kind == Path | None else kind

@@ -6,76 +6,43 @@ from typing import Annotated
 
 import typer
 
-from unfreeze.cli.arguments import (
-    Backbone,
-    Background,
-    Data,
-    Epochs,
-    Json,
-    MaxBad,
-    Negative,
-    Quiet,
-    Regex,
-    Strict,
-    Validation,
-    Weights,
-)
+from unfreeze.cli.arguments import Budget, Json, Quiet, takes
 from unfreeze.cli.renew import OPTION, budget_left, kept_run_by_run, runs_a_process
-from unfreeze.cli.times import read_seconds
-from unfreeze.compare.options import STRATEGIES, CompareOptions, read_strategy
+from unfreeze.compare.strategies import STRATEGIES, CompareOptions, read_strategy
 from unfreeze.errors import DataError
-from unfreeze.options import TrainOptions
+from unfreeze.pipeline.train_options import SHARED, TrainOptions
 
 
+@takes(
+    *SHARED,
+    helps={"test": "Share of clips to test on; their groups are never trained on."},
+)
 def compare(
-    data: Data,
+    train: TrainOptions,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the comparison.")],
     strategies: Annotated[
         str,
-        typer.Option(help="Presets, surgical:first, YAML files, each with +rate=3e-4 and so on."),
+        typer.Option(
+            help="Presets, surgical:first or YAML files, separated by commas; each may have "
+            "changes, such as two_stage+rate=3e-4."
+        ),
     ] = ",".join(STRATEGIES),
-    seeds: Annotated[int, typer.Option(min=1, help="Splits and first weights.")] = (
+    seeds: Annotated[int, typer.Option(min=1, help="Number of splits and initial weights.")] = (
         CompareOptions.seeds
     ),
     folds: Annotated[
-        int | None, typer.Option(min=2, help="Test every group once a seed, in so many parts.")
-    ] = None,
+        int | None,
+        typer.Option(min=2, help="Test every group once per seed, in this many parts."),
+    ] = CompareOptions.folds,
     holdout: Annotated[
-        str | None, typer.Option(help="Groups to test in every run, with commas between.")
+        str | None, typer.Option(help="Groups to test in every run, separated by commas.")
     ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Begin no run after this time: 90s, 30m, 2h.")
-    ] = None,
-    epochs: Epochs = None,
-    backbone: Backbone = TrainOptions.backbone,
-    weights: Weights = None,
-    group_regex: Regex = None,
-    validation: Validation = TrainOptions.validation,
-    test: Annotated[
-        float, typer.Option(help="Share of clips of unseen groups.")
-    ] = TrainOptions.test,
-    strict: Strict = TrainOptions.strict,
-    max_bad: MaxBad = TrainOptions.max_bad,
-    background: Background = None,
-    negative: Negative = None,
+    budget: Budget = None,
     json: Json = False,
     quiet: Quiet = False,
     renewed: Annotated[str | None, typer.Option(OPTION, hidden=True)] = None,
 ) -> None:
-    """Compare ways to train on the same splits: means, paired differences, a verdict."""
-    train = TrainOptions(
-        data=data,
-        epochs=epochs,
-        backbone=backbone,
-        weights=weights,
-        group_regex=group_regex,
-        validation=validation,
-        test=test,
-        strict=strict,
-        max_bad=max_bad,
-        background=background,
-        negative=negative,
-    )
+    """Compare training schedules on the same splits: means, paired differences, a verdict."""
     options = CompareOptions(
         train=train,
         out=out,
@@ -83,21 +50,21 @@ def compare(
         seeds=seeds,
         folds=folds,
         holdout=tuple(_listed(holdout or "")),
-        budget=budget_left(None if budget is None else read_seconds(budget), renewed),
+        budget=budget_left(budget, renewed),
     )
-    if not data.exists():
-        raise DataError(f"{data} does not exist: give a folder or a CSV manifest")
+    if not train.data.exists():
+        raise DataError(f"{train.data} does not exist: give a folder or a CSV manifest")
     for name in options.strategies:
-        read_strategy(name, epochs)
+        read_strategy(name, train.epochs)
     from unfreeze.backend import import_keras
 
     import_keras()
     from unfreeze.cli.compare_display import CompareDisplay
-    from unfreeze.cli.stopping import signals_to
-    from unfreeze.compare.runner import compare as run
+    from unfreeze.cli.terminal import signals_to
+    from unfreeze.compare.comparison import compare as run
 
     display = CompareDisplay(not (quiet or json), renewed is not None)
-    with kept_run_by_run(out, options.budget), signals_to(display.asked), display:
+    with kept_run_by_run(out, options.budget), signals_to(display.asked), display.progress:
         summary = run(options, display, runs_a_process())
     if json:
         typer.echo(json_module.dumps(summary.as_plain(), indent=2))

@@ -1,32 +1,30 @@
-"""What the terminal shows while strategies are compared, and the result."""
+"""The terminal's display of a comparison: progress, one line per run, and the result."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from unfreeze.cli.bars import WORK, bars
-from unfreeze.cli.stopping import Asked
-from unfreeze.compare.runner import CompareListener
-from unfreeze.compare.splits import TrialSplit, has_groups
+from unfreeze.cli.terminal import WORK, Asked, bars
+from unfreeze.compare.comparison import CompareListener
 from unfreeze.compare.summary import Estimate, Summary, part_words, verdict
+from unfreeze.compare.trial_splits import TrialSplit, has_groups
 from unfreeze.core.estimate import in_words
-from unfreeze.training_data import TrainingData
+from unfreeze.pipeline.training_data import TrainingData
 
 
 class CompareDisplay(CompareListener):
-    """Shows a comparison: a bar for all runs, one for the run that goes on, a line a run.
+    """Shows a comparison: a bar for all runs, one for the current run, and a line per run.
 
     Args:
         shown: False draws nothing.
-        renewed: the comparison goes on in a new process, which need not say what it is.
+        renewed: the comparison continues in a new process, which does not introduce it again.
 
     Attributes:
-        asked: what signals have asked for.
+        asked: the requests of signals.
     """
 
     def __init__(self, shown: bool, renewed: bool = False) -> None:
@@ -40,26 +38,14 @@ class CompareDisplay(CompareListener):
         self._bar: Any = None
         self._name = ""
 
-    def __enter__(self) -> "CompareDisplay":
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.progress.stop()
-
     def on_progress(self, what: str, done: int, total: int) -> None:
-        """Move the bar of a piece of work before training."""
+        """Move the bar of work before training."""
         if what not in self._work:
             self._work[what] = self.progress.add_task(WORK.get(what, what), total=None)
         self.progress.update(self._work[what], completed=done, total=total or None)
 
     def on_begin(self, data: TrainingData, splits: Sequence[TrialSplit], runs: int) -> None:
-        """Say what is compared on what."""
+        """Show the data, the splits and the number of runs."""
         for task in self._work.values():
             self.progress.remove_task(task)
         self._runs = self.progress.add_task("Runs", total=runs)
@@ -80,7 +66,7 @@ class CompareDisplay(CompareListener):
         self._say(f"{len(splits)} splits, {runs} runs; clips of the first: {words}")
 
     def on_run_begin(self, strategy: str, trial: str, done: int, left: float | None) -> None:
-        """Name the run, and the time left."""
+        """Show the run's name and the time left."""
         text = "Runs" if left is None else f"Runs (about {in_words(left)} left)"
         self.progress.update(self._runs, description=text)
         self._bar = self.progress.add_task(f"{strategy}, {trial}", total=None)
@@ -91,15 +77,15 @@ class CompareDisplay(CompareListener):
         self._stage = plan
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """From here on there are steps to be finished."""
+        """From here on, a signal lets the current step finish."""
         self.asked.in_step = True
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Up to here."""
+        """From here on, a signal stops at once."""
         self.asked.in_step = False
 
     def wants_to_stop(self) -> bool:
-        """Whether a signal has asked for it."""
+        """Whether a signal has requested it."""
         return self.asked.to_stop
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -112,7 +98,7 @@ class CompareDisplay(CompareListener):
         )
 
     def on_run_end(self, record: dict[str, Any]) -> None:
-        """A line with the result."""
+        """Print a line with the result."""
         if self._bar is not None:
             self.progress.remove_task(self._bar)
             self._bar = None
@@ -120,7 +106,7 @@ class CompareDisplay(CompareListener):
         self.progress.advance(self._runs)
 
     def show(self, summary: Summary, out: Path, quiet: bool) -> None:
-        """Print the table, the verdict, and where everything is."""
+        """Print the table, the verdict, and the path of the report."""
         console = Console(highlight=False)
         if summary.rows:
             console.print(summary_table(summary))
@@ -137,7 +123,7 @@ class CompareDisplay(CompareListener):
 
 
 def run_line(record: dict[str, Any]) -> str:
-    """A run's result in a line."""
+    """A run's result on one line."""
     where = f"seed {record['seed']}"
     where += "" if record["fold"] is None else f", fold {record['fold']}"
     if "error" in record:
@@ -155,7 +141,7 @@ def run_line(record: dict[str, Any]) -> str:
 
 
 def summary_table(summary: Summary) -> Table:
-    """A row a strategy, the best first."""
+    """One row per strategy, the best first."""
     table = Table(box=None, pad_edge=False, title_justify="left")
     table.add_column("strategy", no_wrap=True)
     parts = list(summary.rows[0].scores)

@@ -1,39 +1,44 @@
-"""`unfreeze demo`: the whole road on sounds that we synthesize ourselves."""
+"""`unfreeze demo`: the whole pipeline on synthetic sounds."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from unfreeze.cli.arguments import Epochs, Json, Out, Quiet, Schedule, Seed
+from unfreeze.cli.arguments import Json, Quiet, takes
 from unfreeze.cli.train import run
-from unfreeze.options import TrainOptions
+from unfreeze.pipeline.train_options import TrainOptions
 
 
+def _on_synthetic_sounds(out: Path, **given: Any) -> TrainOptions:
+    return TrainOptions(data=out.with_name(f"{out.name}-sounds"), out=out, **given)
+
+
+@takes(
+    "out",
+    "schedule",
+    "epochs",
+    "seed",
+    "overwrite",
+    make=_on_synthetic_sounds,
+    out=Path("unfreeze-demo"),
+    epochs=12,
+)
 def demo(
-    out: Out = Path("unfreeze-demo"),
-    schedule: Schedule = str(TrainOptions.schedule),
-    epochs: Epochs = 12,
-    clips: Annotated[int, typer.Option(min=6, help="Clips of each of the 20 classes.")] = 20,
-    seed: Seed = TrainOptions.seed,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in the folder.")
-    ] = False,
+    options: TrainOptions,
+    clips: Annotated[int, typer.Option(min=6, help="Clips for each of the 20 classes.")] = 20,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train on 20 classes of synthetic sounds, to see everything work.
+    """Train on 20 classes of synthetic sounds, to see that everything works.
 
-    The sounds are made by this program, not recorded: the score says that the
-    installation works, not how good a classifier of real sounds would be. They
-    are kept beside the run, to try the other commands on.
+    The sounds are computed, not recorded: the score shows that the installation
+    works, not how good a classifier of real sounds would be. They are kept beside
+    the run, so that you can try the other commands on them.
     """
-    from unfreeze import run_folder
-    from unfreeze.audio.demo_data import write_demo_data
-    from unfreeze.cli.bars import bar
+    from unfreeze.audio.demo_sounds import write_demo_data
+    from unfreeze.cli.terminal import bar
 
-    run_folder.claim(out, overwrite)
-    sounds = out.with_name(f"{out.name}-sounds")
     shown = not (json or quiet)
     if shown:
         typer.echo(
@@ -41,9 +46,11 @@ def demo(
             "...).\nThey are computed, not recorded: a good score shows that everything works,\n"
             "not how good a classifier of real sounds would be.\n"
         )
-    with bar("Synthesizing", shown=shown) as progress:
-        write_demo_data(sounds, clips_per_class=clips, seed=seed, progress=progress)
-    options = TrainOptions(
-        data=sounds, out=out, schedule=schedule, epochs=epochs, seed=seed, overwrite=overwrite
-    )
-    run(options, json, quiet, is_demo=True)
+
+    def make_sounds() -> None:
+        with bar("Synthesizing", shown=shown) as progress:
+            write_demo_data(
+                options.data, clips_per_class=clips, seed=options.seed, progress=progress
+            )
+
+    run(options, json, quiet, make_data=make_sounds)

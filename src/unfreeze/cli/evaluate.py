@@ -6,16 +6,17 @@ from typing import Annotated
 
 import typer
 
-from unfreeze.cli.arguments import Json, MaxBad, Regex, Strict
-from unfreeze.options import TrainOptions
+from unfreeze.cli.arguments import Json, takes
+from unfreeze.pipeline.train_options import TrainOptions
 
 
+@takes(
+    *("data", "group_regex", "path_column", "label_column", "audio_folder", "label_map"),
+    *("annotated", "strict", "max_bad"),
+)
 def evaluate(
+    options: TrainOptions,
     run: Annotated[Path, typer.Argument(help="A run folder, or a .keras file.")],
-    data: Annotated[Path, typer.Argument(help="A folder a class, or a CSV manifest.")],
-    group_regex: Regex = TrainOptions.group_regex,
-    strict: Strict = TrainOptions.strict,
-    max_bad: MaxBad = TrainOptions.max_bad,
     json: Json = False,
 ) -> None:
     """Score a trained classifier on recordings with known classes."""
@@ -25,19 +26,24 @@ def evaluate(
     from rich.console import Console
 
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.cli.bars import bar
+    from unfreeze.cli.terminal import bar
+    from unfreeze.pipeline.training_data import reading_of
     from unfreeze.report.tables import class_table, metrics_table
 
     classifier = SoundClassifier.load(run)
     with bar("Evaluating", shown=not json) as progress:
         scores = classifier.evaluate(
-            data, group_regex=group_regex, strict=strict, max_bad=max_bad, progress=progress
+            options.data,
+            how=reading_of(options),
+            strict=options.strict,
+            max_bad=options.max_bad,
+            progress=progress,
         )
     if json:
         typer.echo(json_module.dumps(scores, indent=2))
         return
     console = Console(highlight=False)
-    console.print(metrics_table(scores, f"{run} on {data}"))
+    console.print(metrics_table(scores, f"{run} on {options.data}"))
     console.print(class_table(scores))
     for problem in scores["problems"]:
         console.print(f"left out: {problem['path']}: {problem['cause']}", markup=False, style="dim")

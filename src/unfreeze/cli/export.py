@@ -11,7 +11,7 @@ import typer
 from unfreeze.cli.arguments import Json
 from unfreeze.export.formats import FORMATS, check_request, get_format
 
-FIXED_OR_ANY = "Samples of a fixed input, such as 15600, for one sound at a time; or any."
+FIXED_OR_ANY = "Samples of a fixed input, such as 15600, for one sound at a time; or 'any'."
 
 
 def export(
@@ -19,22 +19,24 @@ def export(
     format: Annotated[str, typer.Option("--format", "-f", help=", ".join(FORMATS))],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The file or folder; in the run folder if not given."),
+        typer.Option("--out", "-o", help="File or folder; in the run folder if not given."),
     ] = None,
-    quantize: Annotated[str | None, typer.Option(help="float16 or int8: smaller files.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="float16 or int8, for smaller files.")
+    ] = None,
     embeddings: Annotated[
-        bool, typer.Option("--embeddings", help="The mean embedding as a second output.")
+        bool, typer.Option("--embeddings", help="Add the mean embedding as a second output.")
     ] = False,
     length: Annotated[str, typer.Option(help=FIXED_OR_ANY)] = "any",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an export of that name.")
+        bool, typer.Option("--overwrite", help="Replace an existing export.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Write a classifier as LiteRT, ONNX, OpenVINO, SavedModel or TensorFlow.js.
 
     The file is loaded in its own runtime and compared with the model on the
-    run's test clips; if they differ it is not kept.
+    run's test clips; if they differ, it is not kept.
     """
     from unfreeze.backend import import_keras
 
@@ -42,7 +44,7 @@ def export(
     samples = _samples(length)
     check_request(form, quantize, samples)
     if importlib.util.find_spec("tensorflow"):
-        # A saved classifier loads on each backend; only this one writes the formats.
+        # A saved classifier loads on every backend; only this one writes the formats.
         os.environ["KERAS_BACKEND"] = "tensorflow"
     import_keras()
     from unfreeze.export.exporter import export_model
@@ -71,7 +73,7 @@ def export(
         typer.echo(f"  in embeddings       {part}")
     typer.echo(
         f"  same top class      {check['top_class_agreement']:.1%} of {check['decided']} "
-        "sounds on which the model decides"
+        "sounds with a clear top class"
     )
     for name in ("export", "keras"):
         typer.echo(
@@ -87,5 +89,5 @@ def _samples(length: str) -> int | None:
     if length == "any":
         return None
     if not length.isdecimal():
-        raise typer.BadParameter(f"{length!r} is neither a number of samples nor any")
+        raise typer.BadParameter(f"{length!r} is neither a number of samples nor 'any'")
     return int(length)

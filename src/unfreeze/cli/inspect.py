@@ -1,9 +1,9 @@
-"""`unfreeze inspect DATA`: what is in a data set, before any training."""
+"""`unfreeze inspect DATA`: the contents and problems of a data set, before any training."""
 
 import json as json_module
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,63 +11,81 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from unfreeze.cli.arguments import Json, takes
+from unfreeze.errors import UnfreezeError
+from unfreeze.pipeline.train_options import TrainOptions, default_of
+
 if TYPE_CHECKING:
     from unfreeze.audio.manifest import Manifest
     from unfreeze.audio.split import Split
 
 # Files listed for each rule; --json has all.
 _SHOWN = 6
+_NETWORK = ("backbone", "weights")
 
 
+@takes(
+    "data",
+    *("group_regex", "path_column", "label_column", "audio_folder", "label_map", "annotated"),
+    *("seed", "validation", "test", "strict", "max_bad"),
+    *_NETWORK,
+    helps={
+        "backbone": "Pretrained network, for --depths.",
+        "weights": "File with its weights, for --depths; found or downloaded if not given.",
+    },
+)
 def inspect(
-    data: Annotated[
-        Path, typer.Argument(help="A folder with a folder per class, or a CSV manifest.")
-    ],
-    group_regex: Annotated[
-        str | None,
+    options: TrainOptions,
+    depths: Annotated[
+        bool,
         typer.Option(
-            "--group-regex",
-            help="The group of a clip: first (...) of this pattern in its file name or path.",
+            "--depths", help="Show how well each depth of the network tells the classes apart."
         ),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the split.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail on any bad file.")] = False,
-    max_bad: Annotated[
-        float,
-        typer.Option("--max-bad", min=0, max=1, help="Fail above this part of bad files."),
-    ] = 0.10,
+    ] = False,
+    json: Json = False,
 ) -> None:
-    """Show clips, hours, classes, sample rates, problems and the split."""
+    """Show the clips, hours, classes, sample rates, problems and split of a data set."""
+    for name in _NETWORK:
+        if not depths and getattr(options, name) != default_of(name):
+            raise UnfreezeError(f"--{name} is used with --depths only: add it, or leave it out")
     # Imported here: `unfreeze --help` must not wait for numpy and libsndfile.
     from unfreeze.audio.manifest import check_bad, read_manifest
     from unfreeze.audio.split import split_clips
-    from unfreeze.cli.bars import bar
+    from unfreeze.cli.terminal import bar
+    from unfreeze.pipeline.training_data import reading_of
 
     with bar("Reading", shown=not json) as progress:
-        # All problems first, the verdict on them last.
-        manifest = read_manifest(data, group_regex=group_regex, max_bad=1.0, progress=progress)
-    split = split_clips(manifest, seed=seed)
+        # Print all problems first; whether the data can be used comes last.
+        manifest = read_manifest(
+            options.data, how=reading_of(options), max_bad=1.0, progress=progress
+        )
+    split = split_clips(
+        manifest, validation=options.validation, test=options.test, seed=options.seed
+    )
     report = summarize(manifest, split)
+    if not json:
+        _print(report)
+    if depths:
+        report["depths"] = _profile(options, manifest, split, shown=not json)
+        if not json:
+            _print_depths(report["depths"])
     if json:
         typer.echo(json_module.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
-    else:
-        _print(report)
-    check_bad(manifest, strict=strict, max_bad=max_bad)
+    check_bad(manifest, strict=options.strict, max_bad=options.max_bad)
 
 
 def summarize(manifest: "Manifest", split: "Split") -> dict[str, Any]:
-    """Count what is in a data set.
+    """Count the contents of a data set.
 
     Args:
         manifest: its clips and problems.
         split: its parts.
 
     Returns:
-        Plain values, ready for JSON. Classes and problems are in order.
+        Plain values for JSON. Classes and problems are sorted.
     """
-    from unfreeze.audio.names import show
     from unfreeze.audio.split import split_notes
+    from unfreeze.errors import show
 
     clips = manifest.clips
     classes: dict[str, dict[str, Any]] = {
@@ -108,8 +126,44 @@ def summarize(manifest: "Manifest", split: "Split") -> dict[str, Any]:
     }
 
 
+def _profile(
+    options: TrainOptions, manifest: "Manifest", split: "Split", shown: bool
+) -> dict[str, Any]:
+    """The depth profile as plain values; without groups where the clips allow none."""
+    # Keras takes seconds to import: everything that only --depths needs is imported here.
+    from unfreeze.audio.background_clips import cut_quiet
+    from unfreeze.backbones.pretrained_weights import resolve_weights
+    from unfreeze.backbones.registry import get_backbone
+    from unfreeze.backend import import_keras
+    from unfreeze.cli.terminal import named_bars
+    from unfreeze.pipeline.training_data import build_features, label_numbers
+
+    backbone = get_backbone(options.backbone)
+    import_keras()
+    from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
+
+    reason = why_no_profile(label_numbers(manifest), split.train, split.validation)
+    if reason is not None:
+        return {"groups": [], "peak": None, "summary": reason}
+    with named_bars(shown) as (progress, _):
+        weights = resolve_weights(
+            backbone.weights, path=options.weights, progress=partial(progress, "weights")
+        )
+        store = build_features(manifest, backbone.front_end, partial(progress, "features"))
+        views = {name: store.patches(clips) for name, clips in split.parts().items()}
+        cut = cut_quiet(manifest, split, views, backbone.front_end)
+        return depth_profile(
+            backbone.build(weights=weights),
+            cut.parts["train"],
+            cut.parts["validation"],
+            label_numbers(cut.manifest),
+            seed=options.seed,
+            progress=partial(progress, "depths"),
+        ).as_plain()
+
+
 def _counts(values: Iterator[int]) -> dict[str, int]:
-    # JSON has no numbers as keys.
+    # JSON keys cannot be numbers.
     return {str(value): count for value, count in sorted(Counter(values).items())}
 
 
@@ -130,8 +184,18 @@ def _print(report: dict[str, Any]) -> None:
     _print_problems(console, report)
 
 
+def _print_depths(depths: dict[str, Any]) -> None:
+    from unfreeze.report.tables import depth_table
+
+    console = Console(highlight=False)
+    console.print()
+    if depths["groups"]:
+        console.print(depth_table(depths, "What each depth of the network knows"))
+    _line(console, depths["summary"])
+
+
 def _line(console: Console, text: str) -> None:
-    # Names may hold what rich would take for markup; long lines stay whole.
+    # Names may contain rich's markup; long lines are not broken.
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

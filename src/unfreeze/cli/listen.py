@@ -14,8 +14,8 @@ from unfreeze.errors import UnfreezeError
 if TYPE_CHECKING:
     from unfreeze.classifier import SoundClassifier
     from unfreeze.detection.events import Event
-    from unfreeze.detection.inbox import Inbox
     from unfreeze.detection.live import LiveDetector, Summary
+    from unfreeze.detection.live_sources import Inbox
 
 _FORMATS = ("table", "jsonl")
 
@@ -26,7 +26,7 @@ def listen(
         str | None,
         typer.Argument(
             metavar="[-]",
-            help="- takes sound from standard input: WAV, or bare 16-bit little-endian mono.",
+            help="- reads sound from standard input: WAV, or raw 16-bit little-endian mono.",
             show_default="a microphone",
         ),
     ] = None,
@@ -37,44 +37,48 @@ def listen(
     rate: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Hertz of bare samples on standard input.", show_default="the model's"
+            min=1, help="Hertz of raw samples on standard input.", show_default="the model's"
         ),
     ] = None,
     min_score: Annotated[
         float | None,
         typer.Option(
-            help="Score that begins an event.", show_default="each class's own from the run, or 0.5"
+            help="Score at which an event begins.",
+            show_default="each class's own from the run, or 0.5",
         ),
     ] = None,
     form: Annotated[str, typer.Option("--format", help="table or jsonl.")] = "table",
 ) -> None:
-    """Print what is heard, as soon as it is over; Ctrl-C ends it.
+    """Print each sound event as soon as it ends; press Ctrl-C to stop.
 
-    Times are seconds from the start. It is said when the network cannot keep
-    up; sound from a microphone is dropped when more than 10 s of it wait, a
-    pipe is made to wait.
+    Times are seconds from the start. Warns when the network falls behind: sound
+    from a microphone is dropped when more than 10 s of it are waiting; a pipe is
+    paused.
     """
     if source not in (None, "-"):
-        raise UnfreezeError(f"{source!r} is no source: leave it out for a microphone, or give -")
+        raise UnfreezeError(f"{source!r} is not a source: leave it out for a microphone, or give -")
     if source == "-" and device is not None:
-        raise UnfreezeError("--device is for a microphone, and - takes standard input")
+        raise UnfreezeError(
+            "--device is for a microphone, but - reads standard input: leave out one of them"
+        )
     if source is None and rate is not None:
-        raise UnfreezeError("--rate is for bare samples on standard input, which - takes")
+        raise UnfreezeError(
+            "--rate is for raw samples on standard input: give - as the source, too"
+        )
     if form not in _FORMATS:
-        raise UnfreezeError(f"no format {form!r}: give one of {', '.join(_FORMATS)}")
+        raise UnfreezeError(f"There is no format {form!r}: give one of {', '.join(_FORMATS)}")
     if source == "-" and sys.stdin.isatty():
-        raise UnfreezeError("standard input is a terminal: pipe sound into this command")
+        raise UnfreezeError("Standard input is a terminal: pipe sound into this command")
     from unfreeze.backend import import_keras
 
     import_keras()
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.detection.inbox import Inbox
     from unfreeze.detection.live import LIMIT
-    from unfreeze.detection.microphone import microphone
+    from unfreeze.detection.live_sources import Inbox, microphone
 
     classifier = SoundClassifier.load(run)
     detector = classifier.live(min_score)
-    # Before any sound comes, which would have to wait.
+    # Before any sound arrives, which would have to wait.
     detector.warm_up()
     inbox = Inbox(round(LIMIT * classifier.sample_rate), waits=source is not None)
     if source is None:
@@ -93,10 +97,10 @@ def listen(
 def _run(
     classifier: "SoundClassifier", detector: "LiveDetector", inbox: "Inbox", name: str, form: str
 ) -> "Summary":
-    from unfreeze.detection.formats import as_plain, clock
+    from unfreeze.detection.event_files import as_plain, clock
     from unfreeze.detection.live import listen as listen_to
 
-    _say(f"Listening to {name}; Ctrl-C ends")
+    _say(f"Listening to {name}; press Ctrl-C to stop")
     width = max(map(len, classifier.labels))
 
     def show(event: "Event") -> None:
@@ -109,7 +113,7 @@ def _run(
 
     def lag(behind: float, dropped: float) -> None:
         if dropped:
-            _say(f"cannot keep up: {dropped:.1f} s of sound were dropped")
+            _say(f"cannot keep up: {dropped:.1f} s of sound was dropped")
         elif behind:
             _say(f"cannot keep up: {behind:.1f} s behind")
         else:
@@ -120,7 +124,7 @@ def _run(
 
 def _feed(inbox: "Inbox", rate: int, sample_rate: int) -> None:
     """Read standard input into the inbox, in a thread."""
-    from unfreeze.detection.pipe import pipe_blocks
+    from unfreeze.detection.live_sources import pipe_blocks
 
     # A copy: nothing else in this process can close or read it.
     descriptor = os.dup(sys.stdin.fileno())

@@ -1,4 +1,4 @@
-"""`unfreeze plan MODEL_OR_BACKBONE`: what a schedule would do, and the schedule as a file."""
+"""`unfreeze plan MODEL_OR_BACKBONE`: what a schedule would train, and the schedule as a file."""
 
 import json as json_module
 from pathlib import Path
@@ -7,51 +7,61 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from unfreeze.cli.arguments import Json, takes
 from unfreeze.errors import ScheduleError, UnfreezeError
-from unfreeze.options import TrainOptions
+from unfreeze.pipeline.train_options import TrainOptions
 
 if TYPE_CHECKING:
     import keras
 
-# A bare backbone has no classes yet; their number matters to the last layer only.
+# A backbone has no classes yet; their number only affects the last layer.
 _CLASSES = 10
 
 
+def _of_no_data(**given: Any) -> TrainOptions:
+    return TrainOptions(data=Path(), **given)
+
+
+@takes(
+    "schedule",
+    "taps",
+    make=_of_no_data,
+    helps={
+        "schedule": "Schedule: probe_tune, probe, two_stage, gradual, head_only, full, classic, "
+        "or a YAML file."
+    },
+)
 def plan(
+    options: TrainOptions,
     model_or_backbone: Annotated[
         str,
-        typer.Argument(help="A .keras file, or the name of a backbone (gets the usual head)."),
+        typer.Argument(help="A .keras file, or the name of a backbone (with the usual head)."),
     ],
-    schedule: Annotated[
-        str,
-        typer.Option(help="two_stage, gradual, head_only, full, classic, or a YAML file."),
-    ] = str(TrainOptions.schedule),
     write: Annotated[
         Path | None, typer.Option("--write", help="Write the schedule to this YAML file.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    json: Json = False,
 ) -> None:
-    """Show what each stage of a schedule would train, and write it to be edited."""
+    """Show what each stage of a schedule would train; write the schedule to edit it."""
     from unfreeze.backend import import_keras
-    from unfreeze.options import HEAD, resolve_schedule
+    from unfreeze.pipeline.train_options import HEAD, check_head, resolve_schedule
 
     if write is not None and write.exists():
-        raise ScheduleError(f"{write} exists: choose another name, or remove it first")
-    options = TrainOptions(data=Path(), schedule=schedule)
+        raise ScheduleError(f"{write} exists: choose another name, or remove the file first")
     import_keras()
     # Before the model is built, which takes seconds.
     found = resolve_schedule(options)
+    from unfreeze.core.boundary import check_stages, plan_stage
     from unfreeze.core.graph import flatten
-    from unfreeze.core.plan import plan_stage
-    from unfreeze.core.schedule_plain import schedule_as_plain
-    from unfreeze.core.schedule_yaml import write_schedule
-    from unfreeze.core.select import check
+    from unfreeze.core.schedule_file import schedule_as_plain, write_schedule
 
-    model, head = _model(model_or_backbone)
+    model, head = _model(model_or_backbone, options.taps)
     graph = flatten(model)
     if head != HEAD:
         found = resolve_schedule(options, head)
-    plans = [plan_stage(graph, selection) for selection in check(graph, found)]
+    elif not model_or_backbone.endswith(".keras"):
+        check_head(found, options.taps)
+    plans = [plan_stage(graph, selection) for selection in check_stages(graph, found)]
     if write is not None:
         write_schedule(found, write)
     if json:
@@ -66,17 +76,19 @@ def plan(
     _show(model_or_backbone, found.name, plans, write)
 
 
-def _model(name: str) -> "tuple[keras.Model, str]":
+def _model(name: str, taps: str) -> "tuple[keras.Model, str]":
     """The model to plan for, and the pattern of its head."""
     from unfreeze.audio.clip_model import parts_of, patch_model
     from unfreeze.backbones.registry import get_backbone
-    from unfreeze.options import HEAD
+    from unfreeze.pipeline.patch_training import tap_names
+    from unfreeze.pipeline.train_options import HEAD
 
     path = Path(name)
     if path.suffix != ".keras":
         if path.exists():
             raise UnfreezeError(f"{name}: give a .keras file, as written by model.save")
-        return patch_model(get_backbone(name).build(weights=None), _CLASSES, seed=0), HEAD
+        base = get_backbone(name).build(weights=None)
+        return patch_model(base, _CLASSES, seed=0, taps=tap_names(taps)), HEAD
     model = _load(path)
     try:
         return parts_of(model)[0], HEAD
@@ -87,18 +99,18 @@ def _model(name: str) -> "tuple[keras.Model, str]":
 def _load(path: Path) -> "keras.Model":
     import keras
 
-    from unfreeze.keras_file import check_keras_file
+    from unfreeze.pipeline.saved_model import check_keras_file
 
     check_keras_file(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises all kinds for files that are damaged or foreign.
+    except Exception as error:  # Keras raises many kinds for damaged or foreign files.
         reason = str(error).strip().split("\n")[0]
         raise UnfreezeError(f"{path} cannot be loaded by Keras: {reason}") from error
 
 
 def _show(model: str, schedule: str, plans: Any, write: Path | None) -> None:
-    from unfreeze.report.plan_table import plan_table
+    from unfreeze.report.tables import plan_table
 
     console = Console(highlight=False)
     console.print(plan_table(plans, f"{schedule} on {model}"))
@@ -107,4 +119,4 @@ def _show(model: str, schedule: str, plans: Any, write: Path | None) -> None:
         f"\n{total.weights_total:,} weights in {total.layers_total} layers in all.", markup=False
     )
     if write is not None:
-        console.print(f"Written to {write}; edit it and give it as --schedule.", markup=False)
+        console.print(f"Written to {write}; edit it and use it with --schedule.", markup=False)

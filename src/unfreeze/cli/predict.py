@@ -1,21 +1,265 @@
-"""`unfreeze predict`: the classes of recordings, or the events within them."""
+"""`unfreeze predict`: the classes of whole recordings, or the events in them.
+
+Events are found in recordings of any length; written results can be resumed.
+"""
 
 import json as json_module
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unfreeze.cli.arguments import Json
-from unfreeze.detection.options import DetectOptions
-from unfreeze.errors import UnfreezeError
+from unfreeze.errors import UnfreezeError, show
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from unfreeze.classifier import SoundClassifier
+    from unfreeze.detection.detector import Found
+    from unfreeze.detection.events import DetectOptions
+    from unfreeze.detection.recordings import Recording
+
+
+def find(
+    run: Path,
+    paths: list[Path],
+    options: "DetectOptions",
+    recursive: bool,
+    form: str,
+    out: Path | None,
+    overwrite: bool,
+) -> None:
+    """Find the events in recordings and print or write them.
+
+    Args:
+        run: a run folder or a model file.
+        paths: recordings and folders.
+        options: how to find events.
+        recursive: search subfolders.
+        form: name of the format.
+        out: where to write; None prints.
+        overwrite: replace what is in `out` instead of resuming it.
+
+    Raises:
+        UnfreezeError: the arguments cannot work; raised before anything slow.
+        typer.Exit: with code 1, if a recording could not be read.
+    """
+    from unfreeze.detection import event_files
+    from unfreeze.detection.event_files import FORMATS
+    from unfreeze.detection.recordings import find_recordings
+
+    if form not in FORMATS:
+        raise UnfreezeError(f"There is no format {form!r}: give one of {', '.join(FORMATS)}")
+    if overwrite and out is None:
+        raise UnfreezeError("--overwrite replaces what is in --out: give --out, too")
+    recordings = find_recordings(paths, recursive=recursive)
+    if out is None:
+        event_files.check_joins(form, recordings)
+    elif form == "table":
+        raise UnfreezeError("A table is only printed: with --out, give --format csv, jsonl, ...")
+    else:
+        event_files.check_out(out)
+        event_files.result_names(out, recordings, form)
+    from unfreeze.backend import import_keras
+
+    import_keras()
+    from unfreeze.classifier import SoundClassifier
+
+    classifier = SoundClassifier.load(run)
+    if out is None:
+        errors = _print(classifier, recordings, options, form)
+    else:
+        errors = _write(classifier, run, recordings, options, form, out, overwrite)
+    for error in errors:
+        typer.echo(f"error: {error}", err=True)
+    if errors:
+        raise typer.Exit(1)
+
+
+def _print(
+    classifier: "SoundClassifier",
+    recordings: "list[Recording]",
+    options: "DetectOptions",
+    form: str,
+) -> list[Exception]:
+    from unfreeze.detection.detector import in_order
+    from unfreeze.detection.event_files import FORMATS, source_of
+
+    errors: list[Exception] = []
+    typer.echo(FORMATS[form].head, nl=False)
+    for path, found in _search(classifier, [r.path for r in recordings], options, in_order):
+        if found.error is not None:
+            errors.append(found.error)
+            continue
+        source = source_of(path, classifier.front_end, found.sample_rate)
+        typer.echo(FORMATS[form].rows(source, found.events), nl=False)
+    return errors
+
+
+def _write(
+    classifier: "SoundClassifier",
+    run: Path,
+    recordings: "list[Recording]",
+    options: "DetectOptions",
+    form: str,
+    out: Path,
+    overwrite: bool,
+) -> list[Exception]:
+    from unfreeze.detection import event_files
+    from unfreeze.detection.event_files import FORMATS
+    from unfreeze.detection.journal import Journal
+    from unfreeze.files import make_folder, remove
+    from unfreeze.output_folder import lock_held
+
+    place = event_files.journal_of(out)
+    make_folder(place.parent)
+    held = lock_held(place.with_name(f".{place.name}.lock"), out)
+    files = [recording.path for recording in recordings]
+    with held, closing(Journal(place, _settings(classifier, run, options), overwrite)) as journal:
+        places = (
+            event_files.result_names(out, recordings, form) if event_files.is_folder(out) else {}
+        )
+
+        event_files.sweep([place, *(places.values() or [out])])
+
+        def write(path: Path) -> None:
+            if path in places:
+                event_files.write_result(
+                    places[path], FORMATS[form], path, journal, classifier.front_end
+                )
+
+        def finish(path: Path, found: "Found") -> None:
+            if path in places:
+                # A file of an earlier search must not pass for this one's if we are killed now.
+                remove(places[path])
+            journal.add(path, found.events, {"sample_rate": found.sample_rate})
+            write(path)
+
+        todo = journal.unfinished(files)
+        for path in files:
+            if path in journal and path in places and not places[path].exists():
+                write(path)
+        if len(todo) < len(files):
+            done = len(files) - len(todo)
+            typer.echo(f"{done} of {len(files)} recordings are finished already", err=True)
+        errors = _rest(classifier, todo, options, finish)
+        if not places:
+            event_files.write_joined(out, FORMATS[form], files, journal, classifier.front_end)
+    typer.echo(f"Written to {show(out)}", err=True)
+    return errors
+
+
+def _rest(
+    classifier: "SoundClassifier",
+    todo: list[Path],
+    options: "DetectOptions",
+    finish: "Callable[[Path, Found], None]",
+) -> list[Exception]:
+    """Search the recordings that are not finished, and report the result."""
+    errors: list[Exception] = []
+    began, heard, events, done = time.perf_counter(), 0.0, 0, 0
+    try:
+        for path, found in _search(classifier, todo, options):
+            if found.error is not None:
+                errors.append(found.error)
+                continue
+            finish(path, found)
+            heard, events, done = heard + found.seconds, events + len(found.events), done + 1
+    except KeyboardInterrupt:
+        typer.echo(
+            f"stopped: {len(todo) - done} recordings are left; repeat the command to resume",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    if todo:
+        seconds = time.perf_counter() - began
+        speed = heard / max(seconds, 1e-3)
+        typer.echo(
+            f"{done} recording{'' if done == 1 else 's'}, {heard / 3600:.2f} h, searched in "
+            f"{seconds:.0f} s ({speed:.0f} times as fast as they play): {events} events",
+            err=True,
+        )
+    return errors
+
+
+def _search(
+    classifier: "SoundClassifier",
+    files: list[Path],
+    options: "DetectOptions",
+    order: "Callable[[Iterator[Found]], Iterator[Found]]" = iter,
+) -> "Iterator[tuple[Path, Found]]":
+    """Yield the events of each file, with a progress bar of bytes."""
+    total = sum(file.stat().st_size for file in files if file.exists())
+    with _bar(len(files), total) as (progress, finish):
+        for found in order(classifier.detect_files(files, options, progress=progress)):
+            finish()
+            yield files[found.number], found
+
+
+@contextmanager
+def _bar(files: int, total: int) -> Iterator[tuple[Callable[[float], None], Callable[[], None]]]:
+    """Yield callbacks for bytes done and for a finished recording."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    done = 0
+    console = Console(stderr=True, highlight=False)
+    display = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with display:
+        task = display.add_task(f"Recording 0/{files}", total=max(total, 1))
+
+        def finish() -> None:
+            nonlocal done
+            done += 1
+            display.update(task, description=f"Recording {done}/{files}")
+
+        yield lambda size: display.update(task, completed=size), finish
+
+
+def _settings(classifier: "SoundClassifier", run: Path, options: "DetectOptions") -> dict[str, Any]:
+    """The settings that determine which events are found, as plain values for JSON."""
+    import hashlib
+
+    from unfreeze.pipeline import run_folder
+
+    detector = classifier.detector(options)
+    model = run / run_folder.MODEL if run.is_dir() else run
+    with model.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    levels = [round(float(level), 6) for level in detector.thresholds]
+    return {
+        "model": digest[:16],
+        "window": round(detector.window, 6),
+        "hop": round(detector.hop_seconds, 6),
+        "scores": levels[0]
+        if len(set(levels)) == 1
+        else dict(zip(detector.labels, levels, strict=True)),
+        "smooth": detector.smooth,
+        "merge": detector.merge,
+    }
+
 
 TOP = 3
 _PANEL = "Events"
 _FORMATS = "table, csv, jsonl, audacity, raven"
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def predict(
@@ -27,22 +271,20 @@ def predict(
     json: Json = False,
     events: Annotated[
         bool,
-        typer.Option("--events", help="Find when which class is heard.", rich_help_panel=_PANEL),
+        typer.Option("--events", help="Find when each class is heard.", rich_help_panel=_PANEL),
     ] = False,
     recursive: Annotated[
         bool,
-        typer.Option(
-            "--recursive", "-r", help="Folders within folders too.", rich_help_panel=_PANEL
-        ),
+        typer.Option("--recursive", "-r", help="Search subfolders, too.", rich_help_panel=_PANEL),
     ] = False,
     window: Annotated[
         float | None,
         typer.Option(
-            help="Seconds judged together: what the network takes, or a multiple of it.",
+            help="Seconds scored together: the network's input length or a multiple of it.",
             show_default="0.96",
             rich_help_panel=_PANEL,
         ),
-    ] = DetectOptions.window,
+    ] = None,
     hop: Annotated[
         float | None,
         typer.Option(
@@ -50,26 +292,26 @@ def predict(
             show_default="0.48",
             rich_help_panel=_PANEL,
         ),
-    ] = DetectOptions.hop,
+    ] = None,
     min_score: Annotated[
         float | None,
         typer.Option(
-            help="Score that begins an event.",
+            help="Score at which an event begins.",
             show_default="each class's own from the run, or 0.5",
             rich_help_panel=_PANEL,
         ),
-    ] = DetectOptions.min_score,
+    ] = None,
     smooth: Annotated[
         bool | None,
         typer.Option(
-            "--smooth", help="Take the median of each three windows.", rich_help_panel=_PANEL
+            "--smooth", help="Take the median over every three windows.", rich_help_panel=_PANEL
         ),
     ] = None,
     merge: Annotated[
         bool | None,
         typer.Option(
             "--merge/--no-merge",
-            help="Windows that overlap or adjoin are one event, or each is a row of its own.",
+            help="Merge windows that overlap or adjoin into one event, or list each window.",
             show_default="merge",
             rich_help_panel=_PANEL,
         ),
@@ -83,27 +325,26 @@ def predict(
         typer.Option(
             "--out",
             "-o",
-            help="File for the events (csv, jsonl; any, of one recording), or a folder for a "
-            "file a recording. What is finished is remembered: run again to go on.",
+            help="File for the events (csv or jsonl; any format for one recording), or a folder "
+            "with one file per recording. Finished recordings are kept: run again to resume.",
             show_default="standard output",
             rich_help_panel=_PANEL,
         ),
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Begin anew what is in --out.", rich_help_panel=_PANEL),
+        typer.Option("--overwrite", help="Replace what is in --out.", rich_help_panel=_PANEL),
     ] = False,
 ) -> None:
-    """Name the classes of recordings, or find when which class is heard in them.
+    """Name the classes of recordings, or find when each class is heard in them.
 
-    Each recording gets one answer for all of its length, the likeliest classes
-    first. With --events, with any other option under "Events", or when a folder
-    is given, events are found instead: start, end, class and score, in
-    recordings of any length.
+    Prints one line for each whole recording, with the likeliest classes first. With
+    --events, any other option under "Events", or a folder, finds events instead:
+    start, end, class and score, in recordings of any length.
 
     A run with --keep-audioset names the likeliest AudioSet classes, too.
-    A file that cannot be read is reported and the rest is done; the exit code
-    is then 1.
+    A file that cannot be read is reported and the others are processed; the exit
+    code is then 1.
     """
     chosen = (window, hop, min_score, smooth, merge, form, out)
     folder = any(path.is_dir() for path in paths)
@@ -113,10 +354,11 @@ def predict(
     if top is not None or json:
         given = "--top" if top is not None else "--json"
         raise UnfreezeError(
-            f"{given} is for the classes of whole recordings, and here events are asked for "
-            f"(by an option or a folder): use --format jsonl for programs, --min-score for fewer"
+            f"{given} is for the classes of whole recordings, but an option or a folder asks for "
+            f"events: use --format jsonl for programs, or --min-score for fewer events"
         )
-    from unfreeze.cli.events import find
+
+    from unfreeze.detection.events import DetectOptions
 
     options = DetectOptions(
         window=window,
@@ -132,10 +374,9 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
     from unfreeze.backend import import_keras
 
     import_keras()
-    from unfreeze.audio.names import show
-    from unfreeze.audio.quiet import is_quiet
+    from unfreeze.audio.entries import is_quiet
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.errors import DataError
+    from unfreeze.errors import DataError, show
 
     classifier = SoundClassifier.load(run)
     found: list[dict[str, Any]] = []

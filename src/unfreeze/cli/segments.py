@@ -1,4 +1,4 @@
-"""`unfreeze segments`: cut the clips that are worth a look out of recordings."""
+"""`unfreeze segments`: cut clips that are worth reviewing out of recordings."""
 
 import json as json_module
 import shlex
@@ -11,40 +11,41 @@ import typer
 from unfreeze.cli.arguments import Json
 
 if TYPE_CHECKING:
-    from unfreeze.review.segments import Candidate
+    from unfreeze.review.candidate_clips import Candidate
 
 
 def segments(
     run: Annotated[Path, typer.Argument(help="A run folder, or a .keras file.")],
     paths: Annotated[list[Path], typer.Argument(help="Recordings, or folders of them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the clips.")],
-    per_class: Annotated[int, typer.Option(min=1, help="Clips of each class, at most.")] = 50,
+    per_class: Annotated[int, typer.Option(min=1, help="Maximum number of clips per class.")] = 50,
     uncertain: Annotated[
-        bool, typer.Option("--uncertain", help="Those nearest the decision, not the surest.")
+        bool, typer.Option("--uncertain", help="Cut the least certain clips, not the surest.")
     ] = False,
     length: Annotated[float, typer.Option(min=0.1, help="Seconds of a clip.")] = 3.0,
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Folders within folders too.")
+        bool, typer.Option("--recursive", "-r", help="Search subfolders, too.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Cut clips to listen to out of recordings, one folder a class.
+    """Cut clips out of recordings for you to review, one folder per class.
 
-    Move the clips that are in the wrong folder, delete those that are of no use,
-    make folders for new classes; then `unfreeze train OUT --add-to RUN --out NEW`
-    learns from it. A file that cannot be read is reported and the rest is done;
-    the exit code is then 1.
+    Move clips that are in the wrong folder, delete useless ones, and make folders
+    for new classes. Then `unfreeze train OUT --add-to RUN --out NEW` learns from
+    your corrections. A file that cannot be read is reported and the others are
+    processed; the exit code is then 1.
     """
     from unfreeze.detection.recordings import find_recordings
-    from unfreeze.review.segments import best_of, check_folder, find_candidates, write_folder
+    from unfreeze.output_folder import holds
+    from unfreeze.review.candidate_clips import best_of, find_candidates, write_folder
 
-    check_folder(out)
+    holds(out, None, "clips")
     files = [item.path for item in find_recordings(paths, recursive=recursive)]
     from unfreeze.backend import import_keras
 
     import_keras()
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.cli.bars import bar
+    from unfreeze.cli.terminal import bar
     from unfreeze.errors import DataError
 
     classifier = SoundClassifier.load(run)
@@ -55,7 +56,7 @@ def segments(
                 found = find_candidates(
                     classifier, file, per_class=per_class, length=length, uncertain=uncertain
                 )
-                # At once, so that many recordings need no more memory than few.
+                # After each recording, so that memory does not grow with their number.
                 chosen = best_of(chain(*chosen.values(), found), per_class, uncertain)
             except DataError as error:
                 failed.append({"file": str(file), "error": str(error)})
@@ -86,15 +87,15 @@ def segments(
 
 
 def _say(run: Path, out: Path, counts: dict[str, int], recordings: int, uncertain: bool) -> None:
-    from unfreeze.audio.names import show
+    from unfreeze.errors import show
 
     width = max((len(show(label)) for label in counts), default=0)
     for label, count in counts.items():
         typer.echo(f"{show(label):{width}}  {count:4d}")
-    order = "the least sure" if uncertain else "the surest"
+    order = "the least certain" if uncertain else "the surest"
     typer.echo(
         f"{sum(counts.values())} clips from {recordings} recordings in {out}, {order} first.\n"
-        f"Move what is in the wrong folder, delete what is of no use, make folders for new "
-        f"classes. Then:\n"
+        f"Move clips that are in the wrong folder, delete useless ones, and make folders for new "
+        f"classes. Then run:\n"
         f"unfreeze train {shlex.quote(str(out))} --add-to {shlex.quote(str(run))} --out NEW"
     )

@@ -15,31 +15,31 @@ _NEEDED = ("fastapi", "uvicorn", "python_multipart")
 def serve(
     run: Annotated[Path, typer.Argument(help="A run folder, or a .keras file.")],
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 admits other machines.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
     ] = 8000,
     max_mb: Annotated[float, typer.Option(min=0.001, help="Largest file, in megabytes.")] = 50,
-    max_seconds: Annotated[float, typer.Option(min=1, help="Longest recording.")] = 600,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Longest recording, in seconds.")] = 600,
 ) -> None:
-    """Show a classifier as a web page, and answer programs over HTTP.
+    """Serve a classifier as a web page, and to programs over HTTP.
 
-    Files that are sent are not kept. Ctrl-C ends the server.
+    Uploaded files are not kept. Press Ctrl-C to stop the server.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UnfreezeError(
-            f"a server needs {', '.join(missing)}: install with: pip install 'unfreeze[serve]'"
+            f"The server needs {', '.join(missing)}. Install with: pip install 'unfreeze[serve]'"
         )
     from unfreeze.serve import server
 
-    # Before Keras, which takes seconds: a taken port is said at once.
+    # Before the import of Keras, which takes seconds: a used port is reported at once.
     with server.bind(host, port) as bound:
         app, classes = _app(run, max_mb, max_seconds, server.is_loopback(bound))
         url = server.url_of(bound)
         typer.echo(f"{run} ({classes} classes) is at {url}")
-        typer.echo(f"For programs: {url}/docs. Ctrl-C ends it.")
+        typer.echo(f"For programs: {url}/docs. Press Ctrl-C to stop.")
         if not server.is_loopback(bound):
             typer.echo(_open_to_all(*server.address_of(bound)), err=True)
         with contextlib.suppress(KeyboardInterrupt):
@@ -54,11 +54,11 @@ def _app(run: Path, max_mb: float, max_seconds: float, local_only: bool) -> tupl
     import numpy as np
 
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.serve.app import create_app
-    from unfreeze.serve.limits import Limits
+    from unfreeze.serve.upload import Limits
+    from unfreeze.serve.web_app import create_app
 
     classifier = SoundClassifier.load(run)
-    # The first prediction compiles the model: not while a user waits for it.
+    # The first prediction compiles the model: do it before a user waits for it.
     classifier.predict(np.zeros(classifier.sample_rate, dtype=np.float32))
     limits = Limits(max_mb=max_mb, max_seconds=max_seconds)
     return create_app(classifier, limits, local_only=local_only), len(classifier.labels)
@@ -66,7 +66,7 @@ def _app(run: Path, max_mb: float, max_seconds: float, local_only: bool) -> tupl
 
 def _open_to_all(host: str, port: int) -> str:
     return (
-        f"note: it listens on {host}, port {port}, without any authentication or encryption: "
+        f"note: the server listens on {host}, port {port}, without authentication or encryption: "
         "everyone who can reach this machine can use it.\n"
         "Browsers allow the microphone only on this machine or over https."
     )

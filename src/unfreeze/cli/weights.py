@@ -1,4 +1,4 @@
-"""`unfreeze weights`: where the pretrained weights are; fetch or verify them."""
+"""`unfreeze weights`: where the pretrained weights are; download or verify them."""
 
 import json as json_module
 from collections.abc import Callable, Iterator
@@ -13,39 +13,42 @@ from rich.console import Console
 from unfreeze.errors import WeightsError
 
 if TYPE_CHECKING:
-    from unfreeze.backbones.weights import WeightsStatus
+    from unfreeze.backbones.pretrained_weights import WeightsStatus
+    from unfreeze.backbones.weight_files import WeightsSpec
 
 
 def weights(
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="Fetch the weights; replaces damaged ones.")
+        bool, typer.Option("--fetch", help="Download the weights; replaces damaged ones.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare the checksum of the weights.")
+        bool, typer.Option("--verify", help="Check the weights against their checksum.")
     ] = False,
     path: Annotated[
         Path | None,
         typer.Option(
             "--path",
-            help="Verify your own file (yamnet.h5, .weights.h5, .safetensors) and keep it in the "
+            help="Verify your own file (yamnet.h5, .weights.h5, .safetensors) and copy it to the "
             "cache.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     backbone: Annotated[str, typer.Option("--backbone", help="Name of the backbone.")] = "yamnet",
 ) -> None:
-    """Show where the pretrained weights are; fetch or verify them."""
-    # Here, as it imports numpy, which `unfreeze --help` can do without.
-    from unfreeze.backbones import weights as weights_store
+    """Show where the pretrained weights are; download or verify them."""
+    # Imported here: `unfreeze --help` must not wait for numpy.
+    from unfreeze.backbones import pretrained_weights as weights_store
+    from unfreeze.backbones.registry import get_backbone
 
+    spec = get_backbone(backbone).weights
     if path is not None:
-        weights_store.install_file(path, backbone)
+        weights_store.install_file(path, spec)
     elif fetch:
-        _fetch(backbone)
-    status = weights_store.status(backbone)
+        _fetch(spec)
+    status = weights_store.status(spec)
     verified = None
     if verify or fetch or path is not None:
-        weights_store.verify(status.path, backbone)
+        weights_store.verify(status.path, spec)
         verified = True
     if json:
         report = asdict(status) | {"path": str(status.path), "verified": verified}
@@ -54,14 +57,14 @@ def weights(
         _show(status, verified)
 
 
-def _fetch(backbone: str) -> None:
-    from unfreeze.backbones import weights as weights_store
+def _fetch(spec: "WeightsSpec") -> None:
+    from unfreeze.backbones import pretrained_weights as weights_store
 
     try:
-        weights_store.verify(weights_store.cached_path(backbone), backbone)
+        weights_store.verify(weights_store.cached_path(spec), spec)
     except WeightsError:
         with progress_bar() as progress:
-            weights_store.fetch_weights(backbone, progress=progress)
+            weights_store.fetch_weights(spec, progress=progress)
 
 
 @contextmanager
@@ -76,13 +79,13 @@ def progress_bar() -> Iterator[Callable[[int, int], None]]:
         TransferSpeedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Fetching weights", total=None)
+        task = bar.add_task("Downloading weights", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def _show(status: "WeightsStatus", verified: bool | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    state = f"{status.bytes:,} bytes" if status.present else "not there"
+    state = f"{status.bytes:,} bytes" if status.present else "missing"
     console.print(f"backbone  {status.name}", markup=False)
     console.print(f"file      {status.path} ({state})", markup=False)
     console.print(f"found by  {status.found_by}", markup=False)
@@ -91,4 +94,4 @@ def _show(status: "WeightsStatus", verified: bool | None) -> None:
     if verified:
         console.print(f"verified  sha256 of the tensors {status.sha256}", markup=False)
     if not status.present:
-        console.print("Run `unfreeze weights --fetch` to get them.", markup=False)
+        console.print("Run `unfreeze weights --fetch` to download them.", markup=False)

@@ -1,1 +1,1 @@
-"""Which strategy is best on these data, honestly measured."""
+"""Compare training strategies on one data set, and search for schedules."""

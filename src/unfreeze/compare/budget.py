@@ -1,4 +1,4 @@
-"""What runs may take: how long they take, how much time is left, how many a process does."""
+"""Budgets of runs: how long runs take, how much time is left, how many one process does."""
 
 import math
 import time
@@ -8,7 +8,7 @@ from unfreeze.compare.trial import Record
 
 
 class Pace:
-    """How long runs take, from those that have ended."""
+    """How long runs take, estimated from the finished ones."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self._seconds: dict[str, list[float]] = {}
@@ -16,23 +16,23 @@ class Pace:
             self.add(record)
 
     def add(self, record: Record) -> None:
-        """Learn from a run."""
+        """Include a finished run in the estimate."""
         if "wall_seconds" in record:
             self._seconds.setdefault(record["strategy"], []).append(record["wall_seconds"])
 
     def seconds(self, strategy: str) -> float | None:
-        """Of a run of a strategy; the mean over all if none has ended, None before the first."""
+        """Per run of a strategy; the mean of all if it has none yet, None before the first run."""
         known = self._seconds.get(strategy) or [s for each in self._seconds.values() for s in each]
         return sum(known) / len(known) if known else None
 
     def left(self, strategies: Sequence[str]) -> float | None:
-        """Of all runs that are left; None before the first has ended."""
+        """For all remaining runs; None before the first has finished."""
         times = [self.seconds(strategy) for strategy in strategies]
         return None if any(t is None for t in times) else float(sum(t for t in times if t))
 
 
 class Deadline:
-    """A budget of time that runs from now.
+    """A time budget that starts now.
 
     Args:
         seconds: None for no limit.
@@ -42,16 +42,16 @@ class Deadline:
         self._end = math.inf if seconds is None else time.monotonic() + seconds
 
     def left(self) -> float | None:
-        """Seconds that are left, not below 0; None for no limit."""
+        """Seconds left, at least 0; None for no limit."""
         return None if math.isinf(self._end) else max(self._end - time.monotonic(), 0.0)
 
     def over(self, needed: float | None = None) -> bool:
-        """Whether what needs so many seconds would end too late."""
+        """Whether the time is over, or work of `needed` seconds would end too late."""
         return time.monotonic() + (needed or 0.0) > self._end
 
 
 class EnoughRuns(Exception):
-    """This process has done its share of runs; all that it did is kept."""
+    """This process has done its share of runs; their results are kept."""
 
 
 class Share:
@@ -65,7 +65,7 @@ class Share:
         self._left = most
 
     def take(self) -> None:
-        """Count a run that is about to begin.
+        """Count a run that is about to start.
 
         Raises:
             EnoughRuns: the share is used up.

@@ -1,4 +1,4 @@
-"""What the runs of a comparison say: means, paired differences, a plain verdict."""
+"""The results of a comparison: means, paired differences, and a verdict in plain sentences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from unfreeze.compare.bootstrap import LEVEL, RESAMPLES, Floats, interval, pooled, resampled
 from unfreeze.compare.trial import Record
+from unfreeze.pipeline.bootstrap import (
+    FEW_GROUPS,
+    LEVEL,
+    RESAMPLES,
+    Floats,
+    interval,
+    pooled,
+    resampled,
+)
 
-FEW_GROUPS, FEW_SEEDS = 5, 3
+FEW_SEEDS = 3
 Pair = tuple[float, float]
 
 
@@ -30,8 +38,8 @@ class Row:
         strategy: its name.
         scores: by part: `test` (unseen groups or, without groups, held-out clips),
             `seen` (held-out clips of trained groups).
-        seconds: of a run's epochs, the mean; without the caches that all share.
-        epochs: of a run, the mean over runs, all stages together.
+        seconds: mean over runs of the time of all epochs, without the shared caches.
+        epochs: mean over runs, all stages together.
     """
 
     strategy: str
@@ -42,13 +50,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the best strategy is than another, in accuracy, paired.
+    """How much better the best strategy is than another: the paired difference in accuracy.
 
     Attributes:
         best: the strategy with the highest accuracy on the test part.
         other: the other one.
-        part: where it is measured.
-        value: difference of accuracies, best less other.
+        part: the part of the clips that it is measured on.
+        value: difference of accuracies, best minus other.
         interval: 95 %, over groups and seeds.
     """
 
@@ -60,7 +68,7 @@ class Difference:
 
     @property
     def told_apart(self) -> bool:
-        """Whether the interval leaves no doubt about which is better."""
+        """Whether the difference is clear: its interval does not contain 0."""
         return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
 
 
@@ -69,15 +77,15 @@ class Summary:
     """The result of a comparison.
 
     Attributes:
-        rows: a row a strategy, the best on the test part first.
-        differences: from the best to each other, for each part.
+        rows: one row per strategy, the best on the test part first.
+        differences: between the best and each other strategy, for each part.
         grouped: whether the data have groups.
-        runs: runs that are counted: those of splits that all strategies have done.
-        planned: runs that were asked for.
-        groups: test groups, or clips where there are no groups.
-        seeds: how many.
+        runs: number of runs counted: those of splits that all strategies have done.
+        planned: number of runs requested.
+        groups: number of test groups, or of clips if there are no groups.
+        seeds: number of seeds.
         failed: strategies that diverged in some run, with the message.
-        notes: what a reader must know, a sentence each.
+        notes: what a reader must know, one sentence each.
     """
 
     rows: tuple[Row, ...]
@@ -91,7 +99,7 @@ class Summary:
     notes: tuple[str, ...]
 
     def as_plain(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Plain values for JSON."""
         plain = asdict(self)
         for item, difference in zip(plain["differences"], self.differences, strict=True):
             item["told_apart"] = difference.told_apart
@@ -102,16 +110,16 @@ class Summary:
 def summarize(
     records: Sequence[Record], strategies: Sequence[str], *, grouped: bool, planned: int
 ) -> Summary:
-    """Work out means, differences and intervals.
+    """Compute means, differences and intervals.
 
-    Only splits that every strategy has done count, so that all are judged by the
-    same clips. A strategy that diverged in a run is left out, and named.
+    Only splits that every strategy has done count, so that all are scored on the
+    same clips. A strategy that diverged in a run is left out and listed as failed.
 
     Args:
-        records: of the runs that have ended.
+        records: of the finished runs.
         strategies: names.
         grouped: whether the data have groups.
-        planned: runs that were asked for.
+        planned: number of runs requested.
     """
     mine = [r for r in records if r["strategy"] in strategies]
     failed = {r["strategy"]: r["error"] for r in mine if "error" in r}
@@ -152,13 +160,13 @@ def summarize(
 
 
 def verdict(summary: Summary) -> tuple[str, ...]:
-    """What follows, in plain sentences."""
+    """The verdict in plain sentences."""
     if not summary.rows:
         return ("No split was run with every strategy: there is nothing to compare yet.",)
     best = summary.rows[0]
     if not summary.rows[1:]:
         shown = f"{100 * best.scores['test'].accuracy:.1f} %"
-        return (f"{best.strategy} is right in {shown} {part_words('test', summary.grouped)}.",)
+        return (f"{best.strategy} has {shown} accuracy {part_words('test', summary.grouped)}.",)
     lines = []
     for row in summary.rows[1:]:
         mine = {d.part: d for d in summary.differences if d.other == row.strategy}
@@ -171,8 +179,8 @@ def verdict(summary: Summary) -> tuple[str, ...]:
     cheapest = min((r for r in summary.rows if r.strategy in equal), key=lambda r: r.seconds)
     if len(equal) > 1:
         lines.append(
-            f"The cheapest that cannot be told from the best: {cheapest.strategy} "
-            f"({cheapest.seconds:.0f} s a run)."
+            f"The cheapest that is not clearly worse than the best: {cheapest.strategy} "
+            f"({cheapest.seconds:.0f} s per run)."
         )
     return tuple(lines)
 
@@ -192,10 +200,10 @@ def _one(difference: Difference, grouped: bool, first: bool) -> str:
     if not difference.told_apart:
         if first:
             return (
-                f"{difference.best} and {difference.other} cannot be told apart {where} "
+                f"{difference.best} is not clearly better than {difference.other} {where} "
                 f"({points:+.1f} points {numbers})"
             )
-        return f"{where} no difference can be told ({points:+.1f} {numbers})"
+        return f"{where} there is no clear difference ({points:+.1f} {numbers})"
     if first:
         return (
             f"{difference.best} is better than {difference.other} by {points:.1f} points "
@@ -206,7 +214,7 @@ def _one(difference: Difference, grouped: bool, first: bool) -> str:
 
 
 def tables(runs: Sequence[Sequence[Record]], part: str) -> tuple[Floats, Floats]:
-    """Count what was right.
+    """Count correct predictions.
 
     Args:
         runs: for each strategy its records, all of the same splits.
@@ -248,7 +256,7 @@ def _notes(
     if not grouped:
         notes.append(
             "The data have no groups: these scores say nothing about new speakers, sites or "
-            "devices. A group column or --group-regex would."
+            "devices. To measure that, add a group column or use --group-regex."
         )
     if grouped and groups < FEW_GROUPS:
         notes.append(
@@ -257,10 +265,10 @@ def _notes(
         )
     if seeds < FEW_SEEDS:
         notes.append(
-            f"{seeds} seed{'s' * (seeds != 1)}: how much chance in training adds is hardly known "
-            f"({FEW_SEEDS} or more tell)."
+            f"{seeds} seed{'s' * (seeds != 1)}: too few to measure how much chance changes the "
+            f"scores ({FEW_SEEDS} or more are needed)."
         )
     if runs < planned:
-        notes.append(f"{runs} of {planned} runs count; the same command does the others.")
+        notes.append(f"{runs} of {planned} runs count; repeat the command to do the others.")
     notes += [f"{name} diverged: {error}" for name, error in failed.items()]
     return tuple(notes)

@@ -1,56 +1,40 @@
-"""One run of one strategy: train, score, measure how far each layer moved."""
+"""One run of one strategy: train, score, and measure how far each layer moved."""
 
 import gc
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from unfreeze.audio.clip_model import patch_model
+from unfreeze.audio.augmentation import read_augmentation
+from unfreeze.audio.background_clips import cut_quiet
 from unfreeze.audio.manifest import Manifest
 from unfreeze.audio.patches import PatchView
-from unfreeze.audio.pieces import cut_quiet
-from unfreeze.audio.store import PatchStore
-from unfreeze.backbones.registry import Backbone
-from unfreeze.compare.options import Strategy
-from unfreeze.compare.splits import TrialSplit
+from unfreeze.backbones.registry import get_backbone
+from unfreeze.compare.strategies import Strategy
+from unfreeze.compare.trial_splits import TrialSplit
 from unfreeze.core.audit import Snapshot, snapshot
+from unfreeze.core.boundary import check_stages
+from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.graph import flatten
-from unfreeze.core.groups import find_groups
-from unfreeze.core.internals import flatten_layers, own_weights
-from unfreeze.core.watch import StageCallback
+from unfreeze.core.keras_internals import flatten_layers, own_weights
+from unfreeze.core.layers import find_groups
 from unfreeze.errors import StageError
-from unfreeze.features import label_numbers
-from unfreeze.inference import view_scores
-from unfreeze.patch_fit import fit_patches
+from unfreeze.pipeline.class_weights import read_class_weights
+from unfreeze.pipeline.inference import view_scores
+from unfreeze.pipeline.patch_training import Material, fit_patches, make_material, new_model
+from unfreeze.pipeline.train_options import TrainOptions, check_head
+from unfreeze.pipeline.training_data import (
+    NamedProgress,
+    TrainingData,
+    label_numbers,
+    read_inputs,
+)
 
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """What all runs share.
-
-    Attributes:
-        manifest: all clips.
-        store: their features.
-        backbone: the pretrained network.
-        weights: its weights.
-    """
-
-    manifest: Manifest
-    store: PatchStore
-    backbone: Backbone
-    weights: Path
-
-
-def new_model(backbone: Backbone, weights: Path, classes: int, seed: int) -> keras.Model:
-    """A pretrained backbone with a new head, patches to probabilities."""
-    return patch_model(backbone.build(weights=weights), classes, seed)
 
 
 def run_trial(
@@ -60,21 +44,21 @@ def run_trial(
     run_dir: Path | None = None,
     callbacks: Sequence[StageCallback] = (),
 ) -> Record:
-    """Train a strategy on a split, and score it on clips that nothing was chosen by.
+    """Train a strategy on a split, and score it on clips that no choice was based on.
 
     Args:
-        material: what all runs share.
+        material: the inputs that all runs share.
         trial: the split and the seed.
         strategy: how to train.
-        run_dir: keeps the state of the run, which goes on from there.
-        callbacks: hear of progress.
+        run_dir: keeps the state of the run, so that it can be resumed.
+        callbacks: notified of progress.
 
     Returns:
         A dict ready for JSON: `strategy`, `seed`, `fold`; `scores` by part, each
         with the clips' `truth`, `guess`, `likelihood` (of the truth), and `group`,
-        a place in `groups`; `validation` loss and accuracy of the best epoch by
+        a position in `groups`; `validation` loss and accuracy of the best epoch by
         patches; `seconds` of all epochs, `cache_seconds` for the shared cache;
-        `epochs` by stage, `best_stage`, `patches` by part, and `moved`, a row a
+        `epochs` by stage, `best_stage`, `patches` by part, and `moved`, one row per
         layer. A strategy that diverged has an `error` and no scores.
     """
     split = trial.split
@@ -83,7 +67,8 @@ def run_trial(
     cut = cut_quiet(material.manifest, split, views, material.backbone.front_end)
     manifest, parts = cut.manifest, cut.parts
     classes = len(manifest.labels)
-    model = new_model(material.backbone, material.weights, classes, trial.seed)
+    taps, augment, class_weight = strategy.settings(material)
+    model = new_model(material.backbone, material.weights, classes, trial.seed, taps, augment)
     before = snapshot(model)
     clock = _CacheClock()
     record: Record = {"strategy": strategy.name, "seed": trial.seed, "fold": trial.fold}
@@ -99,6 +84,7 @@ def run_trial(
             run_dir=run_dir,
             callbacks=[clock, *callbacks],
             fuse=strategy.fuse,
+            class_weight=class_weight,
         )
     except StageError as error:
         return {**record, "error": str(error)}
@@ -109,7 +95,7 @@ def run_trial(
     record |= {
         "seconds": round(seconds, 2),
         "cache_seconds": round(clock.seconds, 2),
-        # A run that was gone on with has taken more than the time since then.
+        # A resumed run has taken more than the time since it was resumed.
         "wall_seconds": round(max(spent, seconds), 2),
         "epochs": {stage.stage: stage.epochs for stage in result.stages},
         "best_stage": result.best_stage,
@@ -122,7 +108,7 @@ def run_trial(
         "moved": movements(model, before),
     }
     del model, result
-    # A model and its optimizers hold each other in a circle.
+    # A model and its optimizers refer to each other, so only the collector frees them.
     gc.collect()
     return record
 
@@ -144,17 +130,17 @@ def _predictions(model: keras.Model, manifest: Manifest, view: PatchView) -> dic
 
 
 def movements(model: keras.Model, before: Snapshot) -> list[dict[str, Any]]:
-    """How far each layer is from where it began.
+    """How far each layer has moved from its start.
 
     Args:
         model: after training.
-        before: its weights as they were.
+        before: its weights before training.
 
     Returns:
-        A row for each layer with weights, from the input up: `layer`, `group` (its
+        One row for each layer with weights, from the input up: `layer`, `group` (its
         block), `moved` and `statistics`: the L2 norm of the change of its learnable
-        weights, and of those it updates itself, over the norm that they had (1
-        where that is 0); None where it has none.
+        weights, and of those it updates itself, divided by their norm before (by 1 if
+        that is 0); None if it has no such weights.
     """
     rows = []
     for group in find_groups(flatten(model)):
@@ -180,7 +166,7 @@ def _distance(variables: Sequence[Any], before: Snapshot) -> float | None:
 
 
 class _CacheClock(StageCallback):
-    """Seconds that go into caches, which the first run makes for all."""
+    """Seconds spent on caches, which the first run fills for all."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,3 +180,29 @@ class _CacheClock(StageCallback):
         now = time.perf_counter()
         self.seconds += now - (now if self._last is None else self._last)
         self._last = now
+
+
+def prepare(
+    train: TrainOptions, strategies: Sequence[Strategy], progress: NamedProgress
+) -> tuple[Material, TrainingData]:
+    """Check the strategies, then read the data and make the features.
+
+    Args:
+        train: the data and how to read them.
+        strategies: those known beforehand.
+        progress: called as progress(what, done, total); `what` is "reading", "weights"
+            or "features".
+
+    Raises:
+        UnfreezeError: the data, the weights or a strategy cannot be used.
+    """
+    inputs = read_inputs(train, get_backbone(train.backbone), progress)
+    classes = len(inputs.data.manifest.labels)
+    for strategy in strategies:
+        taps, augment, class_weight = strategy.settings(train)
+        read_augmentation(augment)
+        read_class_weights(class_weight, inputs.data.manifest.labels)
+        check_head(strategy.schedule, taps)
+        graph = flatten(new_model(inputs.backbone, inputs.weights, classes, 0, taps))
+        check_stages(graph, strategy.schedule)
+    return make_material(inputs, train, progress), inputs.data

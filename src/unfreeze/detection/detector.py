@@ -1,15 +1,33 @@
-"""How events are to be found, and one recording's way from scores to events."""
+"""Finds the events of one recording or of many, on all cores.
 
-from collections.abc import Iterable, Sequence
+`make_detector` checks the settings; `EventStream` turns the scores of one recording into
+events; `detect_files` does so for many recordings at once.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.sound_file import file_size
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.detection.events import Event, EventFinder, sorted_events
-from unfreeze.detection.options import DetectOptions
-from unfreeze.detection.scores import MedianOfThree, ScoreBlock, WindowMeans
+from unfreeze.detection.events import (
+    DetectOptions,
+    Event,
+    EventFinder,
+    MedianOfThree,
+    ScoreBlock,
+    WindowMeans,
+    sorted_events,
+)
+from unfreeze.detection.scan import Begun, Ended, scan_files
 from unfreeze.errors import UnfreezeError
+
+# Called with bytes of sound files done.
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +39,8 @@ class Detector:
         thresholds: (classes,) the score that begins an event.
         hop: frames from one patch to the next.
         hop_seconds: the same in seconds.
-        window: seconds that are judged together.
-        patches: of a window.
+        window: seconds that are scored together.
+        patches: the number of patches in a window.
         smooth: as in `DetectOptions`.
         merge: as in `DetectOptions`.
     """
@@ -37,12 +55,12 @@ class Detector:
     merge: bool
 
     def stream(self, *, prompt: bool = False) -> "EventStream":
-        """Make what finds the events of one recording; `prompt` as for `EventFinder`."""
+        """Make an `EventStream` for one recording; `prompt` as for `EventFinder`."""
         return EventStream(self, prompt=prompt)
 
 
 class EventStream:
-    """Finds the events of one recording in patch scores that come block by block.
+    """Finds the events of one recording in patch scores that arrive block by block.
 
     Args:
         detector: the settings.
@@ -91,11 +109,11 @@ def make_detector(
     Args:
         front_end: the backbone's settings.
         labels: name of each class.
-        thresholds: (classes,) of the classes, where `min_score` is None.
+        thresholds: (classes,) that of each class; used where `min_score` is None.
         options: how to find events.
 
     Raises:
-        UnfreezeError: a window, hop or score that cannot be used; says which can.
+        UnfreezeError: a window, hop or score cannot be used; the message says which can.
     """
     frame = front_end.hop / front_end.sample_rate
     hop = hop_frames(front_end, options.hop)
@@ -111,7 +129,9 @@ def make_detector(
             )
     score = options.min_score
     if score is not None and not 0 < score <= 1:
-        raise UnfreezeError(f"a least score of {score:g}: it must be above 0 and at most 1")
+        raise UnfreezeError(
+            f"a minimum score of {score:g} cannot be used: give one above 0 and at most 1"
+        )
     return Detector(
         labels=labels,
         thresholds=thresholds if score is None else np.full(len(labels), score),
@@ -132,7 +152,7 @@ def hop_frames(front_end: FrontEnd, hop: float | None) -> int:
         hop: seconds from one patch to the next; None takes the front end's.
 
     Raises:
-        UnfreezeError: not a whole number of frames, or more than a patch is long.
+        UnfreezeError: it is not a whole number of frames, or longer than a patch.
     """
     if hop is None:
         return front_end.patch_hop
@@ -141,8 +161,8 @@ def hop_frames(front_end: FrontEnd, hop: float | None) -> int:
     if not 1 <= frames <= front_end.patch_frames:
         raise UnfreezeError(
             f"a hop of {hop:g} s cannot be used: give a multiple of {frame:g} s, from {frame:g} "
-            f"to {front_end.patch_frames * frame:g} s (a longer one would leave sound between "
-            f"the patches unheard)"
+            f"to {front_end.patch_frames * frame:g} s (a longer one would skip sound between "
+            f"the patches)"
         )
     return frames
 
@@ -160,6 +180,85 @@ def all_events(detector: Detector, blocks: Iterable[ScoreBlock]) -> list[Event]:
 
 
 def _frames(seconds: float, frame: float) -> int:
-    """Return whole frames, 0 for what is no whole number of them."""
+    """Return the number of frames, or 0 if it is not a whole number."""
     frames = round(seconds / frame) if np.isfinite(seconds) else 0
     return frames if abs(frames * frame - seconds) < 1e-6 else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The result for one recording.
+
+    Attributes:
+        number: the recording's place in the order they were given.
+        events: by start; for a damaged file, those before the damage.
+        sample_rate: of the file in hertz; 0 where it could not be opened.
+        seconds: of sound that were searched.
+        error: why it could not be read to its end, or None.
+    """
+
+    number: int
+    events: list[Event]
+    sample_rate: int
+    seconds: float
+    error: Exception | None
+
+
+def detect_files(
+    model: Any,
+    front_end: FrontEnd,
+    paths: Sequence[Path],
+    detector: Detector,
+    progress: Progress | None = None,
+    decoders: Decoders | None = None,
+) -> Iterator[Found]:
+    """Find the events of many recordings, several at once.
+
+    Args:
+        model: patches to probabilities.
+        front_end: the backbone's settings.
+        paths: the recordings.
+        detector: how to find events.
+        progress: called as the work proceeds.
+        decoders: to read with; None starts some for this call.
+
+    Yields:
+        Each recording when it is finished: mostly, but not always, in order.
+    """
+    begun: dict[int, Begun] = {}
+    streams: dict[int, tuple[EventStream, list[Event]]] = {}
+    done, partly, told = 0.0, dict[int, float](), 0.0
+    heard: dict[int, float] = {}
+    for number, item in scan_files(model, front_end, paths, detector.hop, decoders=decoders):
+        if isinstance(item, Begun):
+            begun[number] = item
+            continue
+        stream, events = streams.setdefault(number, (detector.stream(), []))
+        if isinstance(item, Ended):
+            del streams[number]
+            partly.pop(number, None)
+            start = begun.pop(number, None)
+            done += file_size(paths[number])
+            events += stream.finish()
+            rate = 0 if start is None else start.sample_rate
+            yield Found(number, events, rate, heard.pop(number, 0.0), item.error)
+        else:
+            events += stream.push(item)
+            heard[number] = float(item.ends[-1])
+            part = min(heard[number] / max(begun[number].seconds, 1e-3), 1.0)
+            partly[number] = part * file_size(paths[number])
+        if progress is not None:
+            # The order of a sum changes its last digit; progress never goes back.
+            told = max(told, done + sum(partly.values()))
+            progress(told)
+
+
+def in_order(found: Iterator[Found]) -> Iterator[Found]:
+    """Yield the recordings in their order; one that is finished early waits."""
+    waiting: dict[int, Found] = {}
+    following = 0
+    for one in found:
+        waiting[one.number] = one
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1

@@ -1,20 +1,20 @@
 """From scores of overlapping patches to events: when which class was heard.
 
-An event begins at a patch whose score reaches the class's threshold and goes
-on while the scores stay at or above half of it. Two thresholds keep a sound
-whose score dips from falling into pieces, without letting weak scores begin
-one (J. Canny, "A Computational Approach to Edge Detection", IEEE PAMI 8, 1986,
-on thresholding with hysteresis, with a ratio of two to three; for sound
-events: L. Cances et al., "Evaluation of Post-processing Algorithms for
+An event begins at a patch whose score reaches the class's threshold and lasts while the
+scores stay at or above half of it. Two thresholds keep a sound whose score dips from
+falling into pieces, and let no weak score begin one (J. Canny, "A Computational Approach to
+Edge Detection", IEEE PAMI 8, 1986, on thresholding with hysteresis, with a ratio of two to
+three; for sound events: L. Cances et al., "Evaluation of Post-processing Algorithms for
 Polyphonic Sound Event Detection", WASPAA 2019).
 
-What a run of patches says about time: a patch hears a sound that fills only a
-part of it, so from the first patch's start to the last one's end is too long,
-by half a second at either side with YAMNet (docs/detection.md). Here a patch
-speaks for its middle half, or for the hop around its middle if that is longer.
-With the default hop of half a patch the middles cover the recording without
-gap or overlap. The first patch speaks from the recording's start on, the last
-one to its end.
+A patch already responds to a sound that fills only part of it, so the time from the first
+patch's start to the last one's end is too long: by half a second on each side with YAMNet
+(docs/detection.md). So a patch stands for its middle half, or for the hop around its middle
+if that is longer: with the default hop of half a patch the middles cover the recording
+without gap or overlap. The first patch stands for the recording's start too, the last one
+for its end.
+
+Scores may be averaged or median-filtered first; only a few patches are kept in memory.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,13 +22,130 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unfreeze.audio.quiet import is_quiet
-from unfreeze.detection.scores import MedianOfThree, ScoreBlock
+from unfreeze.audio.entries import is_quiet
 
 # The lower threshold as a share of the upper one: Canny's ratio of two.
 LOW_SHARE = 0.5
 # Seconds that a sum of hops may be off by rounding.
 _TOUCH = 1e-6
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """How to find events.
+
+    Attributes:
+        window: seconds that are scored together: one patch, or a multiple of it,
+            over whose patches the scores are averaged; None takes one patch.
+        hop: seconds from one patch to the next; None takes the front end's.
+        min_score: the score that begins an event, for all classes; None takes
+            each class's own threshold.
+        smooth: first take the median of every three patches (or windows).
+        merge: join patches of a class that overlap or adjoin into one event; else
+            each patch that reaches its threshold is an event.
+    """
+
+    window: float | None = None
+    hop: float | None = None
+    min_score: float | None = None
+    smooth: bool = False
+    merge: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreBlock:
+    """Class scores of some consecutive patches of a recording.
+
+    Attributes:
+        starts: (n,) float64, seconds from the start of the recording, ascending.
+        scores: (n, classes) float32, probabilities.
+        ends: (n,) float64, seconds; never beyond the recording's end.
+    """
+
+    starts: np.ndarray
+    scores: np.ndarray
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, part: slice) -> "ScoreBlock":
+        return ScoreBlock(self.starts[part], self.scores[part], self.ends[part])
+
+
+def joined(first: ScoreBlock | None, second: ScoreBlock) -> ScoreBlock:
+    """Join two consecutive blocks into one."""
+    if first is None or not len(first):
+        return second
+    return ScoreBlock(
+        np.concatenate([first.starts, second.starts]),
+        np.concatenate([first.scores, second.scores]),
+        np.concatenate([first.ends, second.ends]),
+    )
+
+
+class WindowMeans:
+    """Averages the scores of the patches within windows longer than a patch.
+
+    Args:
+        count: patches in a window, 1 or more.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._held: ScoreBlock | None = None
+        self._begun = False
+
+    def push(self, block: ScoreBlock) -> ScoreBlock:
+        """Take patches; return the windows that they complete, one from each patch on."""
+        count, held = self._count, joined(self._held, block)
+        if count == 1 or len(held) < count:
+            self._held = None if count == 1 else held
+            return held if count == 1 else held[:0]
+        windows = np.lib.stride_tricks.sliding_window_view(held.scores, count, axis=0)
+        self._held, self._begun = held[len(held) - count + 1 :], True
+        means = windows.mean(axis=-1, dtype=np.float64).astype(np.float32)
+        return ScoreBlock(held.starts[: len(means)], means, held.ends[count - 1 :])
+
+    def finish(self) -> ScoreBlock | None:
+        """Return what is left: the only window of a recording shorter than a window."""
+        held, self._held = self._held, None
+        if held is None or self._begun or not len(held):
+            return None
+        mean = held.scores.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+        return ScoreBlock(held.starts[:1], mean, held.ends[-1:])
+
+
+class MedianOfThree:
+    """Takes the median of each patch and its two neighbours, class by class.
+
+    A single patch that differs from both neighbours, high or low, takes the
+    score of one of them; steps stay where they are, which a mean would blur.
+    The first and the last patch of a recording stay as they are.
+    """
+
+    def __init__(self) -> None:
+        self._held: ScoreBlock | None = None
+        self._begun = False
+
+    def push(self, block: ScoreBlock) -> ScoreBlock:
+        """Take patches; return those before the last, smoothed."""
+        held = joined(self._held, block)
+        if not self._begun and len(held):
+            # Its own neighbour, so that the median is its own score.
+            held, self._begun = joined(held[:1], held), True
+        if len(held) < 3:
+            self._held = held
+            return held[:0]
+        scores = held.scores
+        middle = np.median(np.stack([scores[:-2], scores[1:-1], scores[2:]]), axis=0)
+        self._held = held[len(held) - 2 :]
+        return ScoreBlock(held.starts[1:-1], middle, held.ends[1:-1])
+
+    def finish(self) -> ScoreBlock | None:
+        """Return the last patch; None if there was none."""
+        held, self._held = self._held, None
+        return None if held is None or not len(held) else held[len(held) - 1 :]
 
 
 @dataclass(frozen=True)
@@ -49,20 +166,20 @@ class Event:
 
 
 class EventFinder:
-    """Finds events in scores that come block by block.
+    """Finds events in scores that arrive block by block.
 
     Args:
-        labels: name of each class; a silent one (see `unfreeze.audio.quiet`) is
+        labels: name of each class; a silent one (see `unfreeze.audio.entries`) is
             never an event.
         thresholds: (classes,) the score that begins an event, above 0 to 1.
         window: seconds that a patch lasts.
         hop: seconds from one patch to the next.
-        merge: patches of one class that overlap or adjoin are one event; else
+        merge: join patches of one class that overlap or adjoin into one event; else
             each patch that reaches its threshold is an event, with its own
             start and end.
-        prompt: give each event as soon as its scores have fallen, and let one
+        prompt: return each event as soon as its scores have fallen, and let one
             that follows closely begin where it ended; else wait until nothing
-            can adjoin any more, and make one of the two.
+            can adjoin it any more, and make one of the two.
     """
 
     def __init__(
@@ -79,7 +196,7 @@ class EventFinder:
         self._window, self._hop = window, hop
         high = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), (len(labels),))
         self._high = np.where([is_quiet(label) for label in labels], np.inf, high)
-        # What a patch does not speak for at either side.
+        # The seconds on each side that a patch does not stand for.
         self._margin = max(window - max(hop, window / 2), 0.0) / 2
         self._classes: dict[int, _Class] = {}
         self._begun, self._end = False, 0.0
@@ -110,7 +227,7 @@ class EventFinder:
         return sorted_events(found)
 
     def finish(self) -> list[Event]:
-        """Return the events that are left; the last patch speaks to the end."""
+        """Return the events that are left; the last patch stands for the end too."""
         left = [
             replace(state.event, end=max(state.event.end, self._end if state.running else 0.0))
             for state in self._classes.values()
@@ -120,7 +237,7 @@ class EventFinder:
         return sorted_events(left)
 
     def _middles(self, block: ScoreBlock) -> tuple[np.ndarray, np.ndarray]:
-        """Return what each patch speaks for: starts and ends, (n,) each."""
+        """Return the time that each patch stands for: starts and ends, (n,) each."""
         starts = block.starts + self._margin
         starts = np.where(starts < block.ends, starts, block.starts)
         if not self._begun:
@@ -161,7 +278,7 @@ class EventFinder:
         return found
 
     def _begin(self, state: "_Class", c: int, start: float) -> list[Event]:
-        """Begin an event, or go on with one that adjoins; return the one before."""
+        """Begin an event, or continue one that adjoins; return the one before."""
         before = state.event
         if before is not None and start <= before.end + _TOUCH:
             return []
@@ -169,7 +286,7 @@ class EventFinder:
         return [] if before is None else [before]
 
     def _over(self, state: "_Class") -> list[Event]:
-        """The scores have fallen: return the event if it is not to wait."""
+        """Return the event, now that its scores have fallen, unless it must wait."""
         if not self._prompt or state.event is None:
             return []
         event, state.event = state.event, None
@@ -182,9 +299,9 @@ class _Class:
     """What is known of one class.
 
     Attributes:
-        event: heard last and not given yet.
-        running: whether it goes on with the next patch.
-        said: end of the event given last.
+        event: the last one found, not returned yet.
+        running: whether it continues with the next patch.
+        said: end of the event that was returned last.
     """
 
     event: Event | None = None
@@ -212,7 +329,7 @@ def find_events(
         labels: name of each class.
         thresholds: (classes,) or one for all: the score that begins an event.
         merge: as for `EventFinder`.
-        smooth: take the median of each three patches first.
+        smooth: first take the median of every three patches.
         duration: of the recording in seconds; no event ends later.
 
     Returns:

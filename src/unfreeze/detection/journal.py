@@ -1,10 +1,10 @@
-"""What has been done of a search through many recordings, so that it can go on.
+"""The record of a search through many recordings, so that the search can resume.
 
 A journal is a file of JSON lines beside the results. The first line holds the
-format version and the settings; each other line a recording that is finished,
-with its events. Lines are only ever added, each with one write that the disk has
-before the next one begins. So only the last line can be half there, after a kill
-(without its end) or a power cut (with zeros in it); it is dropped. Results can be
+format version and the settings; each other line holds a finished recording with
+its events. Lines are only ever added, each with one write that reaches the disk
+before the next one begins. So only the last line can be incomplete, after a kill
+(cut short) or a power cut (with zeros in it); it is dropped. Results can be
 written from the journal at any time, in any format.
 """
 
@@ -15,14 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unfreeze.audio.names import show
 from unfreeze.detection.events import Event
-from unfreeze.errors import RunError
+from unfreeze.errors import RunError, show
 from unfreeze.files import write_text
+from unfreeze.output_folder import differences
 
 FORMAT = 1
 _KEY = "unfreeze_events"
-# What comes of a line that another program wrote or a disk spoilt.
+# What a line raises that another program wrote or a disk damaged.
 _DAMAGED = (ValueError, KeyError, TypeError, RecursionError)
 
 
@@ -32,10 +32,10 @@ class Journal:
     Args:
         path: the file; made when it is not there.
         settings: JSON values that decide what is found.
-        overwrite: begin anew whatever is there.
+        overwrite: begin again, whatever is there.
 
     Raises:
-        RunError: it is of a search with other settings, or no journal of ours.
+        RunError: it belongs to a search with other settings, or is not a journal.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -64,14 +64,14 @@ class Journal:
         return [recording for recording in recordings if recording not in self]
 
     def add(self, recording: Path, events: Sequence[Event], about: Mapping[str, Any]) -> None:
-        """Note that a recording is finished.
+        """Record that a recording is finished.
 
         Args:
             recording: one that `unfinished` gave.
             events: what was found in it.
             about: JSON values to keep with it.
         """
-        # The state from before it was read: what was added meanwhile was not heard.
+        # The state from before it was read: what was added since was not searched.
         state, at = self._states[_key(recording)], self._file.tell()
         rows = [asdict(event) for event in events]
         line = {"path": _key(recording), "state": state, "about": dict(about), "events": rows}
@@ -107,8 +107,8 @@ class Journal:
                 before = None
             if before is None:
                 raise RunError(
-                    f"{show(self.path)} is no journal that this version of unfreeze can read: "
-                    f"give another --out, or begin anew with --overwrite"
+                    f"{show(self.path)} is not a journal that this version of unfreeze can read: "
+                    f"give another --out, or begin again with --overwrite"
                 )
             _compare(self.path, before, settings)
             whole = file.tell()
@@ -117,7 +117,7 @@ class Journal:
                 if row is None:
                     if file.read(1):
                         raise RunError(
-                            f"{show(self.path)} is damaged at byte {whole}: begin anew with "
+                            f"{show(self.path)} is damaged at byte {whole}: begin again with "
                             f"--overwrite, or give another --out"
                         )
                     break
@@ -128,12 +128,12 @@ class Journal:
 
     def _damaged(self) -> RunError:
         return RunError(
-            f"{show(self.path)} is damaged: begin anew with --overwrite, or give another --out"
+            f"{show(self.path)} is damaged: begin again with --overwrite, or give another --out"
         )
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """A line's content; None where it is not whole."""
+    """A line's content; None where it is incomplete."""
     try:
         row = json.loads(line)
         whole = line.endswith(b"\n") and {"path", "state", "about", "events"} <= row.keys()
@@ -144,20 +144,16 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def _compare(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = [
-        f"{name}: {before.get(name)} before, {now.get(name)} now"
-        for name in dict.fromkeys([*before, *now])
-        if before.get(name) != now.get(name)
-    ]
+    changed = differences({**dict.fromkeys(now), **before}, {**dict.fromkeys(before), **now})
     if changed:
         raise RunError(
-            f"{show(path)} was begun with other settings ({'; '.join(changed)}): use the same, "
-            f"give another --out, or begin anew with --overwrite"
+            f"{show(path)} was begun with other settings ({'; '.join(changed)}): use those, "
+            f"give another --out, or begin again with --overwrite"
         )
 
 
 def _key(recording: Path) -> str:
-    # As a process elsewhere would find it, too; odd bytes as JSON escapes.
+    # Absolute, so that a process in another folder finds it too; odd bytes as JSON escapes.
     return str(recording.absolute())
 
 

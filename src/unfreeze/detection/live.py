@@ -1,13 +1,13 @@
-"""Events in live sound, as soon as they are over.
+"""Finds events in live sound, and reports each as soon as it is over.
 
-Patches follow each other by an eighth of their length, so that an event is
-known to be over 0.37 s after its end with YAMNet (a quarter of a patch that the
-last one does not speak for, and a hop), plus the time to compute.
+Patches follow each other by an eighth of their length. With YAMNet, an event is
+known to be over 0.37 s after its end (the quarter of the last patch that it does not
+stand for, and a hop), plus the time to compute.
 
-When the network is too slow, all that waits is scored at once, in larger
-batches, which is several times as fast: so it catches up after a short stall.
-What then still piles up in a microphone beyond `LIMIT` seconds is dropped,
-oldest first; a pipe waits. More than `BEHIND` seconds of lag are told of.
+When the network falls behind, all waiting sound is scored at once, in larger
+batches, which is several times as fast: so it catches up after a short stall. If
+more than `LIMIT` seconds from a microphone still wait, the oldest are dropped; a
+pipe waits instead. The user is warned of a lag above `BEHIND` seconds.
 """
 
 import time
@@ -19,17 +19,16 @@ import numpy as np
 
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.detector import Detector
-from unfreeze.detection.events import Event
-from unfreeze.detection.inbox import Inbox
-from unfreeze.detection.scores import ScoreBlock
-from unfreeze.detection.stream import PatchBlock, PatchStream
-from unfreeze.inference import SHAPES, patch_scores
+from unfreeze.detection.events import Event, ScoreBlock
+from unfreeze.detection.live_sources import Inbox
+from unfreeze.detection.scan import PatchBlock, PatchStream
+from unfreeze.pipeline.inference import SHAPES, patch_scores
 
 # Seconds of sound that may wait.
 LIMIT = 10.0
-# Seconds behind from which the user is told.
+# Seconds of lag from which the user is warned.
 BEHIND = 1.0
-# Seconds after which a wait for sound looks around.
+# Seconds after which a wait for sound is checked.
 _LOOK = 0.25
 
 
@@ -39,7 +38,7 @@ def live_hop(front_end: FrontEnd) -> float:
 
 
 class LiveDetector:
-    """Finds events in samples that come piece by piece.
+    """Finds events in samples that arrive piece by piece.
 
     Args:
         model: patches to probabilities.
@@ -54,11 +53,11 @@ class LiveDetector:
 
     @property
     def seconds(self) -> float:
-        """Sound taken so far, with what was dropped."""
+        """Seconds of sound so far, including what was dropped."""
         return self._offset + self._patches.seconds
 
     def warm_up(self) -> None:
-        """Let the network compile for all its batch sizes, before sound comes."""
+        """Let the network compile for all its batch sizes, before sound arrives."""
         shape = (self._front_end.patch_frames, self._front_end.bands)
         for size in SHAPES:
             patch_scores(self._model, np.zeros((size, *shape), np.float32))
@@ -68,14 +67,14 @@ class LiveDetector:
         return [e for block in self._patches.push(samples) for e in self._score(block)]
 
     def skip(self, samples: int) -> list[Event]:
-        """Pass over samples that were dropped; an event ends where they begin."""
+        """Skip samples that were dropped; an event ends where they begin."""
         found = self.finish()
         self._offset = self.seconds + samples / self._front_end.sample_rate
         self._begin()
         return found
 
     def finish(self) -> list[Event]:
-        """Return the events that last to the end of what was heard."""
+        """Return the events that last until the end of the sound."""
         found = [e for block in self._patches.finish() for e in self._score(block)]
         return [*found, *self._shifted(self._events.finish())]
 
@@ -96,13 +95,13 @@ class LiveDetector:
 
 @dataclass
 class Summary:
-    """What a session of listening came to.
+    """Totals of a listening session.
 
     Attributes:
         seconds: of sound heard.
         events: found.
         dropped: seconds of sound that were dropped.
-        worst: seconds that the network was behind at most.
+        worst: the largest lag of the network, in seconds.
     """
 
     seconds: float = 0.0
@@ -118,18 +117,18 @@ def listen(
     on_event: Callable[[Event], None],
     on_lag: Callable[[float, float], None],
 ) -> Summary:
-    """Find events in what an inbox gets, until it is closed or Ctrl-C.
+    """Find events in the sound of an inbox, until it is closed or Ctrl-C.
 
     Args:
-        detector: that has heard nothing yet.
+        detector: a new one, without any sound yet.
         inbox: another thread fills it.
         sample_rate: hertz of its samples.
         on_event: called with each event as soon as it is over.
-        on_lag: called with seconds behind and seconds dropped, when either
-            begins; with zeros when it has caught up.
+        on_lag: called with the seconds of lag and the seconds dropped, when
+            either begins; with zeros when the network has caught up.
 
     Returns:
-        What it came to.
+        The totals of the session.
     """
     total, began, told = Summary(), None, False
 
@@ -149,7 +148,7 @@ def listen(
                 give(detector.skip(taken.dropped))
                 total.dropped += taken.dropped / sample_rate
             give(detector.push(taken.samples))
-            # A pipe may give sound faster than it plays: only what also lags
+            # A pipe may give sound faster than real time: only sound that also lags
             # behind the clock is late.
             late = time.monotonic() - began - detector.seconds
             lag = min(inbox.waiting / sample_rate, late)

@@ -1,22 +1,21 @@
-"""Which recordings are meant: files as they are named, folders by what lies in them."""
+"""Lists the recordings to search: the files you name, and those in the folders you name."""
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unfreeze.audio.formats import meant_as_sound
-from unfreeze.audio.names import show
-from unfreeze.errors import DataError
+from unfreeze.audio.sound_file import meant_as_sound
+from unfreeze.errors import DataError, show
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording that is to be searched.
+    """A recording to search.
 
     Attributes:
         path: the file.
-        name: its place below the folder that was given, or its bare file name;
+        name: its path below the folder that was given, or only its file name;
             results are named after it.
     """
 
@@ -27,9 +26,9 @@ class Recording:
 def find_recordings(paths: Sequence[Path], *, recursive: bool = False) -> list[Recording]:
     """List the recordings in files and folders.
 
-    Hidden files and folders, and links to folders, are passed over; in folders
-    so is all that is no recording by its ending or first bytes. A file that is
-    named is taken as it is.
+    Hidden files and folders and links to folders are skipped. So are files in folders
+    that are not recordings by their extension or first bytes. A file that is named
+    is always taken.
 
     Args:
         paths: files and folders.
@@ -40,7 +39,7 @@ def find_recordings(paths: Sequence[Path], *, recursive: bool = False) -> list[R
         each file once.
 
     Raises:
-        DataError: a folder without a recording; a path that is not there.
+        DataError: a folder has no recordings, or a path does not exist.
     """
     found: dict[Path, Recording] = {}
     for path in paths:
@@ -52,7 +51,7 @@ def find_recordings(paths: Sequence[Path], *, recursive: bool = False) -> list[R
         files = list(_walk(path, recursive))
         if not files:
             deeper = not recursive and next(_walk(path, True), None) is not None
-            cure = "; those in its folders are taken with --recursive" if deeper else ""
+            cure = "; add --recursive for those in its subfolders" if deeper else ""
             raise DataError(f"{show(path)} holds no recordings{cure}")
         for file in files:
             found.setdefault(file.resolve(), Recording(file, file.relative_to(path)))

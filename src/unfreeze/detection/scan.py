@@ -1,29 +1,247 @@
-"""Recordings to class scores along time: decoding runs ahead while the network works.
+"""Turns recordings into class scores over time; decoding runs ahead of the network.
 
-Each recording is read by a thread of its own, a few at once, and waits with a
-few blocks; so memory depends neither on the length nor on the number of the
-recordings. Patches of short recordings share batches.
+Each recording has a thread of its own, with a few at once, and only a few of its blocks wait;
+so memory depends neither on the length nor on the number of the recordings. Patches of short
+recordings share batches. Invariant: however the samples are cut into pieces, the frames and
+the patches, with their padding at the end, equal those of the whole waveform, to the bit.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from unfreeze.audio.decode import Resampler
-from unfreeze.audio.decoders import Decoders, using
+from unfreeze.audio.decode_processes import Decoders, using
+from unfreeze.audio.logmel import FrameMaker
 from unfreeze.audio.parallel import available_cores
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.detection.ahead import Ended, run_ahead
-from unfreeze.detection.scores import ScoreBlock
-from unfreeze.detection.stream import BATCH, PatchBlock, PatchStream
+from unfreeze.detection.events import ScoreBlock
 from unfreeze.errors import DataError
-from unfreeze.inference import patch_scores
+from unfreeze.pipeline.inference import BATCH, patch_scores
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+# The most results per thread that wait for the reader.
+_DEPTH = 2
+# Seconds after which a thread that cannot deliver its result checks whether it still should.
+_LOOK = 0.1
 
 # Values (samples times channels) decoded at once: 1 MiB, a few seconds of sound.
 _BLOCK = 1 << 18
+
+
+class FrameStream:
+    """Computes log-mel frames of samples that arrive piece by piece.
+
+    Args:
+        front_end: the settings. Its `patch_hop` decides how the end is padded.
+
+    Attributes:
+        samples: number taken so far.
+        frames: number returned so far.
+    """
+
+    def __init__(self, front_end: FrontEnd) -> None:
+        self._front_end, self._maker = front_end, FrameMaker(front_end)
+        self._waiting = np.zeros(0, dtype=np.float32)
+        self.samples = self.frames = 0
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Take samples; return the frames that they complete.
+
+        Args:
+            samples: (n,) float32, mono, at the front end's rate.
+
+        Returns:
+            (frames, bands) float32; may be empty.
+        """
+        front = self._front_end
+        self.samples += len(samples)
+        waiting = np.concatenate([self._waiting, samples]) if len(self._waiting) else samples
+        count = max((len(waiting) - front.window) // front.hop + 1, 0)
+        # A copy: a slice would keep the whole block alive.
+        self._waiting = waiting[count * front.hop :].copy()
+        return self._compute(waiting, count)
+
+    def finish(self) -> np.ndarray:
+        """Return the frames that are left, padded as the whole waveform's are.
+
+        Returns:
+            (frames, bands) float32; empty if there were no samples.
+        """
+        if not self.samples:
+            return self._compute(self._waiting, 0)
+        count = self._front_end.frames(self.samples) - self.frames
+        rest, self._waiting = self._waiting, self._waiting[:0]
+        needed = (count - 1) * self._front_end.hop + self._front_end.window
+        return self._compute(np.pad(rest, (0, max(needed - len(rest), 0))), count)
+
+    def _compute(self, waiting: np.ndarray, count: int) -> np.ndarray:
+        front = self._front_end
+        if not count:
+            return np.zeros((0, front.bands), dtype=np.float32)
+        self.frames += count
+        # The maker pads its input as a whole waveform: cut that padding off.
+        return self._maker([waiting[: (count - 1) * front.hop + front.window]])[:count]
+
+
+@dataclass(frozen=True, eq=False)
+class PatchBlock:
+    """Some consecutive patches of a recording.
+
+    Attributes:
+        patches: (n, patch_frames, bands) float32, n from 1 to `BATCH`.
+        starts: (n,) float64, seconds from the start of the recording.
+        ends: (n,) float64, seconds; a patch that is padded ends with the recording.
+    """
+
+    patches: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+
+class PatchStream:
+    """Cuts samples that arrive piece by piece into patches.
+
+    Args:
+        front_end: the backbone's settings.
+        hop: frames from one patch to the next, 1 to `patch_frames`.
+    """
+
+    def __init__(self, front_end: FrontEnd, hop: int) -> None:
+        # With this hop the front end pads the end to whole hops, so the last
+        # samples are always part of a patch.
+        self._front_end = replace(front_end, patch_hop=hop)
+        self._stream = FrameStream(self._front_end)
+        self._frames = np.zeros((0, front_end.bands), dtype=np.float32)
+        self._patches = 0
+
+    @property
+    def seconds(self) -> float:
+        """Length of the sound taken so far."""
+        return self._stream.samples / self._front_end.sample_rate
+
+    def push(self, samples: np.ndarray) -> Iterator[PatchBlock]:
+        """Take samples; yield the patches that they complete.
+
+        Args:
+            samples: (n,) float32, mono, at the front end's rate.
+        """
+        yield from self._cut(self._stream.push(samples))
+
+    def finish(self) -> Iterator[PatchBlock]:
+        """Yield the patches that are left; the last is padded."""
+        yield from self._cut(self._stream.finish())
+
+    def _cut(self, frames: np.ndarray) -> Iterator[PatchBlock]:
+        front = self._front_end
+        self._frames = np.concatenate([self._frames, frames]) if len(self._frames) else frames
+        rows = np.arange(front.patch_frames)
+        at = 0
+        while count := min((len(self._frames) - at - len(rows)) // front.patch_hop + 1, BATCH):
+            if count < 0:
+                break
+            first = at + front.patch_hop * np.arange(count)
+            yield self._block(self._frames[first[:, None] + rows])
+            at += count * front.patch_hop
+        self._frames = self._frames[at:].copy()
+
+    def _block(self, patches: np.ndarray) -> PatchBlock:
+        front = self._front_end
+        second = front.hop / front.sample_rate
+        starts = (self._patches + np.arange(len(patches))) * front.patch_hop * second
+        self._patches += len(patches)
+        ends = np.minimum(starts + front.patch_frames * second, self.seconds)
+        return PatchBlock(patches, starts, ends)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An item's iterator is over.
+
+    Attributes:
+        error: what ended it early; None if it reached its end.
+    """
+
+    error: Exception | None = None
+
+
+def run_ahead(
+    make: Callable[[_T], Iterator[_R]],
+    items: Sequence[_T],
+    workers: int,
+    *,
+    expected: type[Exception],
+) -> Iterator[tuple[int, _R | Ended]]:
+    """Iterate over what `make` gives for each item, several items at once.
+
+    Args:
+        make: called from several threads at once, each with an item.
+        items: what to work on; begun in order.
+        workers: threads.
+        expected: errors of this kind end their own item only.
+
+    Yields:
+        An item's number with its next result, or with `Ended`; the results of
+        one item come in order.
+
+    Raises:
+        Exception: any other error of an item. The threads end then, as they do
+            when the caller stops iterating.
+    """
+    results: queue.Queue[tuple[int, _R | Ended]] = queue.Queue(_DEPTH * workers)
+    stop = threading.Event()
+    lock, numbers = threading.Lock(), iter(range(len(items)))
+
+    def hand_on(result: tuple[int, _R | Ended]) -> None:
+        while not stop.is_set():
+            try:
+                results.put(result, timeout=_LOOK)
+            except queue.Full:
+                continue
+            return
+
+    def work() -> None:
+        while not stop.is_set():
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            ended = Ended()
+            try:
+                for result in make(items[number]):
+                    hand_on((number, result))
+                    if stop.is_set():
+                        return
+            except Exception as error:
+                ended = Ended(error)
+            hand_on((number, ended))
+
+    threads = [
+        threading.Thread(target=work, name=f"unfreeze-ahead-{i}", daemon=True)
+        for i in range(min(workers, len(items)))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        left = len(items)
+        while left:
+            number, result = results.get()
+            if isinstance(result, Ended):
+                left -= 1
+                if result.error is not None and not isinstance(result.error, expected):
+                    raise result.error
+            yield number, result
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 @dataclass(frozen=True)
@@ -55,7 +273,7 @@ def scan_file(
         Blocks of up to `BATCH` patches, in order.
 
     Raises:
-        DataError: the file cannot be read, when the damage is reached.
+        DataError: the file cannot be read; raised when reading reaches the damage.
     """
     for _, found in scan_files(model, front_end, [path], hop, decoders=decoders):
         if isinstance(found, ScoreBlock):
@@ -80,13 +298,13 @@ def scan_files(
         front_end: the backbone's settings.
         paths: the recordings.
         hop: frames from one patch to the next.
-        workers: files that are decoded at once; None takes one a core.
+        workers: files that are decoded at once; None takes one per core.
         decoders: to read with; None starts some for this call.
 
     Yields:
         The number of a recording with `Begun`, then with each of its blocks,
-        then with `Ended` (all there is for a file that cannot be opened). Blocks
-        of one recording come in order, recordings may mix.
+        then with `Ended` (only that for a file that cannot be opened). Blocks of one
+        recording come in order; those of several recordings may mix.
     """
 
     with using(decoders) as reading:

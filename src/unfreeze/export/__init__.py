@@ -1,1 +1,1 @@
-"""Trained classifiers as files for other runtimes, each compared with its model after writing."""
+"""Trained classifiers as files for other runtimes; each file is compared with its model."""

@@ -1,39 +1,144 @@
-"""The comparison of an export with its model, sound by sound, and the tolerances of it."""
+"""The comparison of an export with its model, sound by sound, and its tolerances.
+
+The sounds that an export is compared and calibrated on are the run's own clips or, if it
+has none, synthetic ones; some hard sounds are always compared, too.
+"""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from unfreeze.audio.frames import log_mel_frames, patch_starts
-from unfreeze.audio.logmel import LogMel
+from unfreeze.audio.decode import Resampler
+from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.demo_sounds import CLASSES, synthesize
+from unfreeze.audio.logmel import log_mel_frames, patch_starts
+from unfreeze.audio.logmel_layer import LogMel
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.export.clips import fitted
-from unfreeze.export.program import EMBEDDINGS, PROBABILITIES
-from unfreeze.export.runner import Runner
+from unfreeze.errors import DataError, RunError
+from unfreeze.export.program import EMBEDDINGS, PROBABILITIES, Runner
+from unfreeze.pipeline import run_folder
 
-# The most by which the front end in the graph may differ from the one that the
-# training patches were made with, in log-mel.
+MOST_TESTED = 50
+MOST_CALIBRATED = 100
+LONGEST = 10  # seconds used of a recording
+HARD = "silence, a tone, and noise of three lengths"
+_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Sounds:
+    """Waveforms, and where they come from.
+
+    Attributes:
+        waveforms: (samples,) float32 each, at the front end's sample rate.
+        source: in words.
+    """
+
+    waveforms: tuple[np.ndarray, ...]
+    source: str
+
+
+def run_clips(run: Path | None, part: str, most: int, front_end: FrontEnd) -> Sounds:
+    """Recordings of one part of a run, evenly spaced; without any, synthetic sounds.
+
+    Args:
+        run: the run folder; None if there is none.
+        part: "train", "validation" or "test".
+        most: maximum number of recordings.
+        front_end: holds the sample rate.
+    """
+    waveforms = []
+    with Decoders() as decoders:
+        for path in _spaced(_paths(run, part), most):
+            try:
+                waveforms.append(_beginning(path, front_end.sample_rate, decoders))
+            except DataError:
+                continue  # removed or damaged since the training
+    if waveforms:
+        noun = "clip" if len(waveforms) == 1 else "clips"
+        return Sounds(tuple(waveforms), f"{len(waveforms)} {part} {noun} of the run")
+    rng = np.random.default_rng(_SEED)
+    made = [synthesize(label, rng, front_end.sample_rate) for label in CLASSES]
+    return Sounds(tuple(made), f"{len(made)} synthetic sounds (no {part} clips found)")
+
+
+def hard_sounds(front_end: FrontEnd) -> tuple[np.ndarray, ...]:
+    """The sounds that `HARD` names: those on which front ends differ most, and odd lengths."""
+    rng = np.random.default_rng(_SEED)
+    second = front_end.sample_rate
+    time = np.arange(second) / second
+    sounds = (
+        np.zeros(second),
+        np.sin(2 * np.pi * 1000 * time),
+        rng.uniform(-1, 1, second),
+        0.1 * rng.normal(size=second // 10),
+        # One sample more than three whole patches.
+        0.1 * rng.normal(size=front_end.padded_samples(3 * second) + 1),
+    )
+    return tuple(sound.astype(np.float32) for sound in sounds)
+
+
+def fitted(waveform: np.ndarray, samples: int | None) -> np.ndarray:
+    """One row (1, samples), cut or padded with zeros if the length is fixed."""
+    if samples is None:
+        return waveform[np.newaxis]
+    padded = np.zeros((1, samples), np.float32)
+    padded[0, : len(waveform)] = waveform[:samples]
+    return padded
+
+
+def _beginning(path: Path, sample_rate: int, decoders: Decoders) -> np.ndarray:
+    pieces, wanted = [np.zeros(0, np.float32)], LONGEST * sample_rate
+    with decoders.waveform(path, Resampler(sample_rate)) as sound:
+        for piece in sound.blocks:
+            pieces.append(piece)
+            if sum(map(len, pieces)) >= wanted:
+                break
+    return np.concatenate(pieces)[:wanted]
+
+
+def _paths(run: Path | None, part: str) -> list[Path]:
+    """Files of a part, from the run's table of splits; those that still exist."""
+    if run is None:
+        return []
+    try:
+        root, rows = run_folder.read_splits(run)
+    except RunError:
+        return []
+    named = [root / row["path"] for row in rows if row["split"] == part]
+    return [path for path in named if path.is_file()]
+
+
+def _spaced(paths: list[Path], most: int) -> list[Path]:
+    if len(paths) <= most:
+        return paths
+    return [paths[int(i)] for i in np.linspace(0, len(paths) - 1, most)]
+
+
+# Largest difference in log-mel between the front end in the graph and the one that
+# the training patches were made with.
 FRONT_END_TOLERANCE = 1e-4
-# A model decides where its first class leads the second by this; only there
-# can two models disagree in earnest.
+# A sound is decided if the first class leads the second by this much; only on such
+# sounds does the top class have to agree.
 DECIDED = 0.1
-# Seconds spent on measuring the speed of one model.
+# Seconds to measure the speed of one model.
 _MEASURING = 1.0
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What an export may differ by.
+    """How much an export may differ from its model.
 
     Attributes:
-        largest: in a probability.
-        embedding: in a number of an embedding, as a part of the largest number.
-        mean: over the sounds, of the largest in each.
-        agreement: share of the decided sounds with the same top class.
+        largest: difference in a probability.
+        embedding: difference in a number of an embedding, relative to the largest number.
+        mean: over the sounds, of the largest difference in each.
+        agreement: smallest share of the decided sounds with the same top class.
     """
 
     largest: float
@@ -55,7 +160,7 @@ def compare(
     sounds: Sequence[np.ndarray],
     samples: int | None,
 ) -> dict[str, Any]:
-    """Run both models on each sound, and on two at once where the batch is free.
+    """Run both models on each sound, and on two at once if the batch size is free.
 
     Args:
         model: from `unfreeze.export.program.with_outputs`.
@@ -65,12 +170,12 @@ def compare(
 
     Returns:
         Plain values for JSON: `sounds`, `largest_difference`, `mean_difference`,
-        `decided`, `top_class_agreement` and, where there are embeddings,
-        `embedding_difference` (of the largest value).
+        `decided`, `top_class_agreement` and, with embeddings, `embedding_difference`
+        (relative to the largest value).
     """
     batches = [fitted(sound, samples) for sound in sounds]
     if samples is None:
-        # The same sound twice, once quieter: rows must not mix.
+        # The same sound twice, once quieter: the rows must not affect each other.
         batches.append(np.concatenate([batches[0], 0.5 * batches[0]]))
     wanted, given = [], []
     for batch in batches:
@@ -102,7 +207,7 @@ def compare(
 def front_end_difference(
     front_end: FrontEnd, sounds: Sequence[np.ndarray], samples: int | None
 ) -> float:
-    """The largest difference in log-mel between the layer in the graph and the fast path."""
+    """The largest difference in log-mel between the layer in the graph and the NumPy one."""
     layer, worst = LogMel(front_end), 0.0
     rows = np.arange(front_end.patch_frames)
     for sound in sounds:
@@ -114,7 +219,7 @@ def front_end_difference(
 
 
 def complaints(check: dict[str, Any], quantize: str | None) -> list[str]:
-    """What in a comparison is beyond the tolerance, in words; empty when all is well."""
+    """What in a comparison exceeds the tolerance, in words; empty if nothing does."""
     allowed = TOLERANCES[quantize]
     found = []
     for key, most in (
@@ -123,7 +228,7 @@ def complaints(check: dict[str, Any], quantize: str | None) -> list[str]:
         ("embedding_difference", allowed.embedding),
         ("front_end_difference", FRONT_END_TOLERANCE),
     ):
-        # Written so that NaN is a complaint, too.
+        # Written so that NaN exceeds it, too.
         if key in check and not check[key] <= most:
             found.append(f"{key.replace('_', ' ')} {check[key]:.2g} (at most {most:g})")
     if not check["top_class_agreement"] >= allowed.agreement:
@@ -138,7 +243,7 @@ def speed(run: Callable[[np.ndarray], Any], samples: int, sample_rate: int) -> d
     """Median time of one call on noise, one sound at a time.
 
     Returns:
-        `milliseconds` a sound and `times_real_time`, its length over that time.
+        `milliseconds` per sound, and `times_real_time`, its length divided by that time.
     """
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, (1, samples)).astype(np.float32)
     run(sound), run(sound)  # compiles, allocates

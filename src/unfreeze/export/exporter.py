@@ -1,8 +1,8 @@
-"""From a trained classifier to a checked file: the road that `unfreeze export` walks.
+"""From a trained classifier to a checked file: what `unfreeze export` does.
 
-Invariant: a file stands under its final name only after it was loaded in its own
-runtime and agreed with the model. Everything is written in a folder of its own
-beside the target, which is removed whatever happens.
+Invariant: a file gets its final name only after it was loaded in its own runtime and
+agreed with the model. Everything is written to a temporary folder beside the target,
+which is always removed.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ from unfreeze.files import make_folder, partial_folder, remove_dead_folders, wri
 from unfreeze.version import __version__
 
 if TYPE_CHECKING:
-    from unfreeze.classifier import SoundClassifier
+    from unfreeze.pipeline.saved_model import Classifier
 
 SETTINGS_FORMAT = 1
-# Seconds of the sound that the speed of models of any length is measured with.
+# Seconds of sound for measuring the speed of models that take any length.
 _SPEED_SECONDS = 3
 
 
@@ -32,7 +32,7 @@ class Export:
     Attributes:
         path: the file or folder.
         report: the JSON file beside it.
-        details: what that file holds.
+        details: the contents of that file.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class Export:
 
 
 def export_model(
-    classifier: "SoundClassifier | str | Path",
+    classifier: "Classifier | str | Path",
     format: str,
     out: str | Path | None = None,
     *,
@@ -61,27 +61,27 @@ def export_model(
         out: the file, or the folder for the formats that are folders; None puts
             it beside the model in its run folder.
         quantize: "float16" or "int8", where the format has it.
-        embeddings: the mean embedding of the patches as a second output.
-        length: samples of a fixed input for one sound at a time, for runtimes
-            that want every shape fixed; None takes any number of sounds of any
-            one length.
-        overwrite: replace an export in `out`.
+        embeddings: add the mean embedding of the patches as a second output.
+        length: number of samples of a fixed input for one sound at a time, for
+            runtimes that need fixed shapes; None takes any number of sounds of
+            any one length.
+        overwrite: replace an existing export in `out`.
 
     Returns:
-        Where it is, and what was measured.
+        Where the export is, and what was measured.
 
     Raises:
-        ExportError: it cannot be made as asked, or differs from the model
-            beyond the tolerance; nothing stays in `out` then.
-        RunError: no classifier there, or `out` is taken.
+        ExportError: it cannot be made as asked, or differs from the model by more
+            than the tolerance; `out` is then not written.
+        RunError: there is no classifier, or `out` exists.
     """
     form = get_format(format)
     check_request(form, quantize, length)
     _need_tensorflow()
-    from unfreeze.classifier import SoundClassifier
+    if isinstance(classifier, str | Path):
+        from unfreeze.pipeline.saved_model import load_classifier
 
-    if not isinstance(classifier, SoundClassifier):
-        classifier = SoundClassifier.load(classifier)
+        classifier = load_classifier(Path(classifier))
     target = export_path(form, classifier.source, out, quantize)
     claim(target, form, overwrite)
     make_folder(target.parent)
@@ -99,43 +99,43 @@ def export_model(
 def export_path(
     form: Format, source: Path | None, out: str | Path | None, quantize: str | None
 ) -> Path:
-    """Where an export goes.
+    """The path of an export.
 
     Args:
         form: the format.
         source: the run folder or `.keras` file of the classifier, if it has one.
-        out: what the user wants.
-        quantize: part of the name that we choose.
+        out: the user's choice, if any.
+        quantize: part of the default name.
 
     Raises:
-        ExportError: `out` is needed, or has another ending than the format's.
+        ExportError: `out` is needed, or does not have the format's suffix.
     """
     if out is not None:
         path = Path(out)
         if path.suffix != form.ending and not form.is_folder:
-            raise ExportError(f"{path} must end in {form.ending}: that is {form.title}")
+            raise ExportError(f"{path} must end in {form.ending}, the suffix of {form.title}")
         return path
     if source is None:
-        raise ExportError("the classifier was not saved yet: give `out`")
+        raise ExportError("The classifier has not been saved yet: give `out`")
     home, stem = (source, "model") if source.is_dir() else (source.parent, source.stem)
     kind = f"-{quantize}" if quantize else ""
     return home / (f"{stem}{kind}{form.ending}" if form.ending else f"{stem}{kind}-{form.name}")
 
 
 def claim(target: Path, form: Format, overwrite: bool) -> None:
-    """Make sure that an export may be written to `target`, before any work.
+    """Check, before any work, that an export may be written to `target`.
 
     Raises:
-        RunError: something is there already and `overwrite` is off, or it is
-            no export of ours, which is never removed.
+        RunError: `target` exists and `overwrite` is off, or it is not an export of
+            ours, which is never removed.
     """
     if not target.exists():
         return
     report = target.with_name(f"{target.name}.json")
     if target.is_dir() != form.is_folder or (form.is_folder and not report.is_file()):
-        raise RunError(f"{target} is there and is no export of unfreeze: give another name")
+        raise RunError(f"{target} exists and is not an unfreeze export: give another name")
     if not overwrite:
-        raise RunError(f"{target} is there: give another name, or replace it with --overwrite")
+        raise RunError(f"{target} exists: give another name, or replace it with --overwrite")
 
 
 def _need_tensorflow() -> None:
@@ -144,22 +144,22 @@ def _need_tensorflow() -> None:
 
     if keras.backend.backend() != "tensorflow":
         raise ExportError(
-            f"exports are made with TensorFlow, and Keras runs on {keras.backend.backend()}: "
+            f"Exports need TensorFlow, but Keras runs on {keras.backend.backend()}: "
             "set KERAS_BACKEND=tensorflow before Keras is imported. "
-            "A saved classifier loads on each backend, whichever it was trained with"
+            "A saved classifier loads on every backend, whichever it was trained on"
         )
 
 
 def _write(
-    classifier: "SoundClassifier",
+    classifier: "Classifier",
     form: Format,
     path: Path,
     quantize: str | None,
     embeddings: bool,
     length: int | None,
 ) -> dict[str, Any]:
-    """Write the export to `path`, compare it, and return what is to be said of it."""
-    from unfreeze.export import check, clips, program
+    """Write the export to `path`, compare it, and return its report."""
+    from unfreeze.export import check, program
 
     writer = importlib.import_module(f"unfreeze.export.to_{form.name}")
     front_end = classifier.front_end
@@ -168,15 +168,15 @@ def _write(
     graph = program.freeze(model, length)
     calibration = None
     if quantize == "int8":
-        calibration = clips.run_clips(run, "train", clips.MOST_CALIBRATED, front_end)
-    rows = [clips.fitted(x, length) for x in calibration.waveforms] if calibration else []
+        calibration = check.run_clips(run, "train", check.MOST_CALIBRATED, front_end)
+    rows = [check.fitted(x, length) for x in calibration.waveforms] if calibration else []
     with standard_error_held():
         writer.write(graph, path, quantize, rows)
         runner = writer.load(path)
     settings = _settings(classifier, form, graph, model, quantize)
 
-    tested = clips.run_clips(run, "test", clips.MOST_TESTED, front_end)
-    hard = clips.hard_sounds(front_end)
+    tested = check.run_clips(run, "test", check.MOST_TESTED, front_end)
+    hard = check.hard_sounds(front_end)
     compared = check.compare(model, runner, tested.waveforms, length)
     extreme = check.compare(model, runner, hard, length)
     compared["front_end_difference"] = check.front_end_difference(
@@ -184,18 +184,18 @@ def _write(
     )
     found = check.complaints(compared, quantize)
     if quantize != "int8":
-        # Eight bits cover the range of ordinary sounds; what they make of these is only told.
-        found += [f"{text} on {clips.HARD}" for text in check.complaints(extreme, quantize)]
+        # Eight bits cover the range of ordinary sounds; on hard ones, int8 is only reported.
+        found += [f"{text} on {check.HARD}" for text in check.complaints(extreme, quantize)]
     if found:
         raise ExportError(
-            f"the {form.title} export differs from the model: {'; '.join(found)}. Nothing was kept"
+            f"The {form.title} export differs from the model: {'; '.join(found)}. It was not kept"
         )
     samples = length or _SPEED_SECONDS * front_end.sample_rate
     settings["check"] = {
         "compared_on": tested.source,
         "runtime": form.runtime,
         **compared,
-        "hard_sounds": {"compared_on": clips.HARD, **extreme},
+        "hard_sounds": {"compared_on": check.HARD, **extreme},
         "tolerance": asdict(check.TOLERANCES[quantize]),
         "speed": {
             "samples": samples,
@@ -207,19 +207,19 @@ def _write(
         settings["check"]["calibrated_on"] = calibration.source
     writer.write_settings(path, settings)
     if writer.read_settings(path) != settings:
-        raise ExportError(f"the settings in the {form.title} export cannot be read back")
-    # The settings went into the same file: it must still be the model.
+        raise ExportError(f"The settings in the {form.title} export cannot be read back")
+    # The settings were added to the same file: it must still be the same model.
     with standard_error_held():
         again = check.compare(model, writer.load(path), tested.waveforms[:2], length)
     if again["largest_difference"] > compared["largest_difference"] + 1e-5:
-        raise ExportError(f"the {form.title} export changed when its settings were added")
+        raise ExportError(f"The {form.title} export changed when its settings were added")
     return settings
 
 
 def _settings(
-    classifier: "SoundClassifier", form: Format, graph: Any, model: Any, quantize: str | None
+    classifier: "Classifier", form: Format, graph: Any, model: Any, quantize: str | None
 ) -> dict[str, Any]:
-    """What a user of the file must know, as plain values."""
+    """The settings that a user of the file must know, as plain values."""
     front_end = classifier.front_end
     shape = ["sounds", "samples"] if graph.samples is None else [1, graph.samples]
     outputs = {
@@ -242,7 +242,7 @@ def _settings(
 
 
 def _files(form: Format, path: Path) -> list[Path]:
-    """All files of an export, the one that readers open last."""
+    """All files of an export; the one that readers open comes last."""
     if form.is_folder:
         return sorted(item for item in path.rglob("*") if item.is_file())
     beside = [path.with_suffix(".bin")] if form.name == "openvino" else []
@@ -261,7 +261,7 @@ def _size(form: Format, path: Path) -> dict[str, Any]:
 def _move(form: Format, staged: Path, target: Path) -> None:
     if form.is_folder:
         if target.exists():
-            # Out of the way first: a folder cannot replace one that has files in it.
+            # Move the old one away first: a folder cannot replace one that is not empty.
             target.rename(staged.with_name("replaced"))
         staged.rename(target)
         return

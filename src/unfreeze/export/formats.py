@@ -1,11 +1,10 @@
-"""The formats by name: what each is called, needs and can do. Plain data, quick to import."""
+"""The export formats by name: what each needs and supports. Plain data, quick to import."""
 
-import difflib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unfreeze.errors import ExportError
+from unfreeze.errors import ExportError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -13,12 +12,12 @@ class Format:
     """A file format and the packages around it.
 
     Attributes:
-        name: what the user calls it; also the extra of the package to install.
-        title: what people call it.
-        ending: of the file name; "" where the export is a folder.
-        writers: modules that writing and checking need.
-        quantize: kinds of quantization that exist, with the modules each needs.
-        runtime: what loads the file in the check after writing.
+        name: its name on the command line, and of the package's extra to install.
+        title: its usual name.
+        ending: suffix of the file; "" if the export is a folder.
+        writers: modules needed for writing and checking.
+        quantize: kinds of quantization that it supports, with the modules each needs.
+        runtime: the runtime that loads the file in the check after writing.
     """
 
     name: str
@@ -72,17 +71,16 @@ def get_format(name: str) -> Format:
     """Return a format by its name.
 
     Raises:
-        ExportError: there is no such format; names those that exist.
+        ExportError: there is no such format; the message lists the known ones.
     """
     if name in FORMATS:
         return FORMATS[name]
-    close = difflib.get_close_matches(name, FORMATS, n=1, cutoff=0.4)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise ExportError(f"there is no export format {name!r}; known: {', '.join(FORMATS)}.{hint}")
+    hint = did_you_mean(name, FORMATS)
+    raise ExportError(f"There is no export format {name!r}; known: {', '.join(FORMATS)}.{hint}")
 
 
 def check_request(form: Format, quantize: str | None, length: int | None) -> None:
-    """Refuse what cannot be made, before anything slow.
+    """Refuse an export that cannot be made, before anything slow.
 
     Args:
         form: the format.
@@ -90,19 +88,19 @@ def check_request(form: Format, quantize: str | None, length: int | None) -> Non
         length: samples of the fixed input, or None for any length.
 
     Raises:
-        ExportError: the format does not have this quantization, the length is
-            out of range, or a package is missing; tells how to install it.
+        ExportError: the format does not support this quantization, the length is out
+            of range, or a package is missing; the message says how to install it.
     """
     if quantize is not None and quantize not in form.quantize:
-        has = f"it has {' and '.join(form.quantize)}" if form.quantize else "it has none"
+        has = f"it supports {' and '.join(form.quantize)}" if form.quantize else "it supports none"
         others = [item.name for item in FORMATS.values() if quantize in item.quantize]
-        cure = f"; {', '.join(others)} have it" if others else ""
+        cure = f"; use {', '.join(others)} for it" if others else ""
         raise ExportError(f"{form.title} cannot be quantized to {quantize!r}: {has}{cure}")
     if length is not None and length < 1:
-        raise ExportError(f"a fixed input has 1 sample or more, not {length}")
+        raise ExportError(f"A fixed input must have at least 1 sample, not {length}")
     if importlib.util.find_spec("tensorflow") is None:
         raise ExportError(
-            "exports are made with TensorFlow, which is not installed. "
+            "Exports need TensorFlow, which is not installed. "
             f'Install it with: pip install "unfreeze[{_extra(form)}]"'
         )
     needed = (*form.writers, *(form.quantize[quantize] if quantize else ()))
@@ -110,7 +108,7 @@ def check_request(form: Format, quantize: str | None, length: int | None) -> Non
     if missing:
         what = f"{form.title} in {quantize}" if quantize else form.title
         raise ExportError(
-            f"an export to {what} needs {', '.join(missing)}. "
+            f"An export to {what} needs {', '.join(missing)}. "
             f'Install what is missing with: pip install "unfreeze[{form.name}]"'
         )
 

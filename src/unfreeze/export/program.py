@@ -1,10 +1,10 @@
 """A clip model as one frozen TensorFlow graph, from which every format is written.
 
-Weights are constants, each convolution and its BatchNorm are one convolution,
-and what does not depend on the input is computed once, here. The graph has one
-input, `waveform` (batch, samples) float32, and the outputs `probabilities`
-(batch, classes) and, if wanted, `embeddings` (batch, numbers), both means over
-the patches of a sound. All of the front end stands under names with `log_mel`.
+Weights are constants, each convolution and its BatchNorm are one convolution, and
+everything that does not depend on the input is computed once, here. The graph has one
+input, `waveform` (batch, samples) float32, and the outputs `probabilities` (batch,
+classes) and, if requested, `embeddings` (batch, numbers), both means over the patches
+of a sound. All names in the front end contain `log_mel`.
 """
 
 from collections.abc import Callable
@@ -12,22 +12,33 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.grappler import tf_optimizer
 from tensorflow.python.training.saver import export_meta_graph
 
-from unfreeze.audio.clip_model import ClipMean, PatchRows, parts_of
-from unfreeze.audio.logmel import LogMel
+from unfreeze.audio.clip_model import ClipMean, PatchRows, head_input, parts_of
+from unfreeze.audio.logmel_layer import LogMel
+from unfreeze.core.boundary import inference_cut
 from unfreeze.core.graph import flatten
-from unfreeze.core.runner import prefix_model
-from unfreeze.core.split import find_cut
+from unfreeze.core.read_out import PROJECTION
+from unfreeze.core.step_model import prefix_model
+
+# What `load` of every format returns: a function from waveforms (batch, samples) float32
+# to the outputs by name, each (batch, numbers).
+Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 INPUT = "waveform"
 PROBABILITIES, EMBEDDINGS = "probabilities", "embeddings"
 FRONT_END = "log_mel"
-# No optimizer that makes operations which only TensorFlow knows (`remap` would).
+# In the names of operations and weights that eight bits would ruin: the front end, and the
+# projection of a read-out, whose sums of ten thousand products cancel.
+EXACT = (FRONT_END, PROJECTION)
+SMALL = 256
+"""Smaller weights (biases, sizes) stay float32: the saving is not worth an operation."""
+# Without the optimizers that make operations only TensorFlow knows (as `remap` does).
 _OPTIMIZERS = ("function", "constfold", "arithmetic", "dependency", "pruning", "constfold")
 
 
@@ -38,8 +49,8 @@ class FrozenGraph:
     Attributes:
         graph_def: its operations and constants.
         outputs: names, in order.
-        samples: length of the input, None for any; the batch is then free, too,
-            and otherwise 1.
+        samples: length of the input. None takes any length and any batch size;
+            otherwise the batch size is 1.
     """
 
     graph_def: Any
@@ -53,16 +64,16 @@ class FrozenGraph:
 
 
 def with_outputs(model: keras.Model, embeddings: bool) -> keras.Model:
-    """The clip model again, over the same layers, with all that an export gives.
+    """The clip model, with the same layers and the outputs of an export.
 
     Args:
         model: from `unfreeze.audio.clip_model.clip_model`.
-        embeddings: also give what the head reads, as the mean over patches.
+        embeddings: also output what the head reads, as the mean over patches.
     """
     patch_model, front_end, labels = parts_of(model)
     outputs = [patch_model.outputs[0]]
     if embeddings:
-        outputs.append(patch_model.get_layer("transfer_dense").input)
+        outputs.append(head_input(patch_model))
     inner = keras.Model(patch_model.inputs, outputs)
     waveform = keras.Input((None,), dtype="float32", name=INPUT)
     patches = LogMel(front_end, name=FRONT_END)(waveform)
@@ -76,15 +87,15 @@ def with_outputs(model: keras.Model, embeddings: bool) -> keras.Model:
 
 
 def freeze(model: keras.Model, samples: int | None) -> FrozenGraph:
-    """Trace a model from `with_outputs`, put its weights in and simplify it.
+    """Trace a model from `with_outputs`, make its weights constants and simplify it.
 
     Args:
-        model: gives probabilities, and embeddings or not.
+        model: outputs probabilities and, optionally, embeddings.
         samples: a fixed length for one sound at a time, or None.
     """
     names = (PROBABILITIES, EMBEDDINGS)[: len(model.outputs)]
     # All layers count as frozen, so the whole model is the prefix, fused.
-    program = prefix_model(find_cut(flatten(model), frozenset()), model)
+    program = prefix_model(inference_cut(flatten(model)), model)
     shape = (None, None) if samples is None else (1, samples)
 
     def run(waveform: Any) -> list[Any]:
@@ -108,7 +119,7 @@ def as_function(graph: FrozenGraph) -> Callable[[Any], dict[str, Any]]:
     def serve(waveform: Any) -> dict[str, Any]:
         return dict(zip(graph.outputs, imported(waveform), strict=True))
 
-    # The function does not hold what it calls.
+    # The function does not keep alive what it calls.
     serve.imported = imported
     return serve  # type: ignore[no-any-return]
 
@@ -117,9 +128,9 @@ def save(graph: FrozenGraph, folder: str, extras: Any = None) -> None:
     """Write a SavedModel with one signature, `serving_default`.
 
     Args:
-        graph: what it runs.
-        folder: an empty or missing one.
-        extras: a `tf.Module` whose attributes are saved along.
+        graph: the graph to run.
+        folder: must be empty or missing.
+        extras: a `tf.Module` whose attributes are saved, too.
     """
     module = tf.Module() if extras is None else extras
     module.serve = as_function(graph)

@@ -1,8 +1,8 @@
-"""LiteRT (TensorFlow Lite): built-in operations only; the settings are a zipped file in it.
+"""LiteRT (TensorFlow Lite): built-in operations only; the settings are a zip archive in it.
 
-A `.tflite` file may end in a zip archive of "associated files", as its metadata
-standard has it; readers of the model do not look there. int8 is what LiteRT's
-own quantizer makes of convolutions and dense layers behind the front end.
+By its metadata standard, a `.tflite` file may end in a zip archive of "associated
+files", which readers of the model ignore. int8 is made by LiteRT's own quantizer, for
+convolutions and dense layers after the front end.
 """
 
 import contextlib
@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from unfreeze.export.program import FRONT_END, INPUT, FrozenGraph, save
-from unfreeze.export.runner import Runner
+from unfreeze.export.program import EXACT, INPUT, FrozenGraph, Runner, save
 
 SETTINGS, LABELS = "unfreeze.json", "labels.txt"
 _QUANTIZED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -49,7 +48,7 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings that `write_settings` put there."""
+    """The settings that `write_settings` wrote."""
     with zipfile.ZipFile(path) as archive:
         return dict(json.loads(archive.read(SETTINGS)))
 
@@ -79,7 +78,7 @@ def _quantized(path: Path, clips: list[np.ndarray]) -> bytes:
         weight_tensor_config=tensor(num_bits=8, symmetric=True, granularity=grain.CHANNELWISE),
         compute_precision=qtyping.ComputePrecision.INTEGER,
     )
-    # It prints bars and a table, and warns of the memory that calibration takes.
+    # The quantizer prints bars and a table, and warns of the memory for calibration.
     with (
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
@@ -88,8 +87,8 @@ def _quantized(path: Path, clips: list[np.ndarray]) -> bytes:
         work = quantizer.Quantizer(str(path))
         for operation in _QUANTIZED:
             work.update_quantization_recipe(
-                # The outputs' names of an operation; log-mel in 8 bits would be noise.
-                regex=f"^(?!.*{FRONT_END}).*",
+                # Matches the names of an operation's outputs; log-mel in 8 bits would be noise.
+                regex=f"^(?!.*({'|'.join(EXACT)})).*",
                 operation_name=qtyping.TFLOperationName[operation],
                 op_config=config,
             )

@@ -1,9 +1,9 @@
 """ONNX, by tf2onnx: standard operations only; the settings are in `metadata_props`.
 
-float16 keeps the weights in half precision and computes in single: ONNX Runtime
+float16 stores the weights in half precision and computes in single: ONNX Runtime
 widens them once, when it loads. int8 is static quantization by ONNX Runtime of
-pointwise convolutions and dense layers behind the front end; depthwise ones hold
-few weights, lose the most and stay as they are.
+pointwise convolutions and dense layers after the front end; depthwise ones have few
+weights, lose the most accuracy and are not quantized.
 """
 
 import json
@@ -19,13 +19,10 @@ import onnx
 import tf2onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from unfreeze.export.program import FRONT_END, INPUT, FrozenGraph
-from unfreeze.export.runner import Runner
+from unfreeze.export.program import EXACT, INPUT, SMALL, FrozenGraph, Runner
 
 SETTINGS = "unfreeze"
 OPSET = 17
-# Weights of fewer numbers are not worth an operation.
-_LEAST = 256
 
 
 def write(graph: FrozenGraph, path: Path, quantize: str | None, clips: list[np.ndarray]) -> None:
@@ -63,8 +60,8 @@ def convert(graph: FrozenGraph) -> Any:
 def quantize_file(source: Path, target: Path, clips: list[np.ndarray]) -> None:
     """Write the int8 form of an ONNX file.
 
-    Activations get the moving average of the clips' ranges; the widest range
-    of all would leave too few steps for ordinary sounds.
+    The range of activations is the moving average over the clips; the widest range of
+    all would leave too few steps for ordinary sounds.
 
     Args:
         source: a file that `write` has written.
@@ -74,15 +71,19 @@ def quantize_file(source: Path, target: Path, clips: list[np.ndarray]) -> None:
     from onnxruntime import quantization
 
     model = onnx.load(source)
-    skipped = [n.name for n in model.graph.node if FRONT_END in n.name or _is_depthwise(n)]
+    skipped = [
+        node.name
+        for node in model.graph.node
+        if any(part in node.name for part in EXACT) or _is_depthwise(node)
+    ]
 
     class Clips(quantization.CalibrationDataReader):
-        """Gives the clips one after the other."""
+        """Returns the clips one after the other."""
 
         rows = iter(clips)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            """The next clip, None at the end."""
+            """The next clip; None at the end."""
             clip = next(self.rows, None)
             return None if clip is None else {INPUT: clip}
 
@@ -111,7 +112,7 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings that `write_settings` put there."""
+    """The settings that `write_settings` wrote."""
     props = {item.key: item.value for item in onnx.load(path).metadata_props}
     return dict(json.loads(props[SETTINGS]))
 
@@ -126,11 +127,10 @@ def load(path: Path) -> Runner:
 
 
 def _whole_number_sizes(model: Any) -> None:
-    """Let `Max` compare sizes as the int32 that they are.
+    """Let `Max` compare sizes as int32, which they are.
 
-    tf2onnx turns the ends of slices into float32 for it, which is off by one
-    above 2**24 samples, and in bfloat16, which OpenVINO prefers on some
-    processors, above 256.
+    tf2onnx converts the ends of slices to float32 for it, which is off by one above
+    2**24 samples; in bfloat16, which OpenVINO prefers on some processors, above 256.
     """
     made_by = {name: node for node in model.graph.node for name in node.output}
     constants = {item.name: item for item in model.graph.initializer}
@@ -161,11 +161,11 @@ def _casts_to(node: Any, kind: int) -> bool:
 
 
 def _store_half(model: Any) -> None:
-    """Store large constants in float16, each widened by a `Cast` where it is used."""
+    """Store large constants in float16; a `Cast` widens each where it is used."""
     casts = []
     for item in model.graph.initializer:
         values = numpy_helper.to_array(item)
-        if values.dtype != np.float32 or values.size < _LEAST:
+        if values.dtype != np.float32 or values.size < SMALL:
             continue
         name, stored = item.name, f"{item.name}_float16"
         item.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
@@ -184,7 +184,7 @@ def _is_depthwise(node: Any) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Both packages write about every step to the root logger."""
+    """Silence both packages, which log every step to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

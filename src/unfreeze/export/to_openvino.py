@@ -1,4 +1,4 @@
-"""OpenVINO's own form: an `.xml` with the graph, a `.bin` with the weights beside it.
+"""OpenVINO's own format: an `.xml` with the graph, and a `.bin` with the weights beside it.
 
 The settings are in the model's runtime information. float16 stores the weights
 in half precision. int8 is made by ONNX Runtime's quantizer and then converted:
@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from unfreeze.export.program import FrozenGraph, save
-from unfreeze.export.runner import Runner
+from unfreeze.export.program import FrozenGraph, Runner, save
 
 SETTINGS = "unfreeze"
-# Without it OpenVINO computes in bfloat16 where the processor can: off by 0.01 and more.
+# Otherwise OpenVINO computes in bfloat16 if the processor can: off by 0.01 and more.
 PRECISE = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
@@ -54,7 +53,7 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings that `write_settings` put there."""
+    """The settings that `write_settings` wrote."""
     text = ov.Core().read_model(path).get_rt_info(SETTINGS).astype(str)
     return dict(json.loads(text))
 

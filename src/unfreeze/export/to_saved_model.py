@@ -1,4 +1,4 @@
-"""SavedModel: the frozen graph with one signature; the settings are an asset of it."""
+"""SavedModel: the frozen graph with one signature; the settings are an asset in it."""
 
 import json
 from collections.abc import Mapping
@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from unfreeze.export.program import FrozenGraph, save
-from unfreeze.export.runner import Runner
+from unfreeze.export.program import FrozenGraph, Runner, save
 
 SETTINGS = Path("assets") / "unfreeze.json"
 
@@ -33,7 +32,7 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings that `write_settings` put there."""
+    """The settings that `write_settings` wrote."""
     return dict(json.loads((path / SETTINGS).read_text(encoding="utf-8")))
 
 

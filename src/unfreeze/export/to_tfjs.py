@@ -1,14 +1,14 @@
 """A graph model for TensorFlow.js: `model.json` and the weights in shards of 4 MB.
 
-Written here, because the converter of TensorFlow.js cannot be installed beside a
-current TensorFlow. The layout is that of its "graph-model" (the sources of
-tfjs-converter, Apache 2.0: `GraphModel`, `io/types.ts`): the graph as JSON, its
-constants taken out of it and listed by name in a manifest, one after the other
-in the shards. The settings are `userDefinedMetadata`.
+We write the files ourselves, because the converter of TensorFlow.js cannot be installed
+beside a current TensorFlow. The layout is its "graph-model" (from the sources of
+tfjs-converter, Apache 2.0: `GraphModel`, `io/types.ts`): the graph as JSON, with its
+constants moved to the shards, one after the other, and listed by name in a manifest.
+The settings are `userDefinedMetadata`.
 
-float16 stores the weights behind the front end in half precision, int8 in 256
-steps between the least and the largest of each; both are widened when they are
-loaded and computed with in single precision.
+float16 stores the weights after the front end in half precision, int8 in 256 steps
+between the smallest and the largest of each tensor; both are widened when loaded, and
+computed with in single precision.
 """
 
 import json
@@ -22,14 +22,11 @@ import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow.core.framework import graph_pb2
 
-from unfreeze.export.program import FRONT_END, INPUT, FrozenGraph, as_function
-from unfreeze.export.runner import Runner
+from unfreeze.export.program import EXACT, FRONT_END, INPUT, SMALL, FrozenGraph, Runner, as_function
 from unfreeze.version import __version__
 
 MODEL = "model.json"
 _SHARD = 4 * 2**20
-# Weights of fewer numbers (biases, sizes) stay as they are.
-_LEAST = 256
 
 
 def write(graph: FrozenGraph, path: Path, quantize: str | None, clips: list[np.ndarray]) -> None:
@@ -39,7 +36,7 @@ def write(graph: FrozenGraph, path: Path, quantize: str | None, clips: list[np.n
     topology.CopyFrom(graph.graph_def)
     entries, pieces = [], []
     for node in topology.node:
-        # Shapes that were inferred while tracing; nobody reads them.
+        # Shapes that were inferred while tracing; no reader uses them.
         node.attr.pop("_output_shapes", None)
         if node.op == "Const":
             values = tf.make_ndarray(node.attr["value"].tensor)
@@ -73,14 +70,14 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings that `write_settings` put there."""
+    """The settings that `write_settings` wrote."""
     return dict(_read_json(path)["userDefinedMetadata"]["unfreeze"])
 
 
 def load(path: Path) -> Runner:
     """Read graph and weights back from the files, and run them with TensorFlow.
 
-    That proves the files; TensorFlow.js itself is not run here.
+    This checks the files; TensorFlow.js itself does not run here.
     """
     described = _read_json(path)
     graph = json_format.ParseDict(described["modelTopology"], graph_pb2.GraphDef())
@@ -110,14 +107,14 @@ def _signature(graph: FrozenGraph) -> dict[str, Any]:
 
 
 def _stored(name: str, values: np.ndarray, quantize: str | None) -> tuple[dict[str, Any], bytes]:
-    """An entry of the manifest, and the bytes that it speaks of."""
+    """An entry of the manifest, and the bytes that it describes."""
     if values.dtype.kind in "iu":
-        values = values.astype(np.int32)  # TensorFlow.js has no other whole numbers
+        values = values.astype(np.int32)  # TensorFlow.js has no other integers
     entry: dict[str, Any] = {"name": name, "shape": list(values.shape), "dtype": str(values.dtype)}
-    small = values.dtype != np.float32 or values.size < _LEAST or FRONT_END in name
+    small = values.dtype != np.float32 or values.size < SMALL or FRONT_END in name
     if quantize is None or small:
         return entry, np.ascontiguousarray(values).tobytes()
-    if quantize == "float16":
+    if quantize == "float16" or any(part in name for part in EXACT):
         entry["quantization"] = {"dtype": "float16", "original_dtype": "float32"}
         return entry, values.astype("<f2").tobytes()
     low, scale = float(values.min()), float(np.ptp(values)) / 255 or 1.0

@@ -1,1 +1,1 @@
-"""What a run looks like: plots (`plots`) and tables for the terminal (`tables`)."""
+"""Pictures of runs and comparisons, and tables for the terminal."""

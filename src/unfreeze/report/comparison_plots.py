@@ -1,4 +1,4 @@
-"""The pictures of a comparison: accuracies, costs, and how far each layer moved."""
+"""The pictures of a comparison (accuracies, costs, how far each layer moved) and of a search."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from unfreeze.report.names import short
-from unfreeze.report.style import BLUE, GREY, INK, VERMILLION, PathLike, in_percent, page
+from unfreeze.report.style import BLUE, GREY, INK, VERMILLION, PathLike, in_percent, page, short
 
 Row = Mapping[str, Any]
 LONGEST = 44
-# More lines than this cannot be told apart.
+# With more lines than this, the plot cannot be read.
 MOST_LINES = 6
-# Okabe and Ito 2008, "Color Universal Design", without the two of the parts.
+# Okabe and Ito 2008, "Color Universal Design", without the two colours of the parts.
 _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -53,7 +52,7 @@ def plot_accuracies(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
 
 
 def plot_costs(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
-    """Draw accuracy on the test part against the seconds of a run.
+    """Draw accuracy on the test part against the seconds per run.
 
     Args:
         rows: as in `comparison.json`.
@@ -70,18 +69,18 @@ def plot_costs(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
         axes.margins(x=0.08, y=0.08)
         axes.grid()
         in_percent(axes.yaxis)
-        axes.set_xlabel("seconds a run, without shared caches")
+        axes.set_xlabel("seconds per run, without shared caches")
         axes.set_ylabel(f"accuracy on {_words(grouped)['test']}")
         _label_at_the_right(axes, seconds, values, [row["strategy"] for row in rows])
 
 
 def _label_at_the_right(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
-    """Name each point in a column beside the axes, with a line to it: nothing overlaps."""
+    """Name each point in a column beside the axes, with a line to it, so that none overlap."""
     low, high = axes.get_ylim()
     order = np.argsort(-y)
     heights = (y[order] - low) / (high - low)
     gap = min(0.065, 0.98 / max(len(y) - 1, 1))
-    # Downwards as far as they must, then up again from the floor.
+    # Move names down as far as necessary, then up again from the bottom.
     for place in range(1, len(heights)):
         heights[place] = min(heights[place], heights[place - 1] - gap)
     heights[-1] = max(heights[-1], 0.0)
@@ -101,7 +100,7 @@ def _label_at_the_right(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequenc
 
 
 def plot_distances(rows: Sequence[Row], records: Sequence[Row], path: PathLike) -> None:
-    """Draw how far each layer is from where it began, for the best strategies.
+    """Draw how far each layer has moved from its start, for the best strategies.
 
     Args:
         rows: as in `comparison.json`, the best first.
@@ -116,7 +115,7 @@ def plot_distances(rows: Sequence[Row], records: Sequence[Row], path: PathLike) 
         for color, row in zip(_LINES, chosen, strict=False):
             values = np.array([found[row["strategy"]][layer] for layer in layers])
             label = f"{short(row['strategy'], LONGEST)} ({row['scores']['test']['accuracy']:.1%})"
-            # A layer that stays has no place on a logarithmic axis: a gap.
+            # A layer that did not move has no place on a logarithmic axis: leave a gap.
             shown = np.where(values > 0, values, np.nan)
             axes.plot(range(len(values)), shown, "o-", color=color, markersize=3.5, label=label)
         axes.set_yscale("log")
@@ -124,15 +123,15 @@ def plot_distances(rows: Sequence[Row], records: Sequence[Row], path: PathLike) 
         _name_groups(axes, [group for group, _ in layers])
         axes.grid(axis="y")
         axes.set_ylabel("change of the weights / their size at the start")
-        axes.set_xlabel("layer (without BatchNorm), from input to head; no point: it stayed")
+        axes.set_xlabel("layer (without BatchNorm), from input to head; no point: did not move")
         figure.legend(loc="outside upper left", ncols=2, fontsize=8)
 
 
 def _mean_distances(strategy: str, records: Sequence[Row]) -> dict[tuple[str, str], float]:
     """Mean movement of each layer with learnable weights, by its group and name.
 
-    Layers with statistics of their own (BatchNorm) are left out: they stay in most
-    schedules, and hardly move in the others, which would tear the lines apart.
+    Layers with statistics of their own (BatchNorm) are left out: they do not move in
+    most schedules, and hardly in the others, which would break up the lines.
     """
     runs = [r["moved"] for r in records if r["strategy"] == strategy and "moved" in r]
     found: dict[tuple[str, str], list[float]] = {}
@@ -167,3 +166,32 @@ def _point(axes: Axes, estimate: Row, height: float, color: str) -> None:
 
 def _color(part: str) -> str:
     return {"test": BLUE, "seen": VERMILLION}.get(part, GREY)
+
+
+def plot_search(accuracies: Sequence[float], path: PathLike) -> None:
+    """Draw the accuracy of each proposal, in order.
+
+    Args:
+        accuracies: 0 to 1; the first is that of `two_stage`.
+        path: the picture to write.
+    """
+    numbers = np.arange(1, len(accuracies) + 1)
+    with page(path, 7.5, 3.6) as figure:
+        axes = figure.subplots()
+        axes.step(numbers, np.maximum.accumulate(accuracies), where="post", color=VERMILLION)
+        axes.plot(numbers, accuracies, "o", color=BLUE, markersize=4.5)
+        axes.axhline(accuracies[0], color=GREY, linewidth=0.8, linestyle="--")
+        axes.annotate(
+            "two_stage",
+            (numbers[-1], accuracies[0]),
+            xytext=(0, -9),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color=GREY,
+        )
+        axes.grid(axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        in_percent(axes.yaxis)
+        axes.set_xlabel("proposal; the line is the best so far")
+        axes.set_ylabel("accuracy on inner test clips")

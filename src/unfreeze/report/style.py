@@ -1,12 +1,13 @@
-"""How all pictures look, and how they are written.
+"""The common style of pictures, and short forms of names and numbers for plots and tables.
 
-Figures are made without pyplot, so no window, no global list of figures and no
-backend is touched. Names come from users and are drawn as they are, never read
-as TeX. A picture is written atomically; its suffix chooses the format.
+Figures are made without pyplot, so no window is opened, and neither the global list of
+figures nor the backend changes. Names come from users and are drawn as they are, never
+read as TeX. A picture is written atomically; its suffix chooses the format.
 """
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import matplotlib
@@ -16,10 +17,38 @@ from matplotlib.ticker import FuncFormatter
 
 from unfreeze.files import atomic_path
 
+
+def short(name: str, length: int) -> str:
+    """Cut the middle out of a long name; its two ends distinguish it best."""
+    if len(name) <= length:
+        return name
+    tail = (length - 1) // 2
+    return f"{name[: length - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def power_of_ten(exponent: int) -> str:
+    """Write a power of ten without the padding of %g: 0.0001, but 1e-5."""
+    return f"{10.0**exponent:g}" if -5 < exponent < 6 else f"1e{exponent}"
+
+
+def shortest_unique(paths: Sequence[str]) -> list[str]:
+    """Shorten each path to the shortest end that no other path shares.
+
+    "base/layer3/conv" becomes "layer3/conv" beside "base/layer4/conv". The paths
+    must be distinct; a path that is the end of another is not shortened.
+    """
+    ends = {
+        path: ["/".join(path.split("/")[-n:]) for n in range(1, path.count("/") + 2)]
+        for path in paths
+    }
+    seen = Counter(end for each in ends.values() for end in each)
+    return [next((end for end in ends[path] if seen[end] == 1), path) for path in paths]
+
+
 PathLike = str | os.PathLike[str]
 
-# Okabe and Ito 2008, "Color Universal Design": told apart with every common
-# form of colour blindness.
+# Okabe and Ito 2008, "Color Universal Design": distinct with every common form of
+# colour blindness.
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 INK, GREY, PALE = "#222222", "#8A8A8A", "#E9EEF3"
 
@@ -45,17 +74,17 @@ STYLE = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.dpi": 150,
-    # Text stays text: it can be searched, and read aloud.
+    # Text stays text, so that it can be searched and read aloud.
     "svg.fonttype": "none",
 }
 
 
 @contextmanager
 def page(path: PathLike, width: float, height: float) -> Iterator[Figure]:
-    """Yield an empty figure, in inches; write it when the block ends well."""
+    """Yield an empty figure, in inches; write it when the block succeeds."""
     with matplotlib.rc_context():
-        # A user's own matplotlibrc must not leak into the pictures. (This leaves
-        # the backend alone.)
+        # The user's own matplotlibrc must not affect the pictures. (This does not
+        # change the backend.)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         figure = Figure(figsize=(width, height), layout="constrained")

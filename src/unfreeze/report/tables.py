@@ -1,34 +1,37 @@
-"""Tables for the terminal: scores of a model, and what each stage moved.
+"""Tables for the terminal: scores, what each stage moved, plans, and what corrections changed.
 
-Each function turns plain data (see `evaluate.score` and `audit.json`) into a
-rich table that fits 80 columns. Names come from users and are shown as they are,
+Each function turns plain data (see `unfreeze.pipeline.scoring.score` and `audit.json`)
+into a rich table that fits 80 columns. Names come from users and are shown as they are,
 never read as markup.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from unfreeze.metrics import CLASS_METRICS, METRICS
-from unfreeze.report.names import short, shortest_unique
+from unfreeze.pipeline.scoring import CLASS_METRICS, METRICS
+from unfreeze.report.style import short, shortest_unique
+
+if TYPE_CHECKING:
+    from unfreeze.core.boundary import Span, StagePlan
 
 Layer = Mapping[str, Any]
 
 NOTHING = "–"
-# So that 80 columns hold a class, its numbers and what it is taken for; and two
-# layers, what they did and, in the worst case, that it was not meant.
+# Chosen so that 80 columns hold a class, its numbers and the class it is taken for; and
+# two layers, how they moved and, in the worst case, that they should not have.
 LONGEST_CLASS, LONGEST_GUESS, LONGEST_LAYER = 18, 10, 16
 
 
 def metrics_table(scores: Mapping[str, Any], title: str = "") -> Group:
-    """Tabulate the overall scores with their intervals, and what is said of them.
+    """Tabulate the overall scores with their intervals and notes.
 
     Args:
-        scores: a dict from `evaluate.score`.
+        scores: a dict from `unfreeze.pipeline.scoring.score`.
         title: for instance the name of the split.
     """
     table = _table(title)
@@ -51,9 +54,9 @@ def class_table(scores: Mapping[str, Any], title: str = "", limit: int | None = 
     Classes without any clip or prediction come last. The interval is that of F1.
 
     Args:
-        scores: a dict from `evaluate.score`.
+        scores: a dict from `unfreeze.pipeline.scoring.score`.
         title: for instance the name of the split.
-        limit: rows to show at most; None shows all.
+        limit: maximum number of rows; None shows all.
     """
     rows = sorted(
         scores["per_class"].items(),
@@ -81,11 +84,11 @@ def class_table(scores: Mapping[str, Any], title: str = "", limit: int | None = 
 def audit_table(audit: Sequence[Mapping[str, Any]], title: str = "") -> Table:
     """Tabulate what each stage moved; layers that behaved alike share a row.
 
-    Convolutions that train and BatchNorm layers that stay take turns in most
-    networks, so layers share a row wherever they stand.
+    In most networks, convolutions that train alternate with BatchNorm layers that do
+    not, so layers share a row wherever they are in the network.
 
     Args:
-        audit: a mapping a stage: `stage` and `layers`, as in `audit.json`.
+        audit: one mapping per stage: `stage` and `layers`, as in `audit.json`.
         title: shown above the table.
     """
     table = _table(title)
@@ -185,3 +188,219 @@ def _verdict(layer: Layer) -> Text:
     if _state(layer) == ("moved" if layer["trainable"] else "still"):
         return Text(meant, style="green")
     return Text(f"{meant}: FAILED", style="bold red")
+
+
+_BAR = 30
+
+
+def depth_table(depths: Mapping[str, Any], title: str = "") -> Group:
+    """Tabulate what each depth of a network knows, from the input up.
+
+    Args:
+        depths: `metrics.json["depths"]`, from
+            `unfreeze.pipeline.depth_profile.DepthProfile.as_plain`.
+        title: shown above the table.
+    """
+    table = _table(title)
+    table.add_column("layer group", no_wrap=True)
+    for header in ("accuracy", "balanced"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in depths["groups"]:
+        is_peak = row["group"] == depths["peak"]
+        blocks = "█" * round(_BAR * row["balanced_accuracy"])
+        table.add_row(
+            Text(short(row["group"], LONGEST_LAYER)),
+            _number(row["accuracy"]),
+            _number(row["balanced_accuracy"]),
+            f"{blocks} peak" if is_peak else blocks,
+            style="bold" if is_peak else None,
+        )
+    note = (
+        f"Each group alone, on {_count(depths['clips'], 'validation clip')}. Chance: "
+        f"{_number(depths['chance'])}. Standard error of the best: "
+        f"{_number(depths['standard_error'])}."
+    )
+    return Group(table, Text(note, style="dim"))
+
+
+# Two layers, an ellipsis and the numbers beside them fill a line of 80 columns.
+_LONGEST_LAYER, _LONGEST_STAGE = 15, 12
+_SPANS_SHOWN = 3
+
+
+def plan_table(plans: "Sequence[StagePlan]", title: str = "") -> Group:
+    """Tabulate the stages of a schedule.
+
+    Args:
+        plans: one for each stage, from `unfreeze.core.boundary.plan_stage`.
+        title: shown above the table.
+    """
+    table = _table(title)
+    table.add_column("stage", overflow="fold", max_width=_LONGEST_STAGE)
+    table.add_column("epochs", justify="right", no_wrap=True)
+    table.add_column("trains", overflow="fold")
+    for header in ("weights", "frozen\nwork", "cache per\nsample"):
+        table.add_column(header, justify="right", no_wrap=True)
+    names = _names(plans)
+    for plan in plans:
+        table.add_row(
+            Text(plan.stage),
+            _epochs(plan),
+            _trains(plan, names),
+            _two_lines(f"{plan.weights_trained:,}", _layer_count(len(plan.trains), "layer")),
+            _share(plan.prefix_work) if plan.cacheable else NOTHING,
+            _size(plan.cache_bytes) if plan.cached else NOTHING,
+        )
+    return Group(table, *(Text(note, style="dim") for note in _notes(plans)))
+
+
+def _epochs(plan: "StagePlan") -> str:
+    if not plan.epochs:
+        return "left out"
+    if plan.solve:
+        return "solved"
+    return f"{plan.epochs}" if plan.keep == "last" else f"≤ {plan.epochs}"
+
+
+def _names(plans: "Sequence[StagePlan]") -> dict[str, str]:
+    paths = {path: None for plan in plans for path in (*plan.trains, *plan.boundary)}
+    return dict(zip(paths, shortest_unique(list(paths)), strict=True))
+
+
+def _trains(plan: "StagePlan", names: dict[str, str]) -> Text:
+    lines = [_layer_span(span, names) for span in plan.spans[:_SPANS_SHOWN]]
+    hidden = len(plan.spans) - len(lines)
+    if hidden:
+        layers = sum(span.layers for span in plan.spans[_SPANS_SHOWN:])
+        lines.append(f"and {_layer_count(layers, 'layer')} more")
+    text = Text("\n".join(lines))
+    if plan.cacheable:
+        edge = [short(names[path], 2 * _LONGEST_LAYER - 4) for path in plan.boundary[:2]]
+        more = f" +{len(plan.boundary) - 2}" if len(plan.boundary) > 2 else ""
+        text.append(f"\nafter {', '.join(edge)}{more}", style="dim")
+    return text
+
+
+def _layer_span(span: "Span", names: dict[str, str]) -> str:
+    if span.first == span.last:
+        return short(names[span.first], 2 * _LONGEST_LAYER)
+    first, last = names[span.first], names[span.last]
+    return f"{short(first, _LONGEST_LAYER)} … {short(last, _LONGEST_LAYER)}"
+
+
+def _notes(plans: "Sequence[StagePlan]") -> Iterator[str]:
+    silenced = list(dict.fromkeys(path for plan in plans for path in plan.silenced))
+    if silenced:
+        verb = "is" if len(silenced) == 1 else "are"
+        yield f"Dropout in frozen layers {verb} off: {_some(silenced)}."
+    live = list(dict.fromkeys(path for plan in plans for path in plan.live_augmentation))
+    if live:
+        verb = "draws" if len(live) == 1 else "draw"
+        yield f"No cache: {_some(live)} {verb} at random first (a stage's `views` allows one)."
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(short(name, 2 * _LONGEST_LAYER) for name in names[:3]) + more
+
+
+def _two_lines(first: str, second: str) -> Text:
+    return Text(first).append(f"\n{second}", style="dim")
+
+
+def _layer_count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _share(value: float | None) -> str:
+    if value is None:
+        return "?"
+    # Nearly all must not read as 100 %.
+    return "> 99 %" if 0.99 < value < 1 else f"{value:.0%}".replace("%", " %")
+
+
+def _size(size: int | None) -> str:
+    if size is None:
+        return "varies"
+    value = float(size)
+    for unit in ("B", "KB", "MB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GB"
+
+
+_NAMES = {
+    "test": "old test clips",
+    "corrected": "corrected, held out",
+}
+_MOVES = 6
+
+
+def corrections_line(corrections: Mapping[str, Any]) -> str:
+    """Describe in words what was corrected.
+
+    Args:
+        corrections: as from `unfreeze.audio.segments_file.Corrections.as_plain`.
+    """
+    moves = corrections["moved"]
+    total = sum(move["clips"] for move in moves)
+    parts = [f"{corrections['kept']} kept", f"{total} moved", f"{corrections['deleted']} deleted"]
+    for key, words in (
+        ("added", "added by hand"),
+        ("repeated", "left out: already in the run"),
+        ("relabelled", "relabelled in the run"),
+        ("disputed", "left out: in the run's test set in another class"),
+    ):
+        parts += [f"{corrections[key]} {words}"] if corrections[key] else []
+    lines = [f"corrections: {', '.join(parts)}"]
+    lines += [f"  {m['from']} -> {m['to']}: {m['clips']}" for m in moves[:_MOVES]]
+    lines += [f"  and {len(moves) - _MOVES} more pairs"] if len(moves) > _MOVES else []
+    if corrections["new_classes"]:
+        lines.append(f"  new classes: {', '.join(corrections['new_classes'])}")
+    return "\n".join(lines)
+
+
+def change_table(change: Mapping[str, Any]) -> Group:
+    """Tabulate two models on the same clips.
+
+    Args:
+        change: `metrics.json["change"]`.
+    """
+    table = Table(
+        title=Text("Before and after, on the same clips", style="bold"),
+        title_justify="left",
+        box=None,
+        header_style="dim",
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    table.add_column("", no_wrap=True)
+    table.add_column("clips", justify="right", no_wrap=True)
+    table.add_column("score", no_wrap=True)
+    for name in ("before", "after", "change", "95% interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    notes = []
+    for part, title in _NAMES.items():
+        scores = change[part]
+        if scores is None:
+            continue
+        for row, name in enumerate(scores["difference"]):
+            difference, interval = scores["difference"][name], scores["intervals"][name]
+            table.add_row(
+                Text(title if row == 0 else ""),
+                str(scores["clips"]) if row == 0 else "",
+                name.removesuffix("_accuracy").replace("_", " "),
+                _changed_number(scores["before"][name]),
+                _changed_number(scores["after"][name]),
+                _changed_number(difference, "+.3f"),
+                "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
+            )
+        if scores["note"]:
+            notes.append(Text(f"{title}: {scores['note']}", style="yellow"))
+    return Group(table, *notes)
+
+
+def _changed_number(value: float | None, form: str = ".3f") -> str:
+    return "–" if value is None else format(value, form)

@@ -1,1 +1,1 @@
-"""Work with people: clips to listen to, their corrections, and what these change."""
+"""Review by people: clips to listen to, corrections, and what the corrections change."""

@@ -1,13 +1,13 @@
-"""Corrected clips beside the data of an earlier run: who trains, who tests.
+"""Add corrected clips to the data of an earlier run, and divide them into parts.
 
-The laws, each tested:
-- a test clip of the run stays a test clip of the run, with its class: it is never
-  trained on, never chosen by, and no clip that shares its recording or group is;
+The rules, each tested:
+- a test clip of the run stays a test clip with its class: neither it nor any clip of
+  its recording or group is ever trained on or used to choose an epoch;
 - the run's other clips stay in their parts;
-- a segment's group is the recording that it was cut from; where the run has that
-  recording, or clips of its group, the segment follows them;
-- the same bytes are used once. Where a correction gives a clip of the run another
-  class, the correction counts, but for test clips.
+- a segment's group is the recording that it was cut from; if the run has that
+  recording, or clips of its group, the segment joins their part;
+- the same bytes are used once. If a correction gives a clip of the run another class,
+  the correction counts, except for test clips.
 """
 
 import os
@@ -20,12 +20,13 @@ import numpy as np
 
 from unfreeze.audio.entries import Entry
 from unfreeze.audio.manifest import Manifest, Recording, build_manifest, examine_source
-from unfreeze.audio.names import show
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.segments_file import (
     SEGMENTS_NAME,
+    Corrections,
     Segment,
     SegmentsFile,
+    find_corrections,
     match_segments,
     read_segments,
 )
@@ -38,11 +39,10 @@ from unfreeze.audio.split import (
     place_new,
     split_notes,
 )
-from unfreeze.errors import DataError, RunError
-from unfreeze.options import TrainOptions
-from unfreeze.review.corrections import Corrections, find_corrections
+from unfreeze.errors import DataError, RunError, show
+from unfreeze.pipeline.train_options import TrainOptions
+from unfreeze.pipeline.training_data import TrainingData, background_sources, reading_of
 from unfreeze.review.old_run import run_labels, run_source
-from unfreeze.training_data import TrainingData, background_sources
 
 
 def read_both(
@@ -51,17 +51,24 @@ def read_both(
     """Read a run's data and the corrected clips, and divide the latter by group.
 
     Args:
-        options: with `add_to`.
+        options: of the new run; `add_to` is set.
         progress: called as progress(done, total) with counts of files.
 
     Raises:
-        RunError: the run's recordings are not all there and readable.
-        DataError: the corrected clips cannot be used, or a class has vanished.
+        RunError: some of the run's recordings are missing or unreadable.
+        DataError: the corrected clips cannot be used, or a class has no clips left.
     """
     run = options.add_to
     assert run is not None
     wanted = part_shares(options.validation, options.test)
-    old, new = run_source(run), find_source(options.data)
+    # Groups come from the run; the pattern is for names of recordings, not of segments.
+    how = replace(reading_of(options), group_regex=None)
+    old, new = run_source(run), find_source(options.data, how=how)
+    if any(entry.start is not None for entry in (*old.entries, *new.entries)):
+        raise DataError(
+            "--add-to takes whole clips, not sounds in annotated recordings. Train a new run on "
+            "all annotated recordings."
+        )
     known = run_labels(run)
     _check_names(new, known, run)
     _check_apart(old, new, run, options.data)
@@ -95,12 +102,12 @@ def read_both(
 
 @dataclass(frozen=True)
 class Merged:
-    """Recordings of which no two have the same bytes under different classes.
+    """Recordings, no two with the same bytes and different classes.
 
     Attributes:
         recordings: the run's, then the new ones; the latter without a part.
         problems: the new ones that are left out.
-        counts: of what was done, as in `Corrections`.
+        counts: what was done, as in `Corrections`.
     """
 
     recordings: list[Recording]
@@ -109,11 +116,11 @@ class Merged:
 
 
 def merge(old: Sequence[Recording], new: Sequence[Recording]) -> Merged:
-    """Settle what is in both by content.
+    """Merge recordings, and resolve those with the same content in both.
 
     Args:
-        old: the run's, each with its part.
-        new: the others.
+        old: the run's recordings, each with its part.
+        new: the added ones.
     """
     labels: dict[str, set[str]] = {}
     for entry, facts in new:
@@ -127,9 +134,9 @@ def merge(old: Sequence[Recording], new: Sequence[Recording]) -> Merged:
     for entry, facts in new:
         content, label = facts.content, entry.label
         if len(labels[content]) > 1:
-            # Nobody knows which is right; the run's own clip must not suffer from it.
+            # Either class may be wrong; the run's own clip is not affected.
             both = " and ".join(repr(show(name)) for name in sorted(labels[content]))
-            cause = f"the same bytes stand under {both}"
+            cause = f"the same file is in the classes {both}"
             problems.append(Problem(entry.name, "duplicate_label", cause, True))
         elif content not in part:
             kept.append((entry, facts))
@@ -138,7 +145,7 @@ def merge(old: Sequence[Recording], new: Sequence[Recording]) -> Merged:
         elif part[content] == "test":
             cause = (
                 f"a test clip of the run has the same bytes and is of {show(label_of[content])!r}; "
-                f"left out, the test set stays as it is"
+                f"left out, so that the test set stays the same"
             )
             problems.append(Problem(entry.name, "disputed", cause, False))
             counts["disputed"] += 1
@@ -155,7 +162,7 @@ def merge(old: Sequence[Recording], new: Sequence[Recording]) -> Merged:
 def divide(
     manifest: Manifest, wanted: dict[str, float], seed: int, corrections: Corrections
 ) -> TrainingData:
-    """Give the new clips parts; those of the run keep theirs.
+    """Assign the new clips to parts; the run's clips keep theirs.
 
     Args:
         manifest: the run's clips have a part, the new ones none.
@@ -179,7 +186,7 @@ def divide(
     notes = list(split_notes(manifest, everything))
     if new.any() and not held.any():
         notes.append(
-            "All added clips come from too few recordings to hold any out: what they are worth is "
+            "The added clips come from too few recordings to hold any out: their effect is "
             "measured on the run's test clips alone."
         )
     added = np.flatnonzero(new).astype(np.int64)
@@ -192,7 +199,7 @@ def _grouped(
     old: Sequence[Recording],
     group_regex: str | None,
 ) -> list[Recording]:
-    """Give each new recording its group, by the rule that the run's clips had theirs."""
+    """Give each new recording its group, by the same rule as the run's clips."""
     group_of = {facts.content: entry.group for entry, facts in old}
     pattern = None if group_regex is None else group_pattern(group_regex)
     result = []
@@ -229,8 +236,8 @@ def _check_apart(old: Source, new: Source, run: Path, data: Path) -> None:
     both = [entry.path for entry in new.entries if os.path.realpath(entry.path) in mine]
     if both:
         raise DataError(
-            f"{run} was trained on clips of {show(data)} already, such as {show(both[0])}. Give a "
-            f"folder of other clips, or add to the run before it."
+            f"{run} was already trained on clips of {show(data)}, such as {show(both[0])}. Give a "
+            f"folder of other clips, or add to the run before that one."
         )
 
 
@@ -241,6 +248,6 @@ def _check_readable(
     if lost:
         first = next(problem for problem in problems if problem.path in lost)
         raise RunError(
-            f"{len(lost)} recordings of {run} cannot be used any more, such as "
-            f"{show(first.path)}: {first.cause}. Put back what was there, or train anew."
+            f"{len(lost)} recordings of {run} can no longer be used, such as "
+            f"{show(first.path)}: {first.cause}. Restore these files, or train a new run."
         )

@@ -1,7 +1,7 @@
-"""An earlier run as a source of data: the recordings it was trained on, and how.
+"""An earlier run as a source of data: its settings, and the recordings it was trained on.
 
-The run folder holds no sound. It tells where the recordings were, and each one's
-class, group and part; they must still be there.
+The run folder contains no sound. It says where the recordings were, and the class, group
+and part of each; they must still be there.
 """
 
 import os
@@ -9,37 +9,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unfreeze import run_folder
 from unfreeze.audio.entries import Entry
-from unfreeze.audio.names import show
 from unfreeze.audio.sources import Source
-from unfreeze.errors import RunError
-from unfreeze.options import TrainOptions
+from unfreeze.errors import RunError, show
+from unfreeze.pipeline import run_folder
+from unfreeze.pipeline.train_options import NO_TAPS, OPTIONS, TrainOptions
 
-# Settings that a run hands on to the one that adds to it. Epochs, batch size and
-# rate are in its schedule's file.
-_INHERITED = ("backbone", "seed", "group_regex", "validation", "test", "keep_audioset")
+# What runs of version 0.1.0 did, before they could say otherwise.
+_BEFORE_READ_OUTS = {"taps": NO_TAPS, "augment": "none", "class_weight": "none"}
 
 
 def inherited_options(run: Path, data: Path, given: Mapping[str, Any]) -> TrainOptions:
-    """The options of a run that adds to another: as that one's, where nothing is given.
+    """The options of a run that adds to another; those not given are that run's.
 
     Args:
-        run: the run that is added to; finished.
+        run: the finished run to add to.
         data: the corrected clips.
         given: the fields of `TrainOptions` that the user has set.
 
     Raises:
-        RunError: no finished run is there, or it is of another backbone.
+        RunError: there is no finished run, or it has another backbone.
     """
     config = run_folder.read_config(run)
     run_folder.read_scores(run)
     old = config.get("options")
     if not isinstance(old, dict) or not isinstance(old.get("weights", ""), str | None):
-        raise RunError(f"{run / run_folder.CONFIG} does not tell the run's options")
-    values = {name: old[name] for name in _INHERITED if name in old}
-    if old.get("weights") is not None:
-        values["weights"] = Path(old["weights"])
+        raise RunError(f"{run / run_folder.CONFIG} does not contain the run's options")
+    # Epochs, batch size and learning rate are in the schedule's file.
+    kept = [name for name, option in OPTIONS.items() if option.inherited and name in old]
+    values = {**(_BEFORE_READ_OUTS if "taps" not in old else {}), **{n: old[n] for n in kept}}
     values |= {"schedule": str(run / run_folder.SCHEDULE), **given}
     options = TrainOptions(data, **{**values, "add_to": run})
     if options.backbone != old.get("backbone", options.backbone):
@@ -50,33 +48,15 @@ def inherited_options(run: Path, data: Path, given: Mapping[str, Any]) -> TrainO
     return options
 
 
-def options_of(data: Path, given: Mapping[str, Any]) -> TrainOptions:
-    """The options that a user of Python has given, paths as text or not.
-
-    Args:
-        data: what to train on.
-        given: fields of `TrainOptions`; with `add_to` the others are as in that run.
-
-    Raises:
-        RunError: as `inherited_options`.
-    """
-    paths = ("out", "weights", "background", "negative", "add_to")
-    values: dict[str, Any] = {
-        k: Path(v) if k in paths and v is not None else v for k, v in given.items()
-    }
-    run = values.pop("add_to", None)
-    return TrainOptions(data, **values) if run is None else inherited_options(run, data, values)
-
-
 def run_labels(run: Path) -> tuple[str, ...]:
     """The classes of a run, in the order of its model.
 
     Raises:
-        RunError: there is no run, or it does not tell.
+        RunError: there is no run, or it does not say.
     """
     labels = run_folder.read_config(run).get("labels")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise RunError(f"{run / run_folder.CONFIG} does not tell the run's classes")
+        raise RunError(f"{run / run_folder.CONFIG} does not contain the run's classes")
     return tuple(labels)
 
 
@@ -84,24 +64,28 @@ def run_source(run: Path) -> Source:
     """The recordings of a run, each with its class, group and part.
 
     Raises:
-        RunError: the run is broken, or a recording is not where it was.
+        RunError: the run is damaged, or a recording is missing.
     """
     root, rows = run_folder.read_splits(run)
     if not root.is_dir():
         raise RunError(
-            f"The data of {run} are gone: {show(root)} does not exist. Put the recordings back "
-            f"there, or train anew on all that you have."
+            f"The recordings of {run} are missing: {show(root)} does not exist. Put them back "
+            f"there, or train a new run on all your data."
         )
     entries = tuple(
-        Entry(root / row["path"], Path(row["path"]), row["label"], row["group"], row["split"])
+        Entry(
+            *(root / row["path"], Path(row["path"]), row["label"], row["group"], row["split"]),
+            start=float(row["start"]) if row.get("start") else None,
+            end=float(row["end"]) if row.get("end") else None,
+        )
         for row in rows
     )
-    # Not by pathlib, which raises for a name that no file can have.
+    # Not with pathlib, which raises for a name that no file can have.
     gone = [entry.path for entry in entries if not os.path.isfile(entry.path)]  # noqa: PTH113
     if gone:
         raise RunError(
-            f"{len(gone)} of the {len(entries)} recordings of {run} are gone, such as "
-            f"{', '.join(show(path) for path in gone[:3])}. Put them back there, or train anew on "
-            f"all that you have."
+            f"{len(gone)} of the {len(entries)} recordings of {run} are missing, such as "
+            f"{', '.join(show(path) for path in gone[:3])}. Put them back there, or train a new "
+            f"run on all your data."
         )
     return Source(root, entries, ())

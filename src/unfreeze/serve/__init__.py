@@ -1,4 +1,4 @@
-"""A trained classifier as a web service with a page of its own (`unfreeze serve`).
+"""A trained classifier as a web service with its own page (`unfreeze serve`).
 
-Needs the extra `serve`. Nothing here is imported by the rest of the package.
+Needs the extra `serve`. The rest of the package imports nothing from here.
 """

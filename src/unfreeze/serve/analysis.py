@@ -1,28 +1,25 @@
-"""From an uploaded file to all that is said about it. Runs in one thread at a time."""
+"""From an uploaded file to the answer about it. Runs in one thread at a time."""
 
 import base64
 import time
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from unfreeze.audio.decode import Resampler
-from unfreeze.audio.decoders import Decoders
-from unfreeze.audio.formats import UNREADABLE
-from unfreeze.audio.frames import log_mel_frames
-from unfreeze.audio.sound import SoundError
+from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.logmel import log_mel_frames
+from unfreeze.audio.sound_file import SoundError
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.classifier import SoundClassifier
 from unfreeze.detection.detector import all_events
-from unfreeze.detection.options import DetectOptions
+from unfreeze.detection.events import DetectOptions
 from unfreeze.errors import UnfreezeError
-from unfreeze.serve.answers import EventAnswer, Prediction, Spectrogram
-from unfreeze.serve.limits import Limits
-from unfreeze.serve.refusals import Refused
-from unfreeze.serve.upload import Upload
+from unfreeze.serve.answers import EventAnswer, Prediction, Refused, Spectrogram
+from unfreeze.serve.upload import Limits, Upload
 
-# More than any screen has pixels; 340 kB in the answer.
+# Wider than any screen in pixels; 340 kB in the answer.
 _COLUMNS = 4000
 _CURES = {
     "empty": "Record or export it again.",
@@ -52,35 +49,36 @@ def analyse(
     min_score: float | None,
     spectrogram: bool,
 ) -> Prediction:
-    """Say what is in a file, and when.
+    """Find out what is in a file, and when.
 
     Args:
         classifier: the model.
         upload: the file.
         limits: of duration and decoding time.
         hop: seconds from one scored patch to the next; None is the model's.
-        min_score: least score of an event; None is each class's threshold.
+        min_score: smallest score of an event; None is each class's threshold.
         spectrogram: add the picture.
 
     Raises:
-        Refused: no sound (422), too long (413), or a bad hop (422).
+        Refused: the file is not a sound file (422) or too long (413), or the hop
+            cannot be used (422).
     """
     try:
         recording = decode_within(upload.path, classifier.sample_rate, limits, classifier.decoders)
         detector = classifier.detector(DetectOptions(hop=hop, min_score=min_score))
         blocks = list(classifier.scan(upload.path))
-        # The network runs once for both, unless events want another hop.
+        # The network runs once for both, unless events need another hop.
         at_hop = blocks if hop is None else classifier.scan(upload.path, hop=hop)
         events = all_events(detector, at_hop)
     except SoundError as error:
-        cause = _cause(error, upload.name)
+        cause = error.cause
         raise Refused(422, cause, _CURES.get(error.rule, _CURE), file=upload.name) from None
     except UnfreezeError as error:
         raise Refused(422, str(error), "Change it and send the file again.") from None
     except Refused as refused:
         refused.file = upload.name
         raise
-    # As `classifier.predict` has it: the mean over the patches at the model's own hop.
+    # As in `classifier.predict`: the mean over the patches at the model's own hop.
     scores = np.concatenate([block.scores for block in blocks]).mean(axis=0)
     order = np.argsort(-scores, kind="stable")
     return Prediction(
@@ -94,20 +92,20 @@ def analyse(
 
 
 def decode_within(path: Path, sample_rate: int, limits: Limits, decoders: Decoders) -> Recording:
-    """Decode a file, but not beyond the limits.
+    """Decode a file within the limits.
 
-    What a header says of the length is not believed: the samples are counted as
-    they come, and a file that decodes to hours costs no more than the limit.
+    The length in the file's header is not trusted: samples are counted as they are
+    decoded, so a file that decodes to hours costs no more than the limit.
 
     Args:
         path: the file.
         sample_rate: hertz of the waveform.
         limits: of duration and decoding time.
-        decoders: to read with: nothing that was sent may end the server.
+        decoders: processes to read with, so that no file can end the server.
 
     Raises:
-        SoundError: it cannot be decoded.
-        Refused: (413) it is too long, or (422) takes too long to decode.
+        SoundError: the file cannot be decoded.
+        Refused: it is too long (413), or takes too long to decode (422).
     """
     blocks, samples = [], 0
     deadline = time.monotonic() + limits.decode_seconds
@@ -132,11 +130,11 @@ def picture(waveform: np.ndarray, front_end: FrontEnd) -> Spectrogram:
         front_end: the model's.
     """
     frames = log_mel_frames(waveform, front_end)
-    # Without the padding behind the recording's end.
+    # Without the padding after the recording's end.
     frames = frames[: max(-(-len(waveform) // front_end.hop), 1)]
     group = -(-len(frames) // _COLUMNS)
     starts = np.arange(0, len(frames), group)
-    # The loudest of the frames that share a column: a click stays visible.
+    # The loudest of the frames in a column, so that a click stays visible.
     columns = np.maximum.reduceat(frames, starts, axis=0)
     low, high = float(columns.min()), float(columns.max())
     levels = np.round((columns - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
@@ -148,11 +146,3 @@ def picture(waveform: np.ndarray, front_end: FrontEnd) -> Spectrogram:
         high_hz=front_end.high_hz,
         levels=base64.b64encode(levels.tobytes()).decode("ascii"),
     )
-
-
-def _cause(error: SoundError, name: str) -> str:
-    # Our copy has no ending; the client's name can still tell the kind.
-    kind = UNREADABLE.get(PurePosixPath(name).suffix.lower())
-    if error.rule == "unreadable" and kind is not None:
-        return f"{kind} cannot be read; convert it first (ffmpeg -i FILE FILE.wav)"
-    return error.cause

@@ -1,8 +1,15 @@
-"""The bodies of all answers, as plain data; their descriptions are shown at /docs."""
+"""Answers and refusals of the service, as plain data with an HTTP status.
 
+The descriptions of the fields are shown at /docs. A refusal names the file, says what
+is wrong with it and what to do.
+"""
+
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
 
@@ -26,7 +33,7 @@ class Spectrogram:
     low_hz: Annotated[float, Field(description="Lower edge of the lowest band.")]
     high_hz: Annotated[float, Field(description="Upper edge of the highest band.")]
     levels: Annotated[
-        str, Field(description="A byte a band, column after column, 0 quiet to 255 loud, Base64.")
+        str, Field(description="One byte per band, column by column, 0 quiet to 255 loud, Base64.")
     ]
 
 
@@ -34,7 +41,7 @@ class Spectrogram:
 class Prediction:
     """What is in a recording, and when."""
 
-    file: Annotated[str, Field(description="The name that was sent, made printable.")]
+    file: Annotated[str, Field(description="Name of the file as it was sent, made printable.")]
     duration: Annotated[float, Field(description="Seconds.")]
     sample_rate: Annotated[int, Field(description="Of the file, in hertz.")]
     classes: Annotated[
@@ -42,34 +49,100 @@ class Prediction:
         Field(description="Probability of each class for the whole recording, likeliest first."),
     ]
     events: Annotated[list[EventAnswer], Field(description="In the order of their starts.")]
-    spectrogram: Annotated[Spectrogram | None, Field(description="When asked for, else null.")]
+    spectrogram: Annotated[Spectrogram | None, Field(description="If it was requested, else null.")]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What the model knows and what it takes."""
+    """The classes that the model knows, and the limits of the server."""
 
     labels: Annotated[list[str], Field(description="Its classes, in the model's order.")]
-    sample_rate: Annotated[int, Field(description="That the model hears at, in hertz.")]
+    sample_rate: Annotated[int, Field(description="The model's own, in hertz.")]
     max_mb: Annotated[float, Field(description="Largest file, in megabytes (10^6 bytes).")]
     max_seconds: Annotated[float, Field(description="Longest recording, in seconds.")]
 
 
 @dataclass(frozen=True)
 class Health:
-    """That the server answers."""
+    """The state of the server."""
 
     status: Annotated[str, Field(description="`ok`.")]
     version: Annotated[str, Field(description="Of unfreeze.")]
-    waiting: Annotated[int, Field(description="Requests in the line, the running one included.")]
-    places: Annotated[int, Field(description="Length of the line; beyond it the answer is 503.")]
+    waiting: Annotated[int, Field(description="Requests in the queue, the running one included.")]
+    places: Annotated[int, Field(description="Length of the queue; when full, the answer is 503.")]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request was not done."""
+    """Why a request was refused."""
 
-    detail: Annotated[str, Field(description="All of it as one text.")]
-    file: Annotated[str | None, Field(description="The file, if it is about one.")]
+    detail: Annotated[str, Field(description="File, cause and cure in one text.")]
+    file: Annotated[str | None, Field(description="Name of the file, if the refusal is about one.")]
     cause: Annotated[str, Field(description="What is wrong.")]
     cure: Annotated[str, Field(description="What to do.")]
+
+
+# The rest of a request is read for this long after the answer: most clients read the
+# answer only after they have sent everything.
+_LINGER_SECONDS = 2.0
+
+
+class Refused(Exception):
+    """A request that the server refuses.
+
+    Args:
+        status: HTTP status, 400 to 599.
+        cause: a clause that says what is wrong.
+        cure: a sentence that says what to do.
+        file: the client's name of the file, made printable.
+        headers: additional headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        cause: str,
+        cure: str,
+        *,
+        file: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(cause)
+        self.status, self.cause, self.cure, self.file = status, cause, cure, file
+        self.headers = dict(headers or {})
+
+    def content(self) -> dict[str, str | None]:
+        """The answer's body; `detail` is file, cause and cure in one text."""
+        start = f"{self.file}: {self.cause}" if self.file else self.cause
+        return {
+            "detail": f"{start}. {self.cure}",
+            "file": self.file,
+            "cause": self.cause,
+            "cure": self.cure,
+        }
+
+
+class RefusalResponse(JSONResponse):
+    """Answers before the request has been read, and then closes the connection.
+
+    After the answer is sent, the rest of the request is read and discarded for a short
+    time: closing at once would reset the connection, and a client that is still sending
+    would never see the answer.
+    """
+
+    def __init__(self, refused: Refused) -> None:
+        headers = {**refused.headers, "Connection": "close"}
+        super().__init__(refused.content(), status_code=refused.status, headers=headers)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send the answer, read the rest for a moment, and end."""
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        try:
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while (message := await receive()).get("more_body", False):
+                    del message
+        except TimeoutError:
+            pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,4 +1,4 @@
-"""Listening: the socket is bound before anything slow, so that a taken port is said at once."""
+"""The HTTP server; its socket is bound before anything slow, to report a used port at once."""
 
 import errno
 import ipaddress
@@ -13,28 +13,28 @@ def bind(host: str, port: int) -> socket.socket:
     """Bind a socket to an address and a port.
 
     Args:
-        host: a name or an address; the first that it resolves to is used.
-        port: 0 to 65535; 0 is any that is free.
+        host: a name or an address; the first address that it resolves to is used.
+        port: 0 to 65535; 0 chooses a free one.
 
     Raises:
-        UnfreezeError: the host has no such address, or the port is taken.
+        UnfreezeError: there is no such host or address, or the port is in use.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
     except OSError as error:
         raise UnfreezeError(
-            f"--host {host}: no such host or address ({error.strerror}); "
-            "127.0.0.1 is this machine only, 0.0.0.0 is all its addresses"
+            f"--host {host}: no such host or address ({error.strerror}); give 127.0.0.1 for "
+            "this machine only, or 0.0.0.0 for all its addresses"
         ) from None
     bound = socket.socket(family, socket.SOCK_STREAM)
     if os.name == "posix":
-        # Else the port stays taken for a minute after a server has ended. On
+        # Otherwise the port stays in use for a minute after a server has ended. On
         # Windows the same option would let two servers share a port.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
-        # Others that bind with SO_REUSEADDR are kept out only by listening.
+        # Only listening keeps out others that bind with SO_REUSEADDR.
         bound.listen(128)
     except OSError as error:
         bound.close()
@@ -49,7 +49,7 @@ def address_of(bound: socket.socket) -> tuple[str, int]:
 
 
 def is_loopback(bound: socket.socket) -> bool:
-    """Tell whether only this machine can reach a bound socket."""
+    """Return whether only this machine can reach a bound socket."""
     return ipaddress.ip_address(address_of(bound)[0]).is_loopback
 
 
@@ -62,9 +62,9 @@ def url_of(bound: socket.socket) -> str:
 
 
 def make_server(app: Any) -> Any:
-    """Make the HTTP server of an application; its `run(sockets=[bound])` serves until told to end.
+    """Make the HTTP server of an application; its `run(sockets=[bound])` serves until stopped.
 
-    On Ctrl-C it finishes what is running, for 10 seconds at most.
+    On Ctrl-C it finishes running requests, for at most 10 seconds.
 
     Args:
         app: an ASGI application.
@@ -90,9 +90,9 @@ def make_server(app: Any) -> Any:
 def _explain(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
-            f"port {port} of {host} is taken by another program: "
-            f"end that, or take another one with --port {port + 1 if port < 65535 else 8000}"
+            f"Port {port} of {host} is in use by another program: stop that program, or use "
+            f"another port, such as --port {port + 1 if port < 65535 else 8000}"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"port {port} is reserved for the system: take one above 1023 with --port"
-    return f"port {port} of {host} cannot be used: {error.strerror}"
+        return f"Port {port} is reserved for the system: choose one above 1023 with --port"
+    return f"Port {port} of {host} cannot be used: {error.strerror}"

@@ -1,0 +1,141 @@
+"""The files that a training run writes into its folder: before the first epoch, and last."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from unfreeze.core.fit import FitResult
+from unfreeze.core.schedule import Schedule
+from unfreeze.core.schedule_file import write_schedule
+from unfreeze.errors import RunError
+from unfreeze.files import atomic_path, write_json
+from unfreeze.pipeline import run_folder
+from unfreeze.pipeline.run_plan import described
+from unfreeze.pipeline.train_options import TrainOptions, command_line
+from unfreeze.pipeline.training_data import Inputs, TrainingData
+from unfreeze.version import __version__
+
+# Writes the pictures of a run: folder, result, metrics, labels.
+Draw = Callable[[Path, FitResult, Mapping[str, Any], Sequence[str]], None]
+
+
+def begin_run(options: TrainOptions, inputs: Inputs) -> None:
+    """Write what is known before training, so that an interrupted run is recognized.
+
+    Raises:
+        RunError: the run to be resumed is not the same.
+    """
+    out = options.out
+    assert out is not None
+    run_folder.sweep(out)
+    manifest = inputs.data.manifest
+    config = {
+        "unfreeze": __version__,
+        "command": command_line(options),
+        **described(options),
+        "labels": list(manifest.labels),
+        "data": {
+            "root": str(manifest.root),
+            "fingerprint": manifest.fingerprint,
+            "clips": len(manifest.clips),
+        },
+        "weights": {"file": str(inputs.weights), "sha256": inputs.backbone.weights.sha256},
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+    }
+    if options.resume and (out / run_folder.CONFIG).is_file():
+        run_folder.refuse_changes(out, config)
+    else:
+        run_folder.clear(out)
+        run_folder.write_config(out, config)
+    # For a resumed run, too: it may have been killed between these files.
+    run_folder.write_table(out / run_folder.SPLITS, _split_rows(inputs.data))
+
+
+def record_schedule(out: Path, schedule: Schedule) -> None:
+    """Write the schedule that is about to run."""
+    write_schedule(schedule, out / run_folder.SCHEDULE)
+
+
+_BOUNDS = ("start", "end", "low", "high")
+
+
+def _split_rows(data: TrainingData) -> list[dict[str, str]]:
+    manifest = data.manifest
+    part_of = {int(i): name for name, clips in data.parts().items() for i in clips}
+    added = {int(i) for i in data.added}
+    sounds = any(clip.start is not None for clip in manifest.clips)
+    rows = []
+    for number, clip in enumerate(manifest.clips):
+        # Held-out corrected clips are test clips of the next run that adds to this one.
+        part = "test" if part_of[number] == "corrected" else part_of[number]
+        row = {
+            "path": clip.path.relative_to(manifest.root).as_posix(),
+            "label": clip.label,
+            "group": clip.group,
+            "split": part,
+        }
+        if sounds:
+            row |= {name: _number(getattr(clip, name)) for name in _BOUNDS}
+        if data.corrections is not None:
+            row["added"] = "yes" if number in added else "no"
+        rows.append(row)
+    return rows
+
+
+def _number(value: float | None) -> str:
+    """To the microsecond, without zeros at the end."""
+    return "" if value is None else f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def finish_run(
+    out: Path,
+    model: keras.Model,
+    result: FitResult,
+    metrics: dict[str, Any],
+    labels: Sequence[str],
+    draw: Draw,
+) -> None:
+    """Write the model, the history of its training and its scores; the scores last.
+
+    Args:
+        out: the run's folder.
+        model: the clip model.
+        result: of the training.
+        metrics: all scores.
+        labels: name of each class.
+        draw: writes the pictures.
+
+    Raises:
+        RunError: something cannot be written; the message says how to keep the result.
+    """
+    try:
+        with atomic_path(out / run_folder.MODEL) as partial:
+            model.save(partial)
+        run_folder.write_table(out / run_folder.HISTORY, result.history)
+        write_json(out / run_folder.AUDIT, {"format": 1, "stages": result.audit.as_list()})
+        draw(out, result, metrics, labels)
+        run_folder.write_scores(out, metrics)
+        shutil.rmtree(out / run_folder.STAGES, ignore_errors=True)
+    except OSError as error:
+        kept = None if (out / run_folder.MODEL).is_file() else _rescue(model)
+        raise RunError(
+            f"The run is trained, but {out} cannot be written ({error.strerror or error}). Free "
+            "disk space or correct the permissions, then repeat the command with --resume"
+            + (f"; until then, a copy of the model is in {kept}" if kept else "")
+        ) from error
+
+
+def _rescue(model: keras.Model) -> Path | None:
+    """Write the model elsewhere; None if that fails, too."""
+    try:
+        file = Path(tempfile.mkdtemp(prefix="unfreeze-")) / run_folder.MODEL
+        with atomic_path(file) as partial:
+            model.save(partial)
+    except OSError:
+        return None
+    return file

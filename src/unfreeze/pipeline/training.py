@@ -1,0 +1,209 @@
+"""Train, test and write a sound classifier according to a plan.
+
+Order matters: what can still be refused (schedule, output folder) is refused before
+anything slow, and no result on the test clips is computed before the last stage has
+ended.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from unfreeze.audio.background_clips import Pieces, cut_quiet
+from unfreeze.audio.clip_model import clip_model, own_scores, parts_of
+from unfreeze.audio.manifest import Manifest
+from unfreeze.audio.patches import PatchView
+from unfreeze.audio.segments_file import Corrections
+from unfreeze.audio.split import Split
+from unfreeze.backbones.registry import Backbone
+from unfreeze.core.boundary import StagePlan, check_stages, plan_stage
+from unfreeze.core.callbacks import StageCallback
+from unfreeze.core.fit import FitResult
+from unfreeze.core.graph import flatten
+from unfreeze.core.schedule import Schedule
+from unfreeze.pipeline import run_folder
+from unfreeze.pipeline.calibration import calibrate
+from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
+from unfreeze.pipeline.evaluation import score_clips
+from unfreeze.pipeline.inference import view_scores
+from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
+from unfreeze.pipeline.run_plan import RunPlan
+from unfreeze.pipeline.run_writing import begin_run, finish_run, record_schedule
+from unfreeze.pipeline.train_options import DEFAULT_TAPS
+from unfreeze.pipeline.training_data import label_numbers
+
+if TYPE_CHECKING:
+    from unfreeze.pipeline.run_plan import MeasureChange
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What is about to be trained, and on which data."""
+
+    manifest: Manifest
+    split: Split
+    notes: tuple[str, ...]
+    plans: tuple[StagePlan, ...]
+    schedule: Schedule
+    weights: Path
+    patches: dict[str, int]
+    corrected: int = 0
+    corrections: Corrections | None = None
+
+
+class TrainListener(StageCallback):
+    """Notified of the progress of a run; override any of the methods."""
+
+    def on_progress(self, what: str, done: int, total: int) -> None:
+        """Progress of other work than training.
+
+        `what` is "reading", "weights" or "features"; after training, "depths".
+        """
+
+    def on_summary(self, summary: Summary) -> None:
+        """Everything is ready; the first epoch is next."""
+
+    def on_scores(self, metrics: dict[str, Any]) -> None:
+        """The run is finished and tested."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        model: the clip model: waveform in, probabilities out.
+        labels: name of each class.
+        metrics: as in `metrics.json`.
+        result: of `unfreeze.fit`.
+    """
+
+    model: keras.Model
+    labels: tuple[str, ...]
+    metrics: dict[str, Any]
+    result: FitResult
+
+
+def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
+    """Train, test and write a sound classifier.
+
+    Args:
+        plan: everything resolved; its output folder is held by the caller.
+        listener: notified of progress.
+
+    Raises:
+        UnfreezeError: the schedule does not fit the network, a stage failed, or the
+            run cannot be written.
+    """
+    listener = listener or TrainListener()
+    options, data, backbone = plan.options, plan.inputs.data, plan.inputs.backbone
+    manifest, weights = data.manifest, plan.inputs.weights
+    measure_change = None if plan.load_earlier is None else plan.load_earlier()
+    classes = len(manifest.labels)
+    model = new_model(backbone, weights, classes, options.seed, options.taps, options.augment)
+    graph = flatten(model)
+    schedule = with_caches(graph, plan.schedule)
+    selections = check_stages(graph, schedule)
+    material = make_material(plan.inputs, options, listener.on_progress)
+    views = {name: material.store.patches(clips) for name, clips in data.parts().items()}
+    cut = cut_quiet(manifest, data.split, views, backbone.front_end)
+    if options.out is not None:
+        begin_run(options, plan.inputs)
+    listener.on_summary(
+        Summary(
+            manifest=manifest,
+            split=data.split,
+            notes=(*data.notes, *cut.notes),
+            plans=tuple(plan_stage(graph, selection) for selection in selections),
+            schedule=schedule,
+            weights=weights,
+            patches={name: len(view) for name, view in cut.parts.items()},
+            corrected=len(data.corrected),
+            corrections=data.corrections,
+        )
+    )
+    if options.out is not None:
+        record_schedule(options.out, schedule)
+    result = fit_patches(
+        model,
+        schedule,
+        cut.manifest,
+        cut.parts,
+        options.seed,
+        run_dir=None if options.out is None else options.out / run_folder.STAGES,
+        callbacks=[listener],
+        class_weight=options.class_weight,
+    )
+    depths = _depths(plan, cut, listener)
+    metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed) | depths
+    own = _own_classes(model, backbone, weights) if options.keep_audioset else None
+    whole = clip_model(model, backbone.front_end, manifest.labels, own)
+    if measure_change is not None:
+        metrics |= _change(measure_change, parts_of(whole)[0], plan, cut)
+    if options.out is not None:
+        finish_run(options.out, whole, result, metrics, manifest.labels, plan.draw)
+    listener.on_scores(metrics)
+    return Trained(whole, manifest.labels, metrics, result)
+
+
+def _depths(plan: RunPlan, cut: Pieces, listener: TrainListener) -> dict[str, Any]:
+    """What each depth of the network knew before training; empty without the clips for it."""
+    options, labels = plan.options, label_numbers(cut.manifest)
+    train, held = cut.parts["train"], cut.parts["validation"]
+    if options.taps != DEFAULT_TAPS or why_no_profile(labels, train.clip, held.clip):
+        return {}
+    backbone = plan.inputs.backbone.build(weights=plan.inputs.weights)
+    progress = partial(listener.on_progress, "depths")
+    profile = depth_profile(backbone, train, held, labels, seed=options.seed, progress=progress)
+    return {"depths": profile.as_plain()}
+
+
+def _own_classes(
+    model: keras.Model, backbone: Backbone, weights: Path
+) -> tuple[keras.KerasTensor, tuple[str, ...]]:
+    assert backbone.build_published is not None
+    assert backbone.published_classes is not None
+    published = backbone.build_published(weights=weights)
+    return own_scores(model, published), backbone.published_classes()
+
+
+def _change(
+    measure: "MeasureChange", model: keras.Model, plan: RunPlan, cut: Pieces
+) -> dict[str, Any]:
+    """Scores of the held-out corrected clips, and the change from the run before."""
+    data, seed = plan.inputs.data, plan.options.seed
+    assert data.corrections is not None
+    view, scores = cut.parts["corrected"], None
+    if len(view):
+        clips = np.unique(view.clip)
+        rows = view_scores(model, view, len(cut.manifest.clips))[0][clips]
+        scores = score_clips(cut.manifest, clips, rows, cut.manifest.labels, seed)
+    change = measure(model, cut.manifest, cut.parts, seed)
+    described = {"run": str(plan.options.add_to), "corrections": data.corrections.as_plain()}
+    return {"corrected": scores, "change": {**described, **change}}
+
+
+def _scores(
+    model: keras.Model,
+    manifest: Manifest,
+    split: Split,
+    parts: dict[str, PatchView],
+    seed: int,
+) -> dict[str, Any]:
+    """Clip-level scores of the held-out parts; None for a part without clips."""
+    found: dict[str, Any] = {}
+    held: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
+    numbers = label_numbers(manifest)
+    for name in ("test", "validation"):
+        clips = split.parts()[name]
+        if not len(clips):
+            found[name] = held[name] = None
+            continue
+        means, peaks = view_scores(model, parts[name], len(manifest.clips))
+        found[name] = score_clips(manifest, clips, means[clips], manifest.labels, seed)
+        held[name] = numbers[clips], means[clips], peaks[clips]
+    return {**found, **calibrate(manifest.labels, held["validation"], held["test"])}

@@ -1,0 +1,184 @@
+"""What a run trains and tests on: recordings, read and divided, and their features.
+
+Nothing here needs Keras: faults in the data are refused before the seconds that Keras
+takes to import.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from unfreeze.audio.feature_store import PatchStore, build_store, prune_stores
+from unfreeze.audio.label_table import Columns
+from unfreeze.audio.manifest import (
+    Manifest,
+    all_labels,
+    build_manifest,
+    check_classes,
+    examine_source,
+)
+from unfreeze.audio.segments_file import Corrections
+from unfreeze.audio.sources import Reading, Source, find_background, find_source, join_sources
+from unfreeze.audio.split import Split, split_clips, split_notes
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.pretrained_weights import cache_folder, resolve_weights
+from unfreeze.backbones.registry import Backbone
+from unfreeze.pipeline.class_weights import read_class_weights
+from unfreeze.pipeline.train_options import FULLY, TrainOptions
+
+# Called as progress(done, total), in clips, files or bytes.
+Progress = Callable[[int, int], None]
+# The same, with the name of the work first.
+NamedProgress = Callable[[str, int, int], None]
+# Both caches are shared by runs, so that a second run on the same recordings
+# starts at once; the oldest entries go when they grow beyond this.
+CACHE_LIMIT = 20 * 10**9
+
+
+def build_features(
+    manifest: Manifest, front_end: FrontEnd, progress: Callable[[int, int], None] | None = None
+) -> PatchStore:
+    """Make the feature store of a data set, or find it in the cache.
+
+    Args:
+        manifest: the clips.
+        front_end: how waveforms become frames.
+        progress: called as progress(done, total) with counts of clips.
+
+    Raises:
+        DataError: a file has changed since it was read.
+    """
+    home = cache_folder() / "features"
+    place = home / manifest.fingerprint[:32]
+    prune_stores(home, CACHE_LIMIT, keep=place)
+    return build_store(manifest, front_end, place, progress=progress)
+
+
+def prefix_folder() -> Path:
+    """Where the outputs of frozen layers are kept, for all runs."""
+    return cache_folder() / "prefixes"
+
+
+def label_numbers(manifest: Manifest) -> np.ndarray:
+    """The class of each clip, (clips,) int32, as its position in the manifest's labels."""
+    place = {label: number for number, label in enumerate(manifest.labels)}
+    return np.array([place[clip.label] for clip in manifest.clips], dtype=np.int32)
+
+
+def _none() -> np.ndarray:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Clips and their parts.
+
+    Attributes:
+        manifest: all clips.
+        split: the clips to train on, to choose epochs by, and to test on.
+        added: numbers of the clips that were added to an earlier run's.
+        corrected: those of them that are held out as a second test set.
+        corrections: what a person has changed; None without an earlier run.
+        notes: what the user should know, one sentence each.
+    """
+
+    manifest: Manifest
+    split: Split
+    added: np.ndarray = field(default_factory=_none)
+    corrected: np.ndarray = field(default_factory=_none)
+    corrections: Corrections | None = None
+    notes: tuple[str, ...] = ()
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """The clips of each part by name; with `corrected` if there are corrections."""
+        more = {"corrected": self.corrected} if self.corrections is not None else {}
+        return {**self.split.parts(), **more}
+
+
+def read_training_data(options: TrainOptions, progress: Progress | None = None) -> TrainingData:
+    """Read all recordings that the options name, and divide them.
+
+    Args:
+        options: of a run that does not add to another.
+        progress: called as progress(done, total) with counts of files.
+
+    Raises:
+        DataError: the recordings cannot be used.
+    """
+    source = find_source(options.data, how=reading_of(options))
+    joined = join_sources([source, *background_sources(options)])
+    full = options.annotated == FULLY
+    check_classes(joined, 1 if full else 2)
+    good, problems = examine_source(joined, full=full, progress=progress)
+    manifest = build_manifest(
+        joined.root,
+        all_labels(joined.labels, good),
+        good,
+        problems,
+        strict=options.strict,
+        max_bad=options.max_bad,
+    )
+    split = split_clips(
+        manifest, validation=options.validation, test=options.test, seed=options.seed
+    )
+    return TrainingData(manifest, split, notes=split_notes(manifest, split))
+
+
+def reading_of(options: TrainOptions) -> Reading:
+    """How the options say that the data are read."""
+    columns = Columns(options.path_column, options.label_column, options.audio_folder)
+    return Reading(options.group_regex, columns, options.label_map, options.annotated == FULLY)
+
+
+def background_sources(options: TrainOptions) -> list[Source]:
+    """The recordings that the options name as being of none of the classes.
+
+    Both kinds form one class: two classes for "none of these" would split its
+    probability between them.
+    """
+    given = (("--background", options.background), ("--negative", options.negative))
+    return [find_background(folder, name) for name, folder in given if folder is not None]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a run, or every run of a comparison, starts from.
+
+    Attributes:
+        data: the clips and their parts.
+        backbone: the pretrained network.
+        weights: the file with its weights.
+    """
+
+    data: TrainingData
+    backbone: Backbone
+    weights: Path
+
+
+def read_inputs(
+    options: TrainOptions,
+    backbone: Backbone,
+    progress: NamedProgress,
+    read: Callable[[TrainOptions, Progress], TrainingData] = read_training_data,
+) -> Inputs:
+    """Read the data, and find or download the weights.
+
+    Args:
+        options: of the run.
+        backbone: the network that the options name.
+        progress: called as progress(what, done, total); `what` is "reading" or "weights".
+        read: reads and divides the data.
+
+    Raises:
+        UnfreezeError: the data or the weights cannot be used.
+    """
+    data = read(options, lambda done, total: progress("reading", done, total))
+    read_class_weights(options.class_weight, data.manifest.labels)
+    weights = resolve_weights(
+        backbone.weights,
+        path=options.weights,
+        progress=lambda done, total: progress("weights", done, total),
+    )
+    return Inputs(data, backbone, weights)

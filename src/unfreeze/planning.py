@@ -1,0 +1,130 @@
+"""From settings to the plan of a training run, and the run itself.
+
+A run is put together here: the pipeline, and what it needs from outer rooms (trials, an
+earlier run, pictures). Everything that can be refused is refused here, once, before
+Keras is imported.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from unfreeze.backbones.registry import get_backbone
+from unfreeze.errors import UnfreezeError
+from unfreeze.pipeline import run_folder
+from unfreeze.pipeline.run_plan import RunPlan, described
+from unfreeze.pipeline.train_options import TrainOptions, checked_schedule
+from unfreeze.pipeline.training_data import NamedProgress, read_inputs, read_training_data
+
+if TYPE_CHECKING:
+    from unfreeze.core.fit import FitResult
+    from unfreeze.pipeline.run_plan import MeasureChange
+    from unfreeze.pipeline.training import Trained, TrainListener
+
+P = ParamSpec("P")
+
+
+def _with_signature_of(
+    made: Callable[P, TrainOptions],
+) -> Callable[[Callable[..., TrainOptions]], Callable[P, TrainOptions]]:
+    def decorate(function: Callable[..., TrainOptions]) -> Callable[P, TrainOptions]:
+        function.__signature__ = signature(made)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+@_with_signature_of(TrainOptions)
+def complete_options(*args: Any, **given: Any) -> TrainOptions:
+    """The settings of a run; with `add_to`, settings that are not given are the earlier run's.
+
+    Takes the fields of `TrainOptions`.
+
+    Raises:
+        UnfreezeError: a value is out of range.
+        RunError: `add_to` is not a finished run, or is a run of another network.
+    """
+    given = signature(TrainOptions).bind(*args, **given).arguments
+    if given.get("add_to") is None:
+        return TrainOptions(**given)
+    from unfreeze.review.old_run import inherited_options
+
+    data, run = Path(given.pop("data")), Path(given.pop("add_to"))
+    return inherited_options(run, data, given)
+
+
+@contextmanager
+def planned(
+    options: TrainOptions,
+    progress: NamedProgress = lambda what, done, total: None,
+    make_data: Callable[[], None] | None = None,
+) -> Iterator[RunPlan]:
+    """Resolve and check everything that a run needs, and hold its output folder.
+
+    Args:
+        options: of the run.
+        progress: called as progress(what, done, total); `what` is "reading" or "weights".
+        make_data: makes the recordings, after the folder is held.
+
+    Yields:
+        The plan; the folder is held until the block ends.
+
+    Raises:
+        UnfreezeError: anything that the user can correct, as early as possible.
+    """
+    schedule, backbone = checked_schedule(options), get_backbone(options.backbone)
+    # Files that the options name are read once for their faults, before any work.
+    described(options)
+    if options.keep_audioset and backbone.build_published is None:
+        raise UnfreezeError(f"{backbone.name} has no AudioSet classes: leave out --keep-audioset")
+    with nullcontext() if options.out is None else _held(options, options.out):
+        if make_data is not None:
+            make_data()
+        read = read_training_data
+        if options.add_to is not None:
+            from unfreeze.review.add_to import read_both as read
+        yield RunPlan(
+            options=options,
+            inputs=read_inputs(options, backbone, progress, read),
+            schedule=schedule,
+            load_earlier=None if options.add_to is None else partial(_load_earlier, options.add_to),
+            draw=_draw,
+        )
+
+
+def train_classifier(options: TrainOptions, listener: "TrainListener | None" = None) -> "Trained":
+    """Train, test and write a sound classifier.
+
+    Args:
+        options: of the run.
+        listener: notified of progress.
+
+    Raises:
+        UnfreezeError: anything that the user can correct, as early as possible.
+    """
+    from unfreeze.pipeline.training import TrainListener, train
+
+    listener = listener or TrainListener()
+    with planned(options, listener.on_progress) as plan:
+        return train(plan, listener)
+
+
+def _held(options: TrainOptions, out: Path) -> AbstractContextManager[None]:
+    return run_folder.held(out, options.overwrite, options.resume, described(options))
+
+
+def _load_earlier(run: Path) -> "MeasureChange":
+    from unfreeze.review.before_and_after import load_old, measure_change
+
+    return partial(measure_change, load_old(run))
+
+
+def _draw(
+    out: Path, result: "FitResult", metrics: Mapping[str, Any], labels: Sequence[str]
+) -> None:
+    from unfreeze.report.run_plots import draw_run
+
+    draw_run(out, result, metrics, labels)

@@ -1,0 +1,287 @@
+"""The web application: its addresses, the files of its page, and the guards of all answers.
+
+Only the files in the table here are ever served. Every answer has security headers. On
+this machine only, requests by foreign host names are refused: a page of another site can
+make a browser call this server by a name that resolves to 127.0.0.1 (DNS rebinding), and
+could then read the answers; such a request has the foreign name in `Host`.
+"""
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import ClientDisconnect
+
+from unfreeze.classifier import SoundClassifier
+from unfreeze.serve.analysis import analyse
+from unfreeze.serve.answers import Health, Labels, Prediction, Refusal, RefusalResponse, Refused
+from unfreeze.serve.upload import FIELD, Limits, Line, received
+from unfreeze.version import __version__
+
+# Not from `mimetypes`: it asks the system, which may call JavaScript plain text, and
+# browsers do not run such a script.
+_HTML = "text/html; charset=utf-8"
+_SCRIPT = "text/javascript; charset=utf-8"
+_PAGES = {
+    "/": ("index.html", _HTML),
+    "/docs": ("docs.html", _HTML),
+    "/page/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/page/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/page/app.js": ("app.js", _SCRIPT),
+    "/page/docs.js": ("docs.js", _SCRIPT),
+    "/page/figure.js": ("figure.js", _SCRIPT),
+    "/page/player.js": ("player.js", _SCRIPT),
+    "/page/recorder.js": ("recorder.js", _SCRIPT),
+    "/page/tap.js": ("tap.js", _SCRIPT),
+    "/page/text.js": ("text.js", _SCRIPT),
+}
+
+
+def pages() -> dict[str, tuple[bytes, str]]:
+    """Read the page's files.
+
+    Returns:
+        Content and media type for each address.
+    """
+    folder = files("unfreeze.serve") / "page"
+    return {url: ((folder / name).read_bytes(), kind) for url, (name, kind) in _PAGES.items()}
+
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    # Answers describe private recordings; the page is small.
+    "Cache-Control": "no-store",
+}
+_RAW = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+
+
+def guarded(app: Any, *, local_only: bool) -> Any:
+    """Wrap an ASGI application.
+
+    Args:
+        app: the application.
+        local_only: refuse requests whose `Host` is not `localhost` or a loopback
+            address.
+
+    Returns:
+        An ASGI application.
+    """
+
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *_RAW]}
+            await send(message)
+
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+        elif local_only and not names_this_machine(_host(scope)):
+            refused = Refused(
+                400,
+                "the request is for another host than this machine",
+                "Open the server as http://127.0.0.1 or http://localhost with its port.",
+            )
+            await RefusalResponse(refused)(scope, receive, send_with_headers)
+        else:
+            await app(scope, receive, send_with_headers)
+
+    return run
+
+
+def names_this_machine(host: str) -> bool:
+    """Return whether a `Host` header is `localhost` or a loopback address.
+
+    Args:
+        host: name or address, with or without a port.
+
+    Example:
+        >>> [names_this_machine(h) for h in ("localhost:8000", "[::1]:80", "evil.example")]
+        [True, True, False]
+    """
+    if host.startswith("["):
+        name, closed, port = host[1:].partition("]")
+        if not closed or (port and not port.startswith(":")):
+            return False
+    else:
+        name = host.partition(":")[0]
+    if name.lower().removesuffix(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(scope: Any) -> str:
+    values = [value for name, value in scope["headers"] if name == b"host"]
+    return values[0].decode("latin-1") if len(values) == 1 else ""
+
+
+# The smallest and largest hop, in seconds. The front end's own is 0.48 s. A smaller one
+# takes more than a minute for ten minutes of sound; a larger one leaves gaps.
+LEAST_HOP, LARGEST_HOP = 0.1, 0.96
+
+_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD],
+                    "properties": {
+                        FIELD: {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "WAV, FLAC, MP3, OGG, AIFF or any other format that "
+                            "libsndfile reads, at any sample rate.",
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+_REFUSALS = {
+    400: "The form is damaged, or the host name is not this machine's.",
+    408: "The file arrived too slowly.",
+    413: "The file is too large, or the recording too long.",
+    415: "The body is not a form.",
+    422: "The file is not a sound file, or a parameter is out of range.",
+    503: "Too many recordings are waiting; `Retry-After` says when to try again.",
+    507: "The disk is full.",
+}
+
+
+def create_app(
+    classifier: SoundClassifier, limits: Limits | None = None, *, local_only: bool = True
+) -> Any:
+    """Make the web application of one classifier.
+
+    Args:
+        classifier: the model; only one thread at a time uses it.
+        limits: what a request may ask for.
+        local_only: refuse requests for any host name but this machine's own; for a
+            server that listens on a loopback address.
+
+    Returns:
+        An ASGI application.
+    """
+    limits = limits or Limits()
+    app = FastAPI(
+        title="unfreeze",
+        version=__version__,
+        description="Which sounds are in a recording, and when.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    _add_predict(app, classifier, limits, line := Line(limits.places))
+
+    async def labels() -> Labels:
+        """List the classes that the model knows, and the limits of the server."""
+        return Labels(
+            list(classifier.labels), classifier.sample_rate, limits.max_mb, limits.max_seconds
+        )
+
+    async def healthz() -> Health:
+        """Report that the server works, and how long its queue is."""
+        return Health("ok", __version__, line.taken, line.places)
+
+    app.add_api_route("/labels", labels, summary="Classes and limits")
+    app.add_api_route("/healthz", healthz, summary="Health")
+    for url, (content, kind) in pages().items():
+        app.add_api_route(
+            url, _page(content, kind), methods=["GET", "HEAD"], include_in_schema=False
+        )
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _bad_parameter)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _failed)
+    return guarded(app, local_only=local_only)
+
+
+def _add_predict(app: FastAPI, classifier: SoundClassifier, limits: Limits, line: Line) -> None:
+    async def predict(
+        request: Request,
+        hop: Annotated[
+            float | None,
+            Query(
+                ge=LEAST_HOP,
+                le=LARGEST_HOP,
+                description="Seconds from one scored patch to the next, for events.",
+            ),
+        ] = None,
+        min_score: Annotated[
+            float | None,
+            Query(
+                gt=0, le=1, description="Smallest score of an event; else each class's threshold."
+            ),
+        ] = None,
+        spectrogram: Annotated[
+            bool, Query(description="Add the picture of what the network sees.")
+        ] = False,
+    ) -> Prediction:
+        """Classify a recording as a whole, and find the events in it."""
+        with line.place():
+            async with received(request, limits) as upload, line.turn():
+                if await request.is_disconnected():
+                    # The client no longer waits for the answer.
+                    raise ClientDisconnect
+                return await asyncio.to_thread(
+                    analyse, classifier, upload, limits, hop, min_score, spectrogram
+                )
+
+    app.add_api_route(
+        "/predict",
+        predict,
+        methods=["POST"],
+        summary="Classify a recording",
+        openapi_extra=_FORM,
+        responses={
+            status: {"model": Refusal, "description": text} for status, text in _REFUSALS.items()
+        },
+    )
+
+
+def _page(content: bytes, kind: str) -> Callable[[], Any]:
+    async def page() -> Response:
+        return Response(content, media_type=kind)
+
+    return page
+
+
+async def _refused(request: Request, refused: Refused) -> Response:
+    return RefusalResponse(refused)
+
+
+async def _bad_parameter(request: Request, error: RequestValidationError) -> Response:
+    causes = [f"{item['loc'][-1]}: {item['msg']}" for item in error.errors()]
+    return RefusalResponse(Refused(422, "; ".join(causes), "Change it and send it again."))
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=400)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    # The server's log has the traceback; the client must not see internal details.
+    logging.getLogger("unfreeze.serve").error("a request failed", exc_info=error)
+    refused = Refused(
+        500, "the server failed on this request", "Report it to the server's operator."
+    )
+    return RefusalResponse(refused)
