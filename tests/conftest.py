@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,26 @@ import filelock
 import numpy as np
 import pytest
 
-from unfreeze.backbones import weights, yamnet_spec
+from unfreeze.backbones import pretrained_weights, yamnet_spec
 from unfreeze.errors import WeightsError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def pytest_configure():
+    """Hear Ctrl-C: started by a shell in the background, we and our children would not."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_itemcollected(item):
+    """Count a test that is slow on this backend among the slow ones."""
+    backends = {name for marker in item.iter_markers("slow_on") for name in marker.args}
+    if backends:
+        import keras
+
+        if keras.backend.backend() in backends:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +48,7 @@ def shared_data() -> Path:
 def yamnet_weights() -> Path:
     """The verified weights of YAMNet, from the cache or fetched once."""
     try:
-        return weights.resolve_weights("yamnet")
+        return pretrained_weights.resolve_weights(yamnet_spec.YAMNET_WEIGHTS)
     except WeightsError as error:
         _give_up(f"no weights of YAMNet: {error}")
 
@@ -39,7 +56,7 @@ def yamnet_weights() -> Path:
 @pytest.fixture(scope="session")
 def yamnet_saved_model() -> Path:
     """Google's own graph as a SavedModel, kept in the cache for the tests alone."""
-    folder = weights.cache_folder() / "tests" / "yamnet_saved_model"
+    folder = pretrained_weights.cache_folder() / "tests" / "yamnet_saved_model"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_suffix(".lock"), timeout=900):
         if not folder.is_dir():

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from unfreeze.audio import worker
-from unfreeze.audio.mono import mono_blocks
-from unfreeze.audio.sound import Sound, open_sound
+from unfreeze.audio import decode_worker
+from unfreeze.audio.decode import mono_blocks
+from unfreeze.audio.sound_file import Sound, open_sound
 
 
 def main() -> None:
-    """As `unfreeze.audio.worker.main`, with a decoder of its own."""
-    worker.open_sound = opened
-    worker.decode_seconds = lambda size: 0.2
-    worker.mono_blocks = functools.partial(mono_blocks, block=1 << 15)
-    worker.main()
+    """As `unfreeze.audio.decode_worker.main`, with a decoder of its own."""
+    decode_worker.open_sound = opened
+    decode_worker.decode_seconds = lambda size: 0.2
+    decode_worker.mono_blocks = functools.partial(mono_blocks, block=1 << 15)
+    decode_worker.main()
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 
+from unfreeze.core.callbacks import Recorder
 from unfreeze.core.optimizers import get_learning_rate
-from unfreeze.core.recorder import Recorder
 
 
 def model_stub(rate=0.1):

@@ -19,7 +19,7 @@ def make_classifier(folder, labels=("high", "low", EVIL)):
 
     from unfreeze import SoundClassifier
     from unfreeze.audio.clip_model import clip_model, patch_model
-    from unfreeze.audio.frames import log_mel_frames
+    from unfreeze.audio.logmel import log_mel_frames
     from unfreeze.backbones.frontend import FrontEnd
 
     patches = keras.Input((96, 64), name="patches")
@@ -37,7 +37,7 @@ def make_classifier(folder, labels=("high", "low", EVIL)):
 def running(classifier, limits=None, local_only=True):
     """Serve a classifier as the command does; yields the address."""
     from unfreeze.serve import server
-    from unfreeze.serve.app import create_app
+    from unfreeze.serve.web_app import create_app
 
     with server.bind("127.0.0.1", 0) as bound:
         http = server.make_server(create_app(classifier, limits, local_only=local_only))

@@ -1,10 +1,12 @@
 """One small model, its data and a run on them, for the tests of `fit`."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import layers
 
-from unfreeze.core.run import FitResult, fit
+from unfreeze.core.fit import FitResult, fit
 from unfreeze.core.schedule import Schedule, Stage
 
 X = np.random.default_rng(0).normal(size=(24, 6, 6, 2)).astype("float32")
@@ -12,6 +14,13 @@ Y = (X.mean(axis=(1, 2, 3)) > 0).astype("int64")
 HELD = (X[:8], Y[:8])
 HEAD = Schedule((Stage("head", "head", epochs=2, learning_rate=0.05),))
 TWO = Schedule((*HEAD, Stage("all", "all", epochs=2, learning_rate=0.01)))
+# On TensorFlow the head's steps run several in a call; a stage of all layers too.
+LONG = Schedule(
+    (
+        Stage("head", "head", epochs=3, learning_rate=0.05),
+        Stage("all", "all", epochs=3, learning_rate=0.01, batch_norm="train"),
+    )
+)
 
 
 def make(augment: bool = False, drop: float = 0.2, **head) -> keras.Model:
@@ -41,6 +50,17 @@ def run(model=None, schedule=TWO, data=(X, Y), **options) -> FitResult:
     """`fit` with settings that suit the data; 3 batches of 8 an epoch."""
     options = {"validation_data": HELD, "batch_size": 8, "seed": 1, "verbose": 0, **options}
     return fit(model or make(), schedule, data, **options)
+
+
+@functools.cache
+def whole(schedule: Schedule = TWO) -> FitResult:
+    """An unbroken run of a fresh model, shared by all tests of a process: only to look at."""
+    return run(schedule=schedule)
+
+
+def told(result: FitResult) -> list[dict]:
+    """The history without the clock."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
 
 
 def weights_of(model: keras.Model) -> list[np.ndarray]:

@@ -4,13 +4,7 @@ import threading
 
 import pytest
 
-from unfreeze.files import (
-    atomic_path,
-    partial_folder,
-    remove_dead_folders,
-    write_json,
-    write_text,
-)
+from unfreeze.files import atomic_path, partial_folder, remove_dead_folders, write_json, write_text
 
 DEAD = "0123456789abcdef"
 

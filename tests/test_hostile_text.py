@@ -99,6 +99,12 @@ def test_a_journal_of_other_types_is_refused(tmp_path: Path, new: object, key: s
     READERS["journal"][0](content, tmp_path)
 
 
+def test_a_field_that_cannot_be_printed_is_refused(tmp_path: Path) -> None:
+    content = READERS["segments"][1].replace(b'"score"', b'"\\ud800score"')
+    assert content != READERS["segments"][1]
+    READERS["segments"][0](content, tmp_path)
+
+
 def test_segments_know_their_fields() -> None:
     # Else the tests above would try nothing.
     assert set(SEGMENT) >= {"file", "sha256", "source", "label"}

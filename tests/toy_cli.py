@@ -17,7 +17,7 @@ def main() -> None:
     monkeypatch = pytest.MonkeyPatch()
     toy.register(monkeypatch, pathlib.Path(os.environ["UNFREEZE_CACHE"]).parent)
     from unfreeze.cli import main as command_line
-    from unfreeze.cli.display import TrainDisplay
+    from unfreeze.cli.train_display import TrainDisplay
 
     signals = [int(number) for number in os.environ.get("TOY_SIGNALS", "").split()]
     original = TrainDisplay.on_epoch_end

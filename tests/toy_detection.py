@@ -40,7 +40,7 @@ def toy_model(data):
 
     from unfreeze.audio.clip_model import PATCH_MODEL, clip_model
     from unfreeze.audio.decode import decode
-    from unfreeze.audio.frames import log_mel_frames
+    from unfreeze.audio.logmel import log_mel_frames
     from unfreeze.backbones.frontend import FrontEnd
 
     means, classes = [], []

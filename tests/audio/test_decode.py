@@ -14,7 +14,7 @@ from unfreeze.audio.decode import (
     resampled_length,
     waveform_blocks,
 )
-from unfreeze.audio.sound import SoundError, open_sound
+from unfreeze.audio.sound_file import SoundError, open_sound
 from unfreeze.errors import DataError
 
 

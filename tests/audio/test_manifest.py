@@ -193,7 +193,7 @@ def test_groups_by_regular_expression(data: Path, pattern: str, group: str) -> N
 
 def test_regular_expressions_that_cannot_be_right(data: Path) -> None:
     assert "no capture group" in refusal(data, group_regex="ann")
-    assert "no regular expression" in refusal(data, group_regex="(ann")
+    assert "not a regular expression" in refusal(data, group_regex="(ann")
     message = refusal(data, group_regex="(cat)")
     assert "for 10 of 20 files, such as dog/dog_0_ann.wav" in message
     assert "for 20 of 20" in refusal(data, group_regex="()ann")
@@ -235,3 +235,18 @@ def test_the_spoken_digits(shared_data: Path) -> None:
     assert manifest.problems == ()
     by_name = read_manifest(shared_data / "spoken-digits/manifest.csv")
     assert by_name.fingerprint == manifest.fingerprint
+
+
+def test_silence_may_be_a_class(tmp_path: Path) -> None:
+    """A whole class of it, or background; elsewhere a silent clip is a fault."""
+    rng = np.random.default_rng(0)
+    for label, quiet in (("dog", (0,)), ("hush", (0, 1, 2)), ("background", (0,))):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            noise = rng.normal(0, 0.1, 8000 + number).astype("float32")
+            wave = 1e-6 * noise if number in quiet else noise
+            soundfile.write(tmp_path / label / f"{number}.wav", wave, 16_000, subtype="FLOAT")
+    manifest = read_manifest(tmp_path)
+    counts = {label: sum(c.label == label for c in manifest.clips) for label in manifest.labels}
+    assert counts == {"background": 4, "dog": 3, "hush": 4}
+    assert [(p.path.as_posix(), p.rule) for p in manifest.problems] == [("dog/0.wav", "silent")]

@@ -22,7 +22,7 @@ def test_results_are_in_the_order_of_the_items(count: int, workers: int | None) 
 
 def test_two_threads_work_at_once() -> None:
     # Neither call returns before the other has begun.
-    barrier = threading.Barrier(2, timeout=10)
+    barrier = threading.Barrier(2, timeout=60)
     run_all(lambda _: barrier.wait(), range(2), workers=2)
 
 

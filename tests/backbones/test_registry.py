@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from unfreeze.backbones import BACKBONES, FrontEnd, get_backbone
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.registry import BACKBONES, get_backbone
 from unfreeze.errors import UnfreezeError
 
 
@@ -18,7 +19,7 @@ def test_yamnet_is_known():
 
 
 def test_unknown_name_lists_the_known_ones_and_the_closest():
-    with pytest.raises(UnfreezeError, match=r"'yamnett'; known: yamnet. Did you mean yamnet\?"):
+    with pytest.raises(UnfreezeError, match=r"'yamnett'; known: yamnet. Did you mean 'yamnet'\?"):
         get_backbone("yamnett")
     with pytest.raises(UnfreezeError, match=r"'qqq'; known: yamnet\.$"):
         get_backbone("qqq")
@@ -35,7 +36,9 @@ def test_built_model_fits_its_entry(name):
 
 def test_no_keras_before_a_model_is_built():
     code = (
-        "import sys, unfreeze.backbones, unfreeze.backbones.weights as w; w.status();"
+        "import sys, unfreeze.backbones.pretrained_weights as w\n"
+        "from unfreeze.backbones.registry import get_backbone\n"
+        "w.status(get_backbone('yamnet').weights);"
         "sys.exit(any(m in sys.modules for m in ('keras', 'tensorflow', 'torch', 'jax', 'h5py')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

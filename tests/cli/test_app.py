@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 
 import pytest
 from typer.testing import CliRunner
@@ -62,7 +61,7 @@ def test_help_does_not_import_keras():
 
 
 def test_version():
-    from unfreeze import __version__
+    from unfreeze.version import __version__
 
     assert CliRunner().invoke(app, ["--version"]).output.strip() == f"unfreeze {__version__}"
 
@@ -73,10 +72,10 @@ BAD = [
     (["train", "{tmp}/data", "--out", "{tmp}/run", "--schedule", "two_stages"], "two_stage"),
     (["train", "{tmp}/data", "--out", "{tmp}/run", "--schedule", "{tmp}/no.yaml"], "no.yaml"),
     (["train", "{tmp}/data", "--out", "{tmp}/run", "--backbone", "yamnets"], "yamnet"),
-    (["train", "{tmp}/data", "--out", "{tmp}/data"], "holds no run"),
+    (["train", "{tmp}/data", "--out", "{tmp}/data"], "holds no unfreeze run"),
     (["train", "{tmp}/data", "--out", "{tmp}/run", "--epochs", "0"], "0 epochs"),
     (["predict", "{tmp}/nothing", "{tmp}/data/low/low_0.wav"], "does not exist"),
-    (["evaluate", "{tmp}/data", "{tmp}/data"], "no run folder"),
+    (["evaluate", "{tmp}/data", "{tmp}/data"], "not a run folder"),
 ]
 
 
@@ -114,7 +113,7 @@ def test_a_schedule_that_matches_no_layer_is_refused_before_training(monkeypatch
     words = ["train", str(data), "--out", str(tmp_path / "run"), "--backbone", "toy"]
     result = CliRunner().invoke(app, [*words, "--schedule", str(plan)])
     assert "'transfr_*' matches no layer" in str(result.exception)
-    assert "transfer_dense" in str(result.exception)
+    assert "transfer_output" in str(result.exception)
     assert not (tmp_path / "run").exists()
 
 
@@ -142,9 +141,16 @@ def test_train_predict_evaluate_round_trip(monkeypatch, tmp_path):
     assert first.exit_code == 0, first.output
     for text in ("18 clips", "stage head", "stage all", "accuracy"):
         assert text in first.output
+    told = " ".join(first.output.split())
+    solved = r"stage head: solved with C 0\.\d+, the best of 2 \(val_loss [\d.]+, val_clip_acc"
+    assert re.search(solved, told)
+    assert "stage start: solved with C 0.01 (val_loss" in told
     # What an epoch was chosen by comes first, and nothing comes twice.
-    best = r"stage all: best of 2 epochs is \d \(val_accuracy [\d.]+, val_loss [\d.]+\), "
-    assert re.search(best, " ".join(first.output.split()))
+    best = (
+        r"stage all: the last of 2 epochs is kept \(val_loss [\d.]+, val_clip_accuracy [\d.]+, "
+        r"val_accuracy [\d.]+\), "
+    )
+    assert re.search(best, told)
     # The last line is a command that can be run as it stands, on a clip of the test set.
     last = next(line for line in first.output.splitlines() if line.startswith("Try it: "))
     told = shlex.split(last.removeprefix("Try it: "))
@@ -164,12 +170,12 @@ def test_train_predict_evaluate_round_trip(monkeypatch, tmp_path):
     # Started until it is done: that it is done is no error, another run would be.
     done = run.invoke(app, [*words, "--resume", "--json"])
     assert done.exit_code == 0
-    assert "finished: nothing is left to do" in done.stderr
+    assert "finished: there is nothing to do" in done.stderr
     assert json.loads(done.stdout) == json.loads(replaced.stdout)
     other = run.invoke(app, [*words, "--resume", "--seed", "7"])
     assert "options.seed was 0 and is 7" in str(other.exception)
 
-    quiet = run.invoke(app, [*words, "--overwrite", "--quiet"])
+    quiet = run.invoke(app, [*words, "--overwrite", "--quiet", "--schedule", "head_only"])
     assert "stage head" not in quiet.output
     assert "accuracy" in quiet.output
 
@@ -203,7 +209,7 @@ def test_overwrite_never_removes_what_is_no_run(monkeypatch, tmp_path):
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     words = ["train", str(data), "--out", str(mine), "--backbone", "toy", "--overwrite"]
-    assert "holds no run" in str(CliRunner().invoke(app, words).exception)
+    assert "holds no unfreeze run" in str(CliRunner().invoke(app, words).exception)
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
@@ -216,6 +222,7 @@ def test_the_command_in_the_config_repeats_the_run(monkeypatch, tmp_path):
     words = [
         "train", str(data), "--out", str(out), "--backbone", "toy", "--epochs", "1",
         "--learning-rate", "0.002", "--seed", "3", "--batch-size", "8", "--test", "0.2",
+        "--schedule", "head_only",
     ]  # fmt: skip
     assert CliRunner().invoke(app, words).exit_code == 0
     first = (out / "metrics.json").read_text()
@@ -226,9 +233,12 @@ def test_the_command_in_the_config_repeats_the_run(monkeypatch, tmp_path):
 
 def test_demo_says_that_its_sounds_are_synthetic(monkeypatch, tmp_path):
     seen = {}
-    monkeypatch.setattr(
-        "unfreeze.cli.demo.run", lambda options, json, quiet, is_demo: seen.update(options=options)
-    )
+
+    def run(options, json, quiet, make_data):
+        make_data()
+        seen.update(options=options)
+
+    monkeypatch.setattr("unfreeze.cli.demo.run", run)
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--clips", "6"])
     assert result.exit_code == 0, result.output
     assert "computed, not recorded" in result.output
@@ -239,12 +249,8 @@ def test_demo_says_that_its_sounds_are_synthetic(monkeypatch, tmp_path):
 
 
 def test_help_is_quick():
-    # A loose bound that only an import of Keras (seconds) can break on a busy machine.
-    best = min(_timed("--help") for _ in range(3))
-    assert best < 2.5
-
-
-def _timed(*words):
-    began = time.perf_counter()
-    assert call(*words).returncode == 0
-    return time.perf_counter() - began
+    # Processor time, as the machine may be busy; Keras alone would take seconds of it.
+    before = os.times()
+    assert call("--help").returncode == 0
+    after = os.times()
+    assert after.children_user - before.children_user < 2.0

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 import toy
 from comparing import record
 from unfreeze.cli.app import app
-from unfreeze.cli.times import read_seconds
-from unfreeze.compare import runner, tune
+from unfreeze.cli.arguments import read_seconds
+from unfreeze.compare import trial
 from unfreeze.errors import UnfreezeError
 
 
@@ -22,8 +22,7 @@ def data(monkeypatch, tmp_path):
         right = [strategy.name == "full"] * len(clips)
         return record(strategy.name, trial.seed, right=right, groups=[c.group for c in clips])
 
-    monkeypatch.setattr(runner, "run_trial", fake)
-    monkeypatch.setattr(tune, "run_trial", fake)
+    monkeypatch.setattr(trial, "run_trial", fake)
     return toy.write_sounds(tmp_path / "data")
 
 
@@ -66,11 +65,10 @@ def test_ctrl_c_says_how_to_go_on(command, data, tmp_path, monkeypatch):
     def stopped(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "run_trial", stopped)
-    monkeypatch.setattr(tune, "run_trial", stopped)
+    monkeypatch.setattr(trial, "run_trial", stopped)
     found = call(command, data, "-o", tmp_path / "out", "--backbone", "toy")
     assert found.exit_code == 130
-    assert "stopped; the same command goes on from here" in found.output
+    assert "interrupted; run the same command again to continue" in found.output
 
 
 def test_a_search_without_optuna_is_refused_at_once(data, tmp_path, monkeypatch):
@@ -83,9 +81,9 @@ def test_a_search_without_optuna_is_refused_at_once(data, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--strategies", "two_stag"], "did you mean 'two_stage'"),
-        (["--strategies", "full+rat=1"], "did you mean 'rate'"),
-        (["--budget", "soon"], "'soon' is no time"),
+        (["--strategies", "two_stag"], "Did you mean 'two_stage'"),
+        (["--strategies", "full+rat=1"], "Did you mean 'rate'"),
+        (["--budget", "soon"], "'soon' is not a time"),
         (["--folds", "2", "--holdout", "a"], "give one of them"),
     ],
 )
@@ -104,5 +102,5 @@ def test_times(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "0", "0m", "-3", "3d", "m", "1e9"])
 def test_no_times(text):
-    with pytest.raises(UnfreezeError, match="is no time"):
+    with pytest.raises(UnfreezeError, match="is not a time"):
         read_seconds(text)

@@ -67,9 +67,12 @@ def test_python_on_another_backend_is_told_which_one_to_use(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--format", "coreml"], "there is no export format 'coreml'"),
-        (["--format", "tfjs", "--quantize", "int4"], "it has float16 and int8"),
-        (["--format", "saved_model", "--quantize", "float16"], "onnx, openvino, tfjs have it"),
+        (["--format", "coreml"], "There is no export format 'coreml'"),
+        (["--format", "tfjs", "--quantize", "int4"], "it supports float16 and int8"),
+        (
+            ["--format", "saved_model", "--quantize", "float16"],
+            "use litert, onnx, openvino, tfjs for it",
+        ),
     ],
 )
 def test_wrong_words_are_refused_with_the_cure(run, words, message):
@@ -81,4 +84,4 @@ def test_wrong_words_are_refused_with_the_cure(run, words, message):
 def test_a_length_is_a_number_or_any(run):
     result = CliRunner().invoke(app, ["export", str(run), "-f", "tfjs", "--length", "long"])
     assert result.exit_code == 2
-    assert "neither a number of samples nor any" in result.output
+    assert "neither a number of samples nor 'any'" in result.output

@@ -83,7 +83,7 @@ def test_tables_for_people(data: Path) -> None:
     assert "8000 (20 clips), 16000 (20 clips)" in output
     assert "0 of 40 recordings left out." in output
     assert "not_audio (warning, 8):" in output
-    assert "dog/[b]odd0.txt: it is no recording and is ignored" in output
+    assert "dog/[b]odd0.txt: it is not a recording and is ignored" in output
     assert "and 2 more; --json lists all" in output
     row = next(line for line in output.splitlines() if " cat " in line)
     assert row.split("│")[2:6] == ["    20 ", "     0.2 ", "    14 ", "          3 "]
@@ -97,7 +97,7 @@ def test_problems_are_shown_before_the_verdict(data: Path) -> None:
         assert isinstance(result.exception, DataError)
         assert "1 of 40 recordings" in str(result.exception)
         assert "unreadable (left out, 1):" in result.stdout
-        assert "dog/b_01.wav: it holds text, no sound" in result.stdout
+        assert "dog/b_01.wav: it holds text, not sound" in result.stdout
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from unfreeze.cli.app import app
 from unfreeze.core.presets import gradual, preset
-from unfreeze.core.schedule_yaml import read_schedule, write_schedule
+from unfreeze.core.schedule_file import read_schedule, write_schedule
 from unfreeze.errors import ScheduleError, UnfreezeError
 
 layers = keras.layers
@@ -33,7 +33,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_yamnet_gradually_and_the_file_it_writes(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
-    result = run("yamnet", "--schedule", "gradual", "--write", file)
+    result = run("yamnet", "--schedule", "gradual", "--taps", "none", "--write", file)
     assert result.exit_code == 0, result.output
     assert "gradual on yamnet" in result.output
     assert "after block10_pointwise_relu" in result.output
@@ -45,7 +45,7 @@ def test_yamnet_gradually_and_the_file_it_writes(tmp_path: Path) -> None:
 def test_a_schedule_file_is_read_back_and_json_has_the_numbers(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     write_schedule(preset("head_only", head="transfer_*"), file)
-    result = run("yamnet", "--schedule", file, "--json")
+    result = run("yamnet", "--schedule", file, "--taps", "none", "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["schedule"]["name"] == "head_only"
@@ -55,6 +55,10 @@ def test_a_schedule_file_is_read_back_and_json_has_the_numbers(tmp_path: Path) -
     assert stage["weights_trained"] == 1024 * 64 + 64 + 64 * 10 + 10
     assert stage["boundary"] == ["embedding"]
     assert stage["cache_bytes"] == 4096
+    (stage,) = json.loads(run("yamnet", "--schedule", "probe", "--json").stdout)["stages"]
+    assert stage["trains"] == ["transfer_output"]
+    assert stage["boundary"] == ["transfer_projection"]
+    assert stage["cache_bytes"] == 1024
 
 
 def test_a_model_file(model_file: Path) -> None:
@@ -74,7 +78,7 @@ def test_a_saved_sound_classifier_is_planned_as_it_trains(tmp_path: Path) -> Non
     x = layers.Dense(4, name="base")(layers.Flatten()(inputs))
     patches = patch_model(keras.Model(inputs, x), classes=2, seed=0)
     clip_model(patches, FrontEnd(), ("cat", "dog")).save(tmp_path / "model.keras")
-    result = run(tmp_path / "model.keras", "--json")
+    result = run(tmp_path / "model.keras", "--schedule", "two_stage", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["stages"][0]["trains"] == ["transfer_dense", "transfer_output"]
 
@@ -82,7 +86,7 @@ def test_a_saved_sound_classifier_is_planned_as_it_trains(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["yamnett"], "Unknown backbone 'yamnett'.*Did you mean yamnet"),
+        (["yamnett"], "Unknown backbone 'yamnett'.*Did you mean 'yamnet'"),
         (["none.keras"], "none.keras does not exist"),
         ([__file__], "give a .keras file"),
     ],
@@ -99,7 +103,7 @@ def test_a_damaged_model_file(tmp_path: Path) -> None:
     file.write_bytes(b"PK no zip")
     result = run(file)
     assert isinstance(result.exception, UnfreezeError)
-    assert "is no whole .keras file" in str(result.exception)
+    assert "is not a complete .keras file" in str(result.exception)
 
 
 def test_schedules_that_are_refused(tmp_path: Path) -> None:
@@ -108,7 +112,7 @@ def test_schedules_that_are_refused(tmp_path: Path) -> None:
     file.write_text("unfreeze_schedule: 1\nstages:\n- name: a\n  epoch: 3\n")
     result = run("yamnet", "--schedule", file)
     assert isinstance(result.exception, ScheduleError)
-    assert "plan.yaml:4: a stage: unknown key 'epoch'; did you mean 'epochs'?" in str(
+    assert "plan.yaml:4: a stage: unknown key 'epoch'. Did you mean 'epochs'?" in str(
         result.exception
     )
 

@@ -115,13 +115,19 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_rest_is_done(home, tmp_p
     [
         (["segments", "{home}/run", "{home}/no.wav", "--out", "{tmp}/o"], "no.wav does not exist"),
         (["segments", "{home}/run", "{home}/data", "--out", "{tmp}/o"], "--recursive"),
-        (["segments", "{home}/data", "{home}/field", "--out", "{tmp}/o"], "no run folder"),
+        (["segments", "{home}/data", "{home}/field", "--out", "{tmp}/o"], "not a run folder"),
         (["segments", "{home}/run", "{home}/field", "--out", "{home}/data"], "is not empty"),
-        (["train", "{home}/data", "--out", "{tmp}/o", "--add-to", "{home}/field"], "no run folder"),
+        (
+            ["train", "{home}/data", "--out", "{tmp}/o", "--add-to", "{home}/field"],
+            "not a run folder",
+        ),
         (["train", "{home}/data", "--out", "{tmp}/o", "--add-to", "{home}/run"], "already"),
         (["train", "{home}/data", "--out", "{tmp}/o", "--negative", "{home}/none"], "--negative"),
         (["train", "{home}/data", "--out", "{tmp}/o", "--background", "{home}/data"], "twice"),
-        (["train", "{home}/data", "-o", "{tmp}/o", "--keep-audioset", "--backbone", "toy"], "own"),
+        (
+            ["train", "{home}/data", "-o", "{tmp}/o", "--keep-audioset", "--backbone", "toy"],
+            "has no AudioSet classes",
+        ),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_with_its_cause(home, tmp_path, words, message):

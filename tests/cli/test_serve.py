@@ -55,7 +55,7 @@ def test_it_serves_until_ctrl_c_and_ends_cleanly(model, tmp_path, host):
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert out.endswith("ended\n")
-    assert ("without any authentication" in err) is (host == "0.0.0.0")
+    assert ("without authentication" in err) is (host == "0.0.0.0")
     assert "Traceback" not in err
 
 
@@ -72,7 +72,7 @@ def test_a_taken_port_is_said_before_keras_is_imported(tmp_path):
             [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
         )
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: port {port} of 127.0.0.1 is taken")
+    assert done.stderr.startswith(f"error: Port {port} of 127.0.0.1 is in use")
     assert done.stderr.count("\n") == 1
     assert done.stdout == "False\n"
 

@@ -9,14 +9,15 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from unfreeze.backbones import weights as store
+from unfreeze.backbones import pretrained_weights as store
 from unfreeze.backbones import yamnet_spec
 from unfreeze.cli.weights import weights
-from unfreeze.errors import WeightsError
+from unfreeze.errors import UnfreezeError, WeightsError
 
 APP = typer.Typer()
 APP.command()(weights)
-SHA256 = yamnet_spec.YAMNET_WEIGHTS.sha256
+SPEC = yamnet_spec.YAMNET_WEIGHTS
+SHA256 = SPEC.sha256
 
 
 @pytest.fixture
@@ -29,14 +30,14 @@ def run(tmp_path, monkeypatch, yamnet_weights):
 def test_empty_cache_is_shown_with_the_cure(run, tmp_path):
     result = run()
     assert result.exit_code == 0
-    assert f"{tmp_path / 'cache' / 'weights' / 'yamnet.safetensors'} (not there)" in result.output
+    assert f"{tmp_path / 'cache' / 'weights' / 'yamnet.safetensors'} (missing)" in result.output
     assert "unfreeze weights --fetch" in result.output
 
 
 def test_own_file_is_kept_and_then_found(run, yamnet_weights):
     assert run("--path", yamnet_weights).exit_code == 0
     report = json.loads(run("--verify", "--json").output)
-    assert report["path"] == str(store.cached_path())
+    assert report["path"] == str(store.cached_path(SPEC))
     assert report["source"] == f"file {yamnet_weights}"
     assert (report["present"], report["verified"], report["sha256"]) == (True, True, SHA256)
     assert json.loads(run("--json").output)["verified"] is None
@@ -52,21 +53,27 @@ def test_fetch_leaves_right_weights_alone(run, yamnet_weights, monkeypatch):
 
 def test_fetch_replaces_damaged_weights(run, yamnet_weights, monkeypatch):
     run("--path", yamnet_weights)
-    store.cached_path().write_bytes(yamnet_weights.read_bytes()[:-4])
+    store.cached_path(SPEC).write_bytes(yamnet_weights.read_bytes()[:-4])
     monkeypatch.setattr(
         store,
         "fetch_weights",
-        lambda *a, progress: progress(1, 2) or store.install_file(yamnet_weights),
+        lambda *a, progress: progress(1, 2) or store.install_file(yamnet_weights, SPEC),
     )
     assert run("--fetch").exit_code == 0
-    assert store.verify(store.cached_path()) == SHA256
+    assert store.verify(store.cached_path(SPEC), SPEC) == SHA256
 
 
 def test_verify_fails_on_missing_and_damaged_weights(run, yamnet_weights):
     assert isinstance(run("--verify").exception, WeightsError)
     run("--path", yamnet_weights)
-    store.cached_path().write_bytes(yamnet_weights.read_bytes()[:-4])
+    store.cached_path(SPEC).write_bytes(yamnet_weights.read_bytes()[:-4])
     assert isinstance(run("--verify").exception, WeightsError)
+
+
+def test_an_unknown_backbone_is_refused(run):
+    error = run("--backbone", "vggish").exception
+    assert isinstance(error, UnfreezeError)
+    assert "known: yamnet" in str(error)
 
 
 def test_answers_without_keras():

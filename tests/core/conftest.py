@@ -6,28 +6,13 @@ import keras
 import pytest
 from hypothesis import HealthCheck, settings
 
+from unfreeze.core import stage_fit
+
 # Compiling for a backend takes seconds and varies with the machine's load.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("normal", max_examples=10, derandomize=True, **_COMMON)
 settings.register_profile("long", max_examples=300, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "normal"))
-
-
-def pytest_configure(config):
-    config.addinivalue_line(
-        "markers",
-        "slow_on(*backends): takes minutes there (anywhere, if none is named); "
-        "runs with UNFREEZE_SLOW=1",
-    )
-
-
-def pytest_collection_modifyitems(items):
-    if os.environ.get("UNFREEZE_SLOW") == "1":
-        return
-    for item in items:
-        marker = item.get_closest_marker("slow_on")
-        if marker and (not marker.args or keras.backend.backend() in marker.args):
-            item.add_marker(pytest.mark.skip(reason="slow: set UNFREEZE_SLOW=1"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,6 +36,13 @@ def _all_digits():
 
         if jax.default_backend() == "gpu":
             jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(autouse=True)
+def _one_step_a_call(request, monkeypatch):
+    """The same to the bit as several steps a call, and traced in two thirds of the time."""
+    if "several_steps" not in request.keywords:
+        monkeypatch.setattr(stage_fit, "_STEPS", 1)
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from keras import layers
 
 from unfreeze.core.audit import Audit, audit_stage, enforce, snapshot
 from unfreeze.core.graph import flatten
+from unfreeze.core.layers import apply, select
 from unfreeze.core.schedule import Stage
-from unfreeze.core.select import apply, select
 from unfreeze.errors import StageError
 
 
@@ -68,7 +68,7 @@ def test_the_smallest_change_of_a_frozen_weight_is_seen():
     bias.assign(np.nextafter(keras.ops.convert_to_numpy(bias), np.float32(9)))
     audit = audit_stage(model, selection, before)
     assert audit.layers[0].frozen_moved == ("bias",)
-    with pytest.raises(StageError, match=r"holds frozen: base \(bias\)"):
+    with pytest.raises(StageError, match=r"keeps frozen: base \(bias\)"):
         enforce(audit)
 
 
@@ -133,6 +133,22 @@ def test_not_a_number_that_stays_one_has_not_moved():
     selection, before = select_in(model), snapshot(model)
     shift(model.get_layer("head").kernel), shift(model.get_layer("head").bias)
     assert audit_stage(model, selection, before).layers[0].frozen_moved == ()
+
+
+def test_a_trained_weight_that_is_not_a_number_is_a_fault_and_has_not_moved():
+    model = make()
+    selection, before = select_in(model), snapshot(model)
+    head = model.get_layer("head")
+    shift(head.bias)
+    head.kernel.assign(np.full(head.kernel.shape, np.nan))
+    audit = audit_stage(model, selection, before)
+    row = audit.layers[-1]
+    assert row.not_finite == ("kernel",)
+    assert np.isnan(row.moved)
+    assert str(audit).endswith("NOT FINITE: kernel")
+    assert audit.as_dict()["layers"][-1]["moved"] is None
+    with pytest.raises(StageError, match=r"weights that are not finite: head \(kernel\)"):
+        enforce(audit, still=True)
 
 
 def test_the_snapshot_is_a_copy():

@@ -1,504 +1,131 @@
-"""`UnfreezeSchedule`: stages inside one `fit`, and everything that it refuses."""
-
-from pathlib import Path
-from typing import Any
+"""The history of a stage and its best epoch."""
 
 import keras
 import numpy as np
 import pytest
 
-from unfreeze.core.callbacks import UnfreezeSchedule
-from unfreeze.core.layer_rates import LayerRates
-from unfreeze.core.presets import preset, two_stage
-from unfreeze.core.schedule import Plateau, Reached, ReduceRate, Schedule, Stage
-from unfreeze.core.watch import StageCallback
-from unfreeze.errors import ScheduleError, StageError
-
-layers = keras.layers
-BACKEND = keras.backend.backend()
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(48, 6)).astype("float32")
-Y = (X[:, 0] > 0).astype("int32")
-TRAIN, HELD = (X[:32], Y[:32]), (X[32:], Y[32:])
-HEAD = Stage("head", train="head", epochs=2, learning_rate=1e-2)
-ALL = Stage("all", train="all", epochs=2, learning_rate=5e-3)
+from playing import losses, record
+from unfreeze.core.callbacks import rank, resolve
+from unfreeze.errors import StageError
 
 
-def make(policy: str = "float32", kind: Any = keras.Model) -> keras.Model:
-    keras.utils.set_random_seed(1)
-    inputs = keras.Input((6,))
-    x = layers.Dense(8, name="base_dense", dtype=policy)(inputs)
-    x = layers.BatchNormalization(name="base_norm", dtype=policy)(x)
-    x = layers.Dense(8, activation="tanh", name="base_mix", dtype=policy)(x)
-    outputs = layers.Dense(2, activation="softmax", name="head", dtype="float32")(x)
-    return kind(inputs, outputs, name="toy")
-
-
-def compiled(optimizer: Any = "adam", **more: Any) -> keras.Model:
-    model = make(more.pop("policy", "float32"), more.pop("kind", keras.Model))
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], **more)
-    return model
-
-
-def fit(model: keras.Model, schedule: Any, *others: Any, **more: Any) -> UnfreezeSchedule:
-    callback = schedule if isinstance(schedule, UnfreezeSchedule) else UnfreezeSchedule(schedule)
-    settings = {"epochs": 50, "validation_data": HELD, "batch_size": 8, "verbose": 0, **more}
-    model.fit(*TRAIN, callbacks=[callback, *others], **settings)
-    return callback
-
-
-def weights(model: keras.Model) -> dict[str, np.ndarray]:
-    return {w.path: np.array(keras.ops.convert_to_numpy(w)) for w in model.weights}
-
-
-def moved(callback: UnfreezeSchedule, number: int) -> set[str]:
-    return {row.layer for row in callback.audit.stages[number].layers if row.max_abs > 0}
-
-
-def test_each_stage_moves_exactly_its_layers_and_fit_ends_with_the_schedule() -> None:
-    model = compiled()
-    middle = Stage("middle", train=["head", "base_mix"], epochs=1, learning_rate=1e-2)
-    callback = fit(model, [HEAD, middle, ALL], epochs=50)
-    assert [result.stage for result in callback.results] == ["head", "middle", "all"]
-    assert [result.epochs for result in callback.results] == [2, 1, 2]
-    assert len(model.history.history["loss"]) == 5
-    assert moved(callback, 0) == {"head"}
-    assert moved(callback, 1) == {"head", "base_mix"}
-    assert moved(callback, 2) == {"head", "base_mix", "base_dense"}
-    assert [row["step"] for result in callback.results for row in result.rows] == [1, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize("policy", ["frozen", "affine", "train"])
-def test_batch_norm_policies(policy: Any) -> None:
-    model = compiled()
-    before = weights(model)
-    fit(model, [HEAD, Stage("all", epochs=1, learning_rate=1e-2, batch_norm=policy)])
-    after = weights(model)
-    names = {"gamma", "beta", "moving_mean", "moving_variance"}
-    changed = {
-        n for n in names if not np.array_equal(before[f"base_norm/{n}"], after[f"base_norm/{n}"])
+def test_a_row_for_each_epoch():
+    recorder, _ = record([{"loss": 2.0, "val_loss": 3.0, "learning_rate": 9.0}])
+    (row,) = recorder.rows
+    assert row.pop("seconds") >= 0
+    assert row.pop("learning_rate") == pytest.approx(0.1)
+    assert row == {
+        "stage": "s",
+        "epoch": 1,
+        "step": 4,
+        "loss": 2.0,
+        "val_loss": 3.0,
+        "best": False,
     }
-    assert changed == {"frozen": set(), "affine": {"gamma", "beta"}, "train": names}[policy]
-
-
-def test_the_same_as_compiling_and_fitting_stage_by_stage() -> None:
-    """Fresh slots, rates and variables in each stage: weights agree after five epochs."""
-    one = compiled(keras.optimizers.Adam(0.5, beta_1=0.8))
-    stages = [HEAD, Stage("all", train="all", epochs=3, learning_rate=5e-3, batch_norm="train")]
-    callback = fit(one, stages, shuffle=False, validation_data=None)
-    two = make()
-    for names, epochs, rate in (({"head"}, 2, 1e-2), (None, 3, 5e-3)):
-        for layer in two.layers:
-            layer.trainable = names is None or layer.name in names
-        adam = keras.optimizers.Adam(rate, beta_1=0.8)
-        two.compile(adam, "sparse_categorical_crossentropy")
-        history = two.fit(*TRAIN, epochs=epochs, batch_size=8, shuffle=False, verbose=0)
-    # The loss falls throughout, so the best epoch is the last.
-    assert callback.results[-1].best_epoch == 3
-    assert callback.results[-1].monitor == "loss"
-    assert callback.results[-1].best_value == pytest.approx(history.history["loss"][-1], rel=1e-5)
-    for (path, a), (other, b) in zip(weights(one).items(), weights(two).items(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=f"{path} {other}")
-
-
-def test_the_best_weights_of_all_stages_are_kept() -> None:
-    model = compiled()
-    bad = Stage("bad", train="all", epochs=3, learning_rate=3.0)
-    callback = fit(model, [HEAD, bad])
-    values = model.history.history["val_loss"]
-    assert callback.best_stage == "head"
-    assert callback.results[1].best_value > callback.results[0].best_value
-    assert callback.results[0].best_value == pytest.approx(min(values[:2]))
-    assert model.evaluate(*HELD, verbose=0)[0] == pytest.approx(min(values), rel=1e-5)
-
-
-def test_the_next_stage_starts_from_the_best_epoch_not_the_last() -> None:
-    model = compiled()
-    # A good first epoch, and a rate that destroys it in the others.
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay([4], [1e-2, 30.0])
-    wild = Stage("wild", train="head", epochs=3, learning_rate=rate)
-    tiny = Stage("tiny", train="head", epochs=1, learning_rate=1e-6)
-    callback = fit(model, [wild, tiny])
-    values = model.history.history["val_loss"]
-    assert callback.results[0].best_epoch == 1
-    assert values[0] < min(values[1:3])
-    assert values[3] == pytest.approx(values[0], rel=1e-3)
-
-
-def test_tied_scores_keep_the_earlier_epoch() -> None:
-    model = compiled()
-
-    class Tie(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            logs["val_loss"] = 0.5
-
-    callback = UnfreezeSchedule([Stage("a", train="head", epochs=3)])
-    model.fit(*TRAIN, validation_data=HELD, epochs=3, verbose=0, callbacks=[Tie(), callback])
-    assert callback.results[0].best_epoch == 1
-
-
-def test_by_accuracy_where_the_schedule_says_so() -> None:
-    class Marks(keras.callbacks.Callback):
-        """More and more is right, with a loss that rises."""
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            logs["val_accuracy"] = [0.5, 0.6, 0.7, 0.7, 0.6][epoch]
-            logs["val_loss"] = 1.0 + epoch
-
-    stages = (Stage("a", "head", epochs=2), Stage("b", "head", epochs=9, until=Plateau("best", 2)))
-    for monitor, best, kept in (("auto", [2, 1], "b"), ("val_loss", [1, 1], "a")):
-        model = compiled()
-        callback = UnfreezeSchedule(Schedule(stages, monitor=monitor))
-        model.fit(*TRAIN, validation_data=HELD, epochs=11, verbose=0, callbacks=[Marks(), callback])
-        assert [result.best_epoch for result in callback.results] == best
-        assert [result.epochs for result in callback.results] == [2, 3]
-        assert callback.best_stage == kept
-
-
-def test_plateau_and_reached_end_their_stage_only() -> None:
-    model = compiled()
-    plateau = Stage(
-        "a", train="head", epochs=9, learning_rate=1e-7, until=Plateau(patience=2, min_delta=0.1)
-    )
-    reached = Stage("b", train="head", epochs=9, until=Reached("accuracy", 0.01))
-    callback = fit(model, [plateau, reached, ALL])
-    assert [result.epochs for result in callback.results] == [3, 1, 2]
-
-
-def test_reduce_rate_lowers_the_rate_within_its_stage() -> None:
-    model = compiled()
-    rule = ReduceRate(factor=0.1, patience=1, min_delta=10.0)
-    stage = Stage("a", train="head", epochs=3, learning_rate=1e-2, reduce=rule)
-    callback = fit(model, [stage, ALL])
-    rates = [[row["learning_rate"] for row in r.rows] for r in callback.results]
-    # A row tells the rate that its epoch trained with.
-    assert rates[0] == pytest.approx([1e-2, 1e-2, 1e-3])
-    assert rates[1] == pytest.approx([5e-3, 5e-3])
-
-
-def test_optimizers_by_stage() -> None:
-    kinds: list[tuple[str, float, float]] = []
-
-    class Look(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            if batch == 0:
-                optimizer = self.model.optimizer
-                rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-                kinds.append((type(optimizer).__name__, rate, getattr(optimizer, "beta_1", -1.0)))
-
-    model = compiled(keras.optimizers.Adam(0.5, beta_1=0.7))
-    fit(
-        model,
-        [
-            Stage("a", train="head", epochs=1, learning_rate=1e-2),
-            Stage("b", train="head", epochs=1, learning_rate=1e-3, optimizer="sgd"),
-            Stage("c", train="all", epochs=1, learning_rate=1e-4, layer_decay=0.5),
-        ],
-        Look(),
-    )
-    assert [kind for kind, _, _ in kinds] == ["Adam", "SGD", "LayerRates"]
-    assert [rate for _, rate, _ in kinds] == pytest.approx([1e-2, 1e-3, 1e-4])
-    assert kinds[0][2] == 0.7
-    assert isinstance(model.optimizer, LayerRates)
-    assert sorted({factor for _, factor in model.optimizer.factors}) == [0.5, 1.0]
-
-
-def test_a_rate_schedule_starts_anew_in_its_stage() -> None:
-    model = compiled()
-    decay = keras.optimizers.schedules.PiecewiseConstantDecay([4], [1e-2, 1e-3])
-    stages = [Stage(name, train="head", epochs=2, learning_rate=decay) for name in ("a", "b")]
-    callback = fit(model, stages)
-    for result in callback.results:
-        assert result.rows[-1]["learning_rate"] == pytest.approx(1e-3)
-
-
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision(policy: str) -> None:
-    keras.config.set_dtype_policy(policy)
-    try:
-        model = compiled(policy=policy)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    scaled = keras.optimizers.LossScaleOptimizer
-    half = policy == "mixed_float16"
-    assert isinstance(model.optimizer, scaled) is half
-    callback = fit(model, [HEAD, Stage("all", epochs=2, learning_rate=1e-2, optimizer="sgd")])
-    assert isinstance(model.optimizer, scaled) is half
-    assert moved(callback, 0) == {"head"}
-    assert moved(callback, 1) == {"head", "base_mix", "base_dense"}
 
 
 @pytest.mark.parametrize(
-    "setting",
+    ("values", "best"),
     [
-        {"run_eagerly": True},
-        pytest.param(
-            {"jit_compile": True},
-            marks=pytest.mark.skipif(BACKEND == "torch", reason="torch.compile takes minutes"),
-        ),
-        pytest.param(
-            {"steps_per_execution": 3},
-            marks=pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses it on PyTorch"),
-        ),
+        ([3.0, 2.0, 1.0], 3),
+        ([1.0, 2.0, 3.0], 1),
+        ([3.0, 1.0, 1.0, 1.0], 2),  # a tie goes to the first
+        ([2.0, 2.0], 1),
+        ([np.nan, 2.0, 1.0, np.nan], 3),
+        ([np.inf, 2.0], 2),
+        ([-1.0, -2.0], 2),
     ],
 )
-def test_ways_of_execution_give_the_same(setting: dict[str, Any]) -> None:
-    plain, special = compiled(), compiled(**setting)
-    for model in (plain, special):
-        fit(model, [HEAD, ALL], shuffle=False)
-    for a, b in zip(weights(plain).values(), weights(special).values(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+def test_the_best_epochs_weights_come_back(values, best):
+    recorder, variable = record(losses(*values))
+    recorder.restore()
+    assert recorder.best_epoch == best
+    assert recorder.best_value == values[best - 1]
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), [best, best])
+    assert [row["best"] for row in recorder.rows] == [i + 1 == best for i in range(len(values))]
 
 
-@keras.saving.register_keras_serializable(package="unfreeze_tests")
-class Counting(keras.Model):
-    """A functional model with a loss of its own."""
-
-    calls = 0
-
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        Counting.calls += 1
-        return 2.0 * super().compute_loss(*args, **kwargs)
+def test_without_a_finite_value_there_is_no_best_and_nothing_is_restored():
+    recorder, variable = record(losses(np.nan, np.nan))
+    recorder.restore()
+    assert (recorder.best_epoch, recorder.diverged) == (0, False)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), [2, 2])
 
 
-def test_a_model_with_a_training_method_of_its_own() -> None:
-    """What `unfreeze.fit` has to refuse, this callback can do."""
-    Counting.calls = 0
-    callback = fit(compiled(kind=Counting), [HEAD, ALL])
-    assert Counting.calls > 0
-    assert moved(callback, 0) == {"head"}
-    assert moved(callback, 1) == {"head", "base_mix", "base_dense"}
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_ends_the_stage(value):
+    logs = [{"loss": 1.0, "val_loss": 1.0}, {"loss": value, "val_loss": 0.5}, {"loss": 1.0}]
+    recorder, _ = record(logs)
+    assert recorder.diverged
+    assert len(recorder.rows) == 2
+    assert recorder.best_epoch == 1
 
 
-class Heard(keras.callbacks.Callback):
-    """Writes down all that it hears."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.events: list[Any] = []
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        self.events.append("begin")
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.events.append(epoch)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.events.append(f"batch {batch}" if "loss" in logs else "no loss")
-
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.events.append("test")
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self.events.append("end")
-
-
-def test_callbacks_of_a_stage_hear_their_stage_only() -> None:
-    heard = Heard()
-    stage = Stage("mine", train="head", epochs=2, callbacks=(heard,))
-    fit(compiled(), [HEAD, stage, ALL], batch_size=16)
-    epoch = ["batch 0", "batch 1", "test"]
-    assert heard.events == ["begin", 0, *epoch, 1, *epoch, "end"]
-
-
-def test_early_stopping_of_a_stage_ends_that_stage() -> None:
-    stop = keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=100.0)
-    callback = fit(compiled(), [Stage("a", train="head", epochs=9, callbacks=(stop,)), ALL])
-    assert [result.epochs for result in callback.results] == [2, 2]
-
-
-def test_a_second_fit_runs_the_schedule_again_with_the_compiled_optimizer() -> None:
-    model = compiled(keras.optimizers.Adam(beta_1=0.7))
-    callback = UnfreezeSchedule([HEAD, Stage("all", epochs=1, optimizer="sgd")])
-    for _ in range(2):
-        fit(model, callback)
-        assert [result.stage for result in callback.results] == ["head", "all"]
-    fresh = fit(model, [HEAD])
-    assert [result.stage for result in fresh.results] == ["head"]
-    assert type(model.optimizer).__name__ == "Adam"
-    assert model.optimizer.beta_1 == 0.7
-
-
-def test_a_stage_with_zero_epochs_is_left_out() -> None:
-    callback = fit(compiled(), [HEAD, Stage("none", epochs=0), ALL], epochs=4)
-    assert [result.stage for result in callback.results] == ["head", "all"]
-
-
-def test_presets_by_name_and_the_model_after_fit(tmp_path: Path) -> None:
-    model = compiled()
-    assert UnfreezeSchedule("two_stage").schedule == two_stage()
-    callback = fit(model, two_stage().with_changes(epochs=2))
-    assert [result.stage for result in callback.results] == ["head", "all"]
-    assert {v.path for v in model.trainable_variables} == {
-        f"{name}/{part}"
-        for name in ("base_dense", "base_mix", "head")
-        for part in ("kernel", "bias")
-    }
-    model.save(tmp_path / "m.keras")
-    loaded = keras.saving.load_model(tmp_path / "m.keras", safe_mode=True)
-    np.testing.assert_allclose(
-        loaded.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5, atol=1e-6
-    )
-
-
-# Refusals
+def epochs(*pairs):
+    """Logs of (val_accuracy, val_loss)."""
+    return [{"loss": 1.0, "accuracy": 0.9, "val_accuracy": a, "val_loss": v} for a, v in pairs]
 
 
 @pytest.mark.parametrize(
-    ("stage", "reason"),
+    ("pairs", "best"),
     [
-        (Stage("a", batch_size=8), "batch_size is fixed"),
-        (Stage("a", cache="always"), "cache='always' needs unfreeze.fit"),
-        (Stage("a", cache="float16"), "cache='float16' needs unfreeze.fit"),
-        (Stage("a", views=2), "views=2 needs unfreeze.fit"),
+        # A loss that confidence spoils rises while more and more is right.
+        ([(0.5, 1.0), (0.6, 1.5), (0.7, 2.0)], 3),
+        ([(0.7, 2.0), (0.6, 0.1)], 1),
+        # Of equal ones that with the lower loss, then the earlier.
+        ([(0.7, 2.0), (0.7, 1.5), (0.7, 1.8)], 2),
+        ([(0.7, 1.5), (0.7, 1.5)], 1),
+        ([(0.9, np.nan), (0.7, 1.5)], 2),
+        ([(np.nan, 0.1), (0.7, 1.5)], 2),
     ],
 )
-def test_what_one_fit_cannot_do_is_refused_at_once(stage: Stage, reason: str) -> None:
-    with pytest.raises(ScheduleError, match=f"stage 'a' inside one model.fit: {reason}"):
-        UnfreezeSchedule([HEAD, stage])
-
-
-def test_a_preset_by_name_leaves_the_batch_size_to_the_data() -> None:
-    assert preset("classic").stages[0].batch_size == 128
-    stages = UnfreezeSchedule("classic").schedule.stages
-    assert [stage.batch_size for stage in stages] == [None, None]
-    assert stages[0].epochs == 100
+def test_by_accuracy_a_tie_goes_to_the_lower_loss(pairs, best):
+    recorder, variable = record(epochs(*pairs), "auto")
+    recorder.restore()
+    assert (recorder.monitor, recorder.best_epoch) == ("val_accuracy", best)
+    assert recorder.best_value == pairs[best - 1][0]
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), [best, best])
 
 
 @pytest.mark.parametrize(
-    ("schedule", "settings", "reason"),
+    ("monitor", "log", "metric"),
     [
-        ([HEAD, ALL], {"epochs": 3}, "may need 4 epochs, but `fit` has 3: give epochs=4"),
-        ([HEAD, ALL], {"epochs": 5, "initial_epoch": 2}, "may need 4 epochs, but `fit` has 3"),
-        ([HEAD, Stage("b", train="zzz")], {}, "stage 'b': 'zzz' matches no layer"),
-        ([HEAD, Stage("b", optimizer="zzz")], {}, "optimizer 'zzz'"),
-        ([HEAD, Stage("b", learning_rate={"default": 1, "zz": 2})], {}, "learning_rate names 'zz'"),
+        ("auto", "loss accuracy val_loss val_accuracy", "val_accuracy"),
+        ("auto", "loss val_loss", "val_loss"),
+        # Samples that were trained on are soon all right: accuracy on them tells nothing.
+        ("auto", "loss accuracy", "loss"),
+        ("val_loss", "loss accuracy val_loss val_accuracy", "val_loss"),
+        ("val_loss", "loss", "loss"),
+        ("val_f1_score", "loss f1_score", "f1_score"),
+        ("loss", "loss val_loss", "loss"),
     ],
 )
-def test_schedules_that_do_not_fit_are_refused_before_training(
-    schedule: Any, settings: dict[str, Any], reason: str
-) -> None:
-    model = compiled()
-    before = weights(model)
-    with pytest.raises(ScheduleError, match=reason):
-        fit(model, schedule, **settings)
-    after = weights(model)
-    assert all(np.array_equal(before[path], after[path]) for path in before)
+def test_what_a_monitor_means_follows_from_the_log(monitor, log, metric):
+    assert resolve(monitor, dict.fromkeys(log.split(), 1.0)) == metric
 
 
-def test_a_model_that_is_not_compiled_is_refused() -> None:
-    callback = UnfreezeSchedule([HEAD])
-    with pytest.raises(StageError, match="'toy' is not compiled"):
-        callback.set_model(make())
+def test_a_monitor_that_is_not_measured_is_named():
+    with pytest.raises(StageError, match=r"'val_f1'.*it has: accuracy, loss, val_acc.*, val_loss"):
+        record(epochs((0.5, 1.0)), "val_f1")
 
 
-def test_a_model_without_a_graph_is_refused() -> None:
-    class Own(keras.Model):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = layers.Dense(2, activation="softmax", name="head")
-
-        def call(self, x: Any) -> Any:
-            return self.head(x)
-
-    model = Own()
-    model.compile("adam", "sparse_categorical_crossentropy")
-    with pytest.raises(ScheduleError, match="no graph"):
-        fit(model, [HEAD])
+def test_rank_is_smaller_for_better():
+    log = {"loss": 9.0, "val_loss": 2.0, "val_accuracy": 0.75, "val_mae": 3.0}
+    assert rank(log, "val_accuracy") == (-0.75, 2.0)
+    assert rank(log, "val_mae") == (3.0, 2.0)
+    assert rank(log, "loss") == (9.0, 9.0)
+    assert rank({**log, "val_loss": np.inf}, "val_accuracy") is None
 
 
-@pytest.mark.parametrize(
-    ("stage", "reason"),
-    [
-        (
-            Stage("a", train="head", until=Reached("val_f1", 0.9)),
-            "watches 'val_f1', which the log of `fit` does not have; it has accuracy, loss, val_a",
-        ),
-        (Stage("a", train="head", reduce=ReduceRate("val_auc")), "watches 'val_auc'"),
-    ],
-)
-def test_a_metric_that_the_log_lacks_is_an_error(stage: Stage, reason: str) -> None:
-    with pytest.raises(StageError, match=reason):
-        fit(compiled(), [stage])
-
-
-def test_validation_in_some_epochs_only_is_an_error() -> None:
-    with pytest.raises(StageError, match="validation_freq=1"):
-        fit(compiled(), [HEAD, ALL], validation_freq=2)
-
-
-def test_training_ended_by_another_callback_is_an_error_that_names_what_is_left() -> None:
-    stop = keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=100.0)
-    model = compiled()
-    callback = UnfreezeSchedule([Stage("long", train="head", epochs=9), ALL])
-    with pytest.raises(StageError, match=r"another callback before these stages: all\."):
-        fit(model, callback, stop)
-    assert [result.stage for result in callback.results] == ["long"]
-
-
-def test_early_stopping_in_the_last_stage_is_fine() -> None:
-    stop = keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=100.0)
-    callback = fit(compiled(), [Stage("only", train="head", epochs=9)], stop)
-    assert [result.epochs for result in callback.results] == [2]
-
-
-def test_backup_and_restore_is_refused_when_it_would_resume(tmp_path: Path) -> None:
-    class Crash(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            if epoch == 1:
-                raise KeyboardInterrupt
-
-    model = compiled()
-    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
-    with pytest.raises(KeyboardInterrupt):
-        fit(model, [HEAD, ALL], backup, Crash())
-    again = keras.callbacks.BackupAndRestore(tmp_path / "backup")
-    with pytest.raises(StageError, match="BackupAndRestore cannot resume"):
-        fit(model, [HEAD, ALL], again)
-
-
-def test_flags_changed_by_another_callback_are_an_error() -> None:
-    class Meddle(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            if epoch == 1:
-                self.model.get_layer("base_mix").trainable = True
-
-    with pytest.raises(StageError, match=r"unfrozen without a new compile.*base_mix"):
-        fit(compiled(), [HEAD, ALL], Meddle())
-
-
-def test_frozen_weights_that_somebody_assigns_are_an_error() -> None:
-    class Meddle(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self.model.get_layer("base_mix").bias.assign(np.ones(8))
-
-    with pytest.raises(
-        StageError, match="stage 'head' moved layers that it holds frozen: base_mix"
-    ):
-        fit(compiled(), [HEAD, ALL], Meddle())
-
-
-def test_a_loss_that_diverges_is_an_error_and_the_best_weights_come_back() -> None:
-    model = compiled("sgd")
-    x = X.copy()
-    x[0] = np.nan
-    before = weights(model)
-    with pytest.raises(StageError, match="stage 'head': the loss was not finite in its epoch 1"):
-        model.fit(x, Y, epochs=4, verbose=0, callbacks=[UnfreezeSchedule([HEAD, ALL])])
-    assert np.array_equal(before["base_mix/kernel"], weights(model)["base_mix/kernel"])
-
-
-def test_it_works_inside_fit_only() -> None:
-    with pytest.raises(StageError, match=r"inside model\.fit only"):
-        UnfreezeSchedule([HEAD]).on_epoch_end(0, {})
-
-
-def test_stage_callbacks_may_be_classes() -> None:
-    class Mine(StageCallback):
-        made = 0
-
-        def on_train_begin(self, logs: Any = None) -> None:
-            Mine.made += 1
-
-    fit(compiled(), Schedule((Stage("a", train="head", epochs=1, callbacks=(Mine,)),)))
-    assert Mine.made == 1
+def test_an_earlier_starts_record_is_gone_on_with():
+    first, _ = record(epochs((0.5, 1.0), (0.8, 3.0)), "auto")
+    again, variable = record([], "auto")
+    again.go_on(first.rows, first.best_epoch, first.best)
+    assert (again.monitor, again.best_epoch, again.best_value) == ("val_accuracy", 2, 0.8)
+    again.on_epoch_begin(2)
+    again.on_epoch_end(2, epochs((0.8, 3.5))[0])
+    assert (again.best_epoch, again.rows[-1]["step"]) == (2, first.step + 1)
+    variable.assign([7.0, 7.0])
+    again.on_epoch_end(3, epochs((0.8, 2.5))[0])
+    assert again.best_epoch == 4
+    np.testing.assert_array_equal(again.best, [[7.0, 7.0]])

@@ -184,7 +184,7 @@ def test_streams_that_do_not_end_or_do_not_fit_are_refused():
     class Endless(Batches):
         num_batches = None
 
-    with pytest.raises(DataError, match="without an end"):
+    with pytest.raises(DataError, match="an endless PyDataset"):
         as_data(Endless(), model_of((2,)))
     with pytest.raises(DataError, match="do not fit"):
         as_data(Batches(), model_of((3,)))

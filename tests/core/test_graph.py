@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from unfreeze.core.graph import Graph, cast, flatten, run_step
-from unfreeze.core.internals import get_keras_mask, set_keras_mask, tree
+from unfreeze.core.keras_internals import get_keras_mask, set_keras_mask, tree
 from unfreeze.errors import ScheduleError
 
 

@@ -8,18 +8,20 @@ from hypothesis import strategies as st
 from keras import tree
 
 from graphs import Recipe, build, draw_inputs, draw_labels, loss_of, recipes
+from unfreeze.core.boundary import Cut, find_cut
+from unfreeze.core.fit import FitResult, fit
 from unfreeze.core.graph import flatten
-from unfreeze.core.internals import get_keras_mask, is_learnable
-from unfreeze.core.run import FitResult, fit
-from unfreeze.core.runner import joined_model, masks_of, prefix_model, suffix_model
+from unfreeze.core.keras_internals import get_keras_mask, is_learnable
+from unfreeze.core.layers import entries, select
 from unfreeze.core.schedule import Schedule, Stage
-from unfreeze.core.select import entries, select
-from unfreeze.core.split import Cut, find_cut
+from unfreeze.core.step_model import joined_model, masks_of, prefix_model, suffix_model
 from unfreeze.errors import ScheduleError
+
+pytestmark = pytest.mark.several_steps
 
 # Each example of the laws on training compiles two to six models, which is quick on
 # PyTorch and takes many seconds on JAX; shrinking would take hours.
-_SHARE = {"torch": 1, "tensorflow": 3, "jax": 5}[keras.backend.backend()]
+_SHARE = {"torch": 1, "tensorflow": 4, "jax": 5}[keras.backend.backend()]
 FEW = settings(
     max_examples=max(2, settings.default.max_examples // _SHARE),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

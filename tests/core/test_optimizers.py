@@ -4,8 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-from unfreeze.core.layer_rates import LayerRates
-from unfreeze.core.optimizers import get_learning_rate, set_learning_rate, stage_optimizer
+from unfreeze.core.optimizers import (
+    LayerRates,
+    get_learning_rate,
+    set_learning_rate,
+    stage_optimizer,
+)
 from unfreeze.errors import ScheduleError
 
 

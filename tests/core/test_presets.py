@@ -6,9 +6,9 @@ import pytest
 
 from graphs import three_blocks
 from unfreeze.core.graph import flatten
+from unfreeze.core.layers import check
 from unfreeze.core.presets import PRESETS, classic, gradual, head_only, preset, two_stage
 from unfreeze.core.schedule import Plateau, ReduceRate
-from unfreeze.core.select import check
 from unfreeze.errors import ScheduleError
 
 
@@ -31,7 +31,7 @@ def test_every_preset_fits_a_model_and_ends_with_all_or_the_head(name: str, head
     assert all(earlier <= later for earlier, later in pairwise(stages))
     assert stages[0] >= HEAD
     norms = {f"block{i}_bn" for i in (1, 2, 3)} if name == "classic" else set()
-    base = {"head_only": set(), "surgical": {"block1_conv"}}.get(name, set(CONVS))
+    base = {"head_only": set(), "probe": set(), "surgical": {"block1_conv"}}.get(name, set(CONVS))
     last = HEAD | base | norms
     assert stages[-1] == last
 
@@ -58,13 +58,21 @@ def test_two_stage_lowers_the_rate_and_keeps_statistics() -> None:
     assert everything.until == Plateau("best", patience=8)
 
 
-@pytest.mark.parametrize("name", sorted({*PRESETS} - {"classic"}))
+@pytest.mark.parametrize("name", sorted({*PRESETS} - {"classic", "probe", "probe_tune"}))
 def test_presets_go_by_accuracy_where_there_is_one(name: str) -> None:
     schedule = preset(name)
     assert schedule.monitor == "auto"
     ends = [stage.until for stage in schedule if stage.until is not None]
     assert ends
     assert {rule.metric for rule in ends if isinstance(rule, Plateau)} == {"best"}
+
+
+def test_the_head_of_probe_tune_is_chosen_and_the_start_is_strong() -> None:
+    head, start, last = preset("probe_tune")
+    assert (head.solve, head.epochs, start.solve, start.epochs) == (True, 7, True, 1)
+    # The stages are compared by the loss, so a timid start never wins against the head.
+    assert preset("probe_tune").monitor == preset("probe").monitor == "val_loss"
+    assert (last.decay, last.keep, last.until) == ("cosine", "last", None)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +95,7 @@ def test_head_only_is_one_stage() -> None:
 
 
 def test_an_unknown_name_names_the_closest() -> None:
-    with pytest.raises(ScheduleError, match=r"'two_stages'; did you mean 'two_stage'.*Known: "):
+    with pytest.raises(ScheduleError, match=r"'two_stages'. Did you mean 'two_stage'.*Known: "):
         preset("two_stages")
     with pytest.raises(ScheduleError, match=r"no schedule is named 'zzz'.*Known: two_stage"):
         preset("zzz")

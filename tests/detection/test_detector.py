@@ -3,8 +3,7 @@ import pytest
 
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.detector import all_events, hop_frames, make_detector
-from unfreeze.detection.options import DetectOptions
-from unfreeze.detection.scores import ScoreBlock
+from unfreeze.detection.events import DetectOptions, ScoreBlock
 from unfreeze.errors import UnfreezeError
 
 FRONT = FrontEnd()

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unfreeze.detection.events import Event, EventFinder, find_events
-from unfreeze.detection.scores import ScoreBlock
+from unfreeze.detection.events import Event, EventFinder, ScoreBlock, find_events
 
 LABELS = ("cat", "dog")
 

@@ -72,7 +72,7 @@ def test_a_last_line_with_zeros_in_it_is_dropped_and_damage_before_it_is_told(tm
         again.close()
         assert journal.path.read_bytes() == content[:middle]
     journal.path.write_bytes(content[: middle - 9] + bytes(8) + content[middle - 1 :])
-    with pytest.raises(RunError, match=r"damaged at byte \d+: begin anew with --overwrite"):
+    with pytest.raises(RunError, match=r"damaged at byte \d+: begin again with --overwrite"):
         open_journal(tmp_path)
 
 
@@ -92,7 +92,7 @@ def test_a_recording_that_changed_is_searched_again(tmp_path, files):
 
 def test_other_settings_are_refused_with_the_difference(tmp_path, files):
     open_journal(tmp_path).close()
-    with pytest.raises(RunError, match=r"hop: 0\.48 before, 0\.24 now"):
+    with pytest.raises(RunError, match=r"hop was 0\.48 and is 0\.24"):
         open_journal(tmp_path, hop=0.24)
     journal = Journal(tmp_path / "journal.jsonl", {"hop": 0.24}, overwrite=True)
     assert journal.unfinished(files) == files
@@ -103,7 +103,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path, files):
 )
 def test_what_is_no_journal_is_left_alone(tmp_path, text):
     (tmp_path / "journal.jsonl").write_text(text)
-    with pytest.raises(RunError, match="no journal"):
+    with pytest.raises(RunError, match="is not a journal"):
         open_journal(tmp_path)
     assert (tmp_path / "journal.jsonl").read_text() == text
 

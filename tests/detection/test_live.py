@@ -9,9 +9,9 @@ import pytest
 
 import toy
 from toy_detection import scene_samples
-from unfreeze.detection.inbox import Inbox
+from unfreeze.detection.events import DetectOptions
 from unfreeze.detection.live import LIMIT, listen
-from unfreeze.detection.options import DetectOptions
+from unfreeze.detection.live_sources import Inbox
 
 SCENE = scene_samples().astype(np.float32)
 

@@ -6,8 +6,12 @@ import pytest
 
 from comparing import record
 from unfreeze.compare.summary import summarize
-from unfreeze.report.comparison_plots import plot_accuracies, plot_costs, plot_distances
-from unfreeze.report.tuning_plot import plot_search
+from unfreeze.report.comparison_plots import (
+    plot_accuracies,
+    plot_costs,
+    plot_distances,
+    plot_search,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 NAMES = [f"g{i}" for i in range(10)]
@@ -69,4 +73,4 @@ def test_distances_leave_out_what_never_moves(made, tmp_path):
 
 def test_search(tmp_path):
     plot_search([0.5, 0.4, 0.7], tmp_path / "a.svg")
-    assert {"the default", "70%"} <= set(texts(tmp_path / "a.svg"))
+    assert {"two_stage", "70%"} <= set(texts(tmp_path / "a.svg"))

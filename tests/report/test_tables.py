@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from unfreeze.evaluate import score
+from unfreeze.pipeline.scoring import score
 from unfreeze.report.tables import audit_table, class_table, metrics_table
 
 

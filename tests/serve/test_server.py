@@ -9,7 +9,7 @@ from unfreeze.serve import server
 def test_a_taken_port_is_said_with_the_cure():
     with server.bind("127.0.0.1", 0) as first:
         port = server.address_of(first)[1]
-        with pytest.raises(UnfreezeError, match=rf"port {port} .*taken.*--port {port + 1}"):
+        with pytest.raises(UnfreezeError, match=rf"Port {port} .*in use.*--port {port + 1}"):
             server.bind("127.0.0.1", port)
 
 

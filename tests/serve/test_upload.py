@@ -13,7 +13,7 @@ pytest.importorskip("python_multipart")
 httpx = pytest.importorskip("httpx")
 
 from serving import running  # noqa: E402
-from unfreeze.serve.limits import Limits  # noqa: E402
+from unfreeze.serve.upload import Limits  # noqa: E402
 
 HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -92,7 +92,7 @@ def test_an_endless_other_field_is_refused_too(small):
 @pytest.mark.parametrize(
     ("headers", "body", "status", "cause"),
     [
-        ({"Content-Type": "audio/wav"}, b"RIFF", 415, "no form"),
+        ({"Content-Type": "audio/wav"}, b"RIFF", 415, "not a form"),
         ({"Content-Type": "multipart/form-data"}, b"", 400, "no boundary"),
         ({"Content-Type": f"multipart/form-data; boundary={'x' * 999}"}, b"", 400, "read"),
         (FORM, b"--y\r\n", 400, "read"),
@@ -135,11 +135,11 @@ def test_who_sends_nothing_for_long_is_let_go(classifier, uploads, limits):
 def test_who_breaks_off_leaves_nothing_behind(small, uploads):
     with connect(small) as connection:
         connection.sendall(request_head(small, 50_000) + HEAD + b"RIFF" * 1000)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not list(uploads.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(list(uploads.iterdir())) == 1
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while list(uploads.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert list(uploads.iterdir()) == []

@@ -1,0 +1,75 @@
+"""Labels: silent classes by their other names, new names, and labels that cannot be used."""
+
+from pathlib import Path
+
+import pytest
+
+from unfreeze.audio.entries import (
+    Entry,
+    check_label,
+    read_label_map,
+    rename_labels,
+    settle_labels,
+)
+from unfreeze.errors import DataError, ScheduleError
+
+
+def entries(*labels: str) -> list[Entry]:
+    return [Entry(Path(f"/d/{n}.wav"), Path(f"{n}.wav"), x) for n, x in enumerate(labels)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Background", "BACKGROUND", "_background_noise_", "background noise", "nocall", "No_call"],
+)
+def test_other_names_of_the_silent_class(name: str) -> None:
+    found, notes = settle_labels(entries("dog", name))
+    assert [e.label for e in found] == ["dog", "background"]
+    assert [(n.rule, n.fatal) for n in notes] == [("background", False)]
+
+
+@pytest.mark.parametrize("name", ["Noise", "silence", "Other", "unknown"])
+def test_names_that_may_be_meant_as_silent_are_asked_about(name: str) -> None:
+    found, notes = settle_labels(entries("dog", name))
+    assert [e.label for e in found] == ["dog", name]
+    assert "if it stands for none of the sounds, name it 'background'" in notes[0].cause
+
+
+def test_samples_that_are_not_of_a_class_are_no_class() -> None:
+    with pytest.raises(DataError, match=r"looks like sounds that are not 'call'.*--negative"):
+        settle_labels(entries("call", "-call"))
+    assert settle_labels(entries("noisy miner", "dog"))[1] == []
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "names.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_classes_are_renamed_merged_and_dropped(tmp_path: Path) -> None:
+    file = write(tmp_path, "Kedi-Part1: cat\nKedi-Part2: cat\nnoise:\n7: seven\n")
+    names = read_label_map(file)
+    assert names == {"Kedi-Part1": "cat", "Kedi-Part2": "cat", "noise": None, "7": "seven"}
+    found = rename_labels(entries("Kedi-Part1", "dog", "Kedi-Part2", "noise", "7"), names, file)
+    assert [(e.name.stem, e.label) for e in found] == [
+        ("0", "cat"), ("1", "dog"), ("2", "cat"), ("4", "seven"),
+    ]  # fmt: skip
+
+
+def test_a_map_that_is_wrong_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, "dgo: cat\n")
+    with pytest.raises(DataError, match=r"no class is named 'dgo'.*Did you mean 'dog'"):
+        rename_labels(entries("dog"), read_label_map(file), file)
+    with pytest.raises(DataError, match="several classes"):
+        read_label_map(write(tmp_path, "dog: cat;dog\n"))
+    with pytest.raises(ScheduleError, match="appears twice"):
+        read_label_map(write(tmp_path, "dog: cat\ndog: cow\n"))
+    with pytest.raises(ScheduleError, match="cannot be read"):
+        read_label_map(tmp_path / "absent.yaml")
+
+
+def test_labels_have_one_unicode_form() -> None:
+    assert check_label("gro\u0308ße", "x") == "größe"
+    with pytest.raises(DataError, match="several classes"):
+        check_label("a,b", "x", listed=True)

@@ -1,0 +1,165 @@
+import inspect
+import re
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+import yaml
+
+from unfreeze import Schedule, ScheduleError, Stage, write_schedule
+from unfreeze.errors import UnfreezeError
+from unfreeze.pipeline.train_options import (
+    OPTIONS,
+    TrainOptions,
+    checked_schedule,
+    command_line,
+    named_schedule,
+    resolve_schedule,
+    with_fields_of,
+)
+
+DATA = Path("data")
+
+
+def test_presets_take_the_new_layers_as_the_head():
+    schedule = resolve_schedule(TrainOptions(DATA))
+    assert schedule.name == "probe_tune"
+    assert [stage.train for stage in schedule] == ["transfer_*", "transfer_*", "all"]
+    gradual = resolve_schedule(TrainOptions(DATA, schedule="gradual"))
+    assert [stage.train for stage in gradual] == [
+        "transfer_*", ["transfer_*", "top:25%"], ["transfer_*", "top:50%"],
+        ["transfer_*", "top:75%"], "all",
+    ]  # fmt: skip
+
+
+def test_the_classic_preset_is_the_recipe_to_the_letter():
+    schedule = resolve_schedule(TrainOptions(DATA, schedule="classic"))
+    head, everything = schedule.stages
+    assert (head.train, everything.train) == ("transfer_*", "all")
+    for stage in schedule:
+        assert (stage.epochs, stage.learning_rate, stage.batch_size) == (100, 1e-3, 128)
+        assert stage.optimizer is None  # Adam
+        assert stage.until is None
+        assert stage.batch_norm == "train"
+        assert (stage.reduce.metric, stage.reduce.factor, stage.reduce.patience) == (
+            "val_loss", 0.5, 3,
+        )  # fmt: skip
+
+
+def test_changes_apply_to_every_stage_and_rates_keep_their_ratio():
+    options = TrainOptions(DATA, "two_stage", epochs=7, batch_size=16, learning_rate=5e-4)
+    schedule = resolve_schedule(options)
+    assert [(s.epochs, s.batch_size) for s in schedule] == [(7, 16), (7, 16)]
+    assert [s.learning_rate for s in schedule] == pytest.approx([5e-4, 5e-5])
+    # A head that is solved has no rate to keep a ratio to.
+    head, start, tuned = resolve_schedule(TrainOptions(DATA, "probe_tune", learning_rate=5e-4))
+    assert head.solve
+    assert start.solve
+    assert tuned.learning_rate == pytest.approx(5e-4)
+
+
+def test_epochs_are_the_most_of_each_stage():
+    for epochs, expected in ((7, [7, 5, 5, 5, 7]), (60, [60, 5, 5, 5, 30])):
+        options = TrainOptions(DATA, schedule="gradual", epochs=epochs)
+        assert [stage.epochs for stage in resolve_schedule(options)] == expected
+
+
+def test_a_file_is_read(tmp_path):
+    mine = Schedule((Stage("mine", train="transfer_*", epochs=3),), name="mine")
+    write_schedule(mine, tmp_path / "plan.yaml")
+    assert resolve_schedule(TrainOptions(DATA, schedule=str(tmp_path / "plan.yaml"))) == mine
+
+
+def test_a_rate_for_a_schedule_with_rates_by_layer_is_refused():
+    stage = Stage("a", learning_rate={"default": 1e-3, "conv*": 0.1})
+    with pytest.raises(ScheduleError, match="by layer"):
+        resolve_schedule(TrainOptions(DATA, schedule=Schedule((stage,)), learning_rate=1.0))
+
+
+def test_plain_options_are_yaml_and_complete():
+    options = TrainOptions(DATA, out=Path("run"), schedule="full", seed=4)
+    plain = yaml.safe_load(yaml.safe_dump(options.as_plain()))
+    assert plain["data"] == str(DATA.absolute())
+    assert (plain["schedule"], plain["seed"], plain["epochs"]) == ("full", 4, None)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_each_option_says_what_it_is_for(name):
+    assert OPTIONS[name].help.endswith(".")
+    assert OPTIONS[name].help[0].isupper() or name == "schedule"
+
+
+def test_values_out_of_range_are_refused_by_name():
+    for given, message in (
+        ({"test": 1.5}, "test is 1.5: it must be at most 1"),
+        ({"seed": -1}, "seed is -1: it must be at least 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0: it must be greater than 0"),
+        ({"batch_size": 0}, "batch_size is 0: it must be at least 1"),
+        ({"validation": float("nan")}, "validation is nan"),
+    ):
+        with pytest.raises(UnfreezeError, match=re.escape(message)):
+            TrainOptions(DATA, **given)
+
+
+def test_paths_may_be_text():
+    assert TrainOptions("data", out="run", weights="w.safetensors") == TrainOptions(
+        Path("data"), out=Path("run"), weights=Path("w.safetensors")
+    )
+
+
+def test_the_command_repeats_what_was_given_and_no_default():
+    options = TrainOptions("my data", out="run", schedule="probe", test=0.2)
+    options = attrs.evolve(options, strict=True, overwrite=True, keep_audioset=True)
+    assert command_line(options) == (
+        "unfreeze train 'my data' --schedule probe --out run --seed 0 --test 0.2 --strict "
+        "--keep-audioset"
+    )
+
+
+def test_a_method_takes_the_fields_of_the_options():
+    class Taker:
+        @with_fields_of(TrainOptions)
+        def take(self, options):
+            """Takes them."""
+            return options
+
+    assert Taker().take("d", epochs=3) == TrainOptions("d", epochs=3)
+    assert list(inspect.signature(Taker().take).parameters) == list(OPTIONS)
+    assert inspect.signature(Taker().take).parameters["seed"].default == 0
+    with pytest.raises(TypeError, match="epocs"):
+        Taker().take("d", epocs=3)
+
+
+def test_values_of_another_type_are_refused_by_name():
+    for given, message in (
+        ({"strict": "no"}, "strict is 'no': it must be of type bool"),
+        ({"seed": "3"}, "seed is '3': it must be of type int"),
+        ({"seed": True}, "seed is True: it must be of type int"),
+        ({"epochs": 2.5}, "epochs is 2.5: it must be of type int or None"),
+        ({"test": None}, "test is None: it must be of type float"),
+        ({"schedule": 3}, "schedule is 3: it must be of type str or Schedule"),
+    ):
+        with pytest.raises(UnfreezeError, match=re.escape(message)):
+            TrainOptions(DATA, **given)
+    found = TrainOptions(DATA, seed=np.int64(3), test=0, validation=np.float32(0.5)).as_plain()
+    assert yaml.safe_load(yaml.safe_dump(found)) == found
+    assert (found["seed"], found["test"], found["validation"]) == (3, 0, 0.5)
+
+
+def test_a_head_that_cannot_be_solved_names_the_cure():
+    for schedule in ("probe_tune", "probe"):
+        with pytest.raises(ScheduleError, match=f"{schedule} solves .* add --schedule two_stage"):
+            checked_schedule(TrainOptions(DATA, schedule, taps="none"))
+    assert checked_schedule(TrainOptions(DATA, "two_stage", taps="none")).name == "two_stage"
+
+
+def test_a_rate_without_steps_is_refused():
+    with pytest.raises(ScheduleError, match="no effect on probe, whose head is solved"):
+        resolve_schedule(TrainOptions(DATA, "probe", learning_rate=1e-3))
+    with pytest.raises(ScheduleError, match="'head' is solved: it has no learning rate"):
+        named_schedule("probe+rate=3e-4")
+    changed, default = (named_schedule(f"probe_tune{more}") for more in ("+rate=3e-4", ""))
+    assert changed.stages[2].learning_rate == 3e-4
+    assert changed.stages[:2] == default.stages[:2]
+    assert [stage.epochs for stage in named_schedule("probe_tune+epochs=3")] == [7, 1, 3]
