@@ -20,11 +20,11 @@ import numpy as np
 
 from unfreeze.audio.clip_model import patch_model
 from unfreeze.backbones.registry import get_backbone
+from unfreeze.core.boundary import find_cut
 from unfreeze.core.graph import flatten
-from unfreeze.core.runner import suffix_model
+from unfreeze.core.layers import apply, select
 from unfreeze.core.schedule import Stage
-from unfreeze.core.select import apply, select
-from unfreeze.core.split import find_cut
+from unfreeze.core.step_model import suffix_model
 
 BLOCKS = range(1, 15)
 

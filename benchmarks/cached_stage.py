@@ -4,7 +4,7 @@
 
 YAMNet from each block up, with the head, on random patches; a quarter of them again
 for validation. Both ways take turns. `saved by work` is what `cache="auto"` decides by
-(`unfreeze.core.plan.why_uncached`). Weights are random: speed does not depend on them.
+(`unfreeze.core.boundary.why_uncached`). Weights are random: speed does not depend on them.
 """
 
 import argparse
@@ -19,9 +19,9 @@ import numpy as np
 import unfreeze
 from unfreeze.audio.clip_model import patch_model
 from unfreeze.backbones.registry import get_backbone
+from unfreeze.core.boundary import plan_stage, saved_share
 from unfreeze.core.graph import flatten
-from unfreeze.core.plan import plan_stage, saved_share
-from unfreeze.core.select import select
+from unfreeze.core.layers import select
 
 
 def stage_from(block, epochs, cache):

@@ -37,8 +37,8 @@ def measure(data, **options):
 
     import_keras()
     import unfreeze
-    from unfreeze.core import checkpoint, loop
-    from unfreeze.core.watch import StageCallback
+    from unfreeze.core import fit, run_state
+    from unfreeze.core.callbacks import StageCallback
 
     class Stages(StageCallback):
         seconds = 0.0
@@ -47,21 +47,20 @@ def measure(data, **options):
             self.seconds += result.seconds
 
     spent = {"checkpoints": [], "stages": []}
-    saver = checkpoint.Checkpointer
-    kept = saver.on_epoch_end, loop.write_stage, loop.begin_or_go_back
+    saver = run_state.Checkpointer
+    kept = saver.on_epoch_end, fit.write_stage, fit.begin_or_go_back
     saver.on_epoch_end = timed(spent, "checkpoints", saver.on_epoch_end)
-    loop.write_stage = timed(spent, "stages", loop.write_stage)
-    loop.begin_or_go_back = timed(spent, "stages", loop.begin_or_go_back)
+    fit.write_stage = timed(spent, "stages", fit.write_stage)
+    fit.begin_or_go_back = timed(spent, "stages", fit.begin_or_go_back)
     stages = Stages()
     try:
         with tempfile.TemporaryDirectory() as folder:
             schedule = options.pop("schedule")
             listener = _listener(stages)
-            unfreeze.SoundClassifier.train(
-                data, schedule, Path(folder) / "run", listener=listener, **options
-            )
+            settings = unfreeze.TrainOptions(data, schedule, Path(folder) / "run", **options)
+            unfreeze.SoundClassifier.from_options(settings, listener)
     finally:
-        saver.on_epoch_end, loop.write_stage, loop.begin_or_go_back = kept
+        saver.on_epoch_end, fit.write_stage, fit.begin_or_go_back = kept
     written = sum(map(sum, spent.values()))
     # A stage's own seconds hold its checkpoints; its record comes after them.
     training = stages.seconds + sum(spent["stages"])
@@ -77,7 +76,7 @@ def measure(data, **options):
 
 
 def _listener(stages):
-    from unfreeze.training import TrainListener
+    from unfreeze.pipeline.training import TrainListener
 
     class Listener(TrainListener):
         def on_stage_end(self, result):

@@ -24,11 +24,11 @@ from benchmarks.false_alarms import accuracy_of_animals
 from benchmarks.sides import field_sounds
 from benchmarks.sides.field_sounds import KINDS, SPEECH
 from unfreeze.audio.decode import decode
+from unfreeze.audio.entries import BACKGROUND, is_quiet
 from unfreeze.audio.manifest import read_manifest
-from unfreeze.audio.quiet import BACKGROUND, is_quiet
 from unfreeze.audio.split import split_clips
 from unfreeze.files import write_json
-from unfreeze.review.segments import best_of, find_candidates, write_folder
+from unfreeze.review.candidate_clips import best_of, find_candidates, write_folder
 
 WAYS = {"the surest": False, "`--uncertain`": True}
 FIELD_SHARE = 0.43

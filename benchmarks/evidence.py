@@ -1,12 +1,11 @@
-"""The study behind the default schedule: docs/evidence.md is made of it.
+"""The study of schedules for a head on the last layer: docs/evidence.md tells of it.
 
     python -m benchmarks.evidence FOLDER [--quick] [--only spoken-digits]
         [--results benchmarks/evidence]
 
 FOLDER holds the data sets `spoken-digits/manifest.csv` and `animal-sounds/`. All
 strategies are screened on 2 seeds; then the best six by accuracy on the test
-part, and the named baselines, go on to 5 seeds; then `auto` chooses for each of
-these seeds, with its usual budget (`evidence_auto.py`). Each run that has ended is
+part, and the named baselines, go on to 5 seeds. Each run that has ended is
 kept in the results folder and is not repeated: stop it when you like, start it again.
 `--quick` compares four strategies on 2 seeds with few epochs, in a folder of its own.
 """
@@ -19,15 +18,14 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from benchmarks.evidence_auto import MoreSeeds, judge_auto
 from unfreeze.cli.compare_display import run_line
 from unfreeze.cli.renew import OPTION, renew, runs_a_process
 from unfreeze.compare.budget import EnoughRuns
-from unfreeze.compare.options import CompareOptions
-from unfreeze.compare.runner import CompareListener, compare
+from unfreeze.compare.comparison import CompareListener, compare
+from unfreeze.compare.strategies import CompareOptions
 from unfreeze.compare.summary import verdict
 from unfreeze.core.estimate import in_words
-from unfreeze.options import TrainOptions
+from unfreeze.pipeline.train_options import TrainOptions, default_of
 
 # 100 epochs of classic's second stage, which nothing ends early, would take longer than
 # all the rest; its best epoch is kept, and comes sooner.
@@ -57,7 +55,7 @@ class DataSet:
 # Two of six speakers; a usual share of clips.
 DATA = {
     "spoken-digits": DataSet("spoken-digits/manifest.csv", 0.33),
-    "animal-sounds": DataSet("animal-sounds", TrainOptions.test),
+    "animal-sounds": DataSet("animal-sounds", default_of("test")),
 }
 
 
@@ -78,10 +76,14 @@ class Lines(CompareListener):
             print(f"  {run_line(record)}", flush=True)
 
 
-def options_of(folder, results, name, strategies, seeds):
+# As in version 0.1.0: the classic head on the embedding, the sounds as they are.
+PLAIN = {"taps": "none", "augment": "none", "class_weight": "none"}
+
+
+def options_of(folder, results, name, strategies, seeds, **settings):
     """The comparison on a data set."""
     chosen = DATA[name]
-    train = TrainOptions(folder / chosen.path, test=chosen.test)
+    train = TrainOptions(folder / chosen.path, test=chosen.test, **settings)
     return CompareOptions(train, results / name, strategies, seeds)
 
 
@@ -93,50 +95,30 @@ def study(options):
         return renew(None)
 
 
-def choices(options):
-    """What `auto` chooses on the splits of a study that is through."""
-    try:
-        return judge_auto(options, options.train.budget, say, runs_a_process() is not None)
-    except MoreSeeds:
-        return renew(None)
-
-
-def say(line):
-    """A line at once, also into a file."""
-    print(line, flush=True)
-
-
 def main():
     """Screen, carry the best on, print the verdicts."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("folder", type=Path)
     options.add_argument("--quick", action="store_true")
     options.add_argument("--only", choices=sorted(DATA))
-    options.add_argument("--screen", action="store_true", help="leave out the 5 seeds and auto")
+    options.add_argument("--screen", action="store_true", help="leave out the 5 seeds")
     options.add_argument(OPTION, help=argparse.SUPPRESS)
     options.add_argument("--results", type=Path, default=Path(__file__).parent / "evidence")
     chosen = options.parse_args()
     results = chosen.results / "quick" if chosen.quick else chosen.results
     for name in [chosen.only] if chosen.only else DATA:
-        asked = partial(options_of, chosen.folder, results, name)
+        asked = partial(options_of, chosen.folder, results, name, **PLAIN)
         summary = study(asked(QUICK if chosen.quick else SCREEN, SCREEN_SEEDS))
-        judged = []
         if not (chosen.quick or chosen.screen):
             best = [row.strategy for row in summary.rows[:CARRIED]]
             final = asked(tuple(dict.fromkeys((*BASELINES, *best))), FINAL_SEEDS)
             summary = study(final)
-            judged = choices(final)
         print(f"\n{name}")
         for row in summary.rows:
             scores = ", ".join(f"{part} {e.accuracy:.3f}" for part, e in row.scores.items())
             print(f"  {row.strategy}: {scores}, {row.seconds:.0f} s, {row.epochs:.0f} epochs")
         for line in (*verdict(summary), *summary.notes):
             print(f"  {line}")
-        for one in judged:
-            print(
-                f"  auto, seed {one.seed}: {one.chosen}, {one.accuracy:.3f} "
-                f"(the default {one.default:.3f}); {one.reason}"
-            )
 
 
 if __name__ == "__main__":

@@ -23,19 +23,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks.evidence import DATA
-from unfreeze.audio.pieces import cut_quiet
-from unfreeze.calibration import fit_temperature, with_temperature
-from unfreeze.compare.options import CompareOptions, read_strategy
-from unfreeze.compare.prepare import prepare
-from unfreeze.compare.runner import CompareListener
-from unfreeze.compare.splits import trial_splits
-from unfreeze.compare.trial import new_model
-from unfreeze.core.watch import StageCallback
-from unfreeze.features import label_numbers
+from unfreeze.audio.background_clips import cut_quiet
+from unfreeze.compare.comparison import CompareListener
+from unfreeze.compare.strategies import CompareOptions, read_strategy
+from unfreeze.compare.trial import prepare
+from unfreeze.compare.trial_splits import trial_splits
+from unfreeze.core.callbacks import StageCallback
 from unfreeze.files import write_json
-from unfreeze.inference import view_scores
-from unfreeze.options import TrainOptions
-from unfreeze.patch_fit import fit_patches
+from unfreeze.pipeline.calibration import fit_temperature, with_temperature
+from unfreeze.pipeline.inference import view_scores
+from unfreeze.pipeline.patch_training import fit_patches, new_model
+from unfreeze.pipeline.train_options import TrainOptions
+from unfreeze.pipeline.training_data import label_numbers
 
 PATIENCES = (5, 8, 12, 100)
 

@@ -25,14 +25,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from benchmarks.evidence import options_of
-from unfreeze.compare.bootstrap import interval, pooled, resampled
-from unfreeze.compare.options import read_strategy
-from unfreeze.compare.prepare import prepare
-from unfreeze.compare.runner import CompareListener
-from unfreeze.compare.splits import trial_splits
-from unfreeze.compare.trial import run_trial
-from unfreeze.run_reading import read_json
+from benchmarks.evidence import PLAIN, options_of
+from unfreeze.compare.comparison import CompareListener
+from unfreeze.compare.strategies import read_strategy
+from unfreeze.compare.trial import prepare, run_trial
+from unfreeze.compare.trial_splits import trial_splits
+from unfreeze.pipeline.bootstrap import interval, pooled, resampled
+from unfreeze.pipeline.run_folder import read_json
 
 KEPT = ("seconds", "epochs", "best_stage", "validation")
 
@@ -40,7 +39,7 @@ KEPT = ("seconds", "epochs", "best_stage", "validation")
 @cache
 def ready(folder, data, seeds):
     """Features, weights and the splits of so many seeds, once a process."""
-    options = options_of(folder, Path("unused"), data, ("head_only",), seeds)
+    options = options_of(folder, Path("unused"), data, ("head_only",), seeds, **PLAIN)
     material, read = prepare(options.train, (), CompareListener().on_progress)
     return material, trial_splits(read.manifest, options)
 

@@ -23,12 +23,13 @@ import numpy as np
 
 from benchmarks.machine import busy, machine
 from benchmarks.processes import without_places
-from unfreeze import ExportError, SoundClassifier, export_model, run_folder
+from unfreeze import ExportError, SoundClassifier, export_model
 from unfreeze.audio.decode import decode
 from unfreeze.export import check, program
-from unfreeze.export.clips import fitted
+from unfreeze.export.check import fitted
 from unfreeze.export.formats import FORMATS
 from unfreeze.files import write_json
+from unfreeze.pipeline import run_folder
 
 SECONDS = 3
 FREE = "native precision"

@@ -32,11 +32,11 @@ from benchmarks import event_scores
 from benchmarks.sides import field_sounds
 from benchmarks.sides.field_sounds import KINDS, SPEECH
 from unfreeze.audio.decode import decode
+from unfreeze.audio.entries import is_quiet
 from unfreeze.audio.manifest import read_manifest
-from unfreeze.audio.quiet import is_quiet
 from unfreeze.audio.split import split_clips
 from unfreeze.detection.detector import all_events
-from unfreeze.detection.options import DetectOptions
+from unfreeze.detection.events import DetectOptions
 from unfreeze.files import write_json
 
 WAYS = {

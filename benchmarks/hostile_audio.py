@@ -29,20 +29,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks.hostile_corpus import encoded, traps, write_corpus
-from unfreeze.audio.decoders import Decoders
+from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.feature_store import build_store
 from unfreeze.audio.manifest import build_manifest, examine_source
-from unfreeze.audio.names import show
 from unfreeze.audio.sources import find_source
-from unfreeze.audio.store import build_store
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.detection.ahead import Ended
+from unfreeze.detection.events import ScoreBlock
 from unfreeze.detection.recordings import find_recordings
-from unfreeze.detection.scan import scan_files
-from unfreeze.detection.scores import ScoreBlock
-from unfreeze.errors import DataError
+from unfreeze.detection.scan import Ended, scan_files
+from unfreeze.errors import DataError, show
 from unfreeze.files import write_json
 
-UNFORESEEN = "nobody foresaw"
+UNFORESEEN = "unexpected error"
 _SHOWN = 8
 
 
@@ -93,7 +91,7 @@ class Memory(threading.Thread):
 
     def _look(self, process):
         # Before its exec it is a copy of us.
-        if b"unfreeze.audio.worker" in (process / "cmdline").read_bytes():
+        if b"unfreeze.audio.decode_worker" in (process / "cmdline").read_bytes():
             said = (process / "status").read_text()
             high = next((x for x in said.splitlines() if x.startswith("VmHWM")), "VmHWM: 0 kB")
             self.peak = max(self.peak, int(high.split()[1]) / 1024)

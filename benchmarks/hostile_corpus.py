@@ -1,7 +1,7 @@
 """Files that no decoder expects: sounds with broken headers and bodies, traps, and junk.
 
 `write_corpus` makes them, the same ones for the same seed. No sound of others is
-used: what is broken was synthesized first. `tests/audio/test_hostile.py` reads a
+used: what is broken was synthesized first. `tests/audio/test_decode_hostile.py` reads a
 part of them, `python -m benchmarks.hostile_audio` all.
 """
 

@@ -20,8 +20,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.event_scores import COLLAR, event_scores, false_alarms
 from benchmarks.sides.paste_sounds import write_recording
-from unfreeze import run_folder
 from unfreeze.files import write_json
+from unfreeze.pipeline import run_folder
 
 BACKGROUND = "background"
 

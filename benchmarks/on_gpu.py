@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from benchmarks.evidence_seeds import counted, ready
-from unfreeze.compare.options import read_strategy
+from unfreeze.compare.strategies import read_strategy
 from unfreeze.compare.trial import run_trial
 
 STRATEGY = "two_stage+epochs=5"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unfreeze.core.schedule import ReduceRate, Schedule, Stage
-from unfreeze.core.schedule_yaml import write_schedule
+from unfreeze.core.schedule_file import write_schedule
 
 UNFREEZE = ("-c", "from unfreeze.cli import main; main()")
 OFTEN = ("-m", "benchmarks.sides.every_epoch")

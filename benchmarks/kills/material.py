@@ -10,7 +10,7 @@ import soundfile
 
 from benchmarks.kills import commands
 from benchmarks.kills.commands import Material
-from unfreeze.audio.demo_data import write_demo_data
+from unfreeze.audio.demo_sounds import write_demo_data
 
 _RATE = 16_000
 _FEW, _MANY, _RECORDINGS, _CLIPS = 6, 60, 30, 12

@@ -14,7 +14,8 @@ import numpy as np
 
 from benchmarks.kills.commands import Command, Material, command_line
 from benchmarks.kills.compare import describe, differences
-from unfreeze.backbones.weights import resolve_weights
+from unfreeze.backbones.pretrained_weights import resolve_weights
+from unfreeze.backbones.yamnet_spec import YAMNET_WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
 # Results are the same to the bit for the same number of threads.
@@ -90,7 +91,7 @@ def environment(place: Path) -> dict[str, str]:
     threads |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(THREADS))
     own = {
         "UNFREEZE_CACHE": str(place / "cache"),
-        "UNFREEZE_YAMNET_WEIGHTS": str(resolve_weights("yamnet")),
+        "UNFREEZE_YAMNET_WEIGHTS": str(resolve_weights(YAMNET_WEIGHTS)),
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src"))),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "MPLBACKEND": "Agg",

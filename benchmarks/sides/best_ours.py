@@ -15,12 +15,12 @@ def prepare(args):
 
         import unfreeze
         from benchmarks.sides import classic
-        from unfreeze.core.presets import preset
+        from unfreeze.core.presets import DEFAULT, preset
         from unfreeze.core.schedule import Schedule
-        from unfreeze.options import DEFAULT_BATCH, HEAD, TrainOptions
+        from unfreeze.pipeline.train_options import DEFAULT_BATCH, HEAD
 
         x, y, held_x, held_y = classic.saved_patches(args["patches"])
-        schedule = preset(TrainOptions.schedule, head=HEAD)
+        schedule = preset(DEFAULT, head=HEAD)
         schedule = Schedule(
             tuple(_capped(stage, args["epochs"]) for stage in schedule), schedule.name
         )

@@ -5,8 +5,8 @@ python -m benchmarks.sides.build_features DATA OUT
 
 import sys
 
+from unfreeze.audio.feature_store import build_store
 from unfreeze.audio.manifest import read_manifest
-from unfreeze.audio.store import build_store
 from unfreeze.backbones.registry import get_backbone
 
 

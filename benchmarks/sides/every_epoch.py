@@ -12,7 +12,7 @@ def main():
 
     import_keras()
     from unfreeze.cli import main as unfreeze
-    from unfreeze.core.checkpoint import Checkpointer
+    from unfreeze.core.run_state import Checkpointer
 
     Checkpointer._is_time = lambda self: True
     unfreeze()

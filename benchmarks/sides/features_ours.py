@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unfreeze.audio.feature_store import build_store
 from unfreeze.audio.manifest import read_manifest
-from unfreeze.audio.store import build_store
 from unfreeze.backbones.frontend import FrontEnd
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import soundfile
 
 from benchmarks.sides.paste_sounds import RATE, rms, trimmed
+from unfreeze.audio.class_folders import MANIFEST_NAME
 from unfreeze.audio.decode import decode
-from unfreeze.audio.entries import MANIFEST_NAME
 from unfreeze.audio.manifest import read_manifest
 
 KINDS = ("white", "pink", "brown", "wind", "hiss", "hum")

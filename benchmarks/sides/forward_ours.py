@@ -7,11 +7,11 @@ import numpy as np
 
 from benchmarks.sides import classic
 from benchmarks.sides.forward import measured
+from unfreeze.core.boundary import find_cut
 from unfreeze.core.graph import flatten
-from unfreeze.core.runner import prefix_model
+from unfreeze.core.layers import apply, select
 from unfreeze.core.schedule import Stage
-from unfreeze.core.select import apply, select
-from unfreeze.core.split import find_cut
+from unfreeze.core.step_model import prefix_model
 
 
 def prepare(args):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from unfreeze.audio.feature_store import build_store
 from unfreeze.audio.manifest import read_manifest
 from unfreeze.audio.split import split_clips
-from unfreeze.audio.store import build_store
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.options import TrainOptions
+from unfreeze.pipeline.train_options import TrainOptions
 
 
 def prepare(args):

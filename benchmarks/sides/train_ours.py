@@ -13,16 +13,14 @@ import keras
 import numpy as np
 
 from benchmarks.sides import classic
-from unfreeze.core.data import Rows
-from unfreeze.core.feed import ShuffledRows
+from unfreeze.core.boundary import find_cut, multiply_adds
+from unfreeze.core.data import Rows, ShuffledRows
 from unfreeze.core.graph import flatten
-from unfreeze.core.pace import feed_by_threads
-from unfreeze.core.plan import multiply_adds
-from unfreeze.core.runner import joined_model, suffix_model
+from unfreeze.core.layers import apply, select
 from unfreeze.core.schedule import Stage
-from unfreeze.core.select import apply, select
-from unfreeze.core.split import find_cut
-from unfreeze.core.stage import Ready
+from unfreeze.core.stage_caching import Ready
+from unfreeze.core.stage_fit import feed_by_threads
+from unfreeze.core.step_model import joined_model, suffix_model
 
 
 def prepare(args):

@@ -19,8 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.trials.rounds import show, take_turns
-from unfreeze.core.data import Rows
-from unfreeze.core.feed import ShuffledRows
+from unfreeze.core.data import Rows, ShuffledRows
 
 BATCH = 128
 EPOCHS = 5
