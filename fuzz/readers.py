@@ -11,15 +11,21 @@ from typing import TypeVar
 
 import yaml
 
-from unfreeze import run_folder
-from unfreeze.audio.segments_file import SEGMENTS_NAME, match_segments, read_segments
+from unfreeze.audio.feature_store import open_store
+from unfreeze.audio.segments_file import (
+    SEGMENTS_NAME,
+    find_corrections,
+    match_segments,
+    read_segments,
+)
+from unfreeze.audio.sound_formats import begins_as_sound, foreign_format
 from unfreeze.audio.sources import find_source
-from unfreeze.audio.store import open_store
+from unfreeze.audio.stated_length import find_misstated
 from unfreeze.audio.wav import read_wav_header
-from unfreeze.core.schedule_yaml import dump_schedule, parse_schedule, read_schedule
+from unfreeze.core.schedule_file import dump_schedule, parse_schedule, read_schedule
 from unfreeze.detection.journal import Journal
 from unfreeze.errors import UnfreezeError
-from unfreeze.review.corrections import find_corrections
+from unfreeze.pipeline import run_folder
 from unfreeze.review.old_run import inherited_options, run_labels, run_source
 
 T = TypeVar("T")
@@ -138,6 +144,17 @@ def wav(content: bytes, folder: Path) -> None:
         assert header.data_end <= max(len(content), header.data_start)
 
 
+def sound(content: bytes, folder: Path) -> None:
+    """The lengths and the kind of a sound file, before any decoder sees it."""
+    foreign_format(content)
+    begins_as_sound(content)
+    found = find_misstated(io.BytesIO(content), content[:512], read_wav_header(io.BytesIO(content)))
+    if found is not None:
+        assert 0 <= found.view.start <= found.view.end <= len(content)
+        assert found.stated >= 0
+        assert found.real is None or found.real > 0
+
+
 def _may_refuse(read: Callable[[], T]) -> T | None:
     try:
         return read()
@@ -156,6 +173,10 @@ READERS: dict[str, tuple[Callable[[bytes, Path], None], bytes]] = {
     "metrics": (metrics, b'{"test": {"accuracy": 0.5}, "validation": null}'),
     "segments": (segments, json.dumps(SEGMENTS).encode()),
     "journal": (journal, b'{"unfreeze_events": 1, "settings": {"hop": 0.48}}\n'),
-    "store": (store, b'{"format": "unfreeze feature store", "version": 2, "front_end": {}}'),
+    "store": (store, b'{"format": "unfreeze feature store", "version": 3, "front_end": {}}'),
+    "sound": (sound, b"caff\0\1\0\0desc" + bytes(7) + b"\x20" + bytes(8) + b"lpcm" + bytes(20)),
+    "flac": (sound, b"fLaC\x80\0\0\x22\x10\0\x10\0" + bytes(30) + b"\xff\xf8\x61\x08\0\0\0"),
+    "mp3": (sound, b"ID3\4\0\0\0\0\0\1x" + (b"\xff\xf3\x48\xc4" + bytes(140)) * 3),
+    "aiff": (sound, b"FORM\0\0\0\x0eAIFFSSND\0\0\0\xff" + bytes(20)),
     "wav": (wav, b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\0\0\0\0\0\0\0\0\2\0\x10\0data\0\0\0\0"),
 }
