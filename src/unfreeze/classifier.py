@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from unfreeze.audio.clip_model import own_part_of, parts_of
+from unfreeze.audio.clip_model import has_independent_classes, own_part_of, parts_of
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.sources import Reading
 from unfreeze.detection.detector import (
@@ -51,6 +51,8 @@ class SoundClassifier:
             run did not keep them.
         front_end: how waveforms become patches.
         sample_rate: of the waveforms that `model` and `predict` take, in Hz.
+        multilabel: whether each class is judged by itself: a clip may have several
+            labels, or none, and its probabilities need not sum to 1.
         metrics: scores of the run that trained it, or None.
         source: the run folder or `.keras` file it was loaded from, or None.
         decoders: processes that decode files for it; started when first needed.
@@ -66,6 +68,7 @@ class SoundClassifier:
         self.source = source
         self._patch_model, self.front_end, self.labels = parts_of(model)
         self.sample_rate = self.front_end.sample_rate
+        self.multilabel = has_independent_classes(self._patch_model)
         self.metrics = metrics
         self.decoders = Decoders()
         both = own_part_of(model)
@@ -180,23 +183,33 @@ class SoundClassifier:
             progress: called as progress(done, total) with counts of clips.
 
         Returns:
-            As `unfreeze.pipeline.scoring.score`, plus `problems`, the files left out.
+            As `unfreeze.pipeline.scoring.score` or, for several labels per clip,
+            `unfreeze.pipeline.label_scoring.score_labels`, plus `problems`, the files left
+            out.
 
         Raises:
             DataError: the data cannot be used, or have a class that the model does not
                 know.
         """
         manifest = read_known(
-            data, self.labels, how=how or Reading(group_regex), strict=strict, max_bad=max_bad
+            data,
+            self.labels,
+            several=self.multilabel,
+            how=how or Reading(group_regex),
+            strict=strict,
+            max_bad=max_bad,
         )
+        cuts = self.clip_thresholds
         if all(clip.start is None for clip in manifest.clips):
-            return score_recordings(manifest, self.labels, lambda c: self._one(c.path), progress)
+            return score_recordings(
+                manifest, self.labels, lambda c: self._one(c.path), progress, cuts
+            )
         # Sounds in recordings are heard as in training, with what surrounds them.
         store = build_features(manifest, self.front_end, progress)
         count = len(manifest.clips)
         means, _ = view_scores(self._patch_model, store.patches(np.arange(count)), count)
         row_of = dict(zip(manifest.clips, means, strict=True))
-        return score_recordings(manifest, self.labels, lambda clip: row_of[clip], None)
+        return score_recordings(manifest, self.labels, lambda clip: row_of[clip], None, cuts)
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -205,6 +218,15 @@ class SoundClassifier:
         From the run's scores where they hold `thresholds`, else 0.5.
         """
         return thresholds_of(self.metrics, self.labels)
+
+    @property
+    def clip_thresholds(self) -> np.ndarray:
+        """The probability from `predict` from which each class is heard in a clip, (classes,).
+
+        It is for models with several labels per clip; from the run's scores where they hold
+        `clip_thresholds`, else 0.5.
+        """
+        return thresholds_of(self.metrics, self.labels, "clip_thresholds")
 
     def scan(self, path: str | Path, *, hop: float | None = None) -> Iterator[ScoreBlock]:
         """Score a recording of any length along time, in constant memory.

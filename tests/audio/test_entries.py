@@ -72,4 +72,14 @@ def test_a_map_that_is_wrong_is_refused(tmp_path: Path) -> None:
 def test_labels_have_one_unicode_form() -> None:
     assert check_label("gro\u0308ße", "x") == "größe"
     with pytest.raises(DataError, match="several classes"):
-        check_label("a,b", "x", listed=True)
+        check_label("a;b", "x")
+
+
+def test_labels_of_sets_are_settled_one_by_one() -> None:
+    found, notes = settle_labels(entries("cat;nocall", "nocall", "cat;dog?"), several=True)
+    assert [e.label for e in found] == ["cat", "", "cat;dog?"]
+    assert [n.cause for n in notes] == ["is no class: clips of it are clips without a label"]
+    names = {"cat": "felid", "dog": None}
+    made = entries("cat;dog", "dog", "", "dog?;owl")
+    renamed = rename_labels(made, names, Path("map.yaml"), several=True)
+    assert [e.label for e in renamed] == ["felid", "", "owl"]

@@ -16,6 +16,10 @@ def read(place: Path, text: str | bytes, **columns) -> tuple[list[Entry], list[P
     return read_labels(manifest, Columns(**columns))
 
 
+def labels(place: Path, text: str, **columns) -> list[str]:
+    return [entry.label for entry in read(place, text, **columns)[0]]
+
+
 def refusal(folder: Path, text: str | bytes) -> str:
     with pytest.raises(DataError) as caught:
         read(folder, text)
@@ -100,14 +104,51 @@ def test_columns_by_other_names(tmp_path: Path, header: str, columns: dict) -> N
     assert (entry.path, entry.label) == (tmp_path / "a.wav", "x")
 
 
-@pytest.mark.parametrize("label", ["cat;dog", "cat|dog", "['cat', 'dog']", "[cat]"])
-def test_several_labels_are_no_class_of_their_own(tmp_path: Path, label: str) -> None:
-    message = refusal(tmp_path, f'path,label\na.wav,cat\nb.wav,"{label}"\n')
-    assert "line 3: the label" in message
-    assert "names several classes" in message
-    assert "names several classes" in refusal(tmp_path, 'path,labels\na.wav,"Bark,Dog"\n')
-    # In a column of this name, a comma is part of the name.
-    assert read(tmp_path, 'path,label\na.wav,"Sparrow, House"\n')[0][0].label == "Sparrow, House"
+@pytest.mark.parametrize(
+    "label",
+    ["cat;dog", "cat|dog", "dog ; cat", "['cat', 'dog']", "[cat, dog]", "cat,dog", "cat+dog"],
+)
+def test_several_labels_of_a_clip(tmp_path: Path, label: str) -> None:
+    text = f'path,label\na.wav,cat\nb.wav,"{label}"\nc.wav,dog\nd.wav,\n'
+    assert labels(tmp_path, text) == ["cat", "cat;dog", "dog", ""]
+
+
+def test_a_mark_in_a_name_separates_only_labels_that_occur_alone(tmp_path: Path) -> None:
+    # In a column of this name, a comma always separates.
+    assert labels(tmp_path, 'path,labels\na.wav,"Bark,Dog"\n') == ["Bark;Dog"]
+    assert labels(tmp_path, 'path,label\na.wav,"Sparrow, House"\n') == ["Sparrow, House"]
+    assert labels(tmp_path, "path,label\na.wav,[cat]\n") == ["cat"]
+    assert labels(tmp_path, "path,label\na.wav,why?\n") == ["why?"]
+
+
+def test_a_label_that_is_not_sure(tmp_path: Path) -> None:
+    text = "path,label\na.wav,cat;dog?\nb.wav,dog?\n"
+    assert labels(tmp_path, text) == ["cat;dog?", ";dog?"]
+
+
+def test_an_empty_label_is_one_only_where_clips_may_have_several(tmp_path: Path) -> None:
+    text = "path,label\na.wav,cat\nb.wav,\n"
+    assert "line 3: the label is empty" in refusal(tmp_path, text)
+    assert labels(tmp_path, text, several=True) == ["cat", ""]
+
+
+def test_several_rows_of_a_clip(tmp_path: Path) -> None:
+    text = "path,label\na.wav,cat\nb.wav,cat\na.wav,dog\n"
+    message = refusal(tmp_path, text)
+    assert "line 4: a.wav has the label 'dog' here and 'cat' in line 2" in message
+    assert "--multilabel" in message
+    assert labels(tmp_path, text, several=True) == ["cat;dog", "cat"]
+
+
+def test_a_column_for_each_class(tmp_path: Path) -> None:
+    text = "path,Cat,dog,owl\na.wav,1,0,\nb.wav,0,1,1\nc.wav,0,,\nd.wav,?,0,1\n"
+    # Owl's column never says 0, so that nothing in it is 0; dog's does.
+    assert labels(tmp_path, text) == ["Cat", "dog;owl", ";dog?", "owl;Cat?"]
+    one_hot = "path,cat,dog\na.wav,1,0\nb.wav,0,1\n"
+    assert labels(tmp_path, one_hot) == ["cat", "dog"]
+    assert not any(note.rule == "unused_columns" for note in read(tmp_path, text)[1])
+    with_years = "path,cat,dog,year\na.wav,1,0,2024\nb.wav,0,1,2025\n"
+    assert [n.cause for n in read(tmp_path, with_years)[1]] == ["these columns are not used: year"]
 
 
 def test_columns_that_are_not_used_are_said(tmp_path: Path) -> None:

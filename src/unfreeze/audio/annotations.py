@@ -21,6 +21,7 @@ from pathlib import Path
 
 from unfreeze.audio.class_folders import walk_recordings
 from unfreeze.audio.entries import BACKGROUND, DROPPED, Entry, check_label, is_quiet
+from unfreeze.audio.label_sets import heard_in, read_set, set_text, split_labels, union
 from unfreeze.audio.label_table import (
     BY_NAME,
     Columns,
@@ -241,11 +242,18 @@ def _audacity(text: str, table: Path, recording: Path) -> list[Entry]:
                 f"{where}: the label {show(cells[-1])!r} marks a moment, {start:g} s, not a "
                 f"stretch. Give it an end."
             )
-        label = check_label(cells[2].strip() if len(cells) == 3 else "", where)
+        label = _track_label(cells[2].strip() if len(cells) == 3 else "", where)
         entries.append(
             Entry(recording, recording.relative_to(root), label, line=line, start=start, end=end)
         )
     return entries
+
+
+def _track_label(text: str, where: str) -> str:
+    parts = split_labels(text)
+    if len(parts) < 2:
+        return check_label(text, where)
+    return read_set(parts, lambda name: check_label(name, where))
 
 
 def unlabelled(sounds: Sequence[Entry], length: float, window: float) -> list[Entry]:
@@ -313,7 +321,7 @@ def stretches(sounds: Sequence[Entry], count: int, window: float) -> list[int]:
 
 
 def settle_sounds(
-    entries: Sequence[Entry], lengths: Mapping[Path, float], full: bool
+    entries: Sequence[Entry], lengths: Mapping[Path, float], full: bool, several: bool = False
 ) -> tuple[list[Entry], list[Problem]]:
     """Fit annotated sounds to their recordings, and give them groups.
 
@@ -322,6 +330,8 @@ def settle_sounds(
         lengths: seconds of each recording.
         full: whether the annotation is complete: what lies between the sounds is then
             background.
+        several: whether a sound may have several labels: it then has those of the sounds
+            that it overlaps with, too.
 
     Returns:
         The entries and problems: sounds that lie behind the end of their recording.
@@ -352,7 +362,42 @@ def settle_sounds(
             if any(not is_quiet(entry.label) for entry in own):
                 found += unlabelled(own, lengths[path], WINDOW)
     found = [entry for entry in found if entry.label != DROPPED]
+    if several:
+        found = _heard_together(found)
     return time_groups(found, WINDOW) or found, problems
+
+
+def _heard_together(entries: Sequence[Entry]) -> list[Entry]:
+    """Sounds with the labels of all that is heard in their stretches.
+
+    A sound that fills half of a stretch or more is heard in it; of one that fills less, it
+    is not known. The same stretch under two labels is one sound with both.
+    """
+    found, by_file = list[Entry](), defaultdict[Path, list[Entry]](list)
+    for entry in entries:
+        if entry.start is None:
+            found.append(entry)
+        else:
+            quiet = is_quiet(entry.label)
+            by_file[entry.path].append(replace(entry, label="") if quiet else entry)
+    for own in by_file.values():
+        ordered = sorted(own, key=lambda e: (e.start or 0.0, e.end or 0.0, e.label))
+        spans = [(e.start or 0.0, e.end or 0.0) for e in ordered]
+        merged: dict[tuple[float, float], Entry] = {}
+        for chain in chains(spans, WINDOW):
+            for i in chain:
+                text = ordered[i].label
+                begin, end = heard(*spans[i], WINDOW)
+                for j in chain:
+                    shared = min(end, spans[j][1]) - max(begin, spans[j][0])
+                    if j == i or not ordered[j].label or shared <= _ROUNDING:
+                        continue
+                    classes = heard_in(ordered[j].label)
+                    fills = shared >= (spans[i][1] - spans[i][0]) / 2
+                    text = union(text, set_text(classes) if fills else set_text((), classes))
+                merged.setdefault(spans[i], replace(ordered[i], label=text))
+        found += merged.values()
+    return found
 
 
 def time_groups(entries: Sequence[Entry], window: float) -> list[Entry] | None:

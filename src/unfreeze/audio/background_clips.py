@@ -60,16 +60,21 @@ def cut_quiet(
     quiet = np.array([is_quiet(clip.label) for clip in manifest.clips])
     if not quiet.any():
         return Pieces(manifest, split, dict(parts), ())
-    labels = np.unique([clip.label for clip in manifest.clips], return_inverse=True)[1]
+    member = np.array(
+        [
+            [label in manifest.classes_of(clip) for label in manifest.labels]
+            for clip in manifest.clips
+        ]
+    )
     clips, chosen, views = list(manifest.clips), dict[str, np.ndarray](), dict[str, PatchView]()
     used = present = 0
     for name, view in parts.items():
         loud = np.flatnonzero(~quiet[view.clip])
-        largest = np.bincount(labels[view.clip[loud]]).max() if len(loud) else PIECE
+        largest = member[view.clip[loud]].sum(axis=0).max() if len(loud) else PIECE
         # Where clips are scored, many easy ones of one class would flatter the whole. What
         # chooses epochs must see as much background as what trains, or it stops too late.
         scored = name not in ("train", "validation")
-        most = _most_clips(labels, view.clip[loud]) if scored else len(view)
+        most = _most_clips(member, view.clip[loud]) if scored else len(view)
         spans = _choose(view.clip, np.flatnonzero(quiet[view.clip]), round(SHARE * largest), most)
         numbers = view.clip.copy()
         for first, end, alone in spans:
@@ -94,8 +99,8 @@ def cut_quiet(
     return Pieces(replace(manifest, clips=tuple(clips)), divided, views, tuple(notes))
 
 
-def _most_clips(labels: np.ndarray, patch_clip: np.ndarray) -> int:
-    counts = np.bincount(labels[np.unique(patch_clip)])
+def _most_clips(member: np.ndarray, patch_clip: np.ndarray) -> int:
+    counts = member[np.unique(patch_clip)].sum(axis=0)
     return round(SHARE * counts.max()) if counts.any() else 1
 
 

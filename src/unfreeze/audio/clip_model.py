@@ -27,6 +27,7 @@ from unfreeze.backbones.frontend import FrontEnd
 PREFIX = "audioset_"
 
 PATCH_MODEL = "patch_classifier"
+OUTPUT = "transfer_output"
 CLASSES_MEAN, OWN_MEAN = "clip_mean", "audioset_mean"
 
 
@@ -127,6 +128,7 @@ def patch_model(
     seed: int,
     taps: str | Sequence[str] | None = None,
     augmentation: Augmentation | None = None,
+    activation: str = "softmax",
 ) -> keras.Model:
     """Put a new head on a backbone; its layers are named `transfer_*`.
 
@@ -140,6 +142,7 @@ def patch_model(
             Dense(classes, softmax).
         augmentation: random changes of patches in training, None for none. The
             backbone's layers are then copied.
+        activation: of the head: "softmax", or "sigmoid" for independent classes.
 
     Raises:
         ScheduleError: a tap matches no layer.
@@ -150,9 +153,11 @@ def patch_model(
     if taps is not None:
         from unfreeze.core.read_out import read_out
 
-        model = read_out(backbone, classes, taps=taps, pool="time", seed=seed)
+        model = read_out(
+            backbone, classes, taps=taps, pool="time", activation=activation, seed=seed
+        )
         return keras.Model(model.inputs, model.outputs[0], name=PATCH_MODEL)
-    return _classic(backbone, classes, seed)
+    return _classic(backbone, classes, seed, activation)
 
 
 def _after(layer: keras.layers.Layer, backbone: keras.Model) -> keras.Model:
@@ -172,7 +177,7 @@ def _after(layer: keras.layers.Layer, backbone: keras.Model) -> keras.Model:
     return copied
 
 
-def _classic(backbone: keras.Model, classes: int, seed: int) -> keras.Model:
+def _classic(backbone: keras.Model, classes: int, seed: int, activation: str) -> keras.Model:
 
     def start(offset: int) -> keras.initializers.Initializer:
         return keras.initializers.GlorotUniform(seed=seed + offset)
@@ -181,14 +186,14 @@ def _classic(backbone: keras.Model, classes: int, seed: int) -> keras.Model:
     x = backbone.output
     x = layers.Dense(64, "relu", kernel_initializer=start(0), name="transfer_dense")(x)
     x = layers.Dropout(0.5, seed=seed, name="transfer_dropout")(x)
-    x = layers.Dense(classes, "softmax", kernel_initializer=start(1), name="transfer_output")(x)
+    x = layers.Dense(classes, activation, kernel_initializer=start(1), name=OUTPUT)(x)
     return keras.Model(backbone.inputs, x, name=PATCH_MODEL)
 
 
 def head_input(model: keras.Model) -> keras.KerasTensor:
     """What the head of a patch model reads: the embedding, or the projected read-out."""
     names = {layer.name for layer in model.layers}
-    first = "transfer_dense" if "transfer_dense" in names else "transfer_output"
+    first = "transfer_dense" if "transfer_dense" in names else OUTPUT
     return model.get_layer(first).input
 
 
@@ -246,6 +251,11 @@ def parts_of(model: keras.Model) -> tuple[keras.Model, FrontEnd, tuple[str, ...]
         patches = keras.Model(patches.inputs, patches.outputs[0], name=PATCH_MODEL)
     front_end = model.get_layer("log_mel").front_end
     return patches, front_end, model.get_layer(CLASSES_MEAN).labels
+
+
+def has_independent_classes(model: keras.Model) -> bool:
+    """Whether a patch model judges each class by itself: a clip may have several labels."""
+    return bool(model.get_layer(OUTPUT).activation is keras.activations.sigmoid)
 
 
 def own_part_of(model: keras.Model) -> tuple[keras.Model, tuple[str, ...]] | None:

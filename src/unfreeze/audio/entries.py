@@ -10,10 +10,11 @@ import re
 import sys
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from unfreeze.audio.label_sets import changed, classes_in
 from unfreeze.audio.rules import Problem
 from unfreeze.core import yaml_file
 from unfreeze.errors import DataError, did_you_mean, show
@@ -52,7 +53,8 @@ class Entry:
     Attributes:
         path: where to open it.
         name: the same, relative to the data's folder.
-        label: the class.
+        label: the class; where clips may have several, the text of their set
+            (`unfreeze.audio.label_sets`).
         group: from the manifest; None where it names none.
         split: "train", "validation" or "test" from the manifest, or None.
         line: its line in the manifest; None for a folder per class.
@@ -75,8 +77,11 @@ class Entry:
 
 
 def is_quiet(label: str) -> bool:
-    """Say whether a class is silent: when it is the likeliest, nothing is reported."""
-    return label == BACKGROUND
+    """Say whether a class is silent: when it is the likeliest, nothing is reported.
+
+    So is the empty set of labels.
+    """
+    return label in (BACKGROUND, "")
 
 
 def quiet_labels(labels: Iterable[str]) -> tuple[str, ...]:
@@ -89,13 +94,12 @@ def quiet_labels(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(label for label in labels if is_quiet(label))
 
 
-def check_label(label: str, where: str, listed: bool = False) -> str:
+def check_label(label: str, where: str) -> str:
     """Return a label in one Unicode form; refuse one that cannot be used as it is.
 
     Args:
         label: as found.
         where: the file and line, for the error.
-        listed: whether a comma separates several labels.
 
     Raises:
         DataError: it is empty, has control characters, is not UTF-8, or names several
@@ -108,22 +112,26 @@ def check_label(label: str, where: str, listed: bool = False) -> str:
             f"{where}: the label {show(label)!r} has characters that cannot be printed or are "
             f"not UTF-8. Rename it."
         )
-    if _SEVERAL.search(label) or (listed and "," in label):
+    if _SEVERAL.search(label):
         raise DataError(
-            f"{where}: the label {show(label)!r} names several classes. A clip has one class so "
-            "far: leave such clips out, give each sound a row of its own with start and end, or, "
-            "if it is one class, write its name without these marks."
+            f"{where}: the label {show(label)!r} names several classes. List such clips in a table "
+            "with the columns path,label or, if it is one class, write its name without these "
+            "marks."
         )
     # macOS writes names in decomposed form; a manifest made elsewhere does not.
     # Interned: a hundred thousand clips share the few labels.
     return sys.intern(unicodedata.normalize("NFC", label))
 
 
-def settle_labels(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
+def settle_labels(
+    entries: Sequence[Entry], several: bool = False
+) -> tuple[list[Entry], list[Problem]]:
     """Recognize the silent class under its other names, and ask about unclear ones.
 
     Args:
         entries: of a data set.
+        several: whether clips may have several labels. The silent class is then no class:
+            a clip of it has no label.
 
     Returns:
         The entries, with `background` for its other names, and notes on that and on
@@ -133,7 +141,8 @@ def settle_labels(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]
         DataError: a class is named like samples that are not of a class.
     """
     notes, names, alike = [], dict[str, str](), defaultdict[str, list[str]](list)
-    for label in sorted({entry.label for entry in entries} - {DROPPED}):
+    found = {label for text in {e.label for e in entries} for label in classes_in(text, several)}
+    for label in sorted(found - {DROPPED}):
         alike[" ".join(label.casefold().split())].append(label)
         if label.casefold() in ("nan", "na", "null"):
             cause = "is a class like any other; programs write it where a label is missing"
@@ -145,9 +154,10 @@ def settle_labels(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]
                 f"Move them to a folder of their own and give it with --negative, or rename "
                 "the class."
             )
-        if plain in _BACKGROUND and label != BACKGROUND:
+        if plain in _BACKGROUND and (several or label != BACKGROUND):
             names[label] = BACKGROUND
             cause = f"is taken as {BACKGROUND!r}, the class that is never reported"
+            cause = "is no class: clips of it are clips without a label" if several else cause
             notes.append(Problem(Path(label), "background", cause, False))
         elif plain in _UNCLEAR:
             cause = (
@@ -161,7 +171,16 @@ def settle_labels(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]
             notes.append(Problem(Path(same[0]), "alike", cause, False))
     if not names:
         return list(entries), notes
+    if several:
+        own = {text: _without(text, names) for text in {entry.label for entry in entries}}
+        return [replace(entry, label=own[entry.label]) for entry in entries], notes
     return [replace(e, label=names.get(e.label, e.label)) for e in entries], notes
+
+
+def _without(text: str, left_out: Collection[str]) -> str:
+    if text == DROPPED:
+        return text
+    return changed(text, lambda label: None if label in left_out else label)
 
 
 def read_label_map(file: Path) -> dict[str, str | None]:
@@ -184,7 +203,10 @@ def read_label_map(file: Path) -> dict[str, str | None]:
 
 
 def rename_labels(
-    entries: Sequence[Entry], names: Mapping[str, str | None], file: Path
+    entries: Sequence[Entry],
+    names: Mapping[str, str | None],
+    file: Path,
+    several: bool = False,
 ) -> list[Entry]:
     """Rename, merge or drop classes.
 
@@ -192,11 +214,12 @@ def rename_labels(
         entries: of a data set.
         names: the new name of each class that has one; None drops it.
         file: where they come from, for the error.
+        several: whether clips may have several labels; a clip is dropped with its last.
 
     Raises:
         DataError: it names a class that is not there.
     """
-    labels = {entry.label for entry in entries}
+    labels = {x for text in {e.label for e in entries} for x in classes_in(text, several)}
     for old in names:
         if old not in labels:
             hint = did_you_mean(old, sorted(labels)) or f" Classes: {', '.join(sorted(labels))}"
@@ -204,6 +227,9 @@ def rename_labels(
     found = []
     for entry in entries:
         new = names.get(entry.label, entry.label)
+        if several:
+            kept = changed(entry.label, lambda label: names.get(label, label))
+            new = None if entry.label and not kept else kept
         if new is not None:
             found.append(replace(entry, label=new))
         elif entry.start is not None:

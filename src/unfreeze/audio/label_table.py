@@ -14,11 +14,20 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unfreeze.audio.entries import SPLITS, Entry, check_label, read_split
+from unfreeze.audio.label_sets import (
+    SEPARATOR,
+    has_zeros,
+    read_columns,
+    read_set,
+    says_whether,
+    split_labels,
+    union,
+)
 from unfreeze.audio.recording_places import Places
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.sound_formats import READABLE
@@ -78,11 +87,14 @@ class Columns:
         path: the column with the paths; None to find it.
         label: the column with the labels; None likewise.
         folder: the folder that paths are relative to; None for the table's own.
+        several: whether a clip may have several labels, or none, also where no label
+            says so.
     """
 
     path: str | None = None
     label: str | None = None
     folder: Path | None = None
+    several: bool = False
 
 
 #: Nothing is given: names tell.
@@ -96,11 +108,13 @@ class Table:
     Attributes:
         file: where it is from.
         header: the names of the columns, in lower case.
+        names: the same as they are written.
         rows: the line of each row that is not blank, and its fields.
     """
 
     file: Path
     header: tuple[str, ...]
+    names: tuple[str, ...]
     rows: Sequence[tuple[int, list[str]]] = field(repr=False)
 
 
@@ -115,8 +129,8 @@ def read_table(file: Path, head: bool = False) -> Table:
         DataError: it cannot be read, is not text, or is not valid CSV.
     """
     lines = list(_rows(file, head))
-    header = tuple(name.strip().lower() for name in lines[0][1]) if lines else ()
-    return Table(file, header, lines[1:])
+    names = tuple(name.strip() for name in lines[0][1]) if lines else ()
+    return Table(file, tuple(name.lower() for name in names), names, lines[1:])
 
 
 def _rows(file: Path, head: bool) -> Iterator[tuple[int, list[str]]]:
@@ -235,7 +249,17 @@ def find_columns(table: Table, columns: Columns = BY_NAME) -> dict[str, int] | N
             f"({header[found[there]]!r}), and none for the other end. Add start and end in "
             "seconds, or rename the column if it is something else."
         )
-    return found if "label" in found else None
+    return found if "label" in found or _class_columns(table, found) else None
+
+
+def _class_columns(table: Table, found: Mapping[str, int]) -> list[int]:
+    """The columns that stand for a class each, where none holds the label: 0, 1 or ?."""
+    if "path" not in found or "label" in found:
+        return []
+    others = [place for place in range(len(table.header)) if place not in found.values()]
+    places = [p for p in others if table.header[p] not in _SAYS_NOTHING]
+    kept = [p for p in places if says_whether([row[p] for _, row in table.rows if p < len(row)])]
+    return kept if len(kept) > 1 else []
 
 
 def _listed(header: Sequence[str]) -> str:
@@ -263,30 +287,30 @@ def read_labels(
     found = find_columns(table, columns)
     if found is None or ("path" not in found and recording is None):
         raise _missing(table, "path" if found is not None else "label")
+    classes = _class_columns(table, found)
     found, notes = _by_values(table, found, columns)
-    notes += _unused(table, found)
+    notes += _unused(table, {**found, **{str(place): place for place in classes}})
     _check_series(table, found)
     root = file.parent
-    # A column of this name holds lists.
-    listed = table.header[found["label"]] == "labels"
+    _check_widths(table)
+    label_of, several = _label_reader(table, found, classes, columns.several)
     places = Places(root if columns.folder is None else columns.folder, root)
     entries: dict[tuple[object, ...], Entry] = {}
     blank = 0
     for line, row in table.rows:
         where = f"{show(file)}, line {line}"
-        if len(row) != len(table.header):
-            raise DataError(
-                f"{where}: {len(row)} fields where the header has {len(table.header)}. "
-                f"Put double quotes around a value that holds a separator."
-            )
         if "start" in found and _says_nothing(row, found):
             blank += 1
             continue
-        entry = _entry(row, found, line, where, places, recording, listed)
+        entry = _entry(row, found, line, where, places, recording, label_of(row, where))
         key: tuple[object, ...] = (os.path.normcase(entry.path), entry.start, entry.end)
         key = key if entry.start is None else (*key, entry.label)
         earlier = entries.setdefault(key, entry)
-        if earlier is not entry:
+        if several and earlier.label != entry.label:
+            # One row for each label.
+            earlier = replace(earlier, label=union(earlier.label, entry.label))
+            entries[key], entry = earlier, replace(entry, label=earlier.label)
+        elif earlier is not entry:
             note = _repeated(entry, earlier, where)
             # Raven writes a selection once for each view.
             if note is not None and not ("view" in table.header and entry.start is not None):
@@ -305,6 +329,49 @@ def read_labels(
     if not entries and recording is None:
         raise DataError(f"{show(file)} has a header but no rows. Add one row per recording.")
     return _grouped(table, found, list(entries.values())), notes
+
+
+def _check_widths(table: Table) -> None:
+    for line, row in table.rows:
+        if len(row) != len(table.header):
+            raise DataError(
+                f"{show(table.file)}, line {line}: {len(row)} fields where the header has "
+                f"{len(table.header)}. Put double quotes around a value that holds a separator."
+            )
+
+
+def _label_reader(
+    table: Table, found: Mapping[str, int], classes: Sequence[int], several: bool
+) -> tuple[Callable[[Sequence[str], str], str], bool]:
+    """How to read the label of a row, and whether rows may have several labels."""
+    if classes:
+        columns = {place: {row[place] for _, row in table.rows} for place in classes}
+        zeros = {table.names[place] for place, cells in columns.items() if has_zeros(cells)}
+        for place in classes:
+            check_label(table.names[place], f"{show(table.file)}, line 1")
+
+        def heard(row: Sequence[str], where: str) -> str:
+            return read_columns({table.names[p]: row[p] for p in classes}, zeros, where)
+
+        texts = [heard(row, show(table.file)) for _, row in table.rows]
+        return heard, several or any(not text or SEPARATOR in text for text in texts)
+    # A column of this name holds lists.
+    place, listed = found["label"], table.header[found["label"]] == "labels"
+    cells = {row[place].strip() for _, row in table.rows if place < len(row)}
+    alone = {cell for cell in cells if len(split_labels(cell, listed)) == 1}
+    alone = {cell for cell in alone if not re.search(r"[,+&]", cell)}
+    parts = {cell: split_labels(cell, listed, alone) for cell in cells}
+    several = several or any(len(own) > 1 for own in parts.values())
+
+    def label(row: Sequence[str], where: str) -> str:
+        cell = row[place].strip()
+        if not several:
+            # A list of one.
+            only = cell.startswith("[") and len(parts[cell]) == 1
+            return check_label(parts[cell][0] if only else cell, where)
+        return read_set(parts[cell], lambda name: check_label(name, where))
+
+    return label, several
 
 
 def _by_values(
@@ -357,7 +424,7 @@ def _check_series(table: Table, found: Mapping[str, int]) -> None:
 
 
 def _says_nothing(row: Sequence[str], found: Mapping[str, int]) -> bool:
-    cells = (row[found[kind]].strip().lower() for kind in ("label", "start"))
+    cells = (row[found[kind]].strip().lower() for kind in ("label", "start") if kind in found)
     return any(cell in _NOTHING for cell in cells)
 
 
@@ -379,7 +446,7 @@ def _entry(
     where: str,
     places: Places,
     recording: Path | None,
-    listed: bool,
+    label: str,
 ) -> Entry:
     def cell(kind: str) -> str:
         return row[found[kind]].strip() if kind in found else ""
@@ -406,7 +473,7 @@ def _entry(
     return Entry(
         path=path,
         name=name,
-        label=check_label(cell("label"), where, listed=listed),
+        label=label,
         group=fold or cell("group") or None,
         split=read_split(cell("split"), where),
         line=line,
@@ -475,9 +542,11 @@ def _repeated(entry: Entry, earlier: Entry, where: str) -> Problem | None:
     for name in ("label", "group", "split"):
         mine, other = getattr(entry, name), getattr(earlier, name)
         if mine != other:
+            more = " or, if clips may have several labels, say so with --multilabel"
             raise DataError(
                 f"{where}: {show(entry.name)} has the {name} {show(str(mine))!r} here and "
-                f"{show(str(other))!r} in line {earlier.line}. Keep one of the two rows."
+                f"{show(str(other))!r} in line {earlier.line}. Keep one of the two rows"
+                f"{more if name == 'label' else ''}."
             )
     cause = f"line {entry.line} repeats line {earlier.line}; it is dropped"
     return Problem(entry.name, "duplicate_row", cause, False)

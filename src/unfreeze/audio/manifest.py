@@ -19,6 +19,7 @@ from unfreeze.audio.annotations import settle_sounds
 from unfreeze.audio.class_folders import MANIFEST_NAME
 from unfreeze.audio.decode_processes import Decoders, using
 from unfreeze.audio.entries import Entry, is_quiet
+from unfreeze.audio.label_sets import classes_of
 from unfreeze.audio.parallel import Progress, run_bunches
 from unfreeze.audio.rules import SILENT, Facts, Problem, examine
 from unfreeze.audio.sources import Reading, Source, find_source
@@ -48,7 +49,8 @@ class Clip:
 
     Attributes:
         path: where to open it.
-        label: its class.
+        label: its class; where clips may have several, the text of their set
+            (`unfreeze.audio.label_sets`).
         group: clips of one group stay in one part of a split: from the manifest's
             column, or from the regular expression, or else the content.
         split: "train", "validation" or "test" where the manifest says so.
@@ -88,6 +90,7 @@ class Manifest:
         labels: the classes, sorted.
         problems: files left out (fatal) and warnings, in the order of names.
         fingerprint: SHA-256 over contents, labels, groups and splits.
+        several: whether a clip may have several labels, or none.
     """
 
     root: Path
@@ -95,6 +98,11 @@ class Manifest:
     labels: tuple[str, ...]
     problems: tuple[Problem, ...]
     fingerprint: str
+    several: bool = False
+
+    def classes_of(self, clip: Clip) -> tuple[str, ...]:
+        """The classes that are heard in a clip: one, or where it may have several, any number."""
+        return classes_of(clip.label, self.several)
 
 
 def read_manifest(
@@ -133,8 +141,16 @@ def read_manifest(
     source = find_source(data, how=how)
     check_classes(source, 1 if how.full else least_classes)
     good, problems = examine_source(source, full=how.full, workers=workers, progress=progress)
-    labels = all_labels(source.labels, good)
-    return build_manifest(source.root, labels, good, problems, strict=strict, max_bad=max_bad)
+    labels = all_labels(source, good)
+    return build_manifest(
+        source.root,
+        labels,
+        good,
+        problems,
+        strict=strict,
+        max_bad=max_bad,
+        several=source.several,
+    )
 
 
 def check_classes(source: Source, least: int = 2) -> None:
@@ -144,7 +160,8 @@ def check_classes(source: Source, least: int = 2) -> None:
         DataError: it has fewer than `least`.
     """
     labels = source.labels
-    if len(labels) < least:
+    # One class is heard in a clip or not.
+    if len(labels) < (1 if source.several and source.entries else least):
         found = f"only one class, {show(labels[0])!r}" if labels else "no recordings"
         raise DataError(
             f"{show(source.root)} has {found}. A classifier needs two or more: give one folder "
@@ -188,7 +205,8 @@ def examine_source(
         if facts is not None:
             facts_of[path] = facts
     known = [entry for entry in source.entries if entry.path in facts_of]
-    entries, told = settle_sounds(known, {p: f.seconds for p, f in facts_of.items()}, full)
+    lengths = {path: facts.seconds for path, facts in facts_of.items()}
+    entries, told = settle_sounds(known, lengths, full, source.several)
     return [(entry, facts_of[entry.path]) for entry in entries], [*problems, *told]
 
 
@@ -207,9 +225,11 @@ def _kept_silence(entries: Sequence[Entry], silent: set[Path]) -> set[Path]:
     return {e.path for e in entries if e.path in silent and e.start is None and e.label in right}
 
 
-def all_labels(labels: Sequence[str], recordings: Sequence[Recording]) -> tuple[str, ...]:
+def all_labels(source: Source, recordings: Sequence[Recording]) -> tuple[str, ...]:
     """The classes of a source, and those that reading it has added, sorted."""
-    return tuple(sorted({*labels, *(entry.label for entry, _ in recordings)}))
+    texts = {entry.label for entry, _ in recordings}
+    added = {label for text in texts for label in classes_of(text, source.several)}
+    return tuple(sorted({*source.labels, *added}))
 
 
 def build_manifest(
@@ -220,6 +240,7 @@ def build_manifest(
     *,
     strict: bool = False,
     max_bad: float = 0.10,
+    several: bool = False,
 ) -> Manifest:
     """Make a manifest of recordings that were examined.
 
@@ -230,6 +251,7 @@ def build_manifest(
         problems: of the files, so far.
         strict: allow no bad file at all.
         max_bad: the share of bad files, 0 to 1, above which to refuse the data.
+        several: whether a clip may have several labels, or none.
 
     Raises:
         DataError: too many bad files, or a class without any recording.
@@ -237,7 +259,8 @@ def build_manifest(
     good, repeated = _judge_duplicates(recordings)
     clips = tuple(_clip(entry, facts) for entry, facts in good)
     known = sorted([*problems, *repeated], key=lambda p: (os.fsencode(p.path), p.rule))
-    manifest = Manifest(root, clips, tuple(labels), tuple(known), _fingerprint(clips))
+    fingerprint = _fingerprint(clips)
+    manifest = Manifest(root, clips, tuple(labels), tuple(known), fingerprint, several)
     check_bad(manifest, strict=strict, max_bad=max_bad)
     _check_lost(manifest)
     return manifest
@@ -348,7 +371,8 @@ def _clip(entry: Entry, facts: Facts) -> Clip:
 
 
 def _check_lost(manifest: Manifest) -> None:
-    lost = sorted(set(manifest.labels) - {clip.label for clip in manifest.clips})
+    found = {label for clip in manifest.clips for label in manifest.classes_of(clip)}
+    lost = sorted(set(manifest.labels) - found)
     if lost:
         bad = [problem for problem in manifest.problems if problem.fatal]
         raise DataError(

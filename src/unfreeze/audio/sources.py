@@ -19,11 +19,13 @@ from unfreeze.audio.entries import (
     DROPPED,
     SPLITS,
     Entry,
+    is_quiet,
     is_within,
     read_label_map,
     rename_labels,
     settle_labels,
 )
+from unfreeze.audio.label_sets import classes_of, heard_in, is_set
 from unfreeze.audio.label_table import BY_NAME, Columns, find_columns, read_labels, read_table
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.segments_file import SEGMENTS_NAME, read_segments, with_source_groups
@@ -72,16 +74,19 @@ class Source:
         root: a folder that holds all of them, absolute.
         entries: in the order of their names.
         notes: on files that are not recordings, and similar.
+        several: whether a clip may have several labels, or none.
     """
 
     root: Path
     entries: tuple[Entry, ...]
     notes: tuple[Problem, ...]
+    several: bool = False
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes, sorted."""
-        return tuple(sorted({entry.label for entry in self.entries} - {DROPPED}))
+        texts = {entry.label for entry in self.entries} - {DROPPED}
+        return tuple(sorted({x for text in texts for x in classes_of(text, self.several)}))
 
 
 def find_source(
@@ -116,15 +121,27 @@ def find_source(
             f"folder with one subfolder per class, or a CSV with the columns "
             f"path,label[,group][,split]."
         )
+    several = how.columns.several or any(is_set(entry.label) for entry in entries)
     if how.label_map is not None:
-        entries = rename_labels(entries, read_label_map(how.label_map), how.label_map)
+        entries = rename_labels(entries, read_label_map(how.label_map), how.label_map, several)
     if not how.full:
         entries = [entry for entry in entries if entry.label != DROPPED]
-    entries, told = settle_labels(entries)
+    entries, told = settle_labels(entries, several)
+    if several:
+        told.append(_counted(root, entries))
     _check_splits(root, entries)
     if how.group_regex is not None:
         entries = _with_groups(entries, how.group_regex)
-    return _rooted(root, entries, [*notes, *told])
+    return replace(_rooted(root, entries, [*notes, *told]), several=several)
+
+
+def _counted(root: Path, entries: Sequence[Entry]) -> Problem:
+    counts = [len(heard_in(entry.label)) for entry in entries if entry.label != DROPPED]
+    cause = (
+        f"{sum(n > 1 for n in counts):,} of {len(counts):,} clips have several labels, "
+        f"{counts.count(0):,} have none: each class is judged by itself"
+    )
+    return Problem(Path(root.name), "several_labels", cause, False)
 
 
 def _read_folder(root: Path, how: Reading) -> tuple[list[Entry], list[Problem]]:
@@ -141,7 +158,7 @@ def _read_folder(root: Path, how: Reading) -> tuple[list[Entry], list[Problem]]:
     annotated = read_annotated(root, columns, how.full)
     if annotated is not None:
         return annotated[0], [*annotated[1], *unused]
-    if columns != BY_NAME:
+    if replace(columns, several=False) != BY_NAME:
         reasons = "".join(f" {show(note.path)}: {note.cause}." for note in unused[:_SHOWN])
         raise DataError(
             f"{show(root)} has no table of labels that --path-column, --label-column or "
@@ -362,7 +379,11 @@ def join_sources(sources: Sequence[Source]) -> Source:
         for source in sources
         for note in source.notes
     ]
-    return Source(root, tuple(joined), tuple(notes))
+    several = any(source.several for source in sources)
+    if several:
+        # A recording of none of the sounds has no label.
+        joined = [replace(e, label="") if is_quiet(e.label) else e for e in joined]
+    return Source(root, tuple(joined), tuple(notes), several)
 
 
 def _by_name(entries: Sequence[Entry]) -> tuple[Entry, ...]:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unfreeze.audio.annotations import FEWEST_GROUPS, WINDOW, chains
+from unfreeze.audio.label_sets import heard_in, is_set
 from unfreeze.audio.manifest import Clip, Manifest
 from unfreeze.errors import DataError, show
 
@@ -446,7 +447,7 @@ def split_notes(manifest: Manifest, split: Split) -> tuple[str, ...]:
         )
     counts = Counter(clip.label for clip in manifest.clips)
     (label, most), total = counts.most_common(1)[0], len(manifest.clips)
-    if len(counts) > 1 and most > MAJORITY * total:
+    if not manifest.several and len(counts) > 1 and most > MAJORITY * total:
         notes.append(
             f"{most / total:.0%} of the clips are of {show(label)}: a model that always says so "
             f"has that accuracy. Judge by balanced accuracy, or record more of the others."
@@ -455,13 +456,25 @@ def split_notes(manifest: Manifest, split: Split) -> tuple[str, ...]:
         if not len(indices):
             notes.append(f"There is no {name} part.")
             continue
-        missing = sorted(set(manifest.labels) - {manifest.clips[i].label for i in indices})
-        if missing:
+        if missing := _missing(manifest, indices):
             notes.append(
                 f"The {name} part has no clip of {', '.join(map(show, missing))}: too few groups "
                 f"of that class. Record more of it to measure it."
             )
     return tuple(notes)
+
+
+def _missing(manifest: Manifest, indices: np.ndarray) -> list[str]:
+    """The classes that some clips lack, sorted."""
+    there = (manifest.classes_of(manifest.clips[i]) for i in indices)
+    return sorted(set(manifest.labels).difference(*there))
+
+
+def _counts(clips: Sequence[Clip], units: Sequence[Sequence[int]]) -> list[Counter[int]]:
+    """The clips of each class in each unit; a clip with several labels is of each of them."""
+    own = {c.label: heard_in(c.label) or ("",) if is_set(c.label) else (c.label,) for c in clips}
+    numbers = {x: i for i, x in enumerate(sorted({x for found in own.values() for x in found}))}
+    return [Counter(numbers[x] for i in unit for x in own[clips[i].label]) for unit in units]
 
 
 def _divide(
@@ -475,8 +488,7 @@ def _divide(
             f"{len(parts)} parts ({', '.join(parts)}). Record more speakers, sites or sessions, "
             f"set a fraction to 0, or group more finely."
         )
-    labels = {label: i for i, label in enumerate(sorted({clip.label for clip in clips}))}
-    counts = [Counter(labels[clips[index].label] for index in unit) for unit in units]
+    counts = _counts(clips, units)
     result = np.empty(len(clips), dtype=object)
     for unit, part in zip(units, deal(counts, shares, _ranks(parts), seed), strict=True):
         result[unit] = parts[part]
@@ -552,8 +564,7 @@ def check_train_has_all(manifest: Manifest, split: Split) -> None:
     Raises:
         DataError: naming the classes.
     """
-    missing = sorted(set(manifest.labels) - {manifest.clips[i].label for i in split.train})
-    if missing:
+    if missing := _missing(manifest, split.train):
         raise DataError(
             f"The training part has no clip of {', '.join(repr(show(x)) for x in missing)}. "
             f"Each class needs clips in at least one group of the training part."
@@ -582,9 +593,7 @@ def deal_folds(manifest: Manifest, folds: int, seed: int) -> np.ndarray:
         raise DataError(
             f"{folds} folds need as many groups, but there are {len(units)}: ask for fewer folds"
         )
-    numbers = {label: number for number, label in enumerate(manifest.labels)}
-    counts = [Counter(numbers[clips[index].label] for index in unit) for unit in units]
-    parts = deal(counts, [1 / folds] * folds, None, seed)
+    parts = deal(_counts(clips, units), [1 / folds] * folds, None, seed)
     found = np.zeros(len(clips), np.int64)
     for unit, part in zip(units, parts, strict=True):
         found[unit] = part

@@ -93,11 +93,13 @@ def summarize(manifest: "Manifest", split: "Split") -> dict[str, Any]:
         for label in manifest.labels
     }
     for clip in clips:
-        classes[clip.label]["clips"] += 1
-        classes[clip.label]["seconds"] += clip.seconds
+        for label in manifest.classes_of(clip):
+            classes[label]["clips"] += 1
+            classes[label]["seconds"] += clip.seconds
     for part, indices in split.parts().items():
         for index in indices:
-            classes[clips[index].label][part] += 1
+            for label in manifest.classes_of(clips[index]):
+                classes[label][part] += 1
     parts = {
         part: {
             "clips": len(indices),
@@ -116,6 +118,8 @@ def summarize(manifest: "Manifest", split: "Split") -> dict[str, Any]:
         "hours": sum(clip.seconds for clip in clips) / 3600,
         "groups": len({clip.group for clip in clips}),
         "classes": classes,
+        "multilabel": manifest.several,
+        "without_label": sum(not manifest.classes_of(clip) for clip in clips),
         "sample_rates": _counts(clip.sample_rate for clip in clips),
         "channels": _counts(clip.channels for clip in clips),
         "split": parts,
@@ -138,6 +142,9 @@ def _profile(
     from unfreeze.cli.terminal import named_bars
     from unfreeze.pipeline.training_data import build_features, label_numbers
 
+    if manifest.several:
+        summary = "A depth profile needs clips with one label each."
+        return {"groups": [], "peak": None, "summary": summary}
     backbone = get_backbone(options.backbone)
     import_keras()
     from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
@@ -175,6 +182,8 @@ def _print(report: dict[str, Any]) -> None:
         f"{len(report['classes'])} classes, {report['hours']:.2f} hours",
     )
     console.print(_class_table(report))
+    if report["without_label"]:
+        _line(console, f"Clips in which no class is heard: {report['without_label']}")
     _line(console, f"Sample rates in Hz: {_join(report['sample_rates'])}")
     _line(console, f"Channels: {_join(report['channels'])}")
     groups = ", ".join(f"{part} {count['groups']}" for part, count in report["split"].items())

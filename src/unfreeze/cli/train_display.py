@@ -126,7 +126,12 @@ class TrainDisplay(TrainListener):
         """Show the result of the stage and what it moved."""
         self._clear()
         row = result.rows[result.best_epoch - 1]
-        names = dict.fromkeys((result.monitor, "val_loss", "val_clip_accuracy", "val_accuracy"))
+        names = dict.fromkeys(
+            (
+                *(result.monitor, "val_loss", "val_mean_average_precision"),
+                *("val_clip_accuracy", "val_accuracy"),
+            )
+        )
         reached = ", ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
         plan = self._stage
         if plan.solve:

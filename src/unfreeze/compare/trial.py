@@ -22,7 +22,7 @@ from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.graph import flatten
 from unfreeze.core.keras_internals import flatten_layers, own_weights
 from unfreeze.core.layers import find_groups
-from unfreeze.errors import StageError
+from unfreeze.errors import DataError, StageError
 from unfreeze.pipeline.class_weights import read_class_weights
 from unfreeze.pipeline.inference import view_scores
 from unfreeze.pipeline.patch_training import Material, fit_patches, make_material, new_model
@@ -197,6 +197,11 @@ def prepare(
         UnfreezeError: the data, the weights or a strategy cannot be used.
     """
     inputs = read_inputs(train, get_backbone(train.backbone), progress)
+    if inputs.data.manifest.several:
+        raise DataError(
+            f"{train.data} has clips with several labels or none. Comparing and tuning take clips "
+            "with one label each; `unfreeze train` takes these."
+        )
     classes = len(inputs.data.manifest.labels)
     for strategy in strategies:
         taps, augment, class_weight = strategy.settings(train)

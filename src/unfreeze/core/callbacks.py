@@ -23,7 +23,7 @@ from unfreeze.errors import StageError, Stopped
 Row = dict[str, Any]
 Rank = tuple[float, float]
 # What the monitor "auto" means, the first that the log has.
-PREFERRED = ("val_balanced_accuracy", "val_accuracy")
+PREFERRED = ("val_mean_average_precision", "val_balanced_accuracy", "val_accuracy")
 WORST: Rank = (np.inf, np.inf)
 
 

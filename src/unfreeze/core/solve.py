@@ -62,10 +62,11 @@ def solve_stage(
     _check(inputs, labels, weights, found, stage.name)
     weights /= weights.mean()
     listeners.on_train_begin()
+    sides = getattr(job.compile_with.get("loss"), "side_weights", None)
     for number, strength in enumerate(strengths):
         job.stop_if_asked()
         listeners.on_epoch_begin(number)
-        kernel, bias = regression(inputs, labels, weights, strength, found)
+        kernel, bias = regression(inputs, labels, weights, strength, found, sides)
         if not (is_finite(kernel) and is_finite(bias)):
             raise StageError(
                 f"stage {stage.name!r}: the solver found weights that are not finite with "
@@ -139,16 +140,19 @@ def regression(
     weights: np.ndarray,
     strength: float,
     wanted: Solvable,
+    sides: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The weights of a dense layer by logistic regression.
 
     Args:
         inputs: (samples, numbers).
         labels: numbers of classes, (samples,) or (samples, 1); or (samples, classes), one-hot
-            for softmax, 0 or 1 for each class for sigmoid.
+            for softmax, 0 or 1 for each class for sigmoid; there, one below 0 is not known,
+            and leaves the sample out for that class.
         weights: (samples,), with mean 1.
         strength: inverse of the penalty.
         wanted: the layer.
+        sides: (units, 2), more weights for sigmoid: of 0 and of 1 for each class.
 
     Returns:
         kernel (numbers, units) and bias (units,), float32. A class without a sample gets
@@ -168,11 +172,15 @@ def regression(
     else:
         columns = labels.reshape(len(labels), units)
         for unit in range(units):
-            truth = columns[:, unit] > 0.5
+            known = columns[:, unit] >= 0
+            truth, own = columns[known, unit] > 0.5, weights[known]
             if truth.all() or not truth.any():
-                bias[unit] = 20.0 if truth.all() else -20.0
+                # Without a single known sample, a class is never there.
+                bias[unit] = 20.0 if len(truth) and truth.all() else -20.0
                 continue
-            _, row, intercept = _fitted(inputs, truth, weights, strength, wanted)
+            if sides is not None:
+                own = own * np.where(truth, *sides[unit][::-1])
+            _, row, intercept = _fitted(inputs[known], truth, own, strength, wanted)
             kernel[:, unit], bias[unit] = row[0], intercept[0]
     return kernel.astype(np.float32), bias.astype(np.float32)
 

@@ -232,6 +232,7 @@ def _settings(
         "format": form.name,
         "quantize": quantize,
         "labels": list(classifier.labels),
+        "multilabel": classifier.multilabel,
         "sample_rate": front_end.sample_rate,
         "input": {"waveform": shape, "dtype": "float32", "range": [-1, 1], "channels": 1},
         "outputs": outputs,

@@ -111,11 +111,17 @@ def decision_thresholds(truth: np.ndarray, peaks: np.ndarray) -> Floats:
         (classes,) between 0.1 and 0.95; 0.5 for a class without a clip.
     """
     return np.array(
-        [_best_threshold(truth == c, peaks[:, c].astype(np.float64)) for c in range(peaks.shape[1])]
+        [best_threshold(truth == c, peaks[:, c].astype(np.float64)) for c in range(peaks.shape[1])]
     )
 
 
-def _best_threshold(there: np.ndarray, scores: Floats) -> float:
+def best_threshold(there: np.ndarray, scores: Floats) -> float:
+    """The score from which one class counts as present, as in `decision_thresholds`.
+
+    Args:
+        there: (n,) whether the class is present.
+        scores: (n,) of the class.
+    """
     if not there.any():
         return DEFAULT_THRESHOLD
     order = np.argsort(-scores, kind="stable")
@@ -178,21 +184,24 @@ def calibrate(
     }
 
 
-def thresholds_of(metrics: Mapping[str, Any] | None, labels: Sequence[str]) -> Floats:
+def thresholds_of(
+    metrics: Mapping[str, Any] | None, labels: Sequence[str], name: str = "thresholds"
+) -> Floats:
     """Return a run's thresholds in the order of `labels`; 0.5 for a class without one.
 
     Args:
         metrics: of the run, or None.
         labels: names of the classes.
+        name: of the entry of the metrics.
 
     Raises:
         RunError: they are not numbers.
     """
-    known = (metrics or {}).get("thresholds") or {}
+    known = (metrics or {}).get(name) or {}
     try:
         return np.array([float(known.get(label, DEFAULT_THRESHOLD)) for label in labels])
     except (AttributeError, TypeError, ValueError):
-        raise RunError("The run's `thresholds` are not numbers: train again") from None
+        raise RunError(f"The run's `{name}` are not numbers: train again") from None
 
 
 def _before_and_after(

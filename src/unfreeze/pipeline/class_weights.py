@@ -42,6 +42,16 @@ def read_class_weights(name: str, labels: Sequence[str] | None = None) -> dict[s
     return found
 
 
+def class_factors(name: str, labels: Sequence[str]) -> np.ndarray | None:
+    """The weights in a file as an array in the order of the labels; None where there is none.
+
+    Raises:
+        ScheduleError: as `read_class_weights`.
+    """
+    given = read_class_weights(name, labels)
+    return None if given is None else np.array([given.get(label, 1.0) for label in labels])
+
+
 def sample_weights(name: str, truth: np.ndarray, labels: Sequence[str]) -> dict[int, float] | None:
     """Weights of the classes of training samples; their mean over the samples is 1.
 

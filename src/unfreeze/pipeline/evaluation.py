@@ -1,6 +1,7 @@
 """Score a trained classifier on recordings whose classes are known."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import numpy as np
 from unfreeze.audio.manifest import Clip, Manifest, read_manifest
 from unfreeze.audio.sources import Reading
 from unfreeze.errors import DataError
+from unfreeze.pipeline.label_scoring import score_labels
 from unfreeze.pipeline.scoring import score
+from unfreeze.pipeline.training_data import heard_table
 
 
 def read_known(
     data: str | Path,
     labels: Sequence[str],
     *,
+    several: bool,
     how: Reading,
     strict: bool,
     max_bad: float,
@@ -25,6 +29,7 @@ def read_known(
     Args:
         data: as for training.
         labels: the model's classes.
+        several: whether the model judges each class by itself.
         how: they are read, as for training; intervals are over groups.
         strict: treat any unusable file as an error.
         max_bad: largest fraction of unusable files to leave out.
@@ -32,7 +37,14 @@ def read_known(
     Raises:
         DataError: the data cannot be used, or have a class that the model does not know.
     """
+    if several:
+        how = replace(how, columns=replace(how.columns, several=True))
     manifest = read_manifest(data, how=how, strict=strict, max_bad=max_bad, least_classes=1)
+    if manifest.several and not several:
+        raise DataError(
+            f"{data} has clips with several labels or none, and the model was trained on clips "
+            "with one. Train with several labels, or leave these clips out."
+        )
     unknown = sorted(set(manifest.labels) - set(labels))
     if unknown:
         raise DataError(
@@ -47,6 +59,7 @@ def score_recordings(
     labels: Sequence[str],
     predict: Callable[[Clip], np.ndarray],
     progress: Callable[[int, int], None] | None = None,
+    thresholds: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Score a model on all clips of a manifest.
 
@@ -55,16 +68,18 @@ def score_recordings(
         labels: the model's classes.
         predict: returns (classes,) probabilities of a clip.
         progress: called as progress(done, total) with counts of clips.
+        thresholds: (classes,) as for `score_labels`.
 
     Returns:
-        As `unfreeze.pipeline.scoring.score`, plus `problems`, the files left out.
+        As `score_clips`, plus `problems`, the files left out.
     """
     rows = []
     for done, clip in enumerate(manifest.clips, start=1):
         rows.append(predict(clip))
         if progress is not None:
             progress(done, len(manifest.clips))
-    scores = score_clips(manifest, np.arange(len(manifest.clips)), np.stack(rows), labels)
+    everything = np.arange(len(manifest.clips))
+    scores = score_clips(manifest, everything, np.stack(rows), labels, thresholds=thresholds)
     bad = [problem for problem in manifest.problems if problem.fatal]
     problems = [{"path": str(p.path), "cause": p.cause} for p in bad]
     return {**scores, "problems": problems}
@@ -76,6 +91,7 @@ def score_clips(
     probabilities: np.ndarray,
     labels: Sequence[str],
     seed: int = 0,
+    thresholds: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Score the probabilities of some clips of a manifest.
 
@@ -85,9 +101,18 @@ def score_clips(
         probabilities: (clips, classes), in the order of `labels`.
         labels: the model's classes.
         seed: of the bootstrap.
+        thresholds: (classes,) as for `score_labels`; for clips with one label, not used.
+
+    Returns:
+        As `unfreeze.pipeline.scoring.score`; where clips may have several labels, as
+        `unfreeze.pipeline.label_scoring.score_labels`.
     """
     place = {label: number for number, label in enumerate(labels)}
     chosen = [manifest.clips[int(i)] for i in clips]
-    truth = np.array([place[clip.label] for clip in chosen])
     groups = np.array([clip.group for clip in chosen])
+    if manifest.several:
+        known = replace(manifest, clips=tuple(chosen), labels=tuple(labels))
+        table = heard_table(known)
+        return score_labels(table, probabilities, labels, groups, thresholds, seed=seed)
+    truth = np.array([place[clip.label] for clip in chosen])
     return score(truth, probabilities, labels, groups, seed=seed)

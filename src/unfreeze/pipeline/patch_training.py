@@ -21,16 +21,19 @@ from unfreeze.core.boundary import check_stages, cut_for, share_of_work, why_unc
 from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.fit import FitResult, fit
 from unfreeze.core.graph import Graph, flatten
+from unfreeze.core.losses import KnownBinaryCrossentropy
 from unfreeze.core.read_out import adapt, projection_of
 from unfreeze.core.schedule import Schedule
 from unfreeze.pipeline.calibration import loss
-from unfreeze.pipeline.class_weights import clip_weights, sample_weights
+from unfreeze.pipeline.class_weights import class_factors, clip_weights, sample_weights
+from unfreeze.pipeline.label_scoring import label_scorer, side_weights
 from unfreeze.pipeline.train_options import (
     BALANCED,
     DEFAULT_AUGMENT,
     DEFAULT_BATCH,
     DEFAULT_TAPS,
     NO_TAPS,
+    UNWEIGHTED,
     TrainOptions,
 )
 from unfreeze.pipeline.training_data import (
@@ -38,6 +41,7 @@ from unfreeze.pipeline.training_data import (
     Inputs,
     NamedProgress,
     build_features,
+    heard_table,
     label_numbers,
     prefix_folder,
 )
@@ -99,6 +103,7 @@ def new_model(
     seed: int,
     taps: str = DEFAULT_TAPS,
     augment: str = DEFAULT_AUGMENT,
+    several: bool = False,
 ) -> keras.Model:
     """A pretrained backbone with a new head: patches in, class probabilities out.
 
@@ -109,12 +114,16 @@ def new_model(
         seed: of the head's first weights, of dropout and of augmentation.
         taps: as the option of that name.
         augment: as the option of that name.
+        several: whether a clip may have several labels: each class then has a probability
+            of its own.
 
     Raises:
         ScheduleError: a tap matches no layer.
     """
     base = backbone.build(weights=weights)
-    return patch_model(base, classes, seed, tap_names(taps), read_augmentation(augment))
+    activation = "sigmoid" if several else "softmax"
+    changes = read_augmentation(augment)
+    return patch_model(base, classes, seed, tap_names(taps), changes, activation)
 
 
 def tap_names(taps: str) -> str | list[str] | None:
@@ -152,15 +161,23 @@ def fit_patches(
     Raises:
         StageError: a stage did not do what it should, or its loss diverged.
     """
-    labels = label_numbers(manifest)
+    several = manifest.several
+    labels = heard_table(manifest) if several else label_numbers(manifest)
     train, held = parts["train"], parts["validation"]
     truth = repeat_by_clip(labels, train.clip)
-    validation = score = None
+    validation = score = loss_of = sides = None
+    if several:
+        sides = side_weights(class_weight, truth, class_factors(class_weight, manifest.labels))
+        loss_of = KnownBinaryCrossentropy(sides)
     if len(held):
         held_truth = repeat_by_clip(labels, held.clip)
-        weights = clip_weights(class_weight, held.clip, held_truth, manifest.labels)
+        if several:
+            weights = clip_weights(UNWEIGHTED, held.clip, held.clip, manifest.labels)
+            score = label_scorer(labels, held.clip, sides)
+        else:
+            weights = clip_weights(class_weight, held.clip, held_truth, manifest.labels)
+            score = clip_scorer(labels, held.clip, weights)
         validation = held, held_truth, weights
-        score = clip_scorer(labels, held.clip, weights)
     projection = projection_of(model)
     if projection is not None and not projection.is_fitted:
         adapt(model, train, seed=seed)
@@ -174,7 +191,8 @@ def fit_patches(
         run_dir=run_dir,
         seed=seed,
         verbose=0,
-        class_weight=sample_weights(class_weight, truth, manifest.labels),
+        loss=loss_of,
+        class_weight=None if several else sample_weights(class_weight, truth, manifest.labels),
         validation_scores=score,
         cache_dir=prefix_folder(),
         cache_limit=CACHE_LIMIT,

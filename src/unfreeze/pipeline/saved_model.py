@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import keras
 
-from unfreeze.audio.clip_model import parts_of
+from unfreeze.audio.clip_model import has_independent_classes, parts_of
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import RunError
 from unfreeze.pipeline import run_folder
@@ -162,6 +162,10 @@ class Classifier(Protocol):
         """Name of each class."""
 
     @property
+    def multilabel(self) -> bool:
+        """Whether each class is judged by itself, so that probabilities need not sum to 1."""
+
+    @property
     def source(self) -> Path | None:
         """The run folder or `.keras` file it was loaded from."""
 
@@ -176,6 +180,7 @@ class LoadedClassifier:
         labels: name of each class.
         source: the run folder or `.keras` file.
         metrics: scores of the run; None for a `.keras` file without a run.
+        multilabel: whether each class is judged by itself.
     """
 
     model: keras.Model
@@ -183,6 +188,7 @@ class LoadedClassifier:
     labels: tuple[str, ...]
     source: Path
     metrics: dict[str, Any] | None
+    multilabel: bool
 
 
 def load_classifier(run: Path) -> LoadedClassifier:
@@ -200,5 +206,6 @@ def load_classifier(run: Path) -> LoadedClassifier:
         run_folder.read_config(run)
         metrics = run_folder.read_scores(run)
         model = load_clip_model(run / run_folder.MODEL)
-    _, front_end, labels = parts_of(model)
-    return LoadedClassifier(model, front_end, labels, run, metrics)
+    patches, front_end, labels = parts_of(model)
+    several = has_independent_classes(patches)
+    return LoadedClassifier(model, front_end, labels, run, metrics, several)

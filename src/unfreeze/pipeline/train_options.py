@@ -242,6 +242,15 @@ class TrainOptions:
             shared=True,
         ),
     )
+    multilabel: bool = attrs.field(
+        default=False,
+        metadata=_told(
+            "A clip may have several labels, or none: each class is judged by itself. Found "
+            "without this option where a label names several, such as cat;dog.",
+            inherited=True,
+            shared=True,
+        ),
+    )
     validation: float = attrs.field(
         default=0.15,
         metadata=_told(

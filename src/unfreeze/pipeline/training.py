@@ -30,14 +30,18 @@ from unfreeze.pipeline.calibration import calibrate
 from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
 from unfreeze.pipeline.evaluation import score_clips
 from unfreeze.pipeline.inference import view_scores
+from unfreeze.pipeline.label_scoring import label_thresholds
 from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
 from unfreeze.pipeline.run_plan import RunPlan
 from unfreeze.pipeline.run_writing import begin_run, finish_run, record_schedule
 from unfreeze.pipeline.train_options import DEFAULT_TAPS
-from unfreeze.pipeline.training_data import label_numbers
+from unfreeze.pipeline.training_data import heard_table, label_numbers
 
 if TYPE_CHECKING:
     from unfreeze.pipeline.run_plan import MeasureChange
+
+#: The parts that are scored after training, in the order of `metrics.json`.
+HELD = ("test", "validation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +108,10 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     manifest, weights = data.manifest, plan.inputs.weights
     measure_change = None if plan.load_earlier is None else plan.load_earlier()
     classes = len(manifest.labels)
-    model = new_model(backbone, weights, classes, options.seed, options.taps, options.augment)
+    model = new_model(
+        *(backbone, weights, classes, options.seed, options.taps, options.augment),
+        several=manifest.several,
+    )
     graph = flatten(model)
     schedule = with_caches(graph, plan.schedule)
     selections = check_stages(graph, schedule)
@@ -152,7 +159,10 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
 
 def _depths(plan: RunPlan, cut: Pieces, listener: TrainListener) -> dict[str, Any]:
     """What each depth of the network knew before training; empty without the clips for it."""
-    options, labels = plan.options, label_numbers(cut.manifest)
+    options = plan.options
+    if cut.manifest.several:
+        return {}
+    labels = label_numbers(cut.manifest)
     train, held = cut.parts["train"], cut.parts["validation"]
     if options.taps != DEFAULT_TAPS or why_no_profile(labels, train.clip, held.clip):
         return {}
@@ -195,15 +205,54 @@ def _scores(
     seed: int,
 ) -> dict[str, Any]:
     """Clip-level scores of the held-out parts; None for a part without clips."""
+    views = {
+        name: view_scores(model, parts[name], len(manifest.clips)) if len(clips) else None
+        for name, clips in split.parts().items()
+        if name in HELD
+    }
+    if manifest.several:
+        return _label_scores(manifest, split, views, seed)
     found: dict[str, Any] = {}
     held: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
     numbers = label_numbers(manifest)
-    for name in ("test", "validation"):
-        clips = split.parts()[name]
-        if not len(clips):
+    for name in HELD:
+        clips, scores = split.parts()[name], views[name]
+        if scores is None:
             found[name] = held[name] = None
             continue
-        means, peaks = view_scores(model, parts[name], len(manifest.clips))
+        means, peaks = scores
         found[name] = score_clips(manifest, clips, means[clips], manifest.labels, seed)
         held[name] = numbers[clips], means[clips], peaks[clips]
     return {**found, **calibrate(manifest.labels, held["validation"], held["test"])}
+
+
+def _label_scores(
+    manifest: Manifest,
+    split: Split,
+    views: dict[str, tuple[np.ndarray, np.ndarray] | None],
+    seed: int,
+) -> dict[str, Any]:
+    """The same where clips may have several labels.
+
+    `thresholds` are for the largest score of a clip's patches, as in long recordings, and
+    `clip_thresholds` for their mean; both are fitted on validation clips.
+    """
+    labels, table = manifest.labels, heard_table(manifest)
+    cuts: dict[str, np.ndarray | None] = {"clip_thresholds": None, "thresholds": None}
+    if views["validation"] is not None:
+        clips = split.validation
+        for name, scores in zip(cuts, views["validation"], strict=True):
+            cuts[name] = label_thresholds(table[clips], scores[clips])
+    found: dict[str, Any] = {}
+    for name in HELD:
+        clips, both = split.parts()[name], views[name]
+        found[name] = None
+        if both is not None:
+            found[name] = score_clips(
+                manifest, clips, both[0][clips], labels, seed, cuts["clip_thresholds"]
+            )
+    named = {
+        name: None if values is None else dict(zip(labels, values.round(4).tolist(), strict=True))
+        for name, values in cuts.items()
+    }
+    return {**found, "calibration": None, "at_thresholds": None, **named}

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from unfreeze.audio.feature_store import PatchStore, build_store, prune_stores
+from unfreeze.audio.label_sets import unsure_in
 from unfreeze.audio.label_table import Columns
 from unfreeze.audio.manifest import (
     Manifest,
@@ -67,6 +68,20 @@ def label_numbers(manifest: Manifest) -> np.ndarray:
     return np.array([place[clip.label] for clip in manifest.clips], dtype=np.int32)
 
 
+def heard_table(manifest: Manifest) -> np.ndarray:
+    """What is heard in each clip, (clips, classes) float32: 1, or 0, or -1 if nobody knows.
+
+    The columns are in the order of the manifest's labels. It fits clips with one label, too.
+    """
+    place = {label: number for number, label in enumerate(manifest.labels)}
+    table = np.zeros((len(manifest.clips), len(place)), np.float32)
+    for row, clip in enumerate(manifest.clips):
+        table[row, [place[label] for label in manifest.classes_of(clip)]] = 1
+        if manifest.several:
+            table[row, [place[x] for x in unsure_in(clip.label) if x in place]] = -1
+    return table
+
+
 def _none() -> np.ndarray:
     return np.zeros(0, np.int64)
 
@@ -114,11 +129,12 @@ def read_training_data(options: TrainOptions, progress: Progress | None = None) 
     good, problems = examine_source(joined, full=full, progress=progress)
     manifest = build_manifest(
         joined.root,
-        all_labels(joined.labels, good),
+        all_labels(joined, good),
         good,
         problems,
         strict=options.strict,
         max_bad=options.max_bad,
+        several=joined.several,
     )
     split = split_clips(
         manifest, validation=options.validation, test=options.test, seed=options.seed
@@ -128,7 +144,9 @@ def read_training_data(options: TrainOptions, progress: Progress | None = None) 
 
 def reading_of(options: TrainOptions) -> Reading:
     """How the options say that the data are read."""
-    columns = Columns(options.path_column, options.label_column, options.audio_folder)
+    columns = Columns(
+        options.path_column, options.label_column, options.audio_folder, options.multilabel
+    )
     return Reading(options.group_regex, columns, options.label_map, options.annotated == FULLY)
 
 

@@ -72,7 +72,9 @@ def draw_run(
     plot_curves(result.history, out / "curves.png")
     plot_moved(result.audit.as_list(), out / "moved.png")
     shown = metrics["test"] or metrics["validation"]
-    if shown is not None:
+    if shown is not None and shown.get("multilabel"):
+        plot_classes(shown, out / "classes.png")
+    elif shown is not None:
         plot_confusion(shown["confusion"], labels, out / "confusion.png")
     if metrics.get("depths"):
         plot_depths(metrics["depths"], out / "depths.png")
@@ -319,6 +321,37 @@ def plot_confusion(confusion: ArrayLike, labels: Sequence[str], path: PathLike) 
         beside.set_ylabel("right / clips", rotation=270, va="bottom")
         total, hits = int(counts.sum()), int(diagonal.sum())
         axes.set_title(f"{hits} of {total} clips right ({hits / max(total, 1):.1%})")
+
+
+def plot_classes(scores: Mapping[str, Any], path: PathLike) -> None:
+    """Draw the average precision of each class with its interval, the best on top.
+
+    Args:
+        scores: from `unfreeze.pipeline.label_scoring.score_labels`.
+        path: the picture to write.
+    """
+    known = {x: row for x, row in scores["per_class"].items() if row["average_precision"]}
+    names = sorted(known, key=lambda label: known[label]["average_precision"])
+    height = min(max(0.28 * len(names), 1.0), LARGEST)
+    with page(path, 6.4, height + 1.2) as figure:
+        axes = figure.subplots()
+        for place, label in enumerate(names):
+            row = known[label]
+            low, high = row["intervals"]["average_precision"] or (row["average_precision"],) * 2
+            axes.plot([low, high], [place, place], color=PALE, linewidth=6, solid_capstyle="butt")
+            axes.plot([row["average_precision"]], [place], "o", color=BLUE, markersize=5.5)
+            # What a random order of the clips has on average.
+            chance = row["support"] / max(scores["clips"] - row["unknown"], 1)
+            axes.plot([chance], [place], "|", color=GREY, markersize=9)
+        texts = [f"{short(x, LONGEST_LABEL)} ({known[x]['support']})" for x in names]
+        axes.set_yticks(range(len(names)), texts)
+        axes.set_ylim(-0.6, len(names) - 0.4)
+        axes.set_xlim(-0.02, 1.02)
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("average precision, 95 % interval over groups (|: guessing)")
+        mean = scores["mean_average_precision"]
+        axes.set_title("no clips" if mean is None else f"mean average precision {mean:.3f}")
 
 
 def _compact(count: int) -> str:

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from unfreeze.pipeline.label_scoring import BY_CLASS, OVERALL
 from unfreeze.pipeline.scoring import CLASS_METRICS, METRICS
 from unfreeze.report.style import short, shortest_unique
 
@@ -31,14 +32,15 @@ def metrics_table(scores: Mapping[str, Any], title: str = "") -> Group:
     """Tabulate the overall scores with their intervals and notes.
 
     Args:
-        scores: a dict from `unfreeze.pipeline.scoring.score`.
+        scores: a dict from `unfreeze.pipeline.scoring.score`, or where clips may have
+            several labels, from `unfreeze.pipeline.label_scoring.score_labels`.
         title: for instance the name of the split.
     """
     table = _table(title)
     table.add_column("score")
     table.add_column("value", justify="right")
     table.add_column(_level(scores), justify="right")
-    for name in METRICS:
+    for name in OVERALL if scores.get("multilabel") else METRICS:
         value, interval = scores[name], scores["intervals"][name]
         table.add_row(name.replace("_", " "), _number(value), _interval(interval))
     counts = f"{_count(scores['clips'], 'clip')} in {_count(scores['groups'], 'group')}."
@@ -49,32 +51,36 @@ def metrics_table(scores: Mapping[str, Any], title: str = "") -> Group:
 
 
 def class_table(scores: Mapping[str, Any], title: str = "", limit: int | None = None) -> Group:
-    """Tabulate the scores of the classes, the worst F1 first.
+    """Tabulate the scores of the classes, the worst first.
 
-    Classes without any clip or prediction come last. The interval is that of F1.
+    That is by F1 or, where clips may have several labels, by average precision; the
+    interval is of the same. Classes without any clip or prediction come last.
 
     Args:
-        scores: a dict from `unfreeze.pipeline.scoring.score`.
+        scores: as for `metrics_table`.
         title: for instance the name of the split.
         limit: maximum number of rows; None shows all.
     """
+    several = bool(scores.get("multilabel"))
+    key, names = ("average_precision", BY_CLASS) if several else ("f1", tuple(CLASS_METRICS))
     rows = sorted(
         scores["per_class"].items(),
-        key=lambda item: math.inf if item[1]["f1"] is None else item[1]["f1"],
+        key=lambda item: math.inf if item[1][key] is None else item[1][key],
     )
     shown = rows if limit is None else rows[:limit]
     table = _table(title)
     table.add_column("class", no_wrap=True)
-    for name in (*CLASS_METRICS, _level(scores), "clips"):
+    headers = {"average_precision": "AP"}
+    for name in (*(headers.get(name, name) for name in names), _level(scores), "clips"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("taken for", no_wrap=True)
+    table.add_column("from score" if several else "taken for", no_wrap=True)
     for label, row in shown:
         table.add_row(
             Text(short(label, LONGEST_CLASS)),
-            *(_number(row[name]) for name in CLASS_METRICS),
-            _interval(row["intervals"]["f1"], digits=2),
+            *(_number(row[name]) for name in names),
+            _interval(row["intervals"][key], digits=2),
             str(row["support"]),
-            _taken_for(scores, label),
+            f"{row['threshold']:.2f}" if several else _taken_for(scores, label),
         )
     hidden = len(rows) - len(shown)
     noun = "class is" if hidden == 1 else "classes are"

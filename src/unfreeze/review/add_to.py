@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from unfreeze.audio.entries import Entry
+from unfreeze.audio.label_sets import is_set
 from unfreeze.audio.manifest import Manifest, Recording, build_manifest, examine_source
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.segments_file import (
@@ -68,6 +69,11 @@ def read_both(
         raise DataError(
             "--add-to takes whole clips, not sounds in annotated recordings. Train a new run on "
             "all annotated recordings."
+        )
+    if new.several or any(is_set(entry.label) for entry in old.entries):
+        raise DataError(
+            "--add-to takes clips with one label each. Train a new run on all clips that may have "
+            "several."
         )
     known = run_labels(run)
     _check_names(new, known, run)

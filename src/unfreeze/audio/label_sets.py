@@ -1,0 +1,154 @@
+"""Several labels of one clip, written as one text: `cat;dog`.
+
+Where clips may have several labels, a label is a set of classes: those that are heard,
+and those of which the data do not say whether they are (`dog?`), which count neither as
+heard nor as not heard. A clip without any is one in which no class is heard. The text is
+in one form (sorted, no doubles), so equal sets are equal texts.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from collections.abc import Set as AbstractSet
+from functools import lru_cache
+
+from unfreeze.errors import DataError, show
+
+SEPARATOR, UNSURE = ";", "?"
+_QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+# What the cells of a column that stands for one class say.
+_HEARD = {"1", "1.0", "true", "yes", "x", "y"}
+_NOT_HEARD = {"0", "0.0", "false", "no", "n"}
+_UNKNOWN = {"?", "-1", "-1.0", "nan", "na", "n/a"}
+
+
+def set_text(heard: Iterable[str], unsure: Iterable[str] = ()) -> str:
+    """The text of a set of labels.
+
+    Example:
+        >>> set_text(["dog", "cat"], ["owl", "cat"])
+        'cat;dog;owl?'
+    """
+    sure = set(heard)
+    parts = [*sorted(sure), *(f"{x}{UNSURE}" for x in sorted(set(unsure) - sure))]
+    # So that it cannot be taken for a class whose name ends in a question mark.
+    return SEPARATOR.join(parts if sure or len(parts) != 1 else ["", *parts])
+
+
+def is_set(text: str) -> bool:
+    """Whether a label can only be that of a clip that may have several."""
+    return not text or SEPARATOR in text
+
+
+@lru_cache(maxsize=65536)
+def heard_in(text: str) -> tuple[str, ...]:
+    """The classes that a text says are heard, sorted."""
+    return tuple(x for x in text.split(SEPARATOR) if x and not x.endswith(UNSURE))
+
+
+@lru_cache(maxsize=65536)
+def unsure_in(text: str) -> tuple[str, ...]:
+    """The classes of which a text does not say whether they are heard, sorted."""
+    return tuple(x[: -len(UNSURE)] for x in text.split(SEPARATOR) if x.endswith(UNSURE))
+
+
+def classes_of(text: str, several: bool) -> tuple[str, ...]:
+    """The classes of a clip: those heard in it, or its only one."""
+    return heard_in(text) if several else (text,)
+
+
+def union(*texts: str) -> str:
+    """What several texts say of the same clip together: heard in one is heard."""
+    heard = [label for text in texts for label in heard_in(text)]
+    return set_text(heard, [label for text in texts for label in unsure_in(text)])
+
+
+def classes_in(text: str, several: bool) -> tuple[str, ...]:
+    """All classes that a text names, those that may be heard, too."""
+    return (*heard_in(text), *unsure_in(text)) if several else (text,)
+
+
+def changed(text: str, change: Callable[[str], str | None]) -> str:
+    """A text with each class renamed, or left out where the new name is None."""
+
+    def names(labels: Iterable[str]) -> list[str]:
+        return [name for name in map(change, labels) if name is not None]
+
+    return set_text(names(heard_in(text)), names(unsure_in(text)))
+
+
+def split_labels(
+    text: str, listed: bool = False, alone: AbstractSet[str] = frozenset()
+) -> list[str]:
+    """The labels that a cell names, as written.
+
+    Args:
+        text: such as `cat;dog`, `cat | dog`, `['cat', 'dog']` or `["cat","dog"]`.
+        listed: whether a comma separates labels, too.
+        alone: labels that occur by themselves; where `,`, `+` or `&` stands between
+            such ones, it separates them.
+    """
+    inside = text.strip()
+    for mark in ",+&" if inside not in alone else "":
+        parts = [part.strip() for part in inside.split(mark)]
+        if len(parts) > 1 and all(part in alone for part in parts):
+            return parts
+    if inside.startswith("[") and inside.endswith("]"):
+        inside, listed = inside[1:-1], True
+        quoted = [a or b for a, b in _QUOTED.findall(inside)]
+        if quoted:
+            return [part.strip() for part in quoted]
+    parts = re.split(r"[;|,]" if listed else r"[;|]", inside)
+    return [part.strip().strip("\"'").strip() for part in parts if part.strip()]
+
+
+def read_set(parts: Iterable[str], check: Callable[[str], str]) -> str:
+    """The text of a set of labels as a cell names them; "" for none.
+
+    Args:
+        parts: from `split_labels`.
+        check: returns a label in the form to use, or raises an error.
+    """
+    heard, unsure = list[str](), list[str]()
+    for part in parts:
+        name = check(part.removesuffix(UNSURE).strip())
+        (unsure if part.endswith(UNSURE) else heard).append(name)
+    return set_text(heard, unsure)
+
+
+def says_whether(cells: Collection[str]) -> bool:
+    """Whether the cells of a column say of each clip if it has one class, or not."""
+    values = {cell.strip().lower() for cell in cells} - {""}
+    known = values <= _HEARD | _NOT_HEARD | _UNKNOWN
+    return known and bool(values & _HEARD) and (bool(values & _NOT_HEARD) or "" in cells)
+
+
+def read_columns(cells: dict[str, str], zeros: Collection[str], where: str) -> str:
+    """The text of the set of labels in a row with one column for each class.
+
+    Args:
+        cells: what each class's column holds.
+        zeros: the classes whose column says "not heard" somewhere; in these, an empty
+            cell says nothing, in the others it says "not heard".
+        where: the file and line, for the error.
+
+    Raises:
+        DataError: a cell is none of 1, 0 and ?.
+    """
+    heard, unsure = [], []
+    for label, cell in cells.items():
+        value = cell.strip().lower()
+        if value in _HEARD:
+            heard.append(label)
+        elif value in _UNKNOWN or (not value and label in zeros):
+            unsure.append(label)
+        elif value and value not in _NOT_HEARD:
+            raise DataError(
+                f"{where}: the column {show(label)!r} holds {show(cell)!r}: write 1 where the "
+                "class is heard, 0 where it is not, and ? where nobody knows."
+            )
+    return set_text(heard, unsure)
+
+
+def has_zeros(cells: Collection[str]) -> bool:
+    """Whether a column of one class says "not heard" somewhere."""
+    return bool({cell.strip().lower() for cell in cells} & _NOT_HEARD)
