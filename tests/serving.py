@@ -13,7 +13,7 @@ import toy
 EVIL = "<img src=x onerror=\"window.hacked='label'\"><script>window.hacked=1</script>"
 
 
-def make_classifier(folder, labels=("high", "low", EVIL)):
+def make_classifier(folder, labels=("high", "low", EVIL), activation="softmax"):
     """A real classifier of toy sounds; its backbone is the mean of each band over time."""
     import keras
 
@@ -24,12 +24,16 @@ def make_classifier(folder, labels=("high", "low", EVIL)):
 
     patches = keras.Input((96, 64), name="patches")
     bands = keras.layers.GlobalAveragePooling1D(name="embedding")(patches)
-    model = patch_model(keras.Model(patches, bands), len(labels), seed=0)
+    model = patch_model(keras.Model(patches, bands), len(labels), seed=0, activation=activation)
     files = sorted(toy.write_sounds(folder, clips=12).rglob("*.wav"))
     frames = [log_mel_frames(soundfile.read(f, dtype="float32")[0], FrontEnd()) for f in files]
     classes = np.array([("high", "low", "noise").index(f.parent.name) for f in files])
-    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
-    model.fit(np.stack([f[:96] for f in frames]), classes, epochs=40, batch_size=12, verbose=0)
+    several = activation == "sigmoid"
+    model.compile(
+        keras.optimizers.Adam(0.01), f"{'binary' if several else 'categorical'}_crossentropy"
+    )
+    truth = np.eye(3)[classes]
+    model.fit(np.stack([f[:96] for f in frames]), truth, epochs=40, batch_size=12, verbose=0)
     return SoundClassifier(clip_model(model, FrontEnd(), labels))
 
 

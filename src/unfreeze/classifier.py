@@ -10,6 +10,7 @@ import numpy as np
 
 from unfreeze.audio.clip_model import has_independent_classes, own_part_of, parts_of
 from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.entries import is_quiet
 from unfreeze.audio.sources import Reading
 from unfreeze.detection.detector import (
     Detector,
@@ -128,6 +129,23 @@ class SoundClassifier:
             DataError: a file cannot be read, or a waveform has another shape.
         """
         return each_sound(sounds, self._one, len(self.labels))
+
+    def heard(self, chances: np.ndarray) -> tuple[str, ...]:
+        """The classes that are heard in a clip.
+
+        Args:
+            chances: (classes,) from `predict`.
+
+        Returns:
+            The likeliest class, none if that is background; with `multilabel`, the classes
+            that reach their `clip_thresholds`, the likeliest first.
+        """
+        order = np.argsort(-chances, kind="stable")
+        if self.multilabel:
+            reached = chances >= self.clip_thresholds
+            return tuple(self.labels[i] for i in order if reached[i])
+        likeliest = self.labels[order[0]]
+        return () if is_quiet(likeliest) else (likeliest,)
 
     def predict_audioset(self, sounds: Sound | Sequence[Sound]) -> np.ndarray:
         """Scores of the backbone's own classes: the mean over the patches.

@@ -16,6 +16,12 @@ def classifier(tmp_path_factory):
     return make_classifier(tmp_path_factory.mktemp("toy"))
 
 
+@pytest.fixture(scope="session")
+def several(tmp_path_factory):
+    """The same, but it judges each class by itself."""
+    return make_classifier(tmp_path_factory.mktemp("several"), activation="sigmoid")
+
+
 @pytest.fixture
 def serve():
     """`running`, for tests that need limits or classifiers of their own."""

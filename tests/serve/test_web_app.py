@@ -59,9 +59,19 @@ def wait_until(condition, seconds=10):
 def test_labels_and_limits(url, classifier):
     answer = httpx.get(f"{url}/labels").json()
     assert answer == {
-        "labels": list(classifier.labels), "sample_rate": 16_000,
+        "labels": list(classifier.labels), "multilabel": False, "sample_rate": 16_000,
         "max_mb": 50.0, "max_seconds": 600.0,
     }  # fmt: skip
+
+
+def test_a_model_of_several_labels_names_all_that_are_heard(serve, several, two_sounds):
+    with serve(several) as url:
+        assert httpx.get(f"{url}/labels").json()["multilabel"] is True
+        with two_sounds.open("rb") as file:
+            answer = httpx.post(f"{url}/predict", files={"file": file}, timeout=60).json()
+    chances = several.predict(two_sounds)
+    assert answer["heard"] == list(several.heard(chances))
+    assert set(answer["heard"]) == {x for x, p in answer["classes"].items() if p >= 0.5}
 
 
 def test_healthz(url):

@@ -277,6 +277,18 @@ def test_the_message_of_the_server_is_shown_and_goes_away(page, two_sounds):
     assert page.locator("#result").is_visible()
 
 
+def test_all_classes_that_are_heard_stand_out(browser, serve, several, two_sounds):
+    with serve(several) as url:
+        opened = browser.new_page()
+        faults = watch(opened)
+        opened.goto(url)
+        give(opened, two_sounds)
+        heard = several.heard(several.predict(two_sounds))
+        assert opened.locator("#classes .heard .label").all_inner_texts() == list(heard)
+        assert faults == []
+        opened.close()
+
+
 def test_names_of_files_and_classes_are_text(page, tmp_path):
     """Each name below would set `window.hacked` if it were taken for HTML."""
     noise = tmp_path / "noise.wav"

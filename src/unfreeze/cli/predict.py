@@ -338,7 +338,8 @@ def predict(
 ) -> None:
     """Name the classes of recordings, or find when each class is heard in them.
 
-    Prints one line for each whole recording, with the likeliest classes first. With
+    Prints one line for each whole recording, with the likeliest classes first, and which
+    are heard, if the model was trained on clips with several labels. With
     --events, any other option under "Events", or a folder, finds events instead:
     start, end, class and score, in recordings of any length.
 
@@ -374,7 +375,6 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
     from unfreeze.backend import import_keras
 
     import_keras()
-    from unfreeze.audio.entries import is_quiet
     from unfreeze.classifier import SoundClassifier
     from unfreeze.errors import DataError, show
 
@@ -396,11 +396,14 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
                 typer.echo(f"error: {error}", err=True)
             continue
         classes = _likeliest(scores, classifier.labels, top)
-        found.append({"file": show(file), "classes": classes, **({"audioset": own} if own else {})})
+        names = classifier.heard(scores)
+        row = {"file": show(file), "heard": list(names), "classes": classes}
+        found.append({**row, **({"audioset": own} if own else {})})
         if not json:
-            none = "none of the classes: " if is_quiet(next(iter(classes))) else ""
+            several = f"{', '.join(names)}  | " if classifier.multilabel else ""
+            shown = several if names else "none of the classes: "
             heard_as = f"  | AudioSet: {_row(own)}" if own else ""
-            typer.echo(f"{show(file)}: {none}{_row(classes)}{heard_as}")
+            typer.echo(f"{show(file)}: {shown}{_row(classes)}{heard_as}")
     if json:
         typer.echo(json_module.dumps(found, indent=2, ensure_ascii=False))
     if failed:

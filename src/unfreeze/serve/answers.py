@@ -48,6 +48,14 @@ class Prediction:
         dict[str, float],
         Field(description="Probability of each class for the whole recording, likeliest first."),
     ]
+    heard: Annotated[
+        list[str],
+        Field(
+            description="Classes heard in the recording as a whole: the likeliest one, none if "
+            "that is background; or, where each class is judged by itself, those that reach "
+            "their threshold."
+        ),
+    ]
     events: Annotated[list[EventAnswer], Field(description="In the order of their starts.")]
     spectrogram: Annotated[Spectrogram | None, Field(description="If it was requested, else null.")]
 
@@ -57,6 +65,10 @@ class Labels:
     """The classes that the model knows, and the limits of the server."""
 
     labels: Annotated[list[str], Field(description="Its classes, in the model's order.")]
+    multilabel: Annotated[
+        bool,
+        Field(description="Whether each class is judged by itself, so that several may be heard."),
+    ]
     sample_rate: Annotated[int, Field(description="The model's own, in hertz.")]
     max_mb: Annotated[float, Field(description="Largest file, in megabytes (10^6 bytes).")]
     max_seconds: Annotated[float, Field(description="Longest recording, in seconds.")]

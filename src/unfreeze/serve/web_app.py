@@ -195,7 +195,11 @@ def create_app(
     async def labels() -> Labels:
         """List the classes that the model knows, and the limits of the server."""
         return Labels(
-            list(classifier.labels), classifier.sample_rate, limits.max_mb, limits.max_seconds
+            list(classifier.labels),
+            classifier.multilabel,
+            classifier.sample_rate,
+            limits.max_mb,
+            limits.max_seconds,
         )
 
     async def healthz() -> Health:

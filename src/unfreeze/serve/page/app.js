@@ -5,7 +5,7 @@ import { Player } from "./player.js";
 import { microphoneProblem, startRecording } from "./recorder.js";
 import { byId, clock, csv, download, make, score } from "./text.js";
 
-let known = { labels: [], max_mb: Infinity, max_seconds: 600 };
+let known = { labels: [], multilabel: false, max_mb: Infinity, max_seconds: 600 };
 let sound = null; // {blob, name}: what is shown or on its way
 let prediction = null;
 let part = null; // the event that is being played
@@ -165,7 +165,7 @@ function show(body, blob, name) {
   byId("facts").textContent = `${body.duration.toFixed(1)} s, ${kilohertz} kHz`;
   byId("seek").max = body.duration;
   figure.show(body, known.labels);
-  showClasses(body.classes);
+  showClasses(body);
   showEvents(body.events);
   if (!same) {
     playable = true;
@@ -176,18 +176,21 @@ function show(body, blob, name) {
   moved(same ? audio.currentTime : 0, player.playing);
 }
 
-function summary({ classes, events }) {
-  const [[label, value]] = Object.entries(classes);
+function summary({ classes, heard, events }) {
+  const [likeliest] = Object.keys(classes);
+  const named = heard.length || known.multilabel ? heard : [likeliest];
   const count = `${events.length} event${events.length === 1 ? "" : "s"}`;
-  return `${label} ${score(value)}, ${count}`;
+  return [...named.map((label) => `${label} ${score(classes[label])}`), count].join(", ");
 }
 
-function showClasses(classes) {
+function showClasses({ classes, heard }) {
+  byId("classes").classList.toggle("several", known.multilabel);
   byId("classes").replaceChildren(...Object.entries(classes).map(([label, value]) => {
     const bar = make("span", { className: "bar", "data-hue": hueOf(label), "aria-hidden": "true" }, make("span"));
     bar.firstChild.style.width = `${100 * value}%`;
     const name = make("span", { className: "label", textContent: label, title: label });
-    return make("li", {}, name, bar, make("span", { className: "value", textContent: score(value) }));
+    const className = known.multilabel && heard.includes(label) ? "heard" : "";
+    return make("li", { className }, name, bar, make("span", { className: "value", textContent: score(value) }));
   }));
 }
 
