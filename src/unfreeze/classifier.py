@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from unfreeze.audio.clip_model import has_independent_classes, own_part_of, parts_of
+from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders
-from unfreeze.audio.entries import is_quiet
+from unfreeze.audio.entries import is_of_silence, is_quiet
 from unfreeze.audio.sources import Reading
 from unfreeze.detection.detector import (
     Detector,
@@ -130,16 +131,33 @@ class SoundClassifier:
         """
         return each_sound(sounds, self._one, len(self.labels))
 
-    def heard(self, chances: np.ndarray) -> tuple[str, ...]:
+    def is_silent(self, path: str | Path) -> bool:
+        """Whether a recording holds digital silence alone: not one sample other than 0.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        resampler = Resampler(self.sample_rate)
+        with self.decoders.waveform(Path(path), resampler) as sound:
+            return not any(block.any() for block in sound.blocks)
+
+    def heard(self, chances: np.ndarray, *, silent: bool = False) -> tuple[str, ...]:
         """The classes that are heard in a clip.
 
         Args:
             chances: (classes,) from `predict`.
+            silent: whether the clip holds digital silence alone: then no class is heard but
+                one of silence, whatever its probability.
 
         Returns:
             The likeliest class, none if that is background; with `multilabel`, the classes
             that reach their `clip_thresholds`, the likeliest first.
         """
+        if silent:
+            known = np.array([is_of_silence(label) for label in self.labels])
+            chances = np.where(known, chances, 0.0)
+            if not known.any():
+                return ()
         order = np.argsort(-chances, kind="stable")
         if self.multilabel:
             reached = chances >= self.clip_thresholds

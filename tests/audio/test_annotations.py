@@ -13,6 +13,7 @@ from unfreeze.audio.annotations import (
     heard,
     read_sounds,
     recording_stem,
+    settle_sounds,
     stretches,
     unlabelled,
 )
@@ -315,3 +316,29 @@ def test_sounds_that_overlap_are_in_one_part_whatever_their_groups(apart, units,
     table = "path,start,end,label,group\n" + "".join(rows[::apart])
     (tmp_path / "t.csv").write_text(table)
     assert len(clip_units(read_manifest(tmp_path / "t.csv").clips)) == units
+
+
+def test_sounds_that_overlap_have_each_others_labels() -> None:
+    spans = [("cat", 10, 12), ("dog", 10.5, 12.5), ("owl", 11.9, 20), ("cat", 30, 31)]
+    spans += [("cow", 40, 42), ("dog", 40, 42), ("background", 50, 55)]
+    made = [Entry(Path("/d/a.wav"), Path("a.wav"), x, start=a, end=b) for x, a, b in spans]
+    found, problems = settle_sounds(made, {Path("/d/a.wav"): 60.0}, full=False, several=True)
+    assert problems == []
+    assert [(e.label, e.start, e.end) for e in found] == [
+        ("cat;dog;owl?", 10, 12),
+        ("cat;dog;owl?", 10.5, 12.5),
+        ("owl;cat?;dog?", 11.9, 20),
+        ("cat", 30, 31),
+        ("cow;dog", 40, 42),
+        ("", 50, 55),
+    ]
+
+
+def test_what_lies_between_the_sounds_has_no_label() -> None:
+    made = [Entry(Path("/d/a.wav"), Path("a.wav"), "cat;dog", start=5.0, end=6.0)]
+    found, _ = settle_sounds(made, {Path("/d/a.wav"): 20.0}, full=True, several=True)
+    assert [(e.label, e.start, e.end) for e in found] == [
+        ("", 0, 5),
+        ("cat;dog", 5, 6),
+        ("", 6, 20),
+    ]

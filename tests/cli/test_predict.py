@@ -53,6 +53,15 @@ def test_events_are_found_when_they_are_asked_for_or_a_folder_is_given(toy_run, 
     assert f"{folder}/a.wav: " in call(toy_run, folder).output
 
 
+def test_digital_silence_is_none_of_the_classes(toy_run, tmp_path):
+    silence = tmp_path / "nothing.wav"
+    soundfile.write(silence, [0.0] * toy.RATE, toy.RATE)
+    assert call(toy_run, silence).output.startswith(f"{silence}: digital silence: ")
+    (row,) = json.loads(call(toy_run, silence, "--json").stdout)
+    assert row["heard"] == []
+    assert len(row["classes"]) == 3
+
+
 def test_csv_of_a_folder_in_order(toy_run, folder):
     done = call(toy_run, folder, "--format", "csv")
     rows = rows_of(done.stdout)

@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+import soundfile
 
+import toy
+from unfreeze.audio.entries import is_of_silence
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.detector import all_events, hop_frames, make_detector
 from unfreeze.detection.events import DetectOptions, ScoreBlock
@@ -54,3 +57,33 @@ def test_smoothing_and_windows_work_together():
     assert len(all_events(make(), [block])) == 1
     assert all_events(make(smooth=True), [block]) == []
     assert all_events(make(window=1.92, smooth=True), [block]) == []
+
+
+def test_nothing_is_heard_in_digital_silence(classifier, tmp_path):
+    silence = np.zeros(toy.RATE, np.float32)
+    tone = 0.3 * np.sin(6.283 * 250 * np.arange(2 * toy.RATE) / toy.RATE).astype(np.float32)
+    wave = np.concatenate([np.tile(silence, 5), tone, np.tile(silence, 5)])
+    soundfile.write(tmp_path / "gap.wav", wave, toy.RATE)
+    soundfile.write(tmp_path / "nothing.wav", np.tile(silence, 3), toy.RATE)
+    # The network itself has a favourite for silence.
+    favourite = classifier.predict(tmp_path / "nothing.wav").argmax()
+    assert classifier.thresholds[favourite] < classifier.predict(tmp_path / "nothing.wav").max()
+    assert classifier.detect(tmp_path / "nothing.wav") == []
+    events = classifier.detect(tmp_path / "gap.wav")
+    assert events
+    assert all(event.start > 4 and event.end < 8 for event in events)
+    live = classifier.live()
+    found = [event for at in range(0, len(wave), 4000) for event in live.push(wave[at : at + 4000])]
+    assert all(event.start > 4 and event.end < 8 for event in [*found, *live.finish()])
+    assert classifier.is_silent(tmp_path / "nothing.wav")
+    assert not classifier.is_silent(tmp_path / "gap.wav")
+    chances = classifier.predict(tmp_path / "nothing.wav")
+    assert classifier.heard(chances) == (classifier.labels[favourite],)
+    assert classifier.heard(chances, silent=True) == ()
+
+
+def test_a_class_of_silence_is_heard_in_silence():
+    scores = np.array([[0.9, 0.8], [0.9, 0.8]], np.float32)
+    block = ScoreBlock(np.arange(2.0), scores, np.arange(2.0) + 1, np.array([True, False]))
+    exempt = np.array([is_of_silence(label) for label in ("cat", "Silence")])
+    assert block.without_silence(exempt).scores.tolist() == [[0, np.float32(0.8)], list(scores[1])]

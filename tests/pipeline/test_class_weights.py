@@ -6,6 +6,7 @@ import pytest
 from unfreeze.errors import ScheduleError
 from unfreeze.pipeline.class_weights import (
     clip_weights,
+    heard_weights,
     plain_weights,
     read_class_weights,
     sample_weights,
@@ -91,3 +92,11 @@ def test_validation_weighs_clips_and_classes_alike(tmp_path):
     assert by_clip == pytest.approx(np.array([6, 2, 2, 2, 3, 3]) / 3)
     by_file = clip_weights(weights_file(tmp_path, "dog: 4\n"), clip, truth, NAMES)
     assert by_file == pytest.approx(np.array([3, 1, 1, 1, 6, 6]) / 3)
+
+
+def test_weights_of_independent_classes(tmp_path):
+    assert heard_weights("balanced", ("cat", "dog")) is None
+    assert heard_weights("none", ("cat", "dog")) is None
+    (tmp_path / "w.yaml").write_text("dog: 2\n")
+    found = heard_weights(str(tmp_path / "w.yaml"), ("cat", "dog"))
+    np.testing.assert_array_equal(found, [[1, 1], [1, 2]])

@@ -11,7 +11,6 @@ from unfreeze.pipeline.label_scoring import (
     label_scorer,
     label_thresholds,
     score_labels,
-    side_weights,
 )
 
 RNG = np.random.default_rng(0)
@@ -109,10 +108,9 @@ def test_thresholds_leave_out_what_is_not_known() -> None:
     assert label_thresholds(np.zeros((3, 1)), scores[:3]) == pytest.approx([0.5])
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_the_scorer_of_patches_measures_the_loss_of_training(balanced) -> None:
+@pytest.mark.parametrize("sides", [None, np.array([[1, 2], [1, 0.5], [1, 1]])])
+def test_the_scorer_of_patches_measures_the_loss_of_training(sides) -> None:
     clip = np.repeat(np.arange(40), 3)
-    sides = side_weights("balanced", TABLE, None) if balanced else None
     patches = RNG.uniform(0.01, 0.99, (120, 3))
     found = label_scorer(TABLE, clip, sides)(patches)
     losses = KnownBinaryCrossentropy(sides)
@@ -123,13 +121,3 @@ def test_the_scorer_of_patches_measures_the_loss_of_training(balanced) -> None:
     expected = score_labels(TABLE, means, LABELS, GROUPS, resamples=1)
     assert found["mean_average_precision"] == pytest.approx(expected["mean_average_precision"])
     assert found["clip_loss"] == pytest.approx(expected["loss"])
-
-
-def test_balanced_sides_count_the_same() -> None:
-    sides = side_weights("balanced", TABLE, None)
-    heard = TABLE.sum(axis=0)
-    assert sides[:, 1] * heard == pytest.approx(sides[:, 0] * (40 - heard))
-    assert sides[:, 1] * heard == pytest.approx([20, 20, 20])
-    assert side_weights("balanced", np.zeros((4, 1)), None) == pytest.approx(np.ones((1, 2)))
-    assert side_weights("none", TABLE, None) is None
-    assert side_weights("f", TABLE, np.array([2.0])) == pytest.approx(np.array([[1, 2]]))

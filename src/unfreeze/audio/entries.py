@@ -43,6 +43,7 @@ SPLITS = {
 _BACKGROUND = {"background", "backgroundnoise", "backgroundsounds", "nocall", "noevent", "nosound"}
 # Classes that may be meant as silent ones, or as sounds of their own.
 _UNCLEAR = {"noise", "silence", "silent", "other", "others", "unknown", "none", "ambient", "quiet"}
+_OF_SILENCE = re.compile(r"silen[ct]|quiet|empty", re.IGNORECASE)
 _SEVERAL = re.compile(r"[;|]|^\[.*\]$")
 
 
@@ -82,6 +83,11 @@ def is_quiet(label: str) -> bool:
     So is the empty set of labels.
     """
     return label in (BACKGROUND, "")
+
+
+def is_of_silence(label: str) -> bool:
+    """Say whether a class may be one of silence, by its name, so that silence may be heard."""
+    return bool(_OF_SILENCE.search(label))
 
 
 def quiet_labels(labels: Iterable[str]) -> tuple[str, ...]:

@@ -396,12 +396,14 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
                 typer.echo(f"error: {error}", err=True)
             continue
         classes = _likeliest(scores, classifier.labels, top)
-        names = classifier.heard(scores)
+        silent = classifier.is_silent(file)
+        names = classifier.heard(scores, silent=silent)
         row = {"file": show(file), "heard": list(names), "classes": classes}
         found.append({**row, **({"audioset": own} if own else {})})
         if not json:
             several = f"{', '.join(names)}  | " if classifier.multilabel else ""
-            shown = several if names else "none of the classes: "
+            nothing = "digital silence" if silent else "none of the classes"
+            shown = several if names else f"{nothing}: "
             heard_as = f"  | AudioSet: {_row(own)}" if own else ""
             typer.echo(f"{show(file)}: {shown}{_row(classes)}{heard_as}")
     if json:

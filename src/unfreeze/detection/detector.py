@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.entries import is_of_silence
 from unfreeze.audio.sound_file import file_size
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.events import (
@@ -68,6 +69,7 @@ class EventStream:
     """
 
     def __init__(self, detector: Detector, *, prompt: bool = False) -> None:
+        self._exempt = np.array([is_of_silence(label) for label in detector.labels])
         self._stages: list[WindowMeans | MedianOfThree] = []
         if detector.patches > 1:
             self._stages.append(WindowMeans(detector.patches))
@@ -84,7 +86,7 @@ class EventStream:
 
     def push(self, block: ScoreBlock) -> list[Event]:
         """Take the scores of the next patches; return events that are over, by start."""
-        return self._push(block, 0)
+        return self._push(block.without_silence(self._exempt), 0)
 
     def finish(self) -> list[Event]:
         """Return the events that are left."""

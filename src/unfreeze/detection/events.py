@@ -60,17 +60,33 @@ class ScoreBlock:
         starts: (n,) float64, seconds from the start of the recording, ascending.
         scores: (n, classes) float32, probabilities.
         ends: (n,) float64, seconds; never beyond the recording's end.
+        silent: (n,) whether a patch holds digital silence alone; None where that is not
+            known.
     """
 
     starts: np.ndarray
     scores: np.ndarray
     ends: np.ndarray
+    silent: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def __getitem__(self, part: slice) -> "ScoreBlock":
         return ScoreBlock(self.starts[part], self.scores[part], self.ends[part])
+
+    def without_silence(self, exempt: np.ndarray) -> "ScoreBlock":
+        """The same, but in digital silence nothing is heard.
+
+        What a network makes of it is an accident of its training: "cat", say.
+
+        Args:
+            exempt: (classes,) whether a class may be one of silence.
+        """
+        if self.silent is None or not self.silent.any():
+            return self
+        scores = np.where(self.silent[:, None] & ~exempt, np.float32(0), self.scores)
+        return ScoreBlock(self.starts, scores, self.ends)
 
 
 def joined(first: ScoreBlock | None, second: ScoreBlock) -> ScoreBlock:

@@ -84,7 +84,10 @@ class LiveDetector:
 
     def _score(self, block: PatchBlock) -> list[Event]:
         scores = patch_scores(self._model, block.patches)
-        return self._shifted(self._events.push(ScoreBlock(block.starts, scores, block.ends)))
+        silent = block.silent(self._front_end)
+        return self._shifted(
+            self._events.push(ScoreBlock(block.starts, scores, block.ends, silent))
+        )
 
     def _shifted(self, events: list[Event]) -> list[Event]:
         return [

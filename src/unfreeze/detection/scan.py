@@ -33,6 +33,8 @@ _DEPTH = 2
 _LOOK = 0.1
 
 # Values (samples times channels) decoded at once: 1 MiB, a few seconds of sound.
+# What float32 may add to the logarithm of nothing.
+_ROUNDING = 1e-4
 _BLOCK = 1 << 18
 
 
@@ -104,6 +106,11 @@ class PatchBlock:
     patches: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
+
+    def silent(self, front_end: FrontEnd) -> np.ndarray:
+        """(n,) whether a patch holds digital silence alone: not one sample other than 0."""
+        floor = np.log(np.float32(front_end.log_offset)) + _ROUNDING
+        return np.asarray(self.patches.max(axis=(1, 2)) <= floor)
 
 
 class PatchStream:
@@ -319,9 +326,9 @@ def scan_files(
             waiting.append(item)
             patches += len(item[1].starts) if isinstance(item[1], PatchBlock) else 0
             if patches >= BATCH:
-                yield from _score(model, waiting)
+                yield from _score(model, waiting, front_end)
                 waiting, patches = [], 0
-        yield from _score(model, waiting)
+        yield from _score(model, waiting, front_end)
 
 
 def read_patches(
@@ -351,7 +358,7 @@ def read_patches(
 
 
 def _score(
-    model: Any, items: list[tuple[int, Begun | PatchBlock | Ended]]
+    model: Any, items: list[tuple[int, Begun | PatchBlock | Ended]], front_end: FrontEnd
 ) -> Iterator[tuple[int, Begun | ScoreBlock | Ended]]:
     blocks = [block.patches for _, block in items if isinstance(block, PatchBlock)]
     together = np.concatenate(blocks) if len(blocks) > 1 else blocks[0] if blocks else None
@@ -363,7 +370,7 @@ def _score(
             continue
         mine = scores[at : at + len(item.starts)]
         at += len(item.starts)
-        yield number, ScoreBlock(item.starts, mine, item.ends)
+        yield number, ScoreBlock(item.starts, mine, item.ends, item.silent(front_end))
 
 
 def _in_batches(model: Any, patches: np.ndarray) -> np.ndarray:

@@ -42,14 +42,25 @@ def read_class_weights(name: str, labels: Sequence[str] | None = None) -> dict[s
     return found
 
 
-def class_factors(name: str, labels: Sequence[str]) -> np.ndarray | None:
-    """The weights in a file as an array in the order of the labels; None where there is none.
+def heard_weights(name: str, labels: Sequence[str]) -> np.ndarray | None:
+    """Weights in the loss of independent classes, (classes, 2): of "not heard" and "heard".
+
+    Args:
+        name: the option's value.
+        labels: the classes.
+
+    Returns:
+        1 and the weight in the file; None for "balanced" and "none": each class is judged
+        by itself, so that no class outweighs another, and a threshold of its own makes up
+        for being rare.
 
     Raises:
         ScheduleError: as `read_class_weights`.
     """
     given = read_class_weights(name, labels)
-    return None if given is None else np.array([given.get(label, 1.0) for label in labels])
+    if given is None:
+        return None
+    return np.array([[1.0, given.get(label, 1.0)] for label in labels])
 
 
 def sample_weights(name: str, truth: np.ndarray, labels: Sequence[str]) -> dict[int, float] | None:

@@ -288,24 +288,3 @@ def label_scorer(
         }
 
     return score
-
-
-def side_weights(name: str, table: np.ndarray, given: np.ndarray | None) -> Floats | None:
-    """Weights of "not heard" and "heard" in the training loss, (classes, 2); None for 1.
-
-    Args:
-        name: the option `class_weight`: with "balanced", both sides of a class count the
-            same, however many clips there are of each.
-        table: (samples, classes) of the training samples, as for `score_labels`.
-        given: (classes,) weights of "heard" from a file, or None.
-    """
-    if given is not None:
-        return np.stack([np.ones(len(given)), given], axis=1)
-    if name != "balanced":
-        return None
-    heard, known = (table > 0.5).sum(axis=0), (table >= 0).sum(axis=0)
-    counts = np.stack([known - heard, heard], axis=1).astype(np.float64)
-    halves: Floats = np.ones_like(counts)
-    both = np.broadcast_to(counts.min(axis=1)[:, None] > 0, counts.shape)
-    np.divide(known[:, None] / 2, counts, out=halves, where=both)
-    return halves

@@ -25,8 +25,8 @@ from unfreeze.core.losses import KnownBinaryCrossentropy
 from unfreeze.core.read_out import adapt, projection_of
 from unfreeze.core.schedule import Schedule
 from unfreeze.pipeline.calibration import loss
-from unfreeze.pipeline.class_weights import class_factors, clip_weights, sample_weights
-from unfreeze.pipeline.label_scoring import label_scorer, side_weights
+from unfreeze.pipeline.class_weights import clip_weights, heard_weights, sample_weights
+from unfreeze.pipeline.label_scoring import label_scorer
 from unfreeze.pipeline.train_options import (
     BALANCED,
     DEFAULT_AUGMENT,
@@ -167,7 +167,8 @@ def fit_patches(
     truth = repeat_by_clip(labels, train.clip)
     validation = score = loss_of = sides = None
     if several:
-        sides = side_weights(class_weight, truth, class_factors(class_weight, manifest.labels))
+        # Thresholds make up for rare classes; balanced weights only cost precision.
+        sides = heard_weights(class_weight, manifest.labels)
         loss_of = KnownBinaryCrossentropy(sides)
     if len(held):
         held_truth = repeat_by_clip(labels, held.clip)

@@ -86,7 +86,7 @@ def analyse(
         duration=len(recording.waveform) / classifier.sample_rate,
         sample_rate=recording.source_rate,
         classes={classifier.labels[i]: float(scores[i]) for i in order},
-        heard=list(classifier.heard(scores)),
+        heard=list(classifier.heard(scores, silent=not recording.waveform.any())),
         events=[EventAnswer(e.start, e.end, e.label, e.score) for e in events],
         spectrogram=picture(recording.waveform, classifier.front_end) if spectrogram else None,
     )
