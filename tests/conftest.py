@@ -8,6 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+# One thread for each of pytest's processes: they are as many as the cores already, and
+# results to the bit do not depend on how threads share a sum.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
 import filelock
 import numpy as np
 import pytest
