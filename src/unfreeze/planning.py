@@ -75,7 +75,8 @@ def planned(
     Raises:
         UnfreezeError: anything that the user can correct, as early as possible.
     """
-    schedule, backbone = checked_schedule(options), get_backbone(options.backbone)
+    schedule = checked_schedule(options)
+    backbone = get_backbone(options.backbone, options.slow_down)
     # Files that the options name are read once for their faults, before any work.
     described(options)
     if options.keep_audioset and backbone.build_published is None:

@@ -42,3 +42,9 @@ def test_the_work_space_keeps_nothing() -> None:
 def test_a_waveform_has_one_axis(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="one axis"):
         log_mel_frames(np.zeros(shape, np.float32), FRONT)
+
+
+def test_slowed_down_the_samples_give_the_same_frames():
+    wave = np.random.default_rng(0).normal(0, 0.1, 20_000).astype(np.float32)
+    slow = FrontEnd().slowed(10)
+    np.testing.assert_array_equal(log_mel_frames(wave, slow), log_mel_frames(wave, FrontEnd()))

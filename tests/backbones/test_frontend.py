@@ -1,5 +1,6 @@
 """The arithmetic of padding, frames and patches."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,3 +26,12 @@ def test_padding_keeps_every_sample_and_fills_the_last_patch(samples):
     assert FRONT.padded_samples(padded) == padded
     last = (FRONT.patches(samples) - 1) * FRONT.patch_hop + FRONT.patch_frames
     assert last == FRONT.frames(samples)
+
+
+def test_slowed_down_ten_times_a_second_is_ten():
+    slow = FrontEnd().slowed(10)
+    assert (slow.sample_rate, slow.low_hz, slow.high_hz) == (160_000, 1_250, 75_000)
+    assert slow.slow_down == 10
+    # The same samples make the same patches, in a tenth of the time.
+    assert slow.patches(160_000) == FrontEnd().patches(160_000)
+    assert slow.hop / slow.sample_rate == pytest.approx(0.001)

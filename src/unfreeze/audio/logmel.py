@@ -187,6 +187,7 @@ def mel_matrix(front_end: FrontEnd) -> np.ndarray:
 
     Triangles that are straight in the HTK mel scale, 1127 ln(1 + f / 700), of
     height 1, the first bin (0 Hz) left out: as tf.signal.linear_to_mel_weight_matrix.
+    The scale is that of the slowed sound, which the network hears.
 
     Args:
         front_end: the settings.
@@ -194,11 +195,12 @@ def mel_matrix(front_end: FrontEnd) -> np.ndarray:
     Returns:
         (fft / 2 + 1, bands) float64, read-only.
     """
-    hertz = np.linspace(0.0, front_end.sample_rate / 2, front_end.fft // 2 + 1)
+    slow = front_end.slow_down
+    hertz = np.linspace(0.0, front_end.sample_rate / slow / 2, front_end.fft // 2 + 1)
     bins = _hertz_to_mel(hertz)[:, np.newaxis]
     edges = np.linspace(
-        _hertz_to_mel(np.float64(front_end.low_hz)),
-        _hertz_to_mel(np.float64(front_end.high_hz)),
+        _hertz_to_mel(np.float64(front_end.low_hz / slow)),
+        _hertz_to_mel(np.float64(front_end.high_hz / slow)),
         front_end.bands + 2,
     )
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]

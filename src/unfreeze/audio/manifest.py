@@ -11,7 +11,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from unfreeze.audio.decode_processes import Decoders, using
 from unfreeze.audio.entries import Entry, is_quiet
 from unfreeze.audio.label_sets import classes_of
 from unfreeze.audio.parallel import Progress, run_bunches
-from unfreeze.audio.rules import SILENT, Facts, Problem, examine
+from unfreeze.audio.rules import SILENT, TOO_HIGH, Facts, Problem, examine
 from unfreeze.audio.sources import Reading, Source, find_source
+from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, show
 
 __all__ = [
@@ -264,6 +265,27 @@ def build_manifest(
     check_bad(manifest, strict=strict, max_bad=max_bad)
     _check_lost(manifest)
     return manifest
+
+
+def slowed(manifest: Manifest, front_end: FrontEnd) -> Manifest:
+    """What is left of the notes on a data set where the network hears it slowed down.
+
+    Args:
+        manifest: read without regard to that.
+        front_end: of the network, slowed or not.
+    """
+    if front_end.slow_down == 1 or not manifest.clips:
+        return manifest
+    kept = [problem for problem in manifest.problems if problem.rule != TOO_HIGH]
+    fastest = max(clip.sample_rate for clip in manifest.clips)
+    if fastest < front_end.high_hz:
+        cause = (
+            f"no recording holds sound above {fastest / 2000:g} kHz, and slowed down "
+            f"{front_end.slow_down:g} times the network listens up to "
+            f"{front_end.high_hz / 1000:g} kHz: a smaller --slow-down fits better"
+        )
+        kept.append(Problem(Path(manifest.root.name), "slow_down", cause, False))
+    return replace(manifest, problems=tuple(kept))
 
 
 def check_bad(manifest: Manifest, *, strict: bool = False, max_bad: float = 0.10) -> None:

@@ -51,7 +51,7 @@ from unfreeze.audio.sound_file import (
 SHORTEST_SECONDS = 0.025
 # Half of the distance from the lowest to the highest sample: 3 steps of 16 bits.
 SILENT_PEAK = 1e-4
-SILENT = "silent"
+SILENT, TOO_HIGH = "silent", "too_high"
 LOUD_PEAK = 8.0
 # Lengths that differ by less than this part of the longer one, and by less than these
 # seconds, are the same.
@@ -209,9 +209,9 @@ def _judge(sound: Sound, extent: _Extent) -> Iterator[tuple[str, str, bool]]:
         # Rounded down: "100 %" would be wrong.
         percent = math.floor(1000 * unheard) / 10
         yield (
-            "too_high",
+            TOO_HIGH,
             f"{percent:g} % of its energy lies above {HIGHEST_HEARD / 1000:g} kHz, which the "
-            f"network does not hear; a copy that plays slower would be heard",
+            f"network does not hear: slow it down, with --slow-down 10 for bats",
             False,
         )
 

@@ -5,7 +5,7 @@ Plain data and integer arithmetic; the spectrum itself is computed in
 every place that needs them rounds alike.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class FrontEnd:
         patch_frames: frames in one patch.
         patch_hop: frames from one patch to the next.
         min_samples: shorter waveforms are padded with zeros to this.
+        slow_down: how many times slower the network hears the sound: rates and edges are
+            so many times those that it was trained with.
     """
 
     sample_rate: int = 16_000
@@ -40,6 +42,21 @@ class FrontEnd:
     patch_frames: int = 96
     patch_hop: int = 48
     min_samples: int = 15_600
+    slow_down: float = 1.0
+
+    def slowed(self, factor: float) -> "FrontEnd":
+        """The same network, for sound that it hears `factor` times slower, and lower.
+
+        Its samples are the same ones, but more of them make a second; so patches last a
+        shorter time, and all else follows from the rate.
+        """
+        return replace(
+            self,
+            sample_rate=round(self.sample_rate * factor),
+            low_hz=self.low_hz * factor,
+            high_hz=self.high_hz * factor,
+            slow_down=self.slow_down * factor,
+        )
 
     def padded_samples(self, samples: int) -> int:
         """Length after padding: `min_samples`, then whole patch hops.

@@ -5,7 +5,7 @@ come from, and a function that builds it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from unfreeze.backbones.frontend import FrontEnd
@@ -46,18 +46,21 @@ class Backbone:
     published_classes: Callable[[], tuple[str, ...]] | None = None
 
 
-def get_backbone(name: str) -> Backbone:
+def get_backbone(name: str, slow_down: float = 1.0) -> Backbone:
     """Return a backbone by its name.
 
     Args:
         name: one of `BACKBONES`.
+        slow_down: how many times slower it is to hear the sound.
 
     Raises:
         UnfreezeError: no backbone has this name; the message lists the known names
             and suggests the closest.
     """
     if name in BACKBONES:
-        return BACKBONES[name]
+        found = BACKBONES[name]
+        slowed = found.front_end.slowed(slow_down) if slow_down != 1 else found.front_end
+        return replace(found, front_end=slowed)
     hint = did_you_mean(name, BACKBONES)
     raise UnfreezeError(f"Unknown backbone {name!r}; known: {', '.join(BACKBONES)}.{hint}")
 

@@ -27,7 +27,7 @@ _NETWORK = ("backbone", "weights")
 @takes(
     "data",
     *("group_regex", "path_column", "label_column", "audio_folder", "label_map", "annotated"),
-    *("seed", "validation", "test", "strict", "max_bad"),
+    *("multilabel", "slow_down", "seed", "validation", "test", "strict", "max_bad"),
     *_NETWORK,
     helps={
         "backbone": "Pretrained network, for --depths.",
@@ -49,8 +49,9 @@ def inspect(
         if not depths and getattr(options, name) != default_of(name):
             raise UnfreezeError(f"--{name} is used with --depths only: add it, or leave it out")
     # Imported here: `unfreeze --help` must not wait for numpy and libsndfile.
-    from unfreeze.audio.manifest import check_bad, read_manifest
+    from unfreeze.audio.manifest import check_bad, read_manifest, slowed
     from unfreeze.audio.split import split_clips
+    from unfreeze.backbones.registry import get_backbone
     from unfreeze.cli.terminal import bar
     from unfreeze.pipeline.training_data import reading_of
 
@@ -59,6 +60,8 @@ def inspect(
         manifest = read_manifest(
             options.data, how=reading_of(options), max_bad=1.0, progress=progress
         )
+    front_end = get_backbone(options.backbone, options.slow_down).front_end
+    manifest = slowed(manifest, front_end)
     split = split_clips(
         manifest, validation=options.validation, test=options.test, seed=options.seed
     )
@@ -145,7 +148,7 @@ def _profile(
     if manifest.several:
         summary = "A depth profile needs clips with one label each."
         return {"groups": [], "peak": None, "summary": summary}
-    backbone = get_backbone(options.backbone)
+    backbone = get_backbone(options.backbone, options.slow_down)
     import_keras()
     from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
 

@@ -251,6 +251,17 @@ class TrainOptions:
             shared=True,
         ),
     )
+    slow_down: float = attrs.field(
+        default=1.0,
+        metadata=_told(
+            "How many times slower the network hears the recordings: 10 brings bats into the "
+            "range that YAMNet hears.",
+            least=1,
+            most=50,
+            inherited=True,
+            shared=True,
+        ),
+    )
     validation: float = attrs.field(
         default=0.15,
         metadata=_told(

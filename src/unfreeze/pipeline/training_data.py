@@ -5,7 +5,7 @@ takes to import.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from unfreeze.audio.manifest import (
     build_manifest,
     check_classes,
     examine_source,
+    slowed,
 )
 from unfreeze.audio.segments_file import Corrections
 from unfreeze.audio.sources import Reading, Source, find_background, find_source, join_sources
@@ -52,7 +53,8 @@ def build_features(
         DataError: a file has changed since it was read.
     """
     home = cache_folder() / "features"
-    place = home / manifest.fingerprint[:32]
+    slowed = "" if front_end.slow_down == 1 else f"-slowed-{front_end.slow_down:g}"
+    place = home / f"{manifest.fingerprint[:32]}{slowed}"
     prune_stores(home, CACHE_LIMIT, keep=place)
     return build_store(manifest, front_end, place, progress=progress)
 
@@ -193,6 +195,9 @@ def read_inputs(
         UnfreezeError: the data or the weights cannot be used.
     """
     data = read(options, lambda done, total: progress("reading", done, total))
+    manifest = slowed(data.manifest, backbone.front_end)
+    told = tuple(f"Note: {p.cause}." for p in manifest.problems if p.rule == "slow_down")
+    data = replace(data, manifest=manifest, notes=(*data.notes, *told))
     read_class_weights(options.class_weight, data.manifest.labels)
     weights = resolve_weights(
         backbone.weights,
