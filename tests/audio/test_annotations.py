@@ -342,3 +342,9 @@ def test_what_lies_between_the_sounds_has_no_label() -> None:
         ("cat;dog", 5, 6),
         ("", 6, 20),
     ]
+
+
+def test_times_in_milliseconds_are_asked_about() -> None:
+    made = [Entry(Path("/d/a.wav"), Path("a.wav"), "cat", start=2500.0, end=3500.0)]
+    _, (problem,) = settle_sounds(made, {Path("/d/a.wav"): 10.0}, full=False)
+    assert "(are these milliseconds? Write seconds)" in problem.cause

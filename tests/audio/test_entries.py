@@ -83,3 +83,11 @@ def test_labels_of_sets_are_settled_one_by_one() -> None:
     made = entries("cat;dog", "dog", "", "dog?;owl")
     renamed = rename_labels(made, names, Path("map.yaml"), several=True)
     assert [e.label for e in renamed] == ["felid", "", "owl"]
+
+
+def test_names_of_speakers_are_asked_about() -> None:
+    _, notes = settle_labels(entries("Actor_01", "Actor_02", "Actor_10"))
+    (note,) = (n for n in notes if n.rule == "speakers")
+    assert "if they are who or where is heard, not what" in note.cause
+    for plain in (("Actor_1", "dog", "cat"), ("digit 1", "digit 2", "digit 3"), ("1", "2", "3")):
+        assert not any(n.rule == "speakers" for n in settle_labels(entries(*plain))[1])

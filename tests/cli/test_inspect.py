@@ -100,6 +100,15 @@ def test_problems_are_shown_before_the_verdict(data: Path) -> None:
         assert "dog/b_01.wav: it holds text, not sound" in result.stdout
 
 
+def test_problems_are_shown_before_a_split_that_cannot_be_made(data: Path) -> None:
+    (data / "dog/broken.wav").write_bytes(b"RIFF")
+    words = [str(data), "--group-regex", "(cat|dog)/"]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, DataError)
+    assert "cannot be divided" in str(result.exception)
+    assert "dog/broken.wav" in result.stdout
+
+
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         run(tmp_path / "absent")

@@ -344,6 +344,8 @@ def settle_sounds(
         length = lengths[entry.path]
         if entry.start >= length:
             cause = f"the sound at {entry.start:g} s lies behind its end, {length:.2f} s"
+            if entry.start >= 20 * length:
+                cause += " (are these milliseconds? Write seconds)"
             problems.append(Problem(entry.name, "behind_end", cause, True))
             continue
         if length + _SLACK < entry.end < math.inf:

@@ -44,6 +44,13 @@ _BACKGROUND = {"background", "backgroundnoise", "backgroundsounds", "nocall", "n
 # Classes that may be meant as silent ones, or as sounds of their own.
 _UNCLEAR = {"noise", "silence", "silent", "other", "others", "unknown", "none", "ambient", "quiet"}
 _OF_SILENCE = re.compile(r"silen[ct]|quiet|empty", re.IGNORECASE)
+# Who speaks or where it was recorded, with a number: rarely what a classifier should tell.
+_NUMBERED = re.compile(
+    r"(actor|speaker|spk|subject|person|people|user|participant|patient|child|bird|animal|"
+    r"individual|site|station|recorder|device|mic|session|day|night|recording|file|track|"
+    r"folder|id)[ _-]?\d+",
+    re.IGNORECASE,
+)
 _SEVERAL = re.compile(r"[;|]|^\[.*\]$")
 
 
@@ -171,6 +178,14 @@ def settle_labels(
                 f"sounds, name it {BACKGROUND!r}"
             )
             notes.append(Problem(Path(label), "background", cause, False))
+    speakers = [_NUMBERED.fullmatch(label) for label in found - {DROPPED}]
+    if len(speakers) > 2 and len({m and m[1].casefold() for m in speakers}) == 1 and speakers[0]:
+        first = sorted(found)[0]
+        cause = (
+            f"the classes are {len(found)} such names: if they are who or where is heard, not "
+            "what, give the sounds' classes in a table, or these as groups (--group-regex)"
+        )
+        notes.append(Problem(Path(first), "speakers", cause, False))
     for same in alike.values():
         if len(same) > 1:
             cause = f"differs from {', '.join(map(show, same[1:]))} in case or spaces only (--map)"

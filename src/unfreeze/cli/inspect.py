@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from unfreeze.cli.arguments import Json, takes
-from unfreeze.errors import UnfreezeError
+from unfreeze.errors import DataError, UnfreezeError
 from unfreeze.pipeline.train_options import TrainOptions, default_of
 
 if TYPE_CHECKING:
@@ -62,9 +62,15 @@ def inspect(
         )
     front_end = get_backbone(options.backbone, options.slow_down).front_end
     manifest = slowed(manifest, front_end)
-    split = split_clips(
-        manifest, validation=options.validation, test=options.test, seed=options.seed
-    )
+    try:
+        split = split_clips(
+            manifest, validation=options.validation, test=options.test, seed=options.seed
+        )
+    except DataError:
+        # What is left out may be why.
+        if not json:
+            _print_problems(Console(), {"clips": len(manifest.clips), **_problems(manifest)})
+        raise
     report = summarize(manifest, split)
     if not json:
         _print(report)
@@ -111,10 +117,6 @@ def summarize(manifest: "Manifest", split: "Split") -> dict[str, Any]:
         }
         for part, indices in split.parts().items()
     }
-    problems = [
-        {"path": show(p.path), "rule": p.rule, "cause": p.cause, "fatal": p.fatal}
-        for p in manifest.problems
-    ]
     return {
         "data": show(manifest.root),
         "clips": len(clips),
@@ -127,9 +129,20 @@ def summarize(manifest: "Manifest", split: "Split") -> dict[str, Any]:
         "channels": _counts(clip.channels for clip in clips),
         "split": parts,
         "notes": list(split_notes(manifest, split)),
-        "bad": len({p.path for p in manifest.problems if p.fatal}),
-        "problems": problems,
+        **_problems(manifest),
         "fingerprint": manifest.fingerprint,
+    }
+
+
+def _problems(manifest: "Manifest") -> dict[str, Any]:
+    from unfreeze.errors import show
+
+    return {
+        "bad": len({p.path for p in manifest.problems if p.fatal}),
+        "problems": [
+            {"path": show(p.path), "rule": p.rule, "cause": p.cause, "fatal": p.fatal}
+            for p in manifest.problems
+        ],
     }
 
 
