@@ -137,7 +137,7 @@ class SoundClassifier:
         Raises:
             DataError: the file cannot be read.
         """
-        resampler = Resampler(self.sample_rate)
+        resampler = Resampler(self.sample_rate, self.front_end.channel)
         with self.decoders.waveform(Path(path), resampler) as sound:
             return not any(block.any() for block in sound.blocks)
 

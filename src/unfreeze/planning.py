@@ -76,7 +76,7 @@ def planned(
         UnfreezeError: anything that the user can correct, as early as possible.
     """
     schedule = checked_schedule(options)
-    backbone = get_backbone(options.backbone, options.slow_down)
+    backbone = get_backbone(options.backbone, options.slow_down, options.channel)
     # Files that the options name are read once for their faults, before any work.
     described(options)
     if options.keep_audioset and backbone.build_published is None:

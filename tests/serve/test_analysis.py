@@ -24,7 +24,7 @@ def decoders():
 
 
 def test_a_recording_within_the_limits_is_decoded_as_everywhere(two_sounds, decoders):
-    recording = analysis.decode_within(two_sounds, 16_000, Limits(), decoders)
+    recording = analysis.decode_within(two_sounds, FrontEnd(), Limits(), decoders)
     np.testing.assert_array_equal(recording.waveform, decode_module.decode(two_sounds))
     assert recording.source_rate == 16_000
 
@@ -49,7 +49,7 @@ def test_a_recording_beyond_the_limit_is_not_decoded_to_its_end(tmp_path):
         for _ in range(180):
             file.write(np.zeros(60 * 8000, np.int16))
     with Counting() as decoders, pytest.raises(Refused, match="longer than 60 s") as refused:
-        analysis.decode_within(path, 8000, Limits(max_seconds=60), decoders)
+        analysis.decode_within(path, FrontEnd(sample_rate=8000), Limits(max_seconds=60), decoders)
     assert refused.value.status == 413
     # One block of the decoder at most beyond the limit; the file has 86 million samples.
     assert 60 * 8000 < decoders.decoded <= 60 * 8000 + (1 << 21)
@@ -59,15 +59,15 @@ def test_the_limit_is_exact(tmp_path, decoders):
     path = tmp_path / "a.wav"
     limits = Limits(max_seconds=2)
     soundfile.write(path, np.zeros(32_000), 16_000)
-    assert len(analysis.decode_within(path, 16_000, limits, decoders).waveform) == 32_000
+    assert len(analysis.decode_within(path, FrontEnd(), limits, decoders).waveform) == 32_000
     soundfile.write(path, np.zeros(32_001), 16_000)
     with pytest.raises(Refused):
-        analysis.decode_within(path, 16_000, limits, decoders)
+        analysis.decode_within(path, FrontEnd(), limits, decoders)
 
 
 def test_decoding_may_not_take_for_ever(two_sounds, decoders):
     with pytest.raises(Refused, match="to decode"):
-        analysis.decode_within(two_sounds, 16_000, Limits(decode_seconds=0), decoders)
+        analysis.decode_within(two_sounds, FrontEnd(), Limits(decode_seconds=0), decoders)
 
 
 def test_the_picture_of_ten_minutes_is_no_wider_than_a_screen_and_keeps_a_click():

@@ -184,10 +184,11 @@ class Resampler:
 
     Args:
         sample_rate: hertz of the results.
+        channel: of sounds with several, the one to take, counted from 1; 0 mixes them.
     """
 
-    def __init__(self, sample_rate: int) -> None:
-        self.sample_rate = sample_rate
+    def __init__(self, sample_rate: int, channel: int = 0) -> None:
+        self.sample_rate, self.channel = sample_rate, channel
         self._streams: dict[int, soxr.ResampleStream] = {}
 
     def stream(self, source_rate: int) -> soxr.ResampleStream:

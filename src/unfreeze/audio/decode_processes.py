@@ -294,11 +294,12 @@ class Decoders:
         with self._change:
             _close_all(self._idle)
 
-    def examine(self, files: Iterable[tuple[Path, Path]]) -> list[Judged]:
+    def examine(self, files: Iterable[tuple[Path, Path]], channel: int = 0) -> list[Judged]:
         """Read files from end to end and judge each, as `rules.examine`.
 
         Args:
             files: each file, and what to call it in a problem.
+            channel: as for `rules.examine`.
 
         Returns:
             For each file the facts, None when it must be left out; and its problems.
@@ -316,24 +317,28 @@ class Decoders:
             try:
                 plain = plain_sound(path)
                 if plain is not None:
+                    plain.take(channel)
                     judged[-1] = examine_sound(plain, name)
                 elif not _can_start():
-                    judged[-1] = examine(path, name)
+                    judged[-1] = examine(path, name, channel=channel)
                 else:
                     waiting.append((len(judged) - 1, path, name))
                     size += file_size(path)
             except SoundError as error:
                 judged[-1] = None, [Problem(name, error.rule, error.cause, True)]
             if size > _TOGETHER:
-                self._examine_there(waiting, judged)
+                self._examine_there(waiting, judged, channel)
                 waiting, size = [], 0
-        self._examine_there(waiting, judged)
+        self._examine_there(waiting, judged, channel)
         return judged
 
-    def _examine_there(self, files: list[tuple[int, Path, Path]], judged: list[Judged]) -> None:
+    def _examine_there(
+        self, files: list[tuple[int, Path, Path]], judged: list[Judged], channel: int
+    ) -> None:
         tried = -1
         while files:
-            request = {"paths": [_absolute(path) for _, path, _ in files]}
+            paths = [_absolute(path) for _, path, _ in files]
+            request: dict[str, Any] = {"paths": paths, "channel": channel}
             try:
                 with self._process() as process:
                     for kind, rest in process.ask(request):
@@ -371,7 +376,7 @@ class Decoders:
             with open_sound(path) as sound:
                 yield _here(sound, resampler, block)
         else:
-            messages = self._decode(path, resampler.sample_rate, block)
+            messages = self._decode(path, resampler, block)
             try:
                 _, begun = next(messages)
                 # The last message has no samples.
@@ -381,10 +386,15 @@ class Decoders:
                 messages.close()
 
     def _decode(
-        self, path: Path, sample_rate: int, block: int
+        self, path: Path, resampler: Resampler, block: int
     ) -> Generator[tuple[bytes, Any], None, None]:
         """Yield what a process reports of a file; a second continues where the first died."""
-        request = {"paths": [_absolute(path)], "sample_rate": sample_rate, "block": block}
+        request = {
+            "paths": [_absolute(path)],
+            "channel": resampler.channel,
+            "sample_rate": resampler.sample_rate,
+            "block": block,
+        }
         passed = 0
         for last in (False, True):
             try:
@@ -454,6 +464,7 @@ def _cause(death: DecoderDied) -> str:
 
 
 def _here(sound: Sound, resampler: Resampler, block: int) -> Waveform:
+    sound.take(resampler.channel)
     blocks = waveform_blocks(sound, resampler, block=block)
     return Waveform(sound.path, sound.sample_rate, sound.promised, blocks, sound)
 

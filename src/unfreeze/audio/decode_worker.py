@@ -118,6 +118,7 @@ def _answer(
 ) -> None:
     try:
         with open_sound(path) as sound:
+            sound.take(request.get("channel", 0))
             if "sample_rate" not in request:
                 _examine(sound, out)
             else:

@@ -149,7 +149,7 @@ class FrameWriter:
         """Return the frame maker and the resampler of this thread."""
         if not hasattr(self._own, "tools"):
             front = self._front_end
-            self._own.tools = FrameMaker(front), Resampler(front.sample_rate)
+            self._own.tools = FrameMaker(front), Resampler(front.sample_rate, front.channel)
         tools: tuple[FrameMaker, Resampler] = self._own.tools
         return tools
 

@@ -12,6 +12,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -141,7 +142,9 @@ def read_manifest(
     how = how or Reading(group_regex)
     source = find_source(data, how=how)
     check_classes(source, 1 if how.full else least_classes)
-    good, problems = examine_source(source, full=how.full, workers=workers, progress=progress)
+    good, problems = examine_source(
+        source, full=how.full, channel=how.channel, workers=workers, progress=progress
+    )
     labels = all_labels(source, good)
     return build_manifest(
         source.root,
@@ -174,6 +177,7 @@ def examine_source(
     source: Source,
     *,
     full: bool = False,
+    channel: int = 0,
     workers: int | None = None,
     progress: Progress | None = None,
     decoders: Decoders | None = None,
@@ -183,6 +187,7 @@ def examine_source(
     Args:
         source: the recordings.
         full: whether what lies between annotated sounds is background.
+        channel: as for `Reading`.
         workers: threads; None takes one per core.
         progress: called as progress(done, total) with counts of files.
         decoders: to read with; None starts some for this call.
@@ -192,7 +197,8 @@ def examine_source(
     """
     files = list({entry.path: (entry.path, entry.name) for entry in source.entries}.values())
     with using(decoders) as reading:
-        bunches = run_bunches(reading.examine, files, workers=workers, progress=progress)
+        judge = partial(reading.examine, channel=channel)
+        bunches = run_bunches(judge, files, workers=workers, progress=progress)
     judged = chain.from_iterable(bunches)
     problems, facts_of = list(source.notes), dict[Path, Facts]()
     results = list(judged)
@@ -201,7 +207,7 @@ def examine_source(
     kept = _kept_silence(source.entries, silent)
     for (path, name), (facts, found) in zip(files, results, strict=True):
         if path in kept:
-            facts, found = examine(path, name, silence=True)
+            facts, found = examine(path, name, silence=True, channel=channel)
         problems += found
         if facts is not None:
             facts_of[path] = facts

@@ -42,6 +42,12 @@ class Mixer:
         self.cancelled_samples = 0
         self.channels = channels
         self._chosen: int | None = None
+        self._only: int | None = 0 if channels == 1 else None
+
+    def take(self, channel: int) -> None:
+        """Take one channel instead of mixing them; counted from 1, 0 mixes them."""
+        if channel:
+            self._only = channel - 1
 
     def mix(self, samples: np.ndarray) -> np.ndarray:
         """Return one channel for the next samples.
@@ -52,9 +58,8 @@ class Mixer:
         Returns:
             (n,) float32.
         """
-        if self.channels == 1:
-            only: np.ndarray = samples[:, 0]
-            return only
+        if self._only is not None:
+            return np.ascontiguousarray(samples[:, self._only])
         # Column by column: a mean over short rows costs numpy five times as much.
         mono: np.ndarray = samples[:, 0] + samples[:, 1]
         for channel in range(2, self.channels):

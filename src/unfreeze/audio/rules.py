@@ -100,19 +100,23 @@ class Facts:
     channels: int
 
 
-def examine(path: Path, name: Path, silence: bool = False) -> tuple[Facts | None, list[Problem]]:
+def examine(
+    path: Path, name: Path, silence: bool = False, channel: int = 0
+) -> tuple[Facts | None, list[Problem]]:
     """Read one file from end to end and check it by the rules.
 
     Args:
         path: the file.
         name: what to call it in a problem.
         silence: whether it may be silent.
+        channel: the one to take, counted from 1; 0 mixes them.
 
     Returns:
         The facts, or None when the file must be left out; and its problems.
     """
     try:
         with open_sound(path) as sound:
+            sound.take(channel)
             return examine_sound(sound, name, silence=silence)
     except SoundError as error:
         return None, [Problem(name, error.rule, error.cause, True)]

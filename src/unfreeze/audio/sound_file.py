@@ -161,6 +161,18 @@ class Sound:
     content: bytes | None
     mixer: Mixer
 
+    def take(self, channel: int) -> None:
+        """Take one channel, counted from 1, instead of mixing them; 0 mixes them.
+
+        Raises:
+            SoundError: there are not so many.
+        """
+        if channel > self.channels:
+            has = "one channel" if self.channels == 1 else f"{self.channels} channels"
+            cause = f"it has {has}, so that channel {channel} cannot be taken (--channel)"
+            raise SoundError(self.path, "channel", cause)
+        self.mixer.take(channel)
+
 
 @dataclass(frozen=True)
 class _Look:

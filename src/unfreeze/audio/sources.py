@@ -58,12 +58,14 @@ class Reading:
         label_map: a file with new names of classes.
         full: whether every sound of the classes in an annotated recording is in its
             table, so that the rest is background.
+        channel: of recordings with several, the one to take, counted from 1; 0 mixes them.
     """
 
     group_regex: str | None = None
     columns: Columns = BY_NAME
     label_map: Path | None = None
     full: bool = False
+    channel: int = 0
 
 
 @dataclass(frozen=True)

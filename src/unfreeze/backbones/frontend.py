@@ -29,6 +29,7 @@ class FrontEnd:
         min_samples: shorter waveforms are padded with zeros to this.
         slow_down: how many times slower the network hears the sound: rates and edges are
             so many times those that it was trained with.
+        channel: of recordings with several, the one to take, counted from 1; 0 mixes them.
     """
 
     sample_rate: int = 16_000
@@ -43,6 +44,7 @@ class FrontEnd:
     patch_hop: int = 48
     min_samples: int = 15_600
     slow_down: float = 1.0
+    channel: int = 0
 
     def slowed(self, factor: float) -> "FrontEnd":
         """The same network, for sound that it hears `factor` times slower, and lower.

@@ -46,12 +46,13 @@ class Backbone:
     published_classes: Callable[[], tuple[str, ...]] | None = None
 
 
-def get_backbone(name: str, slow_down: float = 1.0) -> Backbone:
+def get_backbone(name: str, slow_down: float = 1.0, channel: int | None = None) -> Backbone:
     """Return a backbone by its name.
 
     Args:
         name: one of `BACKBONES`.
         slow_down: how many times slower it is to hear the sound.
+        channel: of recordings, as for `FrontEnd`; None mixes them.
 
     Raises:
         UnfreezeError: no backbone has this name; the message lists the known names
@@ -60,7 +61,7 @@ def get_backbone(name: str, slow_down: float = 1.0) -> Backbone:
     if name in BACKBONES:
         found = BACKBONES[name]
         slowed = found.front_end.slowed(slow_down) if slow_down != 1 else found.front_end
-        return replace(found, front_end=slowed)
+        return replace(found, front_end=replace(slowed, channel=channel or 0))
     hint = did_you_mean(name, BACKBONES)
     raise UnfreezeError(f"Unknown backbone {name!r}; known: {', '.join(BACKBONES)}.{hint}")
 

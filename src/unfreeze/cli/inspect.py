@@ -27,7 +27,7 @@ _NETWORK = ("backbone", "weights")
 @takes(
     "data",
     *("group_regex", "path_column", "label_column", "audio_folder", "label_map", "annotated"),
-    *("multilabel", "slow_down", "seed", "validation", "test", "strict", "max_bad"),
+    *("multilabel", "slow_down", "channel", "seed", "validation", "test", "strict", "max_bad"),
     *_NETWORK,
     helps={
         "backbone": "Pretrained network, for --depths.",
@@ -60,7 +60,7 @@ def inspect(
         manifest = read_manifest(
             options.data, how=reading_of(options), max_bad=1.0, progress=progress
         )
-    front_end = get_backbone(options.backbone, options.slow_down).front_end
+    front_end = get_backbone(options.backbone, options.slow_down, options.channel).front_end
     manifest = slowed(manifest, front_end)
     try:
         split = split_clips(
@@ -161,7 +161,7 @@ def _profile(
     if manifest.several:
         summary = "A depth profile needs clips with one label each."
         return {"groups": [], "peak": None, "summary": summary}
-    backbone = get_backbone(options.backbone, options.slow_down)
+    backbone = get_backbone(options.backbone, options.slow_down, options.channel)
     import_keras()
     from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
 

@@ -85,7 +85,8 @@ def listen(
         with microphone(device, classifier.sample_rate, inbox) as name:
             total = _run(classifier, detector, inbox, name, form)
     else:
-        _feed(inbox, rate or classifier.sample_rate, classifier.sample_rate)
+        front_end = classifier.front_end
+        _feed(inbox, rate or front_end.sample_rate, front_end.sample_rate, front_end.channel)
         total = _run(classifier, detector, inbox, "standard input", form)
     dropped = f", {total.dropped:.1f} s dropped" if total.dropped else ""
     _say(
@@ -122,7 +123,7 @@ def _run(
     return listen_to(detector, inbox, classifier.sample_rate, show, lag)
 
 
-def _feed(inbox: "Inbox", rate: int, sample_rate: int) -> None:
+def _feed(inbox: "Inbox", rate: int, sample_rate: int, channel: int) -> None:
     """Read standard input into the inbox, in a thread."""
     from unfreeze.detection.live_sources import pipe_blocks
 
@@ -131,7 +132,7 @@ def _feed(inbox: "Inbox", rate: int, sample_rate: int) -> None:
 
     def read() -> None:
         try:
-            for samples in pipe_blocks(descriptor, rate, sample_rate):
+            for samples in pipe_blocks(descriptor, rate, sample_rate, channel):
                 if len(samples) and not inbox.put(samples):
                     return
         except BaseException as error:

@@ -196,7 +196,9 @@ def prepare(
     Raises:
         UnfreezeError: the data, the weights or a strategy cannot be used.
     """
-    inputs = read_inputs(train, get_backbone(train.backbone, train.slow_down), progress)
+    inputs = read_inputs(
+        train, get_backbone(train.backbone, train.slow_down, train.channel), progress
+    )
     if inputs.data.manifest.several:
         raise DataError(
             f"{train.data} has clips with several labels or none. Comparing and tuning take clips "

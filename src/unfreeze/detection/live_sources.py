@@ -102,13 +102,16 @@ class Inbox:
             self._change.notify_all()
 
 
-def pipe_blocks(descriptor: int, rate: int, sample_rate: int) -> Iterator[np.ndarray]:
+def pipe_blocks(
+    descriptor: int, rate: int, sample_rate: int, channel: int = 0
+) -> Iterator[np.ndarray]:
     """Read sound from a pipe as it arrives.
 
     Args:
         descriptor: of the open pipe or file.
         rate: hertz of raw samples; a WAV file gives its own.
         sample_rate: hertz of the result.
+        channel: of several, the one to take, counted from 1; 0 mixes them.
 
     Yields:
         (samples,) float32, mono: of one channel as soon as there are any.
@@ -128,6 +131,12 @@ def pipe_blocks(descriptor: int, rate: int, sample_rate: int) -> Iterator[np.nda
         )
     resample = resampler(form.sample_rate, sample_rate)
     mixer = Mixer(form.sample_rate, form.channels)
+    if channel > form.channels:
+        raise DataError(
+            f"the sound on standard input has {form.channels} of the channels, and the run was "
+            f"trained on channel {channel}: send all channels, as WAV"
+        )
+    mixer.take(channel)
     pieces = (to_float(data, form) for data in pipe.blocks(mixer.channels * form.bits // 8, left))
     some = False
     # Of more than one channel, a quarter of a second at a time: as files are mixed.

@@ -349,7 +349,7 @@ def read_patches(
         SoundError: (a DataError) the file cannot be decoded.
     """
     stream = PatchStream(front_end, hop)
-    resampler = Resampler(front_end.sample_rate)
+    resampler = Resampler(front_end.sample_rate, front_end.channel)
     with decoders.waveform(path, resampler, block=_BLOCK) as sound:
         yield Begun(sound.sample_rate, sound.promised / sound.sample_rate)
         for samples in sound.blocks:

@@ -58,7 +58,7 @@ def file_scores(
     Raises:
         DataError: the file cannot be read; names it and the cause.
     """
-    resampler = Resampler(front_end.sample_rate)
+    resampler = Resampler(front_end.sample_rate, front_end.channel)
     with (
         using(decoders) as reading,
         reading.waveform(path, resampler) as sound,

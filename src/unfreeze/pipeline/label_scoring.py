@@ -244,47 +244,41 @@ def label_thresholds(table: np.ndarray, scores: np.ndarray) -> Floats:
     )
 
 
-def label_scorer(
-    table: np.ndarray, clip: np.ndarray, sides: np.ndarray | None = None
-) -> Callable[[np.ndarray], dict[str, float]]:
+def label_scorer(table: np.ndarray, clip: np.ndarray) -> Callable[[np.ndarray], dict[str, float]]:
     """Scores by clip from the scores of its patches, while a model trains.
+
+    A stage is judged by the loss of clips: that of patches grows while a network becomes
+    surer of each, though the mean over a clip's patches is right more often.
 
     Args:
         table: (clips, classes) of the manifest, as for `score_labels`.
         clip: (patches,) the clip of each validation patch.
-        sides: as `KnownBinaryCrossentropy` takes them.
 
     Returns:
         A function from (patches, classes) to `mean_average_precision`, `clip_loss` (mean
-        binary cross-entropy over the known labels, nats) and `loss_error`, the standard
-        error of the validation loss, as clips are drawn at random.
+        binary cross-entropy over the known labels, nats) and `clip_loss_error`, its standard
+        error, as clips are drawn at random.
     """
-    clips, place = np.unique(clip, return_inverse=True)
-    truth, sizes = table[clips], np.bincount(place)
+    clips = np.unique(clip)
+    truth = table[clips]
     known, there = np.asarray(truth >= 0), np.asarray(truth > 0.5)
-    each = known.astype(np.float64)
-    if sides is not None:
-        each = each * np.where(there, sides[:, 1], sides[:, 0])
-
-    def losses(chances: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        clipped = np.clip(chances.astype(np.float64), SMALLEST, 1 - SMALLEST)
-        crosses = -np.where(there[rows], np.log(clipped), np.log1p(-clipped))
-        return np.asarray(crosses)
+    share = known.sum(axis=1) / max(known.sum(), 1)
 
     def score(patches: np.ndarray) -> dict[str, float]:
-        rows = np.arange(len(clips))
         means = clip_means(np.asarray(patches), clip, len(table))[clips]
         own = [
             float(average_precision(t[k], s[k], np.ones(int(k.sum()))))
             for t, k, s in zip(there.T, known.T, means.T, strict=True)
             if (t & k).any()
         ]
-        of_patches = (losses(np.asarray(patches), place) * each[place]).mean(axis=1)
-        of_clips = np.bincount(place, of_patches) / sizes
+        chances = np.clip(means.astype(np.float64), SMALLEST, 1 - SMALLEST)
+        crosses = -np.where(there, np.log(chances), np.log1p(-chances)) * known
+        losses = crosses.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        mean = float(share @ losses)
         return {
             "mean_average_precision": float(np.mean(own)) if own else 0.0,
-            "clip_loss": float((losses(means, rows) * known).sum() / max(known.sum(), 1)),
-            "loss_error": float(of_clips.std() / np.sqrt(len(clips))),
+            "clip_loss": mean,
+            "clip_loss_error": float(np.sqrt(np.sum((share * (losses - mean)) ** 2))),
         }
 
     return score

@@ -165,16 +165,16 @@ def fit_patches(
     labels = heard_table(manifest) if several else label_numbers(manifest)
     train, held = parts["train"], parts["validation"]
     truth = repeat_by_clip(labels, train.clip)
-    validation = score = loss_of = sides = None
+    validation = score = loss_of = None
     if several:
-        # Thresholds make up for rare classes; balanced weights only cost precision.
-        sides = heard_weights(class_weight, manifest.labels)
-        loss_of = KnownBinaryCrossentropy(sides)
+        loss_of = KnownBinaryCrossentropy(heard_weights(class_weight, manifest.labels))
     if len(held):
         held_truth = repeat_by_clip(labels, held.clip)
         if several:
             weights = clip_weights(UNWEIGHTED, held.clip, held.clip, manifest.labels)
-            score = label_scorer(labels, held.clip, sides)
+            score = label_scorer(labels, held.clip)
+            if schedule.monitor == "val_loss":
+                schedule = replace(schedule, monitor="val_clip_loss")
         else:
             weights = clip_weights(class_weight, held.clip, held_truth, manifest.labels)
             score = clip_scorer(labels, held.clip, weights)

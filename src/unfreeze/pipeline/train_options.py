@@ -262,6 +262,15 @@ class TrainOptions:
             shared=True,
         ),
     )
+    channel: int | None = attrs.field(
+        default=None,
+        metadata=_told(
+            "Channel of the recordings to take, counted from 1; they are mixed if not given.",
+            least=1,
+            inherited=True,
+            shared=True,
+        ),
+    )
     validation: float = attrs.field(
         default=0.15,
         metadata=_told(

@@ -53,8 +53,10 @@ def build_features(
         DataError: a file has changed since it was read.
     """
     home = cache_folder() / "features"
-    slowed = "" if front_end.slow_down == 1 else f"-slowed-{front_end.slow_down:g}"
-    place = home / f"{manifest.fingerprint[:32]}{slowed}"
+    # Heard in another way, the same recordings have other features.
+    ways = {"slowed": (front_end.slow_down, 1.0), "channel": (front_end.channel, 0)}
+    other = "".join(f"-{name}-{way:g}" for name, (way, usual) in ways.items() if way != usual)
+    place = home / f"{manifest.fingerprint[:32]}{other}"
     prune_stores(home, CACHE_LIMIT, keep=place)
     return build_store(manifest, front_end, place, progress=progress)
 
@@ -128,7 +130,8 @@ def read_training_data(options: TrainOptions, progress: Progress | None = None) 
     joined = join_sources([source, *background_sources(options)])
     full = options.annotated == FULLY
     check_classes(joined, 1 if full else 2)
-    good, problems = examine_source(joined, full=full, progress=progress)
+    channel = options.channel or 0
+    good, problems = examine_source(joined, full=full, channel=channel, progress=progress)
     manifest = build_manifest(
         joined.root,
         all_labels(joined, good),
@@ -149,7 +152,8 @@ def reading_of(options: TrainOptions) -> Reading:
     columns = Columns(
         options.path_column, options.label_column, options.audio_folder, options.multilabel
     )
-    return Reading(options.group_regex, columns, options.label_map, options.annotated == FULLY)
+    full, channel = options.annotated == FULLY, options.channel or 0
+    return Reading(options.group_regex, columns, options.label_map, full, channel)
 
 
 def background_sources(options: TrainOptions) -> list[Source]:

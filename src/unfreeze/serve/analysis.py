@@ -64,7 +64,7 @@ def analyse(
             cannot be used (422).
     """
     try:
-        recording = decode_within(upload.path, classifier.sample_rate, limits, classifier.decoders)
+        recording = decode_within(upload.path, classifier.front_end, limits, classifier.decoders)
         detector = classifier.detector(DetectOptions(hop=hop, min_score=min_score))
         blocks = list(classifier.scan(upload.path))
         # The network runs once for both, unless events need another hop.
@@ -92,7 +92,7 @@ def analyse(
     )
 
 
-def decode_within(path: Path, sample_rate: int, limits: Limits, decoders: Decoders) -> Recording:
+def decode_within(path: Path, front_end: FrontEnd, limits: Limits, decoders: Decoders) -> Recording:
     """Decode a file within the limits.
 
     The length in the file's header is not trusted: samples are counted as they are
@@ -100,7 +100,7 @@ def decode_within(path: Path, sample_rate: int, limits: Limits, decoders: Decode
 
     Args:
         path: the file.
-        sample_rate: hertz of the waveform.
+        front_end: of the model; gives the waveform's rate.
         limits: of duration and decoding time.
         decoders: processes to read with, so that no file can end the server.
 
@@ -110,7 +110,8 @@ def decode_within(path: Path, sample_rate: int, limits: Limits, decoders: Decode
     """
     blocks, samples = [], 0
     deadline = time.monotonic() + limits.decode_seconds
-    with decoders.waveform(path, Resampler(sample_rate)) as sound:
+    sample_rate = front_end.sample_rate
+    with decoders.waveform(path, Resampler(sample_rate, front_end.channel)) as sound:
         for block in sound.blocks:
             blocks.append(block)
             samples += len(block)
