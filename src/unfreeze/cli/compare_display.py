@@ -10,7 +10,7 @@ from rich.table import Table
 
 from unfreeze.cli.terminal import WORK, Asked, bars
 from unfreeze.compare.comparison import CompareListener
-from unfreeze.compare.summary import Estimate, Summary, part_words, verdict
+from unfreeze.compare.summary import Estimate, Summary, part_words, rightness, verdict
 from unfreeze.compare.trial_splits import TrialSplit, has_groups
 from unfreeze.core.estimate import in_words
 from unfreeze.pipeline.training_data import TrainingData
@@ -129,8 +129,7 @@ def run_line(record: dict[str, Any]) -> str:
     if "error" in record:
         return f"{record['strategy']}, {where}: diverged"
     scores = [
-        f"{'test' if part == 'test' else 'seen groups'} "
-        f"{np.mean(np.equal(found['truth'], found['guess'])):.3f}"
+        f"{'test' if part == 'test' else 'seen groups'} {np.mean(rightness(found)):.3f}"
         for part, found in record["scores"].items()
     ]
     epochs = "+".join(str(n) for n in record["epochs"].values())

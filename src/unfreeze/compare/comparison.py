@@ -29,8 +29,8 @@ def write_report(out: Path, summary: Summary, records: Sequence[Record]) -> None
     plain = summary.as_plain()
     pictures = []
     if summary.rows:
-        plot_accuracies(plain["rows"], summary.grouped, out / "accuracy.png")
-        plot_costs(plain["rows"], summary.grouped, out / "cost.png")
+        plot_accuracies(plain["rows"], summary.grouped, out / "accuracy.png", summary.score)
+        plot_costs(plain["rows"], summary.grouped, out / "cost.png", summary.score)
         plot_distances(plain["rows"], records, out / "moved.png")
         pictures = ["accuracy.png", "cost.png", "moved.png"]
     write_text(out / comparison_folder.REPORT, _text(summary, pictures))
@@ -43,7 +43,7 @@ def _text(summary: Summary, pictures: Sequence[str]) -> str:
     lines += ["", *(f"- {note}" for note in summary.notes)] if summary.notes else []
     if summary.rows:
         parts = list(summary.rows[0].scores)
-        heads = [f"accuracy {part_words(part, summary.grouped)}" for part in parts]
+        heads = [f"{summary.score} {part_words(part, summary.grouped)}" for part in parts]
         lines += ["", "| strategy | " + " | ".join(heads) + " | seconds per run | epochs |"]
         lines += ["|---" * (len(parts) + 3) + "|"]
         for row in summary.rows:

@@ -21,6 +21,7 @@ from unfreeze.compare import comparison_folder
 from unfreeze.compare import trial as trials
 from unfreeze.compare.budget import Deadline, Share
 from unfreeze.compare.strategies import Strategy, read_strategy
+from unfreeze.compare.summary import rightness
 from unfreeze.compare.trial import prepare
 from unfreeze.compare.trial_splits import FOLDS, TrialSplit, inner_split
 from unfreeze.core.schedule import Schedule
@@ -211,7 +212,7 @@ def _accuracy_and_loss(
         # Diverged: the worst possible score, but the search continues.
         return 0.0, None
     scores = record["scores"]["test"]
-    right = float(np.mean(np.equal(scores["truth"], scores["guess"])))
+    right = float(np.mean(rightness(scores)))
     return right, float(-np.mean(np.log(np.maximum(scores["likelihood"], 1e-7))))
 
 

@@ -86,6 +86,8 @@ class Summary:
         seeds: number of seeds.
         failed: strategies that diverged in some run, with the message.
         notes: what a reader must know, one sentence each.
+        score: what `accuracy` is: the share of clips that are right or, where a clip may
+            have several labels, the F1 of the labels of a clip, in the mean over clips.
     """
 
     rows: tuple[Row, ...]
@@ -97,6 +99,7 @@ class Summary:
     seeds: int
     failed: dict[str, str]
     notes: tuple[str, ...]
+    score: str = "accuracy"
 
     def as_plain(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -154,9 +157,25 @@ def summarize(
     ]
     runs = len(whole) * len(ranked)
     notes = _notes(grouped, groups, seeds, runs, planned, failed)
+    score = by_key[ranked[0], *whole[0]]["scores"]["test"].get("score") if whole else None
     return Summary(
-        tuple(rows), tuple(differences), grouped, runs, planned, groups, seeds, failed, notes
+        tuple(rows),
+        tuple(differences),
+        grouped,
+        runs,
+        planned,
+        groups,
+        seeds,
+        failed,
+        notes,
+        score or "accuracy",
     )
+
+
+def rightness(scores: Mapping[str, Any]) -> Floats:
+    """How right each clip of a record's part is, 0 to 1."""
+    right = scores["right"] if "right" in scores else np.equal(scores["truth"], scores["guess"])
+    return np.asarray(right, np.float64)
 
 
 def verdict(summary: Summary) -> tuple[str, ...]:
@@ -166,7 +185,8 @@ def verdict(summary: Summary) -> tuple[str, ...]:
     best = summary.rows[0]
     if not summary.rows[1:]:
         shown = f"{100 * best.scores['test'].accuracy:.1f} %"
-        return (f"{best.strategy} has {shown} accuracy {part_words('test', summary.grouped)}.",)
+        where = part_words("test", summary.grouped)
+        return (f"{best.strategy} has {shown} {summary.score} {where}.",)
     lines = []
     for row in summary.rows[1:]:
         mine = {d.part: d for d in summary.differences if d.other == row.strategy}
@@ -233,7 +253,7 @@ def tables(runs: Sequence[Sequence[Record]], part: str) -> tuple[Floats, Floats]
         for record in own:
             scores: Mapping[str, Any] = record["scores"][part]
             columns = np.array([column[name] for name in scores["groups"]])[scores["group"]]
-            right = np.equal(scores["truth"], scores["guess"]).astype(np.float64)
+            right = rightness(scores)
             row = seeds.index(record["seed"])
             np.add.at(hits[place, row], columns, right)
             if place == 0:

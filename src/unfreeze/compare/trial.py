@@ -22,14 +22,16 @@ from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.graph import flatten
 from unfreeze.core.keras_internals import flatten_layers, own_weights
 from unfreeze.core.layers import find_groups
-from unfreeze.errors import DataError, StageError
+from unfreeze.errors import StageError
 from unfreeze.pipeline.class_weights import read_class_weights
 from unfreeze.pipeline.inference import view_scores
+from unfreeze.pipeline.label_scoring import label_thresholds
 from unfreeze.pipeline.patch_training import Material, fit_patches, make_material, new_model
 from unfreeze.pipeline.train_options import TrainOptions, check_head
 from unfreeze.pipeline.training_data import (
     NamedProgress,
     TrainingData,
+    heard_table,
     label_numbers,
     read_inputs,
 )
@@ -56,7 +58,8 @@ def run_trial(
     Returns:
         A dict ready for JSON: `strategy`, `seed`, `fold`; `scores` by part, each
         with the clips' `truth`, `guess`, `likelihood` (of the truth), and `group`,
-        a position in `groups`; `validation` loss and accuracy of the best epoch by
+        a position in `groups`; also `right` and `score`, its name, where a clip may have
+        several labels; `validation` loss and accuracy of the best epoch by
         patches; `seconds` of all epochs, `cache_seconds` for the shared cache;
         `epochs` by stage, `best_stage`, `patches` by part, and `moved`, one row per
         layer. A strategy that diverged has an `error` and no scores.
@@ -68,7 +71,10 @@ def run_trial(
     manifest, parts = cut.manifest, cut.parts
     classes = len(manifest.labels)
     taps, augment, class_weight = strategy.settings(material)
-    model = new_model(material.backbone, material.weights, classes, trial.seed, taps, augment)
+    model = new_model(
+        *(material.backbone, material.weights, classes, trial.seed, taps, augment),
+        several=manifest.several,
+    )
     before = snapshot(model)
     clock = _CacheClock()
     record: Record = {"strategy": strategy.name, "seed": trial.seed, "fold": trial.fold}
@@ -101,7 +107,7 @@ def run_trial(
         "best_stage": result.best_stage,
         "validation": {"loss": row.get("val_loss"), "accuracy": row.get("val_accuracy")},
         "scores": {
-            name: _predictions(model, manifest, view)
+            name: _predictions(model, manifest, view, parts["validation"])
             for name, view in parts.items()
             if name in ("test", "seen")
         },
@@ -113,19 +119,44 @@ def run_trial(
     return record
 
 
-def _predictions(model: keras.Model, manifest: Manifest, view: PatchView) -> dict[str, Any]:
+def _predictions(
+    model: keras.Model, manifest: Manifest, view: PatchView, held: PatchView
+) -> dict[str, Any]:
     clips = np.unique(view.clip)
     rows = view_scores(model, view, len(manifest.clips))[0][clips]
-    truth = label_numbers(manifest)[clips]
     names = [manifest.clips[int(i)].group for i in clips]
     groups = sorted(set(names))
     place = {name: number for number, name in enumerate(groups)}
+    grouped = {"group": [place[name] for name in names], "groups": groups}
+    if manifest.several:
+        table = heard_table(manifest)
+        known = np.unique(held.clip)
+        means = view_scores(model, held, len(manifest.clips))[0][known]
+        cuts = label_thresholds(table[known], means)
+        return {**_label_sets(table[clips], rows, cuts), **grouped}
+    truth = label_numbers(manifest)[clips]
     return {
         "truth": truth.tolist(),
         "guess": rows.argmax(axis=1).tolist(),
         "likelihood": [round(float(p), 6) for p in rows[np.arange(len(rows)), truth]],
-        "group": [place[name] for name in names],
-        "groups": groups,
+        **grouped,
+    }
+
+
+def _label_sets(table: np.ndarray, rows: np.ndarray, cuts: np.ndarray) -> dict[str, Any]:
+    """How right the labels named for each clip are: their F1, 1 for none where none is heard."""
+    known, there, named = table >= 0, table > 0.5, rows >= cuts
+    named = named & known
+    hits, either = (there & named).sum(axis=1), there.sum(axis=1) + named.sum(axis=1)
+    chances = np.where(there, rows, 1 - rows).astype(np.float64)
+    logs = np.where(known, np.log(np.clip(chances, 1e-7, 1)), 0).sum(axis=1)
+    return {
+        "score": "F1 of a clip's labels",
+        "truth": [np.flatnonzero(row).tolist() for row in there],
+        "guess": [np.flatnonzero(row).tolist() for row in named],
+        "right": np.where(either > 0, 2 * hits / np.maximum(either, 1), 1.0).round(6).tolist(),
+        # Of a label, in the mean: as the loss of training.
+        "likelihood": np.exp(logs / np.maximum(known.sum(axis=1), 1)).round(6).tolist(),
     }
 
 
@@ -199,11 +230,6 @@ def prepare(
     inputs = read_inputs(
         train, get_backbone(train.backbone, train.slow_down, train.channel), progress
     )
-    if inputs.data.manifest.several:
-        raise DataError(
-            f"{train.data} has clips with several labels or none. Comparing and tuning take clips "
-            "with one label each; `unfreeze train` takes these."
-        )
     classes = len(inputs.data.manifest.labels)
     for strategy in strategies:
         taps, augment, class_weight = strategy.settings(train)

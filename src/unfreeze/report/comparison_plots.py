@@ -24,13 +24,16 @@ def _words(grouped: bool) -> dict[str, str]:
     return {"test": "held-out clips"}
 
 
-def plot_accuracies(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
+def plot_accuracies(
+    rows: Sequence[Row], grouped: bool, path: PathLike, score: str = "accuracy"
+) -> None:
     """Draw each strategy's accuracy with its interval, the best on top.
 
     Args:
         rows: as in `comparison.json`, the best first.
         grouped: whether the data have groups.
         path: the picture to write.
+        score: what the numbers are.
     """
     parts = [part for part in _words(grouped) if part in rows[0]["scores"]]
     with page(path, 8.5, 1.2 + 0.42 * len(rows)) as figure:
@@ -46,18 +49,19 @@ def plot_accuracies(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
         axes.grid(axis="x")
         in_percent(axes.xaxis)
         drawn = "groups" if grouped else "clips"
-        axes.set_xlabel(f"accuracy, 95 % interval over {drawn} and seeds")
+        axes.set_xlabel(f"{score}, 95 % interval over {drawn} and seeds")
         if len(parts) > 1:
             figure.legend(loc="outside upper left", ncols=2)
 
 
-def plot_costs(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
+def plot_costs(rows: Sequence[Row], grouped: bool, path: PathLike, score: str = "accuracy") -> None:
     """Draw accuracy on the test part against the seconds per run.
 
     Args:
         rows: as in `comparison.json`.
         grouped: whether the data have groups.
         path: the picture to write.
+        score: what the numbers are.
     """
     with page(path, 8.5, max(3.6, 1.2 + 0.24 * len(rows))) as figure:
         axes = figure.subplots()
@@ -70,7 +74,7 @@ def plot_costs(rows: Sequence[Row], grouped: bool, path: PathLike) -> None:
         axes.grid()
         in_percent(axes.yaxis)
         axes.set_xlabel("seconds per run, without shared caches")
-        axes.set_ylabel(f"accuracy on {_words(grouped)['test']}")
+        axes.set_ylabel(f"{score} on {_words(grouped)['test']}")
         _label_at_the_right(axes, seconds, values, [row["strategy"] for row in rows])
 
 
@@ -194,4 +198,4 @@ def plot_search(accuracies: Sequence[float], path: PathLike) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         in_percent(axes.yaxis)
         axes.set_xlabel("proposal; the line is the best so far")
-        axes.set_ylabel("accuracy on inner test clips")
+        axes.set_ylabel("score on inner test clips")
