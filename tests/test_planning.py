@@ -67,6 +67,7 @@ def test_what_can_be_refused_is_refused_before_the_data_are_made(data, tmp_path)
         {"backbone": "yamnets"},
         {"out": tmp_path / "mine"},
         {"backbone": "toy", "keep_audioset": True},
+        {"keep_audioset": True, "slow_down": 10},
     ):
         with pytest.raises(UnfreezeError):
             planned(TrainOptions(data, **given), make_data=never).__enter__()

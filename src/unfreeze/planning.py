@@ -81,6 +81,11 @@ def planned(
     described(options)
     if options.keep_audioset and backbone.build_published is None:
         raise UnfreezeError(f"{backbone.name} has no AudioSet classes: leave out --keep-audioset")
+    if options.keep_audioset and options.slow_down != 1:
+        raise UnfreezeError(
+            "AudioSet's classes are of sounds at their own speed: leave out --keep-audioset or "
+            "--slow-down"
+        )
     with nullcontext() if options.out is None else _held(options, options.out):
         if make_data is not None:
             make_data()
