@@ -348,3 +348,31 @@ def test_times_in_milliseconds_are_asked_about() -> None:
     made = [Entry(Path("/d/a.wav"), Path("a.wav"), "cat", start=2500.0, end=3500.0)]
     _, (problem,) = settle_sounds(made, {Path("/d/a.wav"): 10.0}, full=False)
     assert "(are these milliseconds? Write seconds)" in problem.cause
+
+
+def test_what_nobody_knows_stays_unknown_where_sounds_overlap() -> None:
+    for spans in ([("cat", 1, 2), (";dog?", 1, 2)], [(";dog?", 1, 2), ("cat", 1, 2)]):
+        made = [Entry(Path("/d/a.wav"), Path("a.wav"), x, start=a, end=b) for x, a, b in spans]
+        found, _ = settle_sounds(made, {Path("/d/a.wav"): 9.0}, full=False, several=True)
+        assert [e.label for e in found] == ["cat;dog?"]
+
+
+def test_rows_that_speak_of_every_class_keep_their_word() -> None:
+    spans = [("cat", 0, 3), ("", 1, 4), ("dog", 2, 5)]
+    made = [
+        Entry(Path("/d/a.wav"), Path("a.wav"), x, start=a, end=b, complete=True)
+        for x, a, b in spans
+    ]
+    found, _ = settle_sounds(made, {Path("/d/a.wav"): 9.0}, full=False, several=True)
+    assert [e.label for e in found] == ["cat", "", "dog"]
+
+
+def test_a_network_that_hears_slower_hears_shorter_stretches() -> None:
+    spans = [("pip", 1.0, 1.1), ("noc", 1.3, 1.35)]
+    made = [Entry(Path("/d/a.wav"), Path("a.wav"), x, start=a, end=b) for x, a, b in spans]
+    lengths = {Path("/d/a.wav"): 3.0}
+    found, _ = settle_sounds(made, lengths, full=True, several=True, window=0.096)
+    assert [(e.label, e.start, e.end) for e in found] == [
+        ("", 0, 1), ("pip", 1, 1.1), ("", 1.1, pytest.approx(1.277)), ("noc", 1.3, 1.35),
+        ("", pytest.approx(1.373), 3),
+    ]  # fmt: skip

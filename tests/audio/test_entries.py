@@ -91,3 +91,8 @@ def test_names_of_speakers_are_asked_about() -> None:
     assert "if they are who or where is heard, not what" in note.cause
     for plain in (("Actor_1", "dog", "cat"), ("digit 1", "digit 2", "digit 3"), ("1", "2", "3")):
         assert not any(n.rule == "speakers" for n in settle_labels(entries(*plain))[1])
+
+
+def test_joined_names_of_classes_are_asked_about() -> None:
+    _, notes = settle_labels(entries("cat", "dog", "cat/dog", "cat and owl", "Sparrow, House"))
+    assert [str(n.path) for n in notes if n.rule == "joined"] == ["cat and owl", "cat/dog"]

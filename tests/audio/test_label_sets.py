@@ -6,18 +6,14 @@ from unfreeze.audio.label_sets import (
     changed,
     classes_in,
     classes_of,
-    has_zeros,
     heard_in,
     is_set,
-    read_columns,
     read_set,
-    says_whether,
     set_text,
     split_labels,
     union,
     unsure_in,
 )
-from unfreeze.errors import DataError
 
 NAMES = st.sets(st.sampled_from(["cat", "dog", "owl", "pond frog", "why"]))
 
@@ -45,6 +41,10 @@ def test_a_single_label_is_its_own_class() -> None:
     assert not is_set("why?")
 
 
+def test_marks_of_what_is_not_sure_are_all_taken_off() -> None:
+    assert read_set(["cat", "dog??", "owl ?"], str) == "cat;dog?;owl?"
+
+
 def test_renaming() -> None:
     assert changed("cat;dog;owl?", {"cat": "dog", "dog": "dog", "owl": None}.get) == "dog"
 
@@ -68,16 +68,3 @@ def test_renaming() -> None:
 )
 def test_what_a_cell_names(cell, parts) -> None:
     assert split_labels(cell, alone={"cat", "dog"}) == parts
-
-
-def test_a_column_for_each_class() -> None:
-    assert says_whether(["1", "0", ""])
-    assert says_whether(["", "x"])
-    assert not says_whether(["1", "1"])
-    assert not says_whether(["0", "0"])
-    assert not says_whether(["1", "0", "2"])
-    assert has_zeros(["1", "No"])
-    cells = {"cat": "TRUE", "dog": "", "owl": "", "cow": "0"}
-    assert read_columns(cells, {"dog", "cow"}, "t.csv, line 2") == "cat;dog?"
-    with pytest.raises(DataError, match=r"t\.csv, line 2: the column 'cat' holds '3': write 1"):
-        read_columns({"cat": "3"}, set(), "t.csv, line 2")

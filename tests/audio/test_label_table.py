@@ -129,6 +129,8 @@ def test_a_label_that_is_not_sure(tmp_path: Path) -> None:
 def test_an_empty_label_is_one_only_where_clips_may_have_several(tmp_path: Path) -> None:
     text = "path,label\na.wav,cat\nb.wav,\n"
     assert "line 3: the label is empty" in refusal(tmp_path, text)
+    assert "say --multilabel" in refusal(tmp_path, text)
+    assert labels(tmp_path, "path,label\na.wav,cat;\nb.wav,dog\n") == ["cat", "dog"]
     assert labels(tmp_path, text, several=True) == ["cat", ""]
 
 
@@ -144,11 +146,43 @@ def test_a_column_for_each_class(tmp_path: Path) -> None:
     text = "path,Cat,dog,owl\na.wav,1,0,\nb.wav,0,1,1\nc.wav,0,,\nd.wav,?,0,1\n"
     # Owl's column never says 0, so that nothing in it is 0; dog's does.
     assert labels(tmp_path, text) == ["Cat", "dog;owl", ";dog?", "owl;Cat?"]
+    (note,) = read(tmp_path, text)[1]
+    assert note.cause == "its classes: Cat, dog, owl"
     one_hot = "path,cat,dog\na.wav,1,0\nb.wav,0,1\n"
     assert labels(tmp_path, one_hot) == ["cat", "dog"]
-    assert not any(note.rule == "unused_columns" for note in read(tmp_path, text)[1])
     with_years = "path,cat,dog,year\na.wav,1,0,2024\nb.wav,0,1,2025\n"
-    assert [n.cause for n in read(tmp_path, with_years)[1]] == ["these columns are not used: year"]
+    causes = [n.cause for n in read(tmp_path, with_years)[1]]
+    assert causes == ["these columns are not used: year", "its classes: cat, dog"]
+    assert labels(tmp_path, "path,cat\na.wav,1\nb.wav,0\n") == ["cat", ""]
+
+
+def test_a_column_that_is_the_same_in_all_rows_is_of_a_class_too(tmp_path: Path) -> None:
+    text = "path,cat,dog,owl\na.wav,1,0,0\nb.wav,1,1,0\n"
+    assert labels(tmp_path, text) == ["cat", "cat;dog"]
+    assert labels(tmp_path, "path,cat,owl\na.wav,1,0\nb.wav,1,?\n") == ["cat", "cat;owl?"]
+
+
+def test_a_wrong_cell_in_a_column_of_a_class(tmp_path: Path) -> None:
+    text = "path,cat,owl\na.wav,1,0\nb.wav,0,1\nc.wav,0,l\nd.wav,1,0\n"
+    message = refusal(tmp_path, text)
+    assert "line 4: the column 'owl' holds 'l'. Write 1 where the class is heard" in message
+    assert "appears twice" in refusal(tmp_path, "path,cat,cat\na.wav,1,0\nb.wav,0,1\n")
+
+
+def test_a_label_beside_columns_of_classes(tmp_path: Path) -> None:
+    text = "path,label,cat,dog\na.wav,site1,1,0\nb.wav,site2,0,1\n"
+    entries, notes = read(tmp_path, text)
+    assert [e.label for e in entries] == ["site1", "site2"]
+    assert any("the columns cat, dog look like classes" in note.cause for note in notes)
+    # A class of such a name is one among the others.
+    text = "path,species,cat,dog\na.wav,0,1,0\nb.wav,1,0,1\n"
+    assert labels(tmp_path, text) == ["cat", "dog;species"]
+
+
+def test_rows_of_one_clip_that_disagree_otherwise(tmp_path: Path) -> None:
+    text = "path,label,split\na.wav,cat,train\na.wav,dog,test\n"
+    with pytest.raises(DataError, match="has the split 'test' here and 'train' in line 2"):
+        read(tmp_path, text, several=True)
 
 
 def test_columns_that_are_not_used_are_said(tmp_path: Path) -> None:

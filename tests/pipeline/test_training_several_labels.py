@@ -109,7 +109,9 @@ def test_exports_give_the_same_scores(run, tmp_path):
     (found,) = session.run(None, {session.get_inputs()[0].name: wave})
     assert found[0] == pytest.approx(trained.predict(data / "1.wav"), abs=1e-4)
     settings = session.get_modelmeta().custom_metadata_map
-    assert json.loads(next(iter(settings.values())))["multilabel"] is True
+    told = json.loads(next(iter(settings.values())))
+    assert told["multilabel"] is True
+    assert list(told["thresholds"].values()) == pytest.approx(trained.clip_thresholds, abs=1e-4)
 
 
 def test_events_of_several_classes_at_the_same_time(run, tmp_path):

@@ -21,7 +21,14 @@ from pathlib import Path
 
 from unfreeze.audio.class_folders import walk_recordings
 from unfreeze.audio.entries import BACKGROUND, DROPPED, Entry, check_label, is_quiet
-from unfreeze.audio.label_sets import heard_in, read_set, set_text, split_labels, union
+from unfreeze.audio.label_sets import (
+    heard_in,
+    read_set,
+    set_text,
+    split_labels,
+    union,
+    unsure_in,
+)
 from unfreeze.audio.label_table import (
     BY_NAME,
     Columns,
@@ -321,7 +328,11 @@ def stretches(sounds: Sequence[Entry], count: int, window: float) -> list[int]:
 
 
 def settle_sounds(
-    entries: Sequence[Entry], lengths: Mapping[Path, float], full: bool, several: bool = False
+    entries: Sequence[Entry],
+    lengths: Mapping[Path, float],
+    full: bool,
+    several: bool = False,
+    window: float = WINDOW,
 ) -> tuple[list[Entry], list[Problem]]:
     """Fit annotated sounds to their recordings, and give them groups.
 
@@ -332,6 +343,7 @@ def settle_sounds(
             background.
         several: whether a sound may have several labels: it then has those of the sounds
             that it overlaps with, too.
+        window: seconds that a model hears at once.
 
     Returns:
         The entries and problems: sounds that lie behind the end of their recording.
@@ -362,14 +374,14 @@ def settle_sounds(
                 sounds[entry.path].append(entry)
         for path, own in sounds.items():
             if any(not is_quiet(entry.label) for entry in own):
-                found += unlabelled(own, lengths[path], WINDOW)
+                found += unlabelled(own, lengths[path], window)
     found = [entry for entry in found if entry.label != DROPPED]
     if several:
-        found = _heard_together(found)
-    return time_groups(found, WINDOW) or found, problems
+        found = _heard_together(found, window)
+    return time_groups(found, window) or found, problems
 
 
-def _heard_together(entries: Sequence[Entry]) -> list[Entry]:
+def _heard_together(entries: Sequence[Entry], window: float) -> list[Entry]:
     """Sounds with the labels of all that is heard in their stretches.
 
     A sound that fills half of a stretch or more is heard in it; of one that fills less, it
@@ -386,18 +398,24 @@ def _heard_together(entries: Sequence[Entry]) -> list[Entry]:
         ordered = sorted(own, key=lambda e: (e.start or 0.0, e.end or 0.0, e.label))
         spans = [(e.start or 0.0, e.end or 0.0) for e in ordered]
         merged: dict[tuple[float, float], Entry] = {}
-        for chain in chains(spans, WINDOW):
+        for chain in chains(spans, window):
             for i in chain:
                 text = ordered[i].label
-                begin, end = heard(*spans[i], WINDOW)
+                begin, end = heard(*spans[i], window)
                 for j in chain:
                     shared = min(end, spans[j][1]) - max(begin, spans[j][0])
                     if j == i or not ordered[j].label or shared <= _ROUNDING:
                         continue
-                    classes = heard_in(ordered[j].label)
+                    # A row that speaks of every class says of its own stretch what is heard.
+                    if ordered[i].complete and spans[i] != spans[j]:
+                        continue
+                    classes, unsure = heard_in(ordered[j].label), unsure_in(ordered[j].label)
                     fills = shared >= (spans[i][1] - spans[i][0]) / 2
-                    text = union(text, set_text(classes) if fills else set_text((), classes))
-                merged.setdefault(spans[i], replace(ordered[i], label=text))
+                    more = set_text(classes, unsure) if fills else set_text((), classes + unsure)
+                    text = union(text, more)
+                same = merged.get(spans[i])
+                text = text if same is None else union(text, same.label)
+                merged[spans[i]] = replace(same or ordered[i], label=text)
         found += merged.values()
     return found
 

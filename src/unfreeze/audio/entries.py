@@ -43,6 +43,7 @@ SPLITS = {
 _BACKGROUND = {"background", "backgroundnoise", "backgroundsounds", "nocall", "noevent", "nosound"}
 # Classes that may be meant as silent ones, or as sounds of their own.
 _UNCLEAR = {"noise", "silence", "silent", "other", "others", "unknown", "none", "ambient", "quiet"}
+_JOINED = re.compile(r"[,/+&]|\band\b|(?<=') (?=')")
 _OF_SILENCE = re.compile(r"silen[ct]|quiet|empty", re.IGNORECASE)
 # Who speaks or where it was recorded, with a number: rarely what a classifier should tell.
 _NUMBERED = re.compile(
@@ -70,6 +71,8 @@ class Entry:
         end: seconds, where it ends; None likewise.
         low: hertz, the lower bound of the sound in an annotation, or None.
         high: hertz, the upper bound, or None.
+        complete: whether the label speaks of every class, so that what is not in it is not
+            heard.
     """
 
     path: Path
@@ -82,6 +85,7 @@ class Entry:
     end: float | None = None
     low: float | None = None
     high: float | None = None
+    complete: bool = False
 
 
 def is_quiet(label: str) -> bool:
@@ -157,7 +161,7 @@ def settle_labels(
     found = {label for text in {e.label for e in entries} for label in classes_in(text, several)}
     for label in sorted(found - {DROPPED}):
         alike[" ".join(label.casefold().split())].append(label)
-        if label.casefold() in ("nan", "na", "null"):
+        if label.casefold() in ("nan", "na", "null", "n/a", "-"):
             cause = "is a class like any other; programs write it where a label is missing"
             notes.append(Problem(Path(label), "no_label", cause, False))
         plain = re.sub(r"[\W_]", "", label.casefold())
@@ -178,6 +182,11 @@ def settle_labels(
                 f"sounds, name it {BACKGROUND!r}"
             )
             notes.append(Problem(Path(label), "background", cause, False))
+    for label in sorted(found - {DROPPED}):
+        parts = [part.strip(" '\"()[]{}") for part in _JOINED.split(label)]
+        if len(parts) > 1 and found.intersection(parts) - {label}:
+            cause = "looks like several classes; to say so, write ; between them"
+            notes.append(Problem(Path(label), "joined", cause, False))
     speakers = [_NUMBERED.fullmatch(label) for label in found - {DROPPED}]
     if len(speakers) > 2 and len({m and m[1].casefold() for m in speakers}) == 1 and speakers[0]:
         first = sorted(found)[0]

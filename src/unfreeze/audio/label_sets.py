@@ -7,18 +7,12 @@ in one form (sorted, no doubles), so equal sets are equal texts.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
-from unfreeze.errors import DataError, show
-
 SEPARATOR, UNSURE = ";", "?"
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
-# What the cells of a column that stands for one class say.
-_HEARD = {"1", "1.0", "true", "yes", "x", "y"}
-_NOT_HEARD = {"0", "0.0", "false", "no", "n"}
-_UNKNOWN = {"?", "-1", "-1.0", "nan", "na", "n/a"}
 
 
 def set_text(heard: Iterable[str], unsure: Iterable[str] = ()) -> str:
@@ -110,45 +104,6 @@ def read_set(parts: Iterable[str], check: Callable[[str], str]) -> str:
     """
     heard, unsure = list[str](), list[str]()
     for part in parts:
-        name = check(part.removesuffix(UNSURE).strip())
+        name = check(part.rstrip(f"{UNSURE} "))
         (unsure if part.endswith(UNSURE) else heard).append(name)
     return set_text(heard, unsure)
-
-
-def says_whether(cells: Collection[str]) -> bool:
-    """Whether the cells of a column say of each clip if it has one class, or not."""
-    values = {cell.strip().lower() for cell in cells} - {""}
-    known = values <= _HEARD | _NOT_HEARD | _UNKNOWN
-    return known and bool(values & _HEARD) and (bool(values & _NOT_HEARD) or "" in cells)
-
-
-def read_columns(cells: dict[str, str], zeros: Collection[str], where: str) -> str:
-    """The text of the set of labels in a row with one column for each class.
-
-    Args:
-        cells: what each class's column holds.
-        zeros: the classes whose column says "not heard" somewhere; in these, an empty
-            cell says nothing, in the others it says "not heard".
-        where: the file and line, for the error.
-
-    Raises:
-        DataError: a cell is none of 1, 0 and ?.
-    """
-    heard, unsure = [], []
-    for label, cell in cells.items():
-        value = cell.strip().lower()
-        if value in _HEARD:
-            heard.append(label)
-        elif value in _UNKNOWN or (not value and label in zeros):
-            unsure.append(label)
-        elif value and value not in _NOT_HEARD:
-            raise DataError(
-                f"{where}: the column {show(label)!r} holds {show(cell)!r}: write 1 where the "
-                "class is heard, 0 where it is not, and ? where nobody knows."
-            )
-    return set_text(heard, unsure)
-
-
-def has_zeros(cells: Collection[str]) -> bool:
-    """Whether a column of one class says "not heard" somewhere."""
-    return bool({cell.strip().lower() for cell in cells} & _NOT_HEARD)

@@ -18,16 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from unfreeze.audio.class_columns import class_names, find_class_columns, row_reader
 from unfreeze.audio.entries import SPLITS, Entry, check_label, read_split
-from unfreeze.audio.label_sets import (
-    SEPARATOR,
-    has_zeros,
-    read_columns,
-    read_set,
-    says_whether,
-    split_labels,
-    union,
-)
+from unfreeze.audio.label_sets import is_set, read_set, split_labels, union
 from unfreeze.audio.recording_places import Places
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.sound_formats import READABLE
@@ -249,17 +242,26 @@ def find_columns(table: Table, columns: Columns = BY_NAME) -> dict[str, int] | N
             f"({header[found[there]]!r}), and none for the other end. Add start and end in "
             "seconds, or rename the column if it is something else."
         )
+    if "label" in found and columns.label is None:
+        # A class named like a column of labels, among others.
+        without = {kind: place for kind, place in found.items() if kind != "label"}
+        flags = _flags(table, without)
+        if found["label"] in flags and len(flags) > 1:
+            found = without
     return found if "label" in found or _class_columns(table, found) else None
 
 
 def _class_columns(table: Table, found: Mapping[str, int]) -> list[int]:
-    """The columns that stand for a class each, where none holds the label: 0, 1 or ?."""
-    if "path" not in found or "label" in found:
+    """The columns that stand for a class each, where none holds the label."""
+    if "label" in found or not {"path", "start"} & found.keys():
         return []
-    others = [place for place in range(len(table.header)) if place not in found.values()]
-    places = [p for p in others if table.header[p] not in _SAYS_NOTHING]
-    kept = [p for p in places if says_whether([row[p] for _, row in table.rows if p < len(row)])]
-    return kept if len(kept) > 1 else []
+    return _flags(table, found)
+
+
+def _flags(table: Table, found: Mapping[str, int]) -> list[int]:
+    silent = [p for p, name in enumerate(table.header) if name in _SAYS_NOTHING]
+    rows = [row for _, row in table.rows]
+    return find_class_columns(table.header, rows, {*found.values(), *silent})
 
 
 def _listed(header: Sequence[str]) -> str:
@@ -294,6 +296,16 @@ def read_labels(
     root = file.parent
     _check_widths(table)
     label_of, several = _label_reader(table, found, classes, columns.several)
+    if classes:
+        names = ", ".join(show(table.names[place]) for place in classes)
+        notes.append(Problem(Path(file.name), "class_columns", f"its classes: {names}", False))
+    elif len(flags := _flags(table, found)) > 1:
+        names = ", ".join(show(table.names[place]) for place in flags)
+        cause = (
+            f"the columns {names} look like classes, and are not used: the column "
+            f"{table.header[found['label']]!r} names the class. Take that one out to use them"
+        )
+        notes.append(Problem(Path(file.name), "class_columns", cause, False))
     places = Places(root if columns.folder is None else columns.folder, root)
     entries: dict[tuple[object, ...], Entry] = {}
     blank = 0
@@ -303,11 +315,13 @@ def read_labels(
             blank += 1
             continue
         entry = _entry(row, found, line, where, places, recording, label_of(row, where))
+        entry = replace(entry, complete=True) if classes else entry
         key: tuple[object, ...] = (os.path.normcase(entry.path), entry.start, entry.end)
         key = key if entry.start is None else (*key, entry.label)
         earlier = entries.setdefault(key, entry)
         if several and earlier.label != entry.label:
-            # One row for each label.
+            # One row for each label; what else they say must be the same.
+            _repeated(replace(entry, label=earlier.label), earlier, where)
             earlier = replace(earlier, label=union(earlier.label, entry.label))
             entries[key], entry = earlier, replace(entry, label=earlier.label)
         elif earlier is not entry:
@@ -345,16 +359,11 @@ def _label_reader(
 ) -> tuple[Callable[[Sequence[str], str], str], bool]:
     """How to read the label of a row, and whether rows may have several labels."""
     if classes:
-        columns = {place: {row[place] for _, row in table.rows} for place in classes}
-        zeros = {table.names[place] for place, cells in columns.items() if has_zeros(cells)}
-        for place in classes:
-            check_label(table.names[place], f"{show(table.file)}, line 1")
-
-        def heard(row: Sequence[str], where: str) -> str:
-            return read_columns({table.names[p]: row[p] for p in classes}, zeros, where)
-
-        texts = [heard(row, show(table.file)) for _, row in table.rows]
-        return heard, several or any(not text or SEPARATOR in text for text in texts)
+        where, rows = f"{show(table.file)}, line 1", [row for _, row in table.rows]
+        named = class_names(table.names, classes, lambda name: check_label(name, where), where)
+        heard = row_reader(named, rows)
+        texts = [heard(row, f"{show(table.file)}, line {line}") for line, row in table.rows]
+        return heard, several or any(is_set(text) for text in texts) or len(named) == 1
     # A column of this name holds lists.
     place, listed = found["label"], table.header[found["label"]] == "labels"
     cells = {row[place].strip() for _, row in table.rows if place < len(row)}
@@ -365,10 +374,14 @@ def _label_reader(
 
     def label(row: Sequence[str], where: str) -> str:
         cell = row[place].strip()
+        if not several and not parts[cell]:
+            raise DataError(
+                f"{where}: the label is empty. Every recording needs one; or, if none of the "
+                "classes is heard in it, say --multilabel."
+            )
         if not several:
-            # A list of one.
-            only = cell.startswith("[") and len(parts[cell]) == 1
-            return check_label(parts[cell][0] if only else cell, where)
+            # `cat;` and lists of one name a single class, too.
+            return check_label(parts[cell][0], where)
         return read_set(parts[cell], lambda name: check_label(name, where))
 
     return label, several
@@ -524,6 +537,8 @@ def _missing(table: Table, kind: str) -> DataError:
     if len(table.header) == 1:
         hint = "Separate the columns by commas, semicolons or tabs."
     cure = hint or f"Name it {kind!r}, or say which it is with --{kind}-column."
+    if kind == "label":
+        cure += " With a column for each class, write 1, 0 and ? in them."
     return DataError(
         f"{show(table.file)}, line 1: no column {kind!r} among {_listed(table.header)}. {cure}"
     )

@@ -16,11 +16,11 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from unfreeze.audio.annotations import settle_sounds
+from unfreeze.audio.annotations import WINDOW, settle_sounds
 from unfreeze.audio.class_folders import MANIFEST_NAME
 from unfreeze.audio.decode_processes import Decoders, using
 from unfreeze.audio.entries import Entry, is_quiet
-from unfreeze.audio.label_sets import classes_of
+from unfreeze.audio.label_sets import classes_of, heard_in, unsure_in
 from unfreeze.audio.parallel import Progress, run_bunches
 from unfreeze.audio.rules import SILENT, TOO_HIGH, Facts, Problem, examine
 from unfreeze.audio.sources import Reading, Source, find_source
@@ -143,7 +143,12 @@ def read_manifest(
     source = find_source(data, how=how)
     check_classes(source, 1 if how.full else least_classes)
     good, problems = examine_source(
-        source, full=how.full, channel=how.channel, workers=workers, progress=progress
+        source,
+        full=how.full,
+        channel=how.channel,
+        slow_down=how.slow_down,
+        workers=workers,
+        progress=progress,
     )
     labels = all_labels(source, good)
     return build_manifest(
@@ -164,6 +169,11 @@ def check_classes(source: Source, least: int = 2) -> None:
         DataError: it has fewer than `least`.
     """
     labels = source.labels
+    if source.several and source.entries and not labels:
+        raise DataError(
+            f"{show(source.root)} has {len(source.entries):,} recordings, and no class is heard in "
+            "any. A classifier needs clips of its classes."
+        )
     # One class is heard in a clip or not.
     if len(labels) < (1 if source.several and source.entries else least):
         found = f"only one class, {show(labels[0])!r}" if labels else "no recordings"
@@ -178,6 +188,7 @@ def examine_source(
     *,
     full: bool = False,
     channel: int = 0,
+    slow_down: float = 1.0,
     workers: int | None = None,
     progress: Progress | None = None,
     decoders: Decoders | None = None,
@@ -188,6 +199,7 @@ def examine_source(
         source: the recordings.
         full: whether what lies between annotated sounds is background.
         channel: as for `Reading`.
+        slow_down: likewise.
         workers: threads; None takes one per core.
         progress: called as progress(done, total) with counts of files.
         decoders: to read with; None starts some for this call.
@@ -213,8 +225,24 @@ def examine_source(
             facts_of[path] = facts
     known = [entry for entry in source.entries if entry.path in facts_of]
     lengths = {path: facts.seconds for path, facts in facts_of.items()}
-    entries, told = settle_sounds(known, lengths, full, source.several)
+    entries, told = settle_sounds(known, lengths, full, source.several, WINDOW / slow_down)
+    if source.several:
+        told.append(_counted(source.root, entries))
     return [(entry, facts_of[entry.path]) for entry in entries], [*problems, *told]
+
+
+def _counted(root: Path, entries: Sequence[Entry]) -> Problem:
+    counts = [len(heard_in(entry.label)) for entry in entries]
+    without = sum(not entry.label for entry in entries)
+    cause = (
+        f"{sum(n > 1 for n in counts):,} of {len(counts):,} clips have several labels, "
+        f"{without:,} have none: each class is judged by itself"
+    )
+    known = {label for entry in entries for label in heard_in(entry.label)}
+    lost = {label for entry in entries for label in unsure_in(entry.label)} - known
+    if lost:
+        cause += f"; {', '.join(map(show, sorted(lost)))} is nowhere heard for certain"
+    return Problem(Path(root.name), "several_labels", cause, False)
 
 
 def _kept_silence(entries: Sequence[Entry], silent: set[Path]) -> set[Path]:
@@ -367,7 +395,10 @@ def _judge_sounds(
     for entry, facts in good:
         if entry.start is not None and _span(entry, facts) in twofold:
             names = " and ".join(repr(show(x)) for x in sorted(labels[_span(entry, facts)]))
-            cause = f"the stretch from {entry.start:g} to {entry.end:g} s has the labels {names}"
+            cause = (
+                f"the stretch from {entry.start:g} to {entry.end:g} s has the labels {names}; if "
+                "it has both, say --multilabel"
+            )
             problems.append(Problem(entry.name, "duplicate_label", cause, True))
     for names_of in places.values():
         first, *others = sorted(names_of)

@@ -25,7 +25,7 @@ from unfreeze.audio.entries import (
     rename_labels,
     settle_labels,
 )
-from unfreeze.audio.label_sets import classes_of, heard_in, is_set
+from unfreeze.audio.label_sets import classes_of, is_set
 from unfreeze.audio.label_table import BY_NAME, Columns, find_columns, read_labels, read_table
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.segments_file import SEGMENTS_NAME, read_segments, with_source_groups
@@ -59,6 +59,7 @@ class Reading:
         full: whether every sound of the classes in an annotated recording is in its
             table, so that the rest is background.
         channel: of recordings with several, the one to take, counted from 1; 0 mixes them.
+        slow_down: how many times slower the network hears them.
     """
 
     group_regex: str | None = None
@@ -66,6 +67,7 @@ class Reading:
     label_map: Path | None = None
     full: bool = False
     channel: int = 0
+    slow_down: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -129,21 +131,10 @@ def find_source(
     if not how.full:
         entries = [entry for entry in entries if entry.label != DROPPED]
     entries, told = settle_labels(entries, several)
-    if several:
-        told.append(_counted(root, entries))
     _check_splits(root, entries)
     if how.group_regex is not None:
         entries = _with_groups(entries, how.group_regex)
     return replace(_rooted(root, entries, [*notes, *told]), several=several)
-
-
-def _counted(root: Path, entries: Sequence[Entry]) -> Problem:
-    counts = [len(heard_in(entry.label)) for entry in entries if entry.label != DROPPED]
-    cause = (
-        f"{sum(n > 1 for n in counts):,} of {len(counts):,} clips have several labels, "
-        f"{counts.count(0):,} have none: each class is judged by itself"
-    )
-    return Problem(Path(root.name), "several_labels", cause, False)
 
 
 def _read_folder(root: Path, how: Reading) -> tuple[list[Entry], list[Problem]]:

@@ -124,7 +124,7 @@ def summarize(manifest: "Manifest", split: "Split") -> dict[str, Any]:
         "groups": len({clip.group for clip in clips}),
         "classes": classes,
         "multilabel": manifest.several,
-        "without_label": sum(not manifest.classes_of(clip) for clip in clips),
+        "without_label": sum(not clip.label for clip in clips),
         "sample_rates": _counts(clip.sample_rate for clip in clips),
         "channels": _counts(clip.channels for clip in clips),
         "split": parts,

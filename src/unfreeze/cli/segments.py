@@ -81,17 +81,31 @@ def segments(
         report = {"out": str(out), "recordings": len(files), "clips": counts, "failed": failed}
         typer.echo(json_module.dumps(report, indent=2, ensure_ascii=False))
     else:
-        _say(run, out, counts, len(files) - len(failed), uncertain)
+        _say(run, out, counts, len(files) - len(failed), uncertain, classifier.multilabel)
     if failed:
         raise typer.Exit(1)
 
 
-def _say(run: Path, out: Path, counts: dict[str, int], recordings: int, uncertain: bool) -> None:
+def _say(
+    run: Path,
+    out: Path,
+    counts: dict[str, int],
+    recordings: int,
+    uncertain: bool,
+    several: bool,
+) -> None:
     from unfreeze.errors import show
 
     width = max((len(show(label)) for label in counts), default=0)
     for label, count in counts.items():
         typer.echo(f"{show(label):{width}}  {count:4d}")
+    if several:
+        typer.echo(
+            f"{sum(counts.values())} clips from {recordings} recordings in {out}. Each is in one of "
+            "the classes that may be heard in it. Listen to them, add them to your table with "
+            "all their labels, and train a new run."
+        )
+        return
     order = "the least certain" if uncertain else "the surest"
     typer.echo(
         f"{sum(counts.values())} clips from {recordings} recordings in {out}, {order} first.\n"

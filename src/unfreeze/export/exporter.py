@@ -233,6 +233,7 @@ def _settings(
         "quantize": quantize,
         "labels": list(classifier.labels),
         "multilabel": classifier.multilabel,
+        **_thresholds(classifier),
         "sample_rate": front_end.sample_rate,
         "input": {"waveform": shape, "dtype": "float32", "range": [-1, 1], "channels": 1},
         "outputs": outputs,
@@ -240,6 +241,13 @@ def _settings(
         "patch_hop_samples": front_end.patch_hop * front_end.hop,
         "front_end": asdict(front_end),
     }
+
+
+def _thresholds(classifier: "Classifier") -> dict[str, Any]:
+    if not classifier.multilabel:
+        return {}
+    levels = [round(float(level), 4) for level in classifier.clip_thresholds]
+    return {"thresholds": dict(zip(classifier.labels, levels, strict=True))}
 
 
 def _files(form: Format, path: Path) -> list[Path]:

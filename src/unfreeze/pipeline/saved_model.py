@@ -16,11 +16,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 
 from unfreeze.audio.clip_model import has_independent_classes, parts_of
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import RunError
 from unfreeze.pipeline import run_folder
+from unfreeze.pipeline.calibration import thresholds_of
 
 CONFIG_NAME, WEIGHTS = "config.json", "model.weights.h5"
 _MEMBERS = frozenset({"metadata.json", CONFIG_NAME, WEIGHTS})
@@ -166,6 +168,10 @@ class Classifier(Protocol):
         """Whether each class is judged by itself, so that probabilities need not sum to 1."""
 
     @property
+    def clip_thresholds(self) -> np.ndarray:
+        """(classes,) the probability from which each is heard, where `multilabel`."""
+
+    @property
     def source(self) -> Path | None:
         """The run folder or `.keras` file it was loaded from."""
 
@@ -189,6 +195,11 @@ class LoadedClassifier:
     source: Path
     metrics: dict[str, Any] | None
     multilabel: bool
+
+    @property
+    def clip_thresholds(self) -> np.ndarray:
+        """(classes,) the probability from which each is heard, where `multilabel`."""
+        return thresholds_of(self.metrics, self.labels, "clip_thresholds")
 
 
 def load_classifier(run: Path) -> LoadedClassifier:

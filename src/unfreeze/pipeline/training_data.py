@@ -130,8 +130,13 @@ def read_training_data(options: TrainOptions, progress: Progress | None = None) 
     joined = join_sources([source, *background_sources(options)])
     full = options.annotated == FULLY
     check_classes(joined, 1 if full else 2)
-    channel = options.channel or 0
-    good, problems = examine_source(joined, full=full, channel=channel, progress=progress)
+    good, problems = examine_source(
+        joined,
+        full=full,
+        channel=options.channel or 0,
+        slow_down=options.slow_down,
+        progress=progress,
+    )
     manifest = build_manifest(
         joined.root,
         all_labels(joined, good),
@@ -153,7 +158,9 @@ def reading_of(options: TrainOptions) -> Reading:
         options.path_column, options.label_column, options.audio_folder, options.multilabel
     )
     full, channel = options.annotated == FULLY, options.channel or 0
-    return Reading(options.group_regex, columns, options.label_map, full, channel)
+    return Reading(
+        options.group_regex, columns, options.label_map, full, channel, options.slow_down
+    )
 
 
 def background_sources(options: TrainOptions) -> list[Source]:
