@@ -101,8 +101,8 @@ def _say(
         typer.echo(f"{show(label):{width}}  {count:4d}")
     if several:
         typer.echo(
-            f"{sum(counts.values())} clips from {recordings} recordings in {out}. Each is in one of "
-            "the classes that may be heard in it. Listen to them, add them to your table with "
+            f"{sum(counts.values())} clips from {recordings} recordings in {out}. Each is in one "
+            "of the classes that may be heard in it. Listen to them, add them to your table with "
             "all their labels, and train a new run."
         )
         return
