@@ -46,7 +46,11 @@ def make(name: str) -> keras.Model:
     return model
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(
+    scope="module",
+    # The cut is found by Python alone; what takes half of the time is tested on PyTorch.
+    params=[*NAMES[:3], pytest.param(NAMES[3], marks=pytest.mark.slow_on("tensorflow"))],
+)
 def built(request):
     return request.param, make(request.param)
 

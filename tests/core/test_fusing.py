@@ -162,7 +162,8 @@ def to_numpy(tensor: object) -> np.ndarray:
 
 def compile_for_gradients(model: keras.Model) -> None:
     # TensorFlow on a CPU has gradients of channels_first convolutions with XLA only.
-    jit = keras.backend.backend() == "tensorflow"
+    first = any(getattr(x, "data_format", "") == "channels_first" for x in model._flatten_layers())
+    jit = first and keras.backend.backend() == "tensorflow"
     model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=jit)
 
 
