@@ -249,9 +249,10 @@ def test_tf_data_that_shuffles_or_has_no_end():
 def test_sample_and_class_weights_count(cache):
     schedule = [Stage("s", "head", epochs=2, cache=cache, learning_rate=0.05)]
     by_class, by_sample, plain = make(), make(), make()
-    run(by_class, schedule, class_weight={0: 1.0, 1: 5.0})
-    run(by_sample, schedule, data=(X, Y, np.where(Y == 1, 5.0, 1.0)))
-    run(plain, schedule)
+    run(by_class, schedule, class_weight={0: 1.0, 1: 5.0}, validation_data=None)
+    weighted = (X, Y, np.where(Y == 1, 5.0, 1.0))
+    run(by_sample, schedule, data=weighted, validation_data=None)
+    run(plain, schedule, validation_data=None)
     assert_same_weights(by_class, by_sample, atol=1e-6)
     assert np.abs(by_class.get_weights()[-1] - plain.get_weights()[-1]).max() > 1e-4
 
