@@ -23,7 +23,7 @@ def trained(tmp_path_factory):
     """A run on toy sounds with the toy backbone, shared by the tests of this file."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        toy.register(monkeypatch, folder)
+        toy.register(monkeypatch, folder, pictures=True)
         data = toy.write_sounds(folder / "data", clips=12)
         classifier = unfreeze.SoundClassifier.train(
             data,

@@ -34,8 +34,11 @@ def build_toy(weights=None, progress=None):
     return keras.Model(patches, x, name="toy")
 
 
-def register(monkeypatch, folder):
-    """Make `toy` a backbone, with its file of weights and all caches in `folder`."""
+def register(monkeypatch, folder, pictures=False):
+    """Make `toy` a backbone, with its file of weights and all caches in `folder`.
+
+    Runs draw no pictures unless asked to: those take a quarter of the time that training takes.
+    """
     monkeypatch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
     weights = folder / "toy.safetensors"
     write_safetensors(weights, _TENSORS, {})
@@ -44,6 +47,8 @@ def register(monkeypatch, folder):
     monkeypatch.setitem(BACKBONES, "toy", toy)
     # The same to the bit, as the tests of core show, and traced in half the time.
     monkeypatch.setattr("unfreeze.core.stage_fit._STEPS", 1)
+    if not pictures:
+        monkeypatch.setattr("unfreeze.planning._draw", lambda *run: None)
 
 
 def write_sounds(folder, clips=8, classes=("high", "low", "noise"), seed=0):

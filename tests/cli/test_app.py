@@ -163,6 +163,7 @@ def test_train_predict_evaluate_round_trip(monkeypatch, tmp_path):
 
     again = run.invoke(app, words)
     assert "holds a finished run" in str(again.exception)
+    words += ["--schedule", "head_only"]
     replaced = run.invoke(app, [*words, "--overwrite", "--json"])
     assert replaced.exit_code == 0
     assert json.loads(replaced.stdout)["test"]["clips"] == 3
@@ -175,7 +176,7 @@ def test_train_predict_evaluate_round_trip(monkeypatch, tmp_path):
     other = run.invoke(app, [*words, "--resume", "--seed", "7"])
     assert "options.seed was 0 and is 7" in str(other.exception)
 
-    quiet = run.invoke(app, [*words, "--overwrite", "--quiet", "--schedule", "head_only"])
+    quiet = run.invoke(app, [*words, "--overwrite", "--quiet"])
     assert "stage head" not in quiet.output
     assert "accuracy" in quiet.output
 

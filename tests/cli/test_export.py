@@ -31,7 +31,8 @@ def call(*words, **env):
     )  # fmt: skip
 
 
-def test_the_command_tells_what_it_measured(run, tmp_path):
+def test_the_command_tells_what_it_measured(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("unfreeze.export.check._MEASURING", 0.0)
     out = tmp_path / "web"
     words = ["export", str(run), "--format", "tfjs", "--out", str(out), "--embeddings"]
     shown = CliRunner().invoke(app, words)

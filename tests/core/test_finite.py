@@ -43,8 +43,11 @@ def refused(model, stage, data, match, **more):
     return before, after
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("more", [{}, {"fuse": False}], ids=["fused", "plain"])
+@pytest.mark.parametrize(
+    ("value", "more"),
+    [(np.nan, {}), (np.nan, {"fuse": False}), (np.inf, {})],
+    ids=["nan", "nan, plain", "inf"],
+)
 @pytest.mark.parametrize(
     "stage",
     [

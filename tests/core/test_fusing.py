@@ -161,8 +161,10 @@ def to_numpy(tensor: object) -> np.ndarray:
 
 
 def compile_for_gradients(model: keras.Model) -> None:
-    # TensorFlow on a CPU has gradients of channels_first convolutions with XLA only.
-    jit = keras.backend.backend() == "tensorflow"
+    # TensorFlow on a CPU has gradients of channels_first convolutions with XLA only;
+    # JAX would compile each operation by itself.
+    first = any(getattr(x, "data_format", "") == "channels_first" for x in model._flatten_layers())
+    jit = {"tensorflow": first, "jax": True}.get(keras.backend.backend(), False)
     model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=jit)
 
 

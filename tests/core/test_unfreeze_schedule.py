@@ -41,8 +41,9 @@ def compiled(optimizer: Any = "adam", **more: Any) -> keras.Model:
 
 
 def fit(model: keras.Model, schedule: Any, *others: Any, **more: Any) -> UnfreezeSchedule:
+    """A fit without validation data unless given: scoring them costs half of a stage's time."""
     callback = schedule if isinstance(schedule, UnfreezeSchedule) else UnfreezeSchedule(schedule)
-    settings = {"epochs": 50, "validation_data": HELD, "batch_size": 8, "verbose": 0, **more}
+    settings = {"epochs": 50, "batch_size": 8, "verbose": 0, **more}
     model.fit(*TRAIN, callbacks=[callback, *others], **settings)
     return callback
 
@@ -85,7 +86,7 @@ def test_the_same_as_compiling_and_fitting_stage_by_stage() -> None:
     """Fresh slots, rates and variables in each stage: weights agree after five epochs."""
     one = compiled(keras.optimizers.Adam(0.5, beta_1=0.8))
     stages = [HEAD, Stage("all", train="all", epochs=3, learning_rate=5e-3, batch_norm="train")]
-    callback = fit(one, stages, shuffle=False, validation_data=None)
+    callback = fit(one, stages, shuffle=False)
     two = make()
     for names, epochs, rate in (({"head"}, 2, 1e-2), (None, 3, 5e-3)):
         for layer in two.layers:
@@ -104,7 +105,7 @@ def test_the_same_as_compiling_and_fitting_stage_by_stage() -> None:
 def test_the_best_weights_of_all_stages_are_kept() -> None:
     model = compiled()
     bad = Stage("bad", train="all", epochs=3, learning_rate=3.0)
-    callback = fit(model, [HEAD, bad])
+    callback = fit(model, [HEAD, bad], validation_data=HELD)
     values = model.history.history["val_loss"]
     assert callback.best_stage == "head"
     assert callback.results[1].best_value > callback.results[0].best_value
@@ -118,7 +119,7 @@ def test_the_next_stage_starts_from_the_best_epoch_not_the_last() -> None:
     rate = keras.optimizers.schedules.PiecewiseConstantDecay([4], [1e-2, 30.0])
     wild = Stage("wild", train="head", epochs=3, learning_rate=rate)
     tiny = Stage("tiny", train="head", epochs=1, learning_rate=1e-6)
-    callback = fit(model, [wild, tiny])
+    callback = fit(model, [wild, tiny], validation_data=HELD)
     values = model.history.history["val_loss"]
     assert callback.results[0].best_epoch == 1
     assert values[0] < min(values[1:3])
@@ -161,7 +162,7 @@ def test_plateau_and_reached_end_their_stage_only() -> None:
         "a", train="head", epochs=9, learning_rate=1e-7, until=Plateau(patience=2, min_delta=0.1)
     )
     reached = Stage("b", train="head", epochs=9, until=Reached("accuracy", 0.01))
-    callback = fit(model, [plateau, reached, ALL])
+    callback = fit(model, [plateau, reached, ALL], validation_data=HELD)
     assert [result.epochs for result in callback.results] == [3, 1, 2]
 
 
@@ -169,7 +170,7 @@ def test_reduce_rate_lowers_the_rate_within_its_stage() -> None:
     model = compiled()
     rule = ReduceRate(factor=0.1, patience=1, min_delta=10.0)
     stage = Stage("a", train="head", epochs=3, learning_rate=1e-2, reduce=rule)
-    callback = fit(model, [stage, ALL])
+    callback = fit(model, [stage, ALL], validation_data=HELD)
     rates = [[row["learning_rate"] for row in r.rows] for r in callback.results]
     # A row tells the rate that its epoch trained with.
     assert rates[0] == pytest.approx([1e-2, 1e-2, 1e-3])
@@ -245,7 +246,7 @@ def test_mixed_precision(policy: str) -> None:
 def test_ways_of_execution_give_the_same(setting: dict[str, Any]) -> None:
     plain, special = compiled(), compiled(**setting)
     for model in (plain, special):
-        fit(model, [HEAD, ALL], shuffle=False)
+        fit(model, [HEAD, ALL], shuffle=False, validation_data=HELD)
     for a, b in zip(weights(plain).values(), weights(special).values(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -296,14 +297,15 @@ class Heard(keras.callbacks.Callback):
 def test_callbacks_of_a_stage_hear_their_stage_only() -> None:
     heard = Heard()
     stage = Stage("mine", train="head", epochs=2, callbacks=(heard,))
-    fit(compiled(), [HEAD, stage, ALL], batch_size=16)
+    fit(compiled(), [HEAD, stage, ALL], batch_size=16, validation_data=HELD)
     epoch = ["batch 0", "batch 1", "test"]
     assert heard.events == ["begin", 0, *epoch, 1, *epoch, "end"]
 
 
 def test_early_stopping_of_a_stage_ends_that_stage() -> None:
     stop = keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=100.0)
-    callback = fit(compiled(), [Stage("a", train="head", epochs=9, callbacks=(stop,)), ALL])
+    stages = [Stage("a", train="head", epochs=9, callbacks=(stop,)), ALL]
+    callback = fit(compiled(), stages, validation_data=HELD)
     assert [result.epochs for result in callback.results] == [2, 2]
 
 
@@ -327,7 +329,7 @@ def test_a_stage_with_zero_epochs_is_left_out() -> None:
 def test_presets_by_name_and_the_model_after_fit(tmp_path: Path) -> None:
     model = compiled()
     assert UnfreezeSchedule("two_stage").schedule == two_stage()
-    callback = fit(model, two_stage().with_changes(epochs=2))
+    callback = fit(model, two_stage().with_changes(epochs=2), validation_data=HELD)
     assert [result.stage for result in callback.results] == ["head", "all"]
     assert {v.path for v in model.trainable_variables} == {
         f"{name}/{part}"
@@ -419,12 +421,12 @@ def test_a_model_without_a_graph_is_refused() -> None:
 )
 def test_a_metric_that_the_log_lacks_is_an_error(stage: Stage, reason: str) -> None:
     with pytest.raises(StageError, match=reason):
-        fit(compiled(), [stage])
+        fit(compiled(), [stage], validation_data=HELD)
 
 
 def test_validation_in_some_epochs_only_is_an_error() -> None:
     with pytest.raises(StageError, match="validation_freq=1"):
-        fit(compiled(), [HEAD, ALL], validation_freq=2)
+        fit(compiled(), [HEAD, ALL], validation_data=HELD, validation_freq=2)
 
 
 def test_training_ended_by_another_callback_is_an_error_that_names_what_is_left() -> None:
@@ -434,13 +436,14 @@ def test_training_ended_by_another_callback_is_an_error_that_names_what_is_left(
     with pytest.raises(
         StageError, match=r"another callback ended training before these stages: all\."
     ):
-        fit(model, callback, stop)
+        fit(model, callback, stop, validation_data=HELD)
     assert [result.stage for result in callback.results] == ["long"]
 
 
 def test_early_stopping_in_the_last_stage_is_fine() -> None:
     stop = keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=100.0)
-    callback = fit(compiled(), [Stage("only", train="head", epochs=9)], stop)
+    stage = Stage("only", train="head", epochs=9)
+    callback = fit(compiled(), [stage], stop, validation_data=HELD)
     assert [result.epochs for result in callback.results] == [2]
 
 

@@ -227,7 +227,7 @@ def test_it_refuses_what_it_cannot_score(forgetful, parts):
 def sounds(tmp_path_factory):
     folder = tmp_path_factory.mktemp("depths")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        toy.register(monkeypatch, folder)
+        toy.register(monkeypatch, folder, pictures=True)
         toy.write_sounds(folder / "data", clips=10)
         yield folder
 

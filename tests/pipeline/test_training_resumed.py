@@ -54,8 +54,8 @@ def place(tmp_path_factory):
         yield folder
 
 
-def train(data, out, listener=None, **options):
-    settings = TrainOptions(data, "two_stage", out, **{**SETTINGS, **options})
+def train(data, out, listener=None, schedule="two_stage", **options):
+    settings = TrainOptions(data, schedule, out, **{**SETTINGS, **options})
     return unfreeze.SoundClassifier.from_options(settings, listener)
 
 
@@ -83,8 +83,9 @@ def history(run):
 
 
 @pytest.mark.parametrize("epochs", [0, 2, 4])
-def test_it_ends_as_if_it_had_not_been_broken_off(place, tmp_path, epochs):
-    run = broken(place, tmp_path / "run", epochs)
+def test_it_ends_as_if_it_had_not_been_broken_off(place, killed, tmp_path, epochs):
+    run = tmp_path / "run"
+    shutil.copytree(killed, run) if epochs == 2 else broken(place, run, epochs)
     assert same(place, train(place / "data", run, resume=True))
     assert history(run) == history(place / "whole")
     for name in (run_folder.METRICS, run_folder.AUDIT, run_folder.SPLITS):
@@ -113,19 +114,16 @@ def test_a_run_broken_off_goes_on_when_it_is_asked_for_with_its_own_settings(
     assert same(place, train(place / "data", run, resume=True))
 
 
-def test_changed_data_are_refused_and_moved_data_are_not(place, tmp_path):
-    toy.write_sounds(tmp_path / "data", clips=6)
-    run = tmp_path / "run"
-    with pytest.raises(Killed):
-        train(tmp_path / "data", run, listener=Kill(2))
-    clip = tmp_path / "data" / "high" / "high_0.wav"
+def test_changed_data_are_refused_and_moved_data_are_not(place, killed, tmp_path):
+    run = shutil.copytree(killed, tmp_path / "run")
+    moved = shutil.copytree(place / "data", tmp_path / "moved")
+    clip = moved / "high" / "high_0.wav"
     kept = clip.read_bytes()
     clip.write_bytes(kept[:-400])
     with pytest.raises(RunError, match=r"data\.fingerprint was '\w+' and is '\w+'"):
-        train(tmp_path / "data", run, resume=True)
+        train(moved, run, resume=True)
     clip.write_bytes(kept)
-    (tmp_path / "data").rename(tmp_path / "moved")
-    train(tmp_path / "moved", run, resume=True)
+    assert same(place, train(moved, run, resume=True))
 
 
 def test_nothing_is_left_to_do_or_nothing_was_begun(place, tmp_path):
@@ -133,7 +131,7 @@ def test_nothing_is_left_to_do_or_nothing_was_begun(place, tmp_path):
         train(place / "data", place / "whole", resume=True)
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / ".partial-0123456789abcdef-config.yaml").touch()
-    train(place / "data", tmp_path / "new", resume=True)
+    train(place / "data", tmp_path / "new", resume=True, schedule="head_only", epochs=1)
     assert not list((tmp_path / "new").glob(".*"))
 
 
@@ -166,7 +164,7 @@ def test_two_processes_in_one_folder(place, tmp_path):
         other.kill()
         other.wait()
     # A lock is let go when its holder dies, however that is.
-    train(place / "data", tmp_path / "run", epochs=1)
+    train(place / "data", tmp_path / "run", schedule="head_only", epochs=1)
     assert json.loads((tmp_path / "run" / run_folder.METRICS).read_text())["test"]
 
 
