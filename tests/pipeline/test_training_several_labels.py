@@ -41,7 +41,7 @@ def mixed(folder, clips=60, seed=0):
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("several")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        toy.register(monkeypatch, place)
+        toy.register(monkeypatch, place, pictures=True)
         data = mixed(place / "data")
         trained = unfreeze.SoundClassifier.train(data, "probe", place / "run", backbone="toy")
         yield trained, data, place
