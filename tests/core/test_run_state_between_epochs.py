@@ -81,6 +81,19 @@ def test_killed_after_any_epoch_it_ends_with_the_same_weights(after, tmp_path):
     assert not (tmp_path / run_state.EPOCH_FILE).exists()
 
 
+@pytest.mark.slow_on("jax")
+def test_killed_between_the_last_epoch_and_the_record_of_a_stage_it_trains_no_more(tmp_path):
+    class AtTheEnd(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(make(), HEAD, run_dir=tmp_path, callbacks=[AtTheEnd()])
+    resumed = make()
+    run(resumed, HEAD, run_dir=tmp_path, callbacks=[KillAfter(0)])
+    assert_same_weights(whole(HEAD).model, resumed)
+
+
 OPTIMIZERS = {
     "adamw": lambda: keras.optimizers.AdamW(weight_decay=0.1, use_ema=True),
     "loss scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
