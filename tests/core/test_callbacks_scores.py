@@ -91,12 +91,14 @@ class Notes(StageCallback):
 
 
 def test_auto_prefers_balanced_accuracy_to_accuracy_to_the_loss():
-    assert PREFERRED == ("val_balanced_accuracy", "val_accuracy")
+    assert PREFERRED == ("val_mean_average_precision", "val_balanced_accuracy", "val_accuracy")
     log = {"loss": 1.0, "val_loss": 1.0, "val_clip_accuracy": 0.9}
     assert resolve("auto", log) == "val_loss"
     assert resolve("auto", {**log, "val_accuracy": 0.5}) == "val_accuracy"
     log |= {"val_accuracy": 0.5, "val_balanced_accuracy": 0.1}
     assert resolve("auto", log) == "val_balanced_accuracy"
+    log |= {"val_mean_average_precision": 0.1}
+    assert resolve("auto", log) == "val_mean_average_precision"
     assert resolve("auto", {"loss": 1.0, "balanced_accuracy": 0.5}) == "loss"
 
 

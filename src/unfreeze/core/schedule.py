@@ -248,8 +248,8 @@ class Schedule:
         monitor: the metric that chooses the best epoch of each stage, and the best
             stage, by its name in the training log; which way it is better follows
             from the name. Of equal epochs the one with the lower loss is better,
-            then the earlier. "auto" is `val_balanced_accuracy` or `val_accuracy` where
-            the log has one of these, else `val_loss`. Without validation data the
+            then the earlier. "auto" is `val_mean_average_precision`, `val_balanced_accuracy`
+            or `val_accuracy`, the first that the log has, else `val_loss`. Without validation data the
             training metric takes its place; for "auto" that is the loss.
 
     Raises:
