@@ -249,8 +249,8 @@ class Schedule:
             stage, by its name in the training log; which way it is better follows
             from the name. Of equal epochs the one with the lower loss is better,
             then the earlier. "auto" is `val_mean_average_precision`, `val_balanced_accuracy`
-            or `val_accuracy`, the first that the log has, else `val_loss`. Without validation data the
-            training metric takes its place; for "auto" that is the loss.
+            or `val_accuracy`, the first that the log has, else `val_loss`. Without
+            validation data the training metric takes its place; for "auto" that is the loss.
 
     Raises:
         ScheduleError: no stages, a name used twice, no stage with an epoch, a
