@@ -11,7 +11,14 @@ from matplotlib.image import imread
 
 from unfreeze.core.audit import Audit, LayerMovement, StageAudit
 from unfreeze.errors import DataError
-from unfreeze.report.run_plots import plot_confusion, plot_curves, plot_depths, plot_moved
+from unfreeze.pipeline.label_scoring import score_labels
+from unfreeze.report.run_plots import (
+    plot_classes,
+    plot_confusion,
+    plot_curves,
+    plot_depths,
+    plot_moved,
+)
 from unfreeze.report.style import BLUE, GREY, PALE, VERMILLION, short
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -323,3 +330,17 @@ def test_depths_of_small_and_large_networks(tmp_path, groups, peak):
 def test_no_depths(tmp_path):
     with pytest.raises(DataError, match="has no groups"):
         plot_depths(depths(), tmp_path / "depths.png")
+
+
+def test_classes_that_were_tested_are_drawn_and_no_others(tmp_path, monkeypatch):
+    table = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]] * 3)
+    chances = np.column_stack([table[:, 0] * 0.9, 1 - table[:, 1], table[:, 2] + 0.1])
+    scores = score_labels(table, chances, ["cat", "dog", "owl"], np.arange(12), resamples=50)
+    seen = []
+    monkeypatch.setattr(
+        matplotlib.axes.Axes, "set_yticks", lambda self, places, names: seen.extend(names)
+    )
+    plot_classes(scores, tmp_path / "classes.png")
+    # The best on top; owl is heard in no clip.
+    assert seen == ["dog (6)", "cat (6)"]
+    assert (tmp_path / "classes.png").stat().st_size > 5_000

@@ -330,7 +330,8 @@ def plot_classes(scores: Mapping[str, Any], path: PathLike) -> None:
         scores: from `unfreeze.pipeline.label_scoring.score_labels`.
         path: the picture to write.
     """
-    known = {x: row for x, row in scores["per_class"].items() if row["average_precision"]}
+    rows = scores["per_class"].items()
+    known = {label: row for label, row in rows if row["average_precision"] is not None}
     names = sorted(known, key=lambda label: known[label]["average_precision"])
     height = min(max(0.28 * len(names), 1.0), LARGEST)
     with page(path, 6.4, height + 1.2) as figure:
