@@ -29,13 +29,13 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.evidence_depths import BATCH, CS
 from unfreeze import SoundClassifier
-from unfreeze.audio.manifest import read_manifest
+from unfreeze.audio.manifest import heard_table, read_manifest
 from unfreeze.audio.patches import clip_means
 from unfreeze.audio.split import split_clips
 from unfreeze.backbones.pretrained_weights import resolve_weights
 from unfreeze.backbones.registry import get_backbone
 from unfreeze.pipeline.label_scoring import label_thresholds, score_labels
-from unfreeze.pipeline.training_data import build_features, heard_table
+from unfreeze.pipeline.training_data import build_features
 
 RATE, SECONDS = 16_000, 5
 SCHEDULES = ("probe", "probe_tune")

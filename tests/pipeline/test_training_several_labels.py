@@ -9,10 +9,11 @@ from typer.testing import CliRunner
 
 import toy
 import unfreeze
+from unfreeze.audio.manifest import heard_table
 from unfreeze.cli.app import app
 from unfreeze.errors import DataError
 from unfreeze.pipeline.train_options import TrainOptions
-from unfreeze.pipeline.training_data import heard_table, read_training_data
+from unfreeze.pipeline.training_data import read_training_data
 
 RATE = toy.RATE
 

@@ -14,9 +14,11 @@ that a detector can be trained and tested on a single one.
 import math
 import os
 import re
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 from unfreeze.audio.class_folders import walk_recordings
@@ -397,25 +399,27 @@ def _heard_together(entries: Sequence[Entry], window: float) -> list[Entry]:
     for own in by_file.values():
         ordered = sorted(own, key=lambda e: (e.start or 0.0, e.end or 0.0, e.label))
         spans = [(e.start or 0.0, e.end or 0.0) for e in ordered]
+        starts = [start for start, _ in spans]
+        # The latest end so far: what ends before a sound begins is not looked at.
+        latest = list(accumulate((end for _, end in spans), max))
         merged: dict[tuple[float, float], Entry] = {}
-        for chain in chains(spans, window):
-            for i in chain:
-                text = ordered[i].label
-                begin, end = heard(*spans[i], window)
-                for j in chain:
-                    shared = min(end, spans[j][1]) - max(begin, spans[j][0])
-                    if j == i or not ordered[j].label or shared <= _ROUNDING:
-                        continue
-                    # A row that speaks of every class says of its own stretch what is heard.
-                    if ordered[i].complete and spans[i] != spans[j]:
-                        continue
-                    classes, unsure = heard_in(ordered[j].label), unsure_in(ordered[j].label)
-                    fills = shared >= (spans[i][1] - spans[i][0]) / 2
-                    more = set_text(classes, unsure) if fills else set_text((), classes + unsure)
-                    text = union(text, more)
-                same = merged.get(spans[i])
-                text = text if same is None else union(text, same.label)
-                merged[spans[i]] = replace(same or ordered[i], label=text)
+        for i, entry in enumerate(ordered):
+            text = entry.label
+            begin, end = heard(*spans[i], window)
+            for j in range(bisect_right(latest, begin), bisect_left(starts, end)):
+                shared = min(end, spans[j][1]) - max(begin, spans[j][0])
+                if j == i or not ordered[j].label or shared <= _ROUNDING:
+                    continue
+                # A row that speaks of every class says of its own stretch what is heard.
+                if entry.complete and spans[i] != spans[j]:
+                    continue
+                classes, unsure = heard_in(ordered[j].label), unsure_in(ordered[j].label)
+                fills = shared >= (spans[i][1] - spans[i][0]) / 2
+                more = set_text(classes, unsure) if fills else set_text((), classes + unsure)
+                text = union(text, more)
+            same = merged.get(spans[i])
+            text = text if same is None else union(text, same.label)
+            merged[spans[i]] = replace(same or entry, label=text)
         found += merged.values()
     return found
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from unfreeze.audio.entries import is_quiet
-from unfreeze.audio.manifest import Manifest
+from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.patches import PatchView
 from unfreeze.audio.split import PARTS, Split
 from unfreeze.backbones.frontend import FrontEnd
@@ -60,12 +60,7 @@ def cut_quiet(
     quiet = np.array([is_quiet(clip.label) for clip in manifest.clips])
     if not quiet.any():
         return Pieces(manifest, split, dict(parts), ())
-    member = np.array(
-        [
-            [label in manifest.classes_of(clip) for label in manifest.labels]
-            for clip in manifest.clips
-        ]
-    )
+    member = heard_table(manifest) > 0
     clips, chosen, views = list(manifest.clips), dict[str, np.ndarray](), dict[str, PatchView]()
     used = present = 0
     for name, view in parts.items():

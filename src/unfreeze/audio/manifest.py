@@ -16,6 +16,8 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from unfreeze.audio.annotations import WINDOW, settle_sounds
 from unfreeze.audio.class_folders import MANIFEST_NAME
 from unfreeze.audio.decode_processes import Decoders, using
@@ -320,6 +322,20 @@ def slowed(manifest: Manifest, front_end: FrontEnd) -> Manifest:
         )
         kept.append(Problem(Path(manifest.root.name), "slow_down", cause, False))
     return replace(manifest, problems=tuple(kept))
+
+
+def heard_table(manifest: Manifest) -> np.ndarray:
+    """What is heard in each clip, (clips, classes) float32: 1, or 0, or -1 if nobody knows.
+
+    The columns are in the order of the manifest's labels. It fits clips with one label, too.
+    """
+    place = {label: number for number, label in enumerate(manifest.labels)}
+    table = np.zeros((len(manifest.clips), len(place)), np.float32)
+    for row, clip in enumerate(manifest.clips):
+        table[row, [place[label] for label in manifest.classes_of(clip)]] = 1
+        if manifest.several:
+            table[row, [place[x] for x in unsure_in(clip.label) if x in place]] = -1
+    return table
 
 
 def check_bad(manifest: Manifest, *, strict: bool = False, max_bad: float = 0.10) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from unfreeze.audio.augmentation import read_augmentation
 from unfreeze.audio.background_clips import cut_quiet
-from unfreeze.audio.manifest import Manifest
+from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.registry import get_backbone
 from unfreeze.compare.strategies import Strategy
@@ -31,7 +31,6 @@ from unfreeze.pipeline.train_options import TrainOptions, check_head
 from unfreeze.pipeline.training_data import (
     NamedProgress,
     TrainingData,
-    heard_table,
     label_numbers,
     read_inputs,
 )

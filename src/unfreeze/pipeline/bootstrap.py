@@ -9,6 +9,7 @@ are paired.
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,49 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     # Exact at the ends, where rounding would leave the share itself outside.
     low = 0.0 if share == 0 else middle - half
     return low, 1.0 if share == 1 else middle + half
+
+
+def bounds(values: Floats, n: int | None = None) -> list[float] | None:
+    """The interval of resampled values, for JSON; None if no resample has a value.
+
+    Args:
+        values: (resamples,), NaN where a resample has none.
+        n: for a share of that many groups. Where it is 0 in all resamples, or 1, the
+            interval is Wilson's: after 0 of 3 clips "0.00 to 0.00" would be a plausible lie.
+    """
+    found = interval(values)
+    if found is not None and n and found[0] == found[1] and found[0] in (0.0, 1.0):
+        found = wilson(found[0], n)
+    return None if found is None else list(found)
+
+
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """The quotient; NaN where there is nothing to divide by."""
+    empty: Floats = np.full(np.shape(whole), np.nan)
+    np.divide(part, whole, out=empty, where=whole > 0)
+    return empty
+
+
+def mean_of_defined(values: Floats) -> Floats:
+    """The mean over the last axis of what is not NaN."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1).astype(np.float64))
+
+
+def plain_number(value: Any) -> float | None:
+    """A number for JSON; None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def few_groups_note(groups: int) -> str | None:
+    """A warning where there are too few groups for an interval."""
+    if groups >= FEW_GROUPS:
+        return None
+    noun = "group" if groups == 1 else "groups"
+    return (
+        f"The intervals come from only {groups} {noun}; they are too narrow to be trusted "
+        f"(at least {FEW_GROUPS} groups are needed, 20 or more are better)."
+    )
 
 
 def group_draws(groups: int, resamples: int, seed: int) -> Iterator[Floats]:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from unfreeze.audio.manifest import Clip, Manifest, read_manifest
+from unfreeze.audio.manifest import Clip, Manifest, heard_table, read_manifest
 from unfreeze.audio.sources import Reading
 from unfreeze.errors import DataError
 from unfreeze.pipeline.label_scoring import score_labels
 from unfreeze.pipeline.scoring import score
-from unfreeze.pipeline.training_data import heard_table
 
 
 def read_known(

@@ -16,10 +16,19 @@ from numpy.typing import ArrayLike
 
 from unfreeze.audio.patches import clip_means
 from unfreeze.errors import DataError
-from unfreeze.pipeline.bootstrap import FEW_GROUPS, LEVEL, Floats, group_draws, interval, wilson
+from unfreeze.pipeline.bootstrap import (
+    LEVEL,
+    Floats,
+    bounds,
+    few_groups_note,
+    group_draws,
+    mean_of_defined,
+    plain_number,
+    ratio,
+)
 from unfreeze.pipeline.calibration import DEFAULT_THRESHOLD, SMALLEST, best_threshold
+from unfreeze.pipeline.scoring import RESAMPLES
 
-RESAMPLES = 1000
 _AT_ONCE = 50
 #: The headline first; the names that `score_labels` gives for all classes together.
 OVERALL = ("mean_average_precision", "macro_f1", "micro_f1", "loss")
@@ -107,8 +116,8 @@ def score_labels(
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     by_class = {name: values[name] for name in BY_CLASS}
     overall = {
-        "mean_average_precision": _mean(by_class["average_precision"]),
-        "macro_f1": _mean(np.where(values["support"] > 0, by_class["f1"], np.nan)),
+        "mean_average_precision": mean_of_defined(by_class["average_precision"]),
+        "macro_f1": mean_of_defined(np.where(values["support"] > 0, by_class["f1"], np.nan)),
         "micro_f1": values["micro_f1"],
         "loss": values["loss"],
     }
@@ -116,20 +125,20 @@ def score_labels(
     known = (truth >= 0).sum(axis=0)
     rows = {}
     for c, label in enumerate(labels):
-        row: dict[str, Any] = {name: _number(by_class[name][0, c]) for name in BY_CLASS}
+        row: dict[str, Any] = {name: plain_number(by_class[name][0, c]) for name in BY_CLASS}
         row |= {"threshold": float(cuts[c]), "support": int(support[c])}
         row["unknown"] = len(truth) - int(known[c])
         heard = len(np.unique(group[truth[:, c] > 0.5]))
         row["intervals"] = {
-            name: _bounds(by_class[name][1:, c], heard) for name in ("average_precision", "f1")
+            name: bounds(by_class[name][1:, c], heard) for name in ("average_precision", "f1")
         }
         rows[label] = row
-    headline = _bounds(overall["mean_average_precision"][1:], count)
+    headline = bounds(overall["mean_average_precision"][1:], count)
     return {
         "multilabel": True,
-        **{name: _number(overall[name][0]) for name in OVERALL},
+        **{name: plain_number(overall[name][0]) for name in OVERALL},
         "intervals": {
-            name: _bounds(overall[name][1:], None if name == "loss" else count) for name in OVERALL
+            name: bounds(overall[name][1:], None if name == "loss" else count) for name in OVERALL
         },
         "per_class": rows,
         "labels": list(labels),
@@ -155,11 +164,11 @@ def _values(truth: Floats, chances: Floats, cuts: Floats, weights: Floats) -> di
     losses = -np.where(there, np.log(clipped), np.log1p(-clipped)) * known
     return {
         "average_precision": np.stack(precisions, axis=1),
-        "precision": _ratio(hits, predicted),
-        "recall": _ratio(hits, support),
-        "f1": _ratio(2 * hits, support + predicted),
-        "micro_f1": _ratio(2 * hits.sum(1), support.sum(1) + predicted.sum(1)),
-        "loss": _ratio((weights @ losses).sum(1), (weights @ known).sum(1)),
+        "precision": ratio(hits, predicted),
+        "recall": ratio(hits, support),
+        "f1": ratio(2 * hits, support + predicted),
+        "micro_f1": ratio(2 * hits.sum(1), support.sum(1) + predicted.sum(1)),
+        "loss": ratio((weights @ losses).sum(1), (weights @ known).sum(1)),
         "support": support,
     }
 
@@ -185,29 +194,6 @@ def _checked(
     return truth, chances, np.unique(names, return_inverse=True)[1]
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    empty: Floats = np.full(np.shape(whole), np.nan)
-    np.divide(part, whole, out=empty, where=whole > 0)
-    return empty
-
-
-def _mean(values: Floats) -> Floats:
-    defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1).astype(np.float64))
-
-
-def _number(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _bounds(values: Floats, n: int | None = None) -> list[float] | None:
-    """The interval; where all values are 0, or all 1, Wilson's for `n` groups."""
-    found = interval(values)
-    if found is not None and n and found[0] == found[1] and found[0] in (0.0, 1.0):
-        found = wilson(found[0], n)
-    return None if found is None else list(found)
-
-
 def _note(groups: int, headline: list[float] | None, shares: Floats) -> str | None:
     notes = []
     heard = shares[shares > 0]
@@ -217,12 +203,9 @@ def _note(groups: int, headline: list[float] | None, shares: Floats) -> str | No
             "The model is not clearly better than guessing, which has a mean average precision "
             f"of {heard.mean():.2f}."
         )
-    if groups < FEW_GROUPS:
-        noun = "group" if groups == 1 else "groups"
-        notes.append(
-            f"The intervals come from only {groups} {noun}; they are too narrow to be trusted "
-            f"(at least {FEW_GROUPS} groups are needed, 20 or more are better)."
-        )
+    few = few_groups_note(groups)
+    if few is not None:
+        notes.append(few)
     return " ".join(notes) or None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from unfreeze.audio.augmentation import read_augmentation
 from unfreeze.audio.clip_model import patch_model
 from unfreeze.audio.feature_store import PatchStore
-from unfreeze.audio.manifest import Manifest
+from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.patches import PatchView, clip_means, repeat_by_clip
 from unfreeze.backbones.registry import Backbone
 from unfreeze.core.boundary import check_stages, cut_for, share_of_work, why_uncached
@@ -41,7 +41,6 @@ from unfreeze.pipeline.training_data import (
     Inputs,
     NamedProgress,
     build_features,
-    heard_table,
     label_numbers,
     prefix_folder,
 )

@@ -16,12 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from unfreeze.errors import DataError
 from unfreeze.pipeline.bootstrap import (
-    FEW_GROUPS,
     LEVEL,
     Floats,
+    bounds,
+    few_groups_note,
     group_draws,
-    interval,
-    wilson,
+    mean_of_defined,
+    plain_number,
+    ratio,
 )
 from unfreeze.pipeline.calibration import SMALLEST, calibration_error
 
@@ -73,31 +75,31 @@ class Metric:
 
 
 def _accuracy(tally: Tally) -> Floats:
-    return _ratio(tally.hits.sum(-1), tally.support.sum(-1))
+    return ratio(tally.hits.sum(-1), tally.support.sum(-1))
 
 
 def _balanced_accuracy(tally: Tally) -> Floats:
-    return _mean_of_defined(_recall(tally))
+    return mean_of_defined(_recall(tally))
 
 
 def _macro_f1(tally: Tally) -> Floats:
-    return _mean_of_defined(_f1(tally))
+    return mean_of_defined(_f1(tally))
 
 
 def _loss(tally: Tally) -> Floats:
-    return _ratio(tally.loss, tally.support.sum(-1))
+    return ratio(tally.loss, tally.support.sum(-1))
 
 
 def _precision(tally: Tally) -> Floats:
-    return _ratio(tally.hits, tally.predicted)
+    return ratio(tally.hits, tally.predicted)
 
 
 def _recall(tally: Tally) -> Floats:
-    return _ratio(tally.hits, tally.support)
+    return ratio(tally.hits, tally.support)
 
 
 def _f1(tally: Tally) -> Floats:
-    return _ratio(2.0 * tally.hits, tally.support + tally.predicted)
+    return ratio(2.0 * tally.hits, tally.support + tally.predicted)
 
 
 METRICS: dict[str, Metric] = {
@@ -122,17 +124,6 @@ CLASS_METRICS: dict[str, Metric] = {
     )
 }
 """Scores of single classes; their values keep the class axis."""
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    empty: Floats = np.full(np.shape(whole), np.nan)
-    np.divide(part, whole, out=empty, where=whole > 0)
-    return empty
-
-
-def _mean_of_defined(values: Floats) -> Floats:
-    defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1).astype(np.float64))
 
 
 RESAMPLES = 1000
@@ -222,9 +213,9 @@ def score(
     drawn = _resampled(clips, resamples, seed)
     values, intervals = {}, {}
     for name, metric in METRICS.items():
-        values[name] = _number(metric.function(whole))
+        values[name] = plain_number(metric.function(whole))
         n = clips.groups if metric.higher_is_better else None
-        intervals[name] = _interval(metric.function(drawn), n)
+        intervals[name] = bounds(metric.function(drawn), n)
     pairs = np.bincount(clips.truth * clips.classes + clips.guess, minlength=clips.classes**2)
     return {
         **values,
@@ -286,10 +277,10 @@ def score_change(
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
         function = METRICS[name].function
         values = [function(tally) for tally in whole]
-        difference = _number(values[1] - values[0])
-        result["before"][name], result["after"][name] = map(_number, values)
+        difference = plain_number(values[1] - values[0])
+        result["before"][name], result["after"][name] = map(plain_number, values)
         result["difference"][name] = difference
-        result["intervals"][name] = _interval(function(drawn[1]) - function(drawn[0]))
+        result["intervals"][name] = bounds(function(drawn[1]) - function(drawn[0]))
     changed = int((pair[0].guess != pair[1].guess).sum())
     return {
         **result,
@@ -317,8 +308,8 @@ def _per_class(
     for name, metric in CLASS_METRICS.items():
         values, spread = metric.function(whole), metric.function(drawn)
         for column, row in enumerate(rows.values()):
-            row[name] = _number(values[column])
-            row["intervals"][name] = _interval(spread[:, column], int(groups[column]))
+            row[name] = plain_number(values[column])
+            row["intervals"][name] = bounds(spread[:, column], int(groups[column]))
     order = (*CLASS_METRICS, "support", "intervals")
     return {label: {key: row[key] for key in order} for label, row in rows.items()}
 
@@ -373,21 +364,6 @@ def _resampled(clips: _Clips, resamples: int, seed: int) -> Tally:
     return Tally(**{name: np.stack([getattr(part, name) for part in parts]) for name in names})
 
 
-def _number(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _interval(values: Floats, n: int | None = None) -> list[float] | None:
-    """The interval of resampled values; of a share of `n` groups that is 0 or 1 in all, Wilson's.
-
-    After 0 of 3 clips "0.00 to 0.00" would be a plausible lie.
-    """
-    bounds = interval(values)
-    if bounds is not None and n and bounds[0] == bounds[1] and bounds[0] in (0.0, 1.0):
-        bounds = wilson(bounds[0], n)
-    return None if bounds is None else list(bounds)
-
-
 def _guessing(whole: Tally, labels: Sequence[str], balanced: list[float] | None) -> str | None:
     """A warning where a model is not clearly better than always guessing one class."""
     occurring = int((whole.support > 0).sum())
@@ -403,12 +379,9 @@ def _guessing(whole: Tally, labels: Sequence[str], balanced: list[float] | None)
 
 def _note(groups: int, errors: int, guessing: str | None = None) -> str | None:
     notes = [] if guessing is None else [guessing]
-    if groups < FEW_GROUPS:
-        noun = "group" if groups == 1 else "groups"
-        notes.append(
-            f"The intervals come from only {groups} {noun}; they are too narrow to be trusted "
-            f"(at least {FEW_GROUPS} groups are needed, 20 or more are better)."
-        )
+    few = few_groups_note(groups)
+    if few is not None:
+        notes.append(few)
     if errors == 0:
         # The rule of three: Hanley and Lippman-Hand 1983, JAMA 249 (13).
         bound = min(1.0, 3.0 / groups)

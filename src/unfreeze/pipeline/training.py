@@ -15,7 +15,7 @@ import numpy as np
 
 from unfreeze.audio.background_clips import Pieces, cut_quiet
 from unfreeze.audio.clip_model import clip_model, own_scores, parts_of
-from unfreeze.audio.manifest import Manifest
+from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.patches import PatchView
 from unfreeze.audio.segments_file import Corrections
 from unfreeze.audio.split import Split
@@ -35,7 +35,7 @@ from unfreeze.pipeline.patch_training import fit_patches, make_material, new_mod
 from unfreeze.pipeline.run_plan import RunPlan
 from unfreeze.pipeline.run_writing import begin_run, finish_run, record_schedule
 from unfreeze.pipeline.train_options import DEFAULT_TAPS
-from unfreeze.pipeline.training_data import heard_table, label_numbers
+from unfreeze.pipeline.training_data import label_numbers
 
 if TYPE_CHECKING:
     from unfreeze.pipeline.run_plan import MeasureChange

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from unfreeze.audio.feature_store import PatchStore, build_store, prune_stores
-from unfreeze.audio.label_sets import unsure_in
 from unfreeze.audio.label_table import Columns
 from unfreeze.audio.manifest import (
     Manifest,
@@ -70,20 +69,6 @@ def label_numbers(manifest: Manifest) -> np.ndarray:
     """The class of each clip, (clips,) int32, as its position in the manifest's labels."""
     place = {label: number for number, label in enumerate(manifest.labels)}
     return np.array([place[clip.label] for clip in manifest.clips], dtype=np.int32)
-
-
-def heard_table(manifest: Manifest) -> np.ndarray:
-    """What is heard in each clip, (clips, classes) float32: 1, or 0, or -1 if nobody knows.
-
-    The columns are in the order of the manifest's labels. It fits clips with one label, too.
-    """
-    place = {label: number for number, label in enumerate(manifest.labels)}
-    table = np.zeros((len(manifest.clips), len(place)), np.float32)
-    for row, clip in enumerate(manifest.clips):
-        table[row, [place[label] for label in manifest.classes_of(clip)]] = 1
-        if manifest.several:
-            table[row, [place[x] for x in unsure_in(clip.label) if x in place]] = -1
-    return table
 
 
 def _none() -> np.ndarray:
