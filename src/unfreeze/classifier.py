@@ -231,6 +231,7 @@ class SoundClassifier:
             data,
             self.labels,
             several=self.multilabel,
+            front_end=self.front_end,
             how=how or Reading(group_regex),
             strict=strict,
             max_bad=max_bad,

@@ -67,6 +67,16 @@ def show(path: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
+def sentence(cause: str) -> str:
+    """A cause as a sentence of its own.
+
+    Example:
+        >>> sentence("no recording is above 8 kHz")
+        'No recording is above 8 kHz.'
+    """
+    return f"{cause[:1].upper()}{cause[1:]}."
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a sentence that names the known word closest to a wrong one.
 

@@ -96,3 +96,19 @@ def test_names_of_speakers_are_asked_about() -> None:
 def test_joined_names_of_classes_are_asked_about() -> None:
     _, notes = settle_labels(entries("cat", "dog", "cat/dog", "cat and owl", "Sparrow, House"))
     assert [str(n.path) for n in notes if n.rule == "joined"] == ["cat and owl", "cat/dog"]
+
+
+def test_a_mark_of_what_is_not_sure_alone() -> None:
+    found, _ = settle_labels(entries("dog", "dog?", "why?", "cat;dog"), several=True)
+    assert [e.label for e in found] == ["dog", ";dog?", "why?", "cat;dog"]
+    _, notes = settle_labels(entries("dog", "dog?", "why?"))
+    assert [str(n.path) for n in notes if n.rule == "unsure"] == ["dog?"]
+    with pytest.raises(DataError, match="which means that nobody knows"):
+        rename_labels(entries("cat;dog"), {"cat": "dog?"}, Path("map.yaml"), several=True)
+
+
+def test_dropped_sounds_are_no_speakers() -> None:
+    _, notes = settle_labels(entries("\0dropped", "site 1", "site 2", "site 3"))
+    (note,) = (n for n in notes if n.rule == "speakers")
+    assert str(note.path) == "site 1"
+    assert note.cause.startswith("the classes are 3 such names")

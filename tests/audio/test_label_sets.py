@@ -37,6 +37,7 @@ def test_heard_in_one_is_heard_in_both(heard, unsure, others, more) -> None:
 
 
 def test_a_single_label_is_its_own_class() -> None:
+    assert (heard_in("why?"), unsure_in("why?")) == (("why?",), ())
     assert classes_of("why?", several=False) == ("why?",)
     assert not is_set("why?")
 

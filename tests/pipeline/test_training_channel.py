@@ -49,6 +49,16 @@ def test_a_model_hears_the_channel_that_it_was_trained_on(stereo, monkeypatch, t
             assert loaded.predict(path) == pytest.approx(right, abs=1e-5)
             assert loaded.heard(right) == (label,)
             assert {event.label for event in loaded.detect(path)} == {label}
+    # The left channel is silent in one, which is nothing to this model; one has no second.
+    tone = soundfile.read(stereo / "low" / "0.wav")[0][:, 1]
+    soundfile.write(stereo / "low" / "left.wav", np.column_stack([0 * tone, tone]), RATE)
+    soundfile.write(stereo / "low" / "right.wav", np.column_stack([tone, 0 * tone]), RATE)
+    soundfile.write(stereo / "low" / "mono.wav", tone, RATE)
+    scores = loaded.evaluate(stereo)
+    assert scores["accuracy"] == 1.0
+    left_out = {problem["path"]: problem["cause"] for problem in scores["problems"]}
+    assert set(left_out) == {"low/right.wav", "low/mono.wav"}
+    assert "has one channel" in left_out["low/mono.wav"]
 
 
 def test_recordings_without_the_channel_are_left_out_and_said(stereo, monkeypatch, tmp_path):

@@ -73,6 +73,21 @@ def test_exports_say_the_rate(run, tmp_path):
     assert settings["front_end"]["slow_down"] == 10
 
 
+def test_evaluate_says_that_recordings_are_too_slow(run, tmp_path):
+    trained, place = run
+    assert trained.evaluate(place / "data")["problems"] == []
+    assert "listens up to" not in (trained.evaluate(place / "data")["note"] or "")
+    for name in ("noctule", "pipistrelle"):
+        (tmp_path / "slow" / name).mkdir(parents=True)
+        for number in range(3):
+            ticks = np.arange(8_000) / 16_000
+            wave = 0.1 * np.sin(6.283 * (300 + 100 * number + 7 * len(name)) * ticks)
+            soundfile.write(tmp_path / "slow" / name / f"{number}{name}.wav", wave, 16_000 + number)
+    note = trained.evaluate(tmp_path / "slow")["note"]
+    assert "No recording holds sound above 8.001 kHz" in note
+    assert "the network listens up to 75 kHz" in note
+
+
 def test_inspect_says_what_fits(run):
     _, place = run
     report = CliRunner().invoke(app, ["inspect", str(place / "data"), "--json"])

@@ -6,6 +6,7 @@ what is written there may be wrong, and leaving the column out would make clips 
 class is heard clips in which it is not.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from unfreeze.audio.label_sets import UNSURE, set_text
@@ -14,6 +15,8 @@ from unfreeze.errors import DataError, show
 _HEARD = {"1", "true", "yes", "x", "y", "present"}
 _NOT_HEARD = {"0", "false", "no", "n", "absent"}
 _UNKNOWN = {"?", "-1", "nan", "na", "n/a", "unknown"}
+# A column with more values than these, some of them wrong, says something else.
+_MOST_VALUES = 50
 # An index that pandas has written, in a file of its own or without a name.
 _INDEX = ("", "unnamed: 0", "index")
 
@@ -40,10 +43,14 @@ def find_class_columns(
 
 def _kinds(cells: Sequence[str]) -> tuple[float, bool, bool]:
     """The share of cells that are understood, whether all are, and whether one says "heard"."""
-    plain = [_plain(cell) for cell in cells if cell.strip()]
-    known = sum(value in _HEARD | _NOT_HEARD | _UNKNOWN for value in plain)
-    share = known / len(plain) if plain else 0.0
-    return share, known == len(plain), any(value in _HEARD for value in plain)
+    counts = Counter(cells)
+    if len(counts) > _MOST_VALUES:
+        return 0.0, False, False
+    plain = [(_plain(cell), n) for cell, n in counts.items() if cell.strip()]
+    filled = sum(n for _, n in plain)
+    known = sum(n for value, n in plain if value in _HEARD | _NOT_HEARD | _UNKNOWN)
+    some = any(value in _HEARD for value, _ in plain)
+    return (known / filled if filled else 0.0), known == filled, some
 
 
 def _varies(rows: Sequence[Sequence[str]], place: int) -> bool:

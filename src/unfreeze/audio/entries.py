@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unfreeze.audio.label_sets import changed, classes_in
+from unfreeze.audio.label_sets import SEPARATOR, UNSURE, changed, classes_in, set_text
 from unfreeze.audio.rules import Problem
 from unfreeze.core import yaml_file
 from unfreeze.errors import DataError, did_you_mean, show
@@ -182,12 +182,16 @@ def settle_labels(
                 f"sounds, name it {BACKGROUND!r}"
             )
             notes.append(Problem(Path(label), "background", cause, False))
-    for label in sorted(found - {DROPPED}):
+    found.discard(DROPPED)
+    for label in sorted(found):
+        if not several and label.endswith(UNSURE) and label.rstrip(f"{UNSURE} ") in found:
+            cause = "is a class of its own; with --multilabel it means that nobody is sure"
+            notes.append(Problem(Path(label), "unsure", cause, False))
         parts = [part.strip(" '\"()[]{}") for part in _JOINED.split(label)]
         if len(parts) > 1 and found.intersection(parts) - {label}:
             cause = "looks like several classes; to say so, write ; between them"
             notes.append(Problem(Path(label), "joined", cause, False))
-    speakers = [_NUMBERED.fullmatch(label) for label in found - {DROPPED}]
+    speakers = [_NUMBERED.fullmatch(label) for label in found]
     if len(speakers) > 2 and len({m and m[1].casefold() for m in speakers}) == 1 and speakers[0]:
         first = sorted(found)[0]
         cause = (
@@ -199,12 +203,19 @@ def settle_labels(
         if len(same) > 1:
             cause = f"differs from {', '.join(map(show, same[1:]))} in case or spaces only (--map)"
             notes.append(Problem(Path(same[0]), "alike", cause, False))
+    if several:
+        own = {e.label: _without(_settled(e.label, found), names) for e in entries}
+        return [replace(entry, label=own[entry.label]) for entry in entries], notes
     if not names:
         return list(entries), notes
-    if several:
-        own = {text: _without(text, names) for text in {entry.label for entry in entries}}
-        return [replace(entry, label=own[entry.label]) for entry in entries], notes
     return [replace(e, label=names.get(e.label, e.label)) for e in entries], notes
+
+
+def _settled(text: str, classes: Collection[str]) -> str:
+    """`dog?` alone is unsure where `dog` is a class; else it is the name of one."""
+    name = text.rstrip(f"{UNSURE} ")
+    unsure = text.endswith(UNSURE) and SEPARATOR not in text and name in classes
+    return set_text((), [name]) if unsure else text
 
 
 def _without(text: str, left_out: Collection[str]) -> str:
@@ -254,6 +265,12 @@ def rename_labels(
         if old not in labels:
             hint = did_you_mean(old, sorted(labels)) or f" Classes: {', '.join(sorted(labels))}"
             raise DataError(f"{show(file)}: no class is named {show(old)!r}.{hint}")
+    for old, to in names.items():
+        if several and to is not None and to.endswith(UNSURE):
+            raise DataError(
+                f"{show(file)}: {show(old)!r} would be renamed to {show(to)!r}, which means that "
+                "nobody knows. Give it a name without the question mark."
+            )
     found = []
     for entry in entries:
         new = names.get(entry.label, entry.label)

@@ -36,12 +36,17 @@ def is_set(text: str) -> bool:
 @lru_cache(maxsize=65536)
 def heard_in(text: str) -> tuple[str, ...]:
     """The classes that a text says are heard, sorted."""
+    if SEPARATOR not in text:
+        # A single class, whatever its name ends in.
+        return (text,) if text else ()
     return tuple(x for x in text.split(SEPARATOR) if x and not x.endswith(UNSURE))
 
 
 @lru_cache(maxsize=65536)
 def unsure_in(text: str) -> tuple[str, ...]:
     """The classes of which a text does not say whether they are heard, sorted."""
+    if SEPARATOR not in text:
+        return ()
     return tuple(x[: -len(UNSURE)] for x in text.split(SEPARATOR) if x.endswith(UNSURE))
 
 

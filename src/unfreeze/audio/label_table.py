@@ -89,6 +89,11 @@ class Columns:
     folder: Path | None = None
     several: bool = False
 
+    @property
+    def named(self) -> bool:
+        """Whether the user has named a column or a folder."""
+        return any(name is not None for name in (self.path, self.label, self.folder))
+
 
 #: Nothing is given: names tell.
 BY_NAME = Columns()

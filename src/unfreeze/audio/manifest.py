@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,11 +22,11 @@ from unfreeze.audio.annotations import WINDOW, settle_sounds
 from unfreeze.audio.class_folders import MANIFEST_NAME
 from unfreeze.audio.decode_processes import Decoders, using
 from unfreeze.audio.entries import Entry, is_quiet
+from unfreeze.audio.hearing import HIGHEST_HEARD
 from unfreeze.audio.label_sets import classes_of, heard_in, unsure_in
 from unfreeze.audio.parallel import Progress, run_bunches
 from unfreeze.audio.rules import SILENT, TOO_HIGH, Facts, Problem, examine
-from unfreeze.audio.sources import Reading, Source, find_source
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.audio.sources import AS_USUAL, Reading, Source, find_source
 from unfreeze.errors import DataError, show
 
 __all__ = [
@@ -44,6 +44,8 @@ __all__ = [
 #: A recording that can be used: what the data say of it, and what was read.
 Recording = tuple[Entry, Facts]
 
+#: The rule of the note on recordings too slow for `Reading.slow_down`.
+SLOW = "slow_down"
 _SHOWN = 5
 
 
@@ -144,14 +146,7 @@ def read_manifest(
     how = how or Reading(group_regex)
     source = find_source(data, how=how)
     check_classes(source, 1 if how.full else least_classes)
-    good, problems = examine_source(
-        source,
-        full=how.full,
-        channel=how.channel,
-        slow_down=how.slow_down,
-        workers=workers,
-        progress=progress,
-    )
+    good, problems = examine_source(source, how, workers=workers, progress=progress)
     labels = all_labels(source, good)
     return build_manifest(
         source.root,
@@ -187,10 +182,8 @@ def check_classes(source: Source, least: int = 2) -> None:
 
 def examine_source(
     source: Source,
+    how: Reading = AS_USUAL,
     *,
-    full: bool = False,
-    channel: int = 0,
-    slow_down: float = 1.0,
     workers: int | None = None,
     progress: Progress | None = None,
     decoders: Decoders | None = None,
@@ -199,9 +192,7 @@ def examine_source(
 
     Args:
         source: the recordings.
-        full: whether what lies between annotated sounds is background.
-        channel: as for `Reading`.
-        slow_down: likewise.
+        how: they are read; its columns and groups are those of the source already.
         workers: threads; None takes one per core.
         progress: called as progress(done, total) with counts of files.
         decoders: to read with; None starts some for this call.
@@ -211,7 +202,7 @@ def examine_source(
     """
     files = list({entry.path: (entry.path, entry.name) for entry in source.entries}.values())
     with using(decoders) as reading:
-        judge = partial(reading.examine, channel=channel)
+        judge = partial(reading.examine, channel=how.channel)
         bunches = run_bunches(judge, files, workers=workers, progress=progress)
     judged = chain.from_iterable(bunches)
     problems, facts_of = list(source.notes), dict[Path, Facts]()
@@ -221,16 +212,33 @@ def examine_source(
     kept = _kept_silence(source.entries, silent)
     for (path, name), (facts, found) in zip(files, results, strict=True):
         if path in kept:
-            facts, found = examine(path, name, silence=True, channel=channel)
+            facts, found = examine(path, name, silence=True, channel=how.channel)
         problems += found
         if facts is not None:
             facts_of[path] = facts
     known = [entry for entry in source.entries if entry.path in facts_of]
     lengths = {path: facts.seconds for path, facts in facts_of.items()}
-    entries, told = settle_sounds(known, lengths, full, source.several, WINDOW / slow_down)
+    window = WINDOW / how.slow_down
+    entries, told = settle_sounds(known, lengths, how.full, source.several, window)
+    if how.slow_down != 1:
+        problems = [problem for problem in problems if problem.rule != TOO_HIGH]
+        told += _too_slow(source.root, facts_of.values(), how.slow_down)
     if source.several:
         told.append(_counted(source.root, entries))
     return [(entry, facts_of[entry.path]) for entry in entries], [*problems, *told]
+
+
+def _too_slow(root: Path, facts: Iterable[Facts], slow_down: float) -> list[Problem]:
+    """A note where the network listens for what no recording holds."""
+    fastest = max((each.sample_rate for each in facts), default=0)
+    if not 0 < fastest < HIGHEST_HEARD * slow_down:
+        return []
+    cause = (
+        f"no recording holds sound above {fastest / 2000:g} kHz, and slowed down {slow_down:g} "
+        f"times the network listens up to {HIGHEST_HEARD * slow_down / 1000:g} kHz: a smaller "
+        "--slow-down, or faster recordings, fit better"
+    )
+    return [Problem(Path(root.name), SLOW, cause, False)]
 
 
 def _counted(root: Path, entries: Sequence[Entry]) -> Problem:
@@ -301,27 +309,6 @@ def build_manifest(
     check_bad(manifest, strict=strict, max_bad=max_bad)
     _check_lost(manifest)
     return manifest
-
-
-def slowed(manifest: Manifest, front_end: FrontEnd) -> Manifest:
-    """What is left of the notes on a data set where the network hears it slowed down.
-
-    Args:
-        manifest: read without regard to that.
-        front_end: of the network, slowed or not.
-    """
-    if front_end.slow_down == 1 or not manifest.clips:
-        return manifest
-    kept = [problem for problem in manifest.problems if problem.rule != TOO_HIGH]
-    fastest = max(clip.sample_rate for clip in manifest.clips)
-    if fastest < front_end.high_hz:
-        cause = (
-            f"no recording holds sound above {fastest / 2000:g} kHz, and slowed down "
-            f"{front_end.slow_down:g} times the network listens up to "
-            f"{front_end.high_hz / 1000:g} kHz: a smaller --slow-down fits better"
-        )
-        kept.append(Problem(Path(manifest.root.name), "slow_down", cause, False))
-    return replace(manifest, problems=tuple(kept))
 
 
 def heard_table(manifest: Manifest) -> np.ndarray:

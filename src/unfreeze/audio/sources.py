@@ -70,6 +70,10 @@ class Reading:
     slow_down: float = 1.0
 
 
+#: Nothing beyond what the files say.
+AS_USUAL = Reading()
+
+
 @dataclass(frozen=True)
 class Source:
     """The recordings that some data name.
@@ -151,7 +155,7 @@ def _read_folder(root: Path, how: Reading) -> tuple[list[Entry], list[Problem]]:
     annotated = read_annotated(root, columns, how.full)
     if annotated is not None:
         return annotated[0], [*annotated[1], *unused]
-    if replace(columns, several=False) != BY_NAME:
+    if columns.named:
         reasons = "".join(f" {show(note.path)}: {note.cause}." for note in unused[:_SHOWN])
         raise DataError(
             f"{show(root)} has no table of labels that --path-column, --label-column or "

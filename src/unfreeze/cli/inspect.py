@@ -49,9 +49,8 @@ def inspect(
         if not depths and getattr(options, name) != default_of(name):
             raise UnfreezeError(f"--{name} is used with --depths only: add it, or leave it out")
     # Imported here: `unfreeze --help` must not wait for numpy and libsndfile.
-    from unfreeze.audio.manifest import check_bad, read_manifest, slowed
+    from unfreeze.audio.manifest import check_bad, read_manifest
     from unfreeze.audio.split import split_clips
-    from unfreeze.backbones.registry import get_backbone
     from unfreeze.cli.terminal import bar
     from unfreeze.pipeline.training_data import reading_of
 
@@ -60,8 +59,6 @@ def inspect(
         manifest = read_manifest(
             options.data, how=reading_of(options), max_bad=1.0, progress=progress
         )
-    front_end = get_backbone(options.backbone, options.slow_down, options.channel).front_end
-    manifest = slowed(manifest, front_end)
     try:
         split = split_clips(
             manifest, validation=options.validation, test=options.test, seed=options.seed

@@ -23,6 +23,7 @@ from unfreeze.core.graph import flatten
 from unfreeze.core.keras_internals import flatten_layers, own_weights
 from unfreeze.core.layers import find_groups
 from unfreeze.errors import StageError
+from unfreeze.pipeline.calibration import SMALLEST
 from unfreeze.pipeline.class_weights import read_class_weights
 from unfreeze.pipeline.inference import view_scores
 from unfreeze.pipeline.label_scoring import label_thresholds
@@ -148,7 +149,7 @@ def _label_sets(table: np.ndarray, rows: np.ndarray, cuts: np.ndarray) -> dict[s
     named = named & known
     hits, either = (there & named).sum(axis=1), there.sum(axis=1) + named.sum(axis=1)
     chances = np.where(there, rows, 1 - rows).astype(np.float64)
-    logs = np.where(known, np.log(np.clip(chances, 1e-7, 1)), 0).sum(axis=1)
+    logs = np.where(known, np.log(np.clip(chances, SMALLEST, 1)), 0).sum(axis=1)
     return {
         "score": "F1 of a clip's labels",
         "truth": [np.flatnonzero(row).tolist() for row in there],

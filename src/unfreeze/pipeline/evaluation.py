@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from unfreeze.audio.manifest import Clip, Manifest, heard_table, read_manifest
+from unfreeze.audio.manifest import SLOW, Clip, Manifest, heard_table, read_manifest
 from unfreeze.audio.sources import Reading
-from unfreeze.errors import DataError
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.errors import DataError, sentence
 from unfreeze.pipeline.label_scoring import score_labels
 from unfreeze.pipeline.scoring import score
 
@@ -19,6 +20,7 @@ def read_known(
     labels: Sequence[str],
     *,
     several: bool,
+    front_end: FrontEnd,
     how: Reading,
     strict: bool,
     max_bad: float,
@@ -29,6 +31,7 @@ def read_known(
         data: as for training.
         labels: the model's classes.
         several: whether the model judges each class by itself.
+        front_end: of the model; says which channel it hears, and how slowly.
         how: they are read, as for training; intervals are over groups.
         strict: treat any unusable file as an error.
         max_bad: largest fraction of unusable files to leave out.
@@ -36,6 +39,7 @@ def read_known(
     Raises:
         DataError: the data cannot be used, or have a class that the model does not know.
     """
+    how = replace(how, channel=front_end.channel, slow_down=front_end.slow_down)
     if several:
         how = replace(how, columns=replace(how.columns, several=True))
     manifest = read_manifest(data, how=how, strict=strict, max_bad=max_bad, least_classes=1)
@@ -79,9 +83,11 @@ def score_recordings(
             progress(done, len(manifest.clips))
     everything = np.arange(len(manifest.clips))
     scores = score_clips(manifest, everything, np.stack(rows), labels, thresholds=thresholds)
+    slow = [sentence(p.cause) for p in manifest.problems if p.rule == SLOW]
+    notes = [note for note in (scores["note"], *slow) if note]
     bad = [problem for problem in manifest.problems if problem.fatal]
     problems = [{"path": str(p.path), "cause": p.cause} for p in bad]
-    return {**scores, "problems": problems}
+    return {**scores, "note": " ".join(notes) or None, "problems": problems}
 
 
 def score_clips(

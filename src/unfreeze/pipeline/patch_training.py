@@ -21,7 +21,7 @@ from unfreeze.core.boundary import check_stages, cut_for, share_of_work, why_unc
 from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.fit import FitResult, fit
 from unfreeze.core.graph import Graph, flatten
-from unfreeze.core.losses import KnownBinaryCrossentropy
+from unfreeze.core.objective import KnownBinaryCrossentropy
 from unfreeze.core.read_out import adapt, projection_of
 from unfreeze.core.schedule import Schedule
 from unfreeze.pipeline.calibration import loss

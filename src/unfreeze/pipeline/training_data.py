@@ -13,12 +13,12 @@ import numpy as np
 from unfreeze.audio.feature_store import PatchStore, build_store, prune_stores
 from unfreeze.audio.label_table import Columns
 from unfreeze.audio.manifest import (
+    SLOW,
     Manifest,
     all_labels,
     build_manifest,
     check_classes,
     examine_source,
-    slowed,
 )
 from unfreeze.audio.segments_file import Corrections
 from unfreeze.audio.sources import Reading, Source, find_background, find_source, join_sources
@@ -26,6 +26,7 @@ from unfreeze.audio.split import Split, split_clips, split_notes
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.backbones.pretrained_weights import cache_folder, resolve_weights
 from unfreeze.backbones.registry import Backbone
+from unfreeze.errors import sentence
 from unfreeze.pipeline.class_weights import read_class_weights
 from unfreeze.pipeline.train_options import FULLY, TrainOptions
 
@@ -111,17 +112,11 @@ def read_training_data(options: TrainOptions, progress: Progress | None = None) 
     Raises:
         DataError: the recordings cannot be used.
     """
-    source = find_source(options.data, how=reading_of(options))
+    how = reading_of(options)
+    source = find_source(options.data, how=how)
     joined = join_sources([source, *background_sources(options)])
-    full = options.annotated == FULLY
-    check_classes(joined, 1 if full else 2)
-    good, problems = examine_source(
-        joined,
-        full=full,
-        channel=options.channel or 0,
-        slow_down=options.slow_down,
-        progress=progress,
-    )
+    check_classes(joined, 1 if how.full else 2)
+    good, problems = examine_source(joined, how, progress=progress)
     manifest = build_manifest(
         joined.root,
         all_labels(joined, good),
@@ -191,9 +186,8 @@ def read_inputs(
         UnfreezeError: the data or the weights cannot be used.
     """
     data = read(options, lambda done, total: progress("reading", done, total))
-    manifest = slowed(data.manifest, backbone.front_end)
-    told = tuple(f"Note: {p.cause}." for p in manifest.problems if p.rule == "slow_down")
-    data = replace(data, manifest=manifest, notes=(*data.notes, *told))
+    slow = (problem.cause for problem in data.manifest.problems if problem.rule == SLOW)
+    data = replace(data, notes=(*data.notes, *(sentence(cause) for cause in slow)))
     read_class_weights(options.class_weight, data.manifest.labels)
     weights = resolve_weights(
         backbone.weights,

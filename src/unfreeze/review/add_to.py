@@ -81,7 +81,7 @@ def read_both(
     cut = _segments_of(options.data)
     segments = match_segments(cut, [entry.path for entry in new.entries])
     joined = join_sources([old, new, *background_sources(options)])
-    good, problems = examine_source(joined, channel=options.channel or 0, progress=progress)
+    good, problems = examine_source(joined, how, progress=progress)
     there = len(old.entries)
     paths = {entry.path for entry in joined.entries[:there]}
     mine = [pair for pair in good if pair[0].path in paths]

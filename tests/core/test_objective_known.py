@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from unfreeze.core.losses import KnownBinaryCrossentropy
+from unfreeze.core.objective import KnownBinaryCrossentropy
 
 RNG = np.random.default_rng(0)
 TRUTH = (RNG.random((6, 3)) > 0.5).astype("float32")
