@@ -174,6 +174,10 @@ def test_a_label_beside_columns_of_classes(tmp_path: Path) -> None:
     entries, notes = read(tmp_path, text)
     assert [e.label for e in entries] == ["site1", "site2"]
     assert any("the columns cat, dog look like classes" in note.cause for note in notes)
+    # What a public data set says beside its classes looks like none.
+    text = "path,label,salience,classid,start\na.wav,dog,1,0,0\nb.wav,cat,1,1,0\n"
+    text = text.replace(",start", ",esc10").replace(",0\n", ",True\n")
+    assert not any(note.rule == "class_columns" for note in read(tmp_path, text)[1])
     # A class of such a name is one among the others.
     text = "path,species,cat,dog\na.wav,0,1,0\nb.wav,1,0,1\n"
     assert labels(tmp_path, text) == ["cat", "dog;species"]

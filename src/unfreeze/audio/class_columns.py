@@ -35,7 +35,7 @@ def find_class_columns(
     kinds = {place: _kinds([row[place] for row in rows if place < len(row)]) for place in free}
     sure = [p for p, (known, all_known, _) in kinds.items() if known and all_known]
     heard = [place for place in sure if kinds[place][2]]
-    if not heard or (len(sure) < 2 and not _varies(rows, sure[0])):
+    if not heard or (len(sure) < 2 and not varies(rows, sure[0])):
         return []
     mostly = [p for p, (known, _, some) in kinds.items() if known > 0.5 and some]
     return sorted({*sure, *mostly})
@@ -53,7 +53,8 @@ def _kinds(cells: Sequence[str]) -> tuple[float, bool, bool]:
     return (known / filled if filled else 0.0), known == filled, some
 
 
-def _varies(rows: Sequence[Sequence[str]], place: int) -> bool:
+def varies(rows: Sequence[Sequence[str]], place: int) -> bool:
+    """Whether a column says both that its class is heard and that it is not."""
     values = {_plain(row[place]) for row in rows if place < len(row)}
     return bool(values & _HEARD) and bool(values & _NOT_HEARD or "" in values)
 

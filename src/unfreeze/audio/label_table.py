@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from unfreeze.audio.class_columns import class_names, find_class_columns, row_reader
+from unfreeze.audio.class_columns import class_names, find_class_columns, row_reader, varies
 from unfreeze.audio.entries import SPLITS, Entry, check_label, read_split
 from unfreeze.audio.label_sets import is_set, read_set, split_labels, union
 from unfreeze.audio.recording_places import Places
@@ -269,6 +269,14 @@ def _flags(table: Table, found: Mapping[str, int]) -> list[int]:
     return find_class_columns(table.header, rows, {*found.values(), *silent})
 
 
+def _overlooked(table: Table, found: Mapping[str, int]) -> list[int]:
+    """Columns that look like classes beside one that holds the label."""
+    known = {name for names in _NAMES.values() for name in names}
+    rows = [row for _, row in table.rows]
+    flags = [place for place in _flags(table, found) if table.header[place] not in known]
+    return [place for place in flags if varies(rows, place)]
+
+
 def _listed(header: Sequence[str]) -> str:
     return ", ".join(repr(show(name)) for name in header) or "no columns"
 
@@ -304,7 +312,7 @@ def read_labels(
     if classes:
         names = ", ".join(show(table.names[place]) for place in classes)
         notes.append(Problem(Path(file.name), "class_columns", f"its classes: {names}", False))
-    elif len(flags := _flags(table, found)) > 1:
+    elif len(flags := _overlooked(table, found)) > 1:
         names = ", ".join(show(table.names[place]) for place in flags)
         cause = (
             f"the columns {names} look like classes, and are not used: the column "
