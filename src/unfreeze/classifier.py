@@ -12,6 +12,7 @@ from unfreeze.audio.clip_model import has_independent_classes, own_part_of, part
 from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.entries import is_of_silence, is_quiet
+from unfreeze.audio.rules import SILENT, as_warnings
 from unfreeze.audio.sources import Reading
 from unfreeze.detection.detector import (
     Detector,
@@ -137,9 +138,26 @@ class SoundClassifier:
         Raises:
             DataError: the file cannot be read.
         """
+        return self.examine(path)[0]
+
+    def examine(self, path: str | Path) -> tuple[bool, tuple[str, ...]]:
+        """Whether a recording holds digital silence alone, and what is wrong with it.
+
+        Returns:
+            True where not one sample is other than 0; and warnings, a clause each, such as
+            that the header states another length, that channels cancel, or that nearly all
+            of the energy is above what the network hears.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
         resampler = Resampler(self.sample_rate, self.front_end.channel)
-        with self.decoders.waveform(Path(path), resampler) as sound:
-            return not any(block.any() for block in sound.blocks)
+        with self.decoders.waveform(Path(path), resampler, judge=True) as sound:
+            # To the end: what is wrong shows only there.
+            sounding = [block.any() for block in sound.blocks]
+            silent = not any(sounding)
+            rest = [one for one in sound.findings if not (silent and one[0] == SILENT)]
+            return silent, as_warnings(rest, self.front_end.slow_down)
 
     def heard(self, chances: np.ndarray, *, silent: bool = False) -> tuple[str, ...]:
         """The classes that are heard in a clip.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from unfreeze.audio import decode_processes as module
 from unfreeze.audio.decode import Resampler, decode
@@ -22,6 +23,7 @@ from unfreeze.audio.rules import examine
 from unfreeze.audio.sound_file import SoundError
 from unfreeze.audio.sources import find_source
 from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.detection.events import ScoreBlock
 from unfreeze.detection.scan import Begun, Ended, read_patches, scan_files
 from unfreeze.errors import DataError, RunError
 
@@ -77,6 +79,20 @@ def test_a_process_gives_what_is_read_here(write_sound, decoders, name: str, how
         assert (sound.sample_rate, sound.path) == (22_050, path)
         assert sound.promised == pytest.approx(1.3 * 22_050, rel=0.1)
         assert sound.content() == examine(path, Path("x"))[0].content
+
+
+def test_what_breaks_a_rule_is_known_at_the_end_of_the_waveform(tmp_path, decoders) -> None:
+    tone = 0.5 * np.sin(np.arange(48_000) * 2 * np.pi * 9_000 / 48_000)
+    for name in ("high.wav", "high.flac"):
+        path = tmp_path / name
+        soundfile.write(path, np.stack([tone, tone / 2], 1), 48_000)
+        expected = [(p.rule, p.cause, p.fatal) for p in examine(path, Path("x"))[1]]
+        assert [rule for rule, _, _ in expected] == ["too_high"]
+        for judge in (True, False):
+            with decoders.waveform(path, Resampler(16_000), judge=judge) as sound:
+                assert sound.findings == []
+                assert sum(map(len, sound.blocks)) == 16_000
+                assert sound.findings == (expected if judge else [])
 
 
 def test_plain_wav_files_and_what_is_no_sound_need_no_process(write_sound, monkeypatch) -> None:
@@ -175,7 +191,7 @@ def test_the_check_of_a_data_set_and_a_search_go_on(tmp_path: Path, write_sound,
     for number, item in scan_files(Constant(), FrontEnd(), paths, 48, workers=2, decoders=bad):
         if isinstance(item, Ended):
             ended[paths[number].name] = item.error
-        elif not isinstance(item, Begun):
+        elif isinstance(item, ScoreBlock):
             patches[paths[number].name] += len(item.starts)
     failed = {name: error for name, error in ended.items() if error is not None}
     assert sorted(failed) == ["crash.flac", "kill.flac"]
@@ -319,7 +335,7 @@ def test_further_processes_are_started_when_threads_have_waited(write_sound, mon
 def test_a_reader_may_take_its_time(write_sound) -> None:
     path = write_sound("a.flac", seconds=5)
     process = DecodeProcess("unfreeze.audio.decode_worker", 60)
-    request = {"paths": [str(path)], "sample_rate": 16_000, "block": 16_000}
+    request = {"paths": [str(path)], "sample_rate": 16_000, "block": 16_000, "judge": False}
     deadlines = [process._deadline for _ in process.ask(request)]
     process.close()
     # The clock stands still between two messages.

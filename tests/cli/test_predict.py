@@ -62,6 +62,23 @@ def test_digital_silence_is_none_of_the_classes(toy_run, tmp_path):
     assert len(row["classes"]) == 3
 
 
+def test_what_is_wrong_with_a_file_is_a_warning(toy_run, scene, tmp_path):
+    path = tmp_path / "power-cut.wav"
+    content = bytearray(scene.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = bytes(4)
+    path.write_bytes(content)
+    said = f"warning: {path}: the header says 0.00 s, the file holds 20.00 s; all of it is used\n"
+    assert call(toy_run, path).stderr == said
+    found = call(toy_run, path, "--format", "csv")
+    assert said in found.stderr
+    assert tones(rows_of(found.stdout))
+    (row,) = json.loads(call(toy_run, path, "--json").stdout)
+    assert row["warnings"] == [said.partition("wav: ")[2].strip()]
+    (row,) = json.loads(call(toy_run, scene, "--json").stdout)
+    assert row["warnings"] == []
+
+
 def test_csv_of_a_folder_in_order(toy_run, folder):
     done = call(toy_run, folder, "--format", "csv")
     rows = rows_of(done.stdout)

@@ -96,6 +96,17 @@ def sound_is(page, what):
     return page.wait_for_function(f"() => document.getElementById('audio').{what}")
 
 
+def test_what_is_wrong_with_a_file_is_shown_with_its_result(page, two_sounds):
+    give(page, two_sounds)
+    assert not page.is_visible("#warnings")
+    content = bytearray(two_sounds.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = bytes(4)
+    give(page, bytes(content), "power-cut.wav")
+    said = "The header says 0.00 s, the file holds 4.00 s; all of it is used."
+    assert page.inner_text("#warnings") == said
+
+
 def test_a_file_is_shown_heard_and_saved(page, classifier, two_sounds, tmp_path):
     give(page, two_sounds)
     assert page.inner_text("#file-name") == "two sounds.wav"

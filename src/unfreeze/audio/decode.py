@@ -6,7 +6,7 @@ equal the whole, to the bit. A file that ends early gives the samples it has;
 `unfreeze.audio.rules` judges how much is missing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +209,11 @@ class Resampler:
 
 
 def waveform_blocks(
-    sound: Sound, resampler: Resampler, *, block: int = BLOCK
+    sound: Sound,
+    resampler: Resampler,
+    *,
+    block: int = BLOCK,
+    watch: Callable[[np.ndarray], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Read an open file as `decode_blocks` does.
 
@@ -217,6 +221,7 @@ def waveform_blocks(
         sound: from `open_sound`, not yet read.
         resampler: to the wanted rate; in use until the last piece.
         block: values (samples times channels) to read at once.
+        watch: called with each block, mono and at the file's rate.
 
     Yields:
         As `decode_blocks`.
@@ -233,6 +238,8 @@ def waveform_blocks(
         if not (mono.min() >= -LARGEST_SAMPLE and mono.max() <= LARGEST_SAMPLE):
             raise SoundError(sound.path, "non_finite", NOT_FINITE)
         read += len(mono)
+        if watch is not None:
+            watch(mono)
         if stream is None:
             yield mono
             continue

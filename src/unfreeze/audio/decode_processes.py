@@ -31,7 +31,16 @@ import numpy as np
 import unfreeze
 from unfreeze.audio.decode import BLOCK, Resampler, waveform_blocks
 from unfreeze.audio.decode_worker import ALIVE, BEGUN, DONE, HARMFUL, HEAD, PIECE, READY, REFUSED
-from unfreeze.audio.rules import Facts, Problem, content_hash, examine, examine_sound, sound_hash
+from unfreeze.audio.rules import (
+    Extent,
+    Facts,
+    Finding,
+    Problem,
+    content_hash,
+    examine,
+    examine_sound,
+    sound_hash,
+)
 from unfreeze.audio.sound_file import (
     PATIENCE,
     Sound,
@@ -244,6 +253,8 @@ class Waveform:
         sample_rate: of the file, hertz.
         promised: samples that its header promises, at that rate.
         blocks: its samples at the wanted rate, as `decode.waveform_blocks`.
+        findings: what breaks a rule (`rules.Finding`), if that was asked for; filled at the
+            end of the blocks.
         plain: the open file where it is read in this process.
     """
 
@@ -251,6 +262,7 @@ class Waveform:
     sample_rate: int
     promised: int
     blocks: Iterator[np.ndarray]
+    findings: list[Finding]
     plain: Sound | None = None
 
     def content(self) -> str:
@@ -353,7 +365,7 @@ class Decoders:
 
     @contextmanager
     def waveform(
-        self, path: Path, resampler: Resampler, *, block: int = BLOCK
+        self, path: Path, resampler: Resampler, *, block: int = BLOCK, judge: bool = False
     ) -> Iterator[Waveform]:
         """Open a file to read its waveform block by block.
 
@@ -361,6 +373,7 @@ class Decoders:
             path: the file.
             resampler: to the wanted rate; in use until the block ends.
             block: values (samples times channels) to decode at once.
+            judge: find out what breaks a rule, too.
 
         Yields:
             The recording; its blocks raise SoundError as `decode.waveform_blocks`.
@@ -371,22 +384,22 @@ class Decoders:
         """
         plain = plain_sound(path)
         if plain is not None:
-            yield _here(plain, resampler, block)
+            yield _here(plain, resampler, block, judge)
         elif not _can_start():
             with open_sound(path) as sound:
-                yield _here(sound, resampler, block)
+                yield _here(sound, resampler, block, judge)
         else:
-            messages = self._decode(path, resampler, block)
+            messages = self._decode(path, resampler, block, judge)
             try:
                 _, begun = next(messages)
-                # The last message has no samples.
-                pieces = (piece for _, piece in messages if isinstance(piece, np.ndarray))
-                yield Waveform(path, begun["sample_rate"], begun["promised"], pieces)
+                findings: list[Finding] = []
+                pieces = _pieces(messages, findings)
+                yield Waveform(path, begun["sample_rate"], begun["promised"], pieces, findings)
             finally:
                 messages.close()
 
     def _decode(
-        self, path: Path, resampler: Resampler, block: int
+        self, path: Path, resampler: Resampler, block: int, judge: bool
     ) -> Generator[tuple[bytes, Any], None, None]:
         """Yield what a process reports of a file; a second continues where the first died."""
         request = {
@@ -394,6 +407,7 @@ class Decoders:
             "channel": resampler.channel,
             "sample_rate": resampler.sample_rate,
             "block": block,
+            "judge": judge,
         }
         passed = 0
         for last in (False, True):
@@ -463,10 +477,25 @@ def _cause(death: DecoderDied) -> str:
     return f"the decoder {death}; if the file plays elsewhere, export it again"
 
 
-def _here(sound: Sound, resampler: Resampler, block: int) -> Waveform:
+def _here(sound: Sound, resampler: Resampler, block: int, judge: bool) -> Waveform:
     sound.take(resampler.channel)
-    blocks = waveform_blocks(sound, resampler, block=block)
-    return Waveform(sound.path, sound.sample_rate, sound.promised, blocks, sound)
+    extent, findings = Extent(sound), list[Finding]()
+
+    def blocks() -> Iterator[np.ndarray]:
+        watch = extent.add if judge else None
+        yield from waveform_blocks(sound, resampler, block=block, watch=watch)
+        if judge:
+            findings.extend(extent.judge())
+
+    return Waveform(sound.path, sound.sample_rate, sound.promised, blocks(), findings, sound)
+
+
+def _pieces(messages: Iterable[tuple[bytes, Any]], findings: list[Finding]) -> Iterator[np.ndarray]:
+    for kind, rest in messages:
+        if kind == PIECE:
+            yield rest
+        elif kind == DONE:
+            findings += [(rule, cause, fatal) for rule, cause, fatal in rest["findings"]]
 
 
 def _absolute(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 `unfreeze.audio.decode_processes` starts it, and it answers one request after another.
 A request is a line of JSON on standard input: `paths`, absolute, and to get waveforms
-`sample_rate` and `block`; without these the files are judged. For each file a few
+`sample_rate`, `block` and `judge`; without these the files are judged alone. For each file a few
 messages go to standard output: a byte of kind, four bytes of length, and the rest:
 
 | kind | meaning | rest |
@@ -31,7 +31,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from unfreeze.audio.decode import Resampler, mono_blocks, waveform_blocks
-from unfreeze.audio.rules import examine_sound
+from unfreeze.audio.rules import Extent, examine_sound
 from unfreeze.audio.sound_file import (
     MEMORY,
     PATIENCE,
@@ -124,7 +124,7 @@ def _answer(
             else:
                 rate = request["sample_rate"]
                 resampler = resamplers.setdefault(rate, Resampler(rate))
-                _decode(sound, resampler, request["block"], out)
+                _decode(sound, resampler, request["block"], request["judge"], out)
     except SoundError as error:
         _send_json(out, REFUSED, {"rule": error.rule, "cause": error.cause})
     except BrokenPipeError:
@@ -147,12 +147,14 @@ def _examine(sound: Sound, out: BinaryIO) -> None:
     _send_json(out, DONE, answer)
 
 
-def _decode(sound: Sound, resampler: Resampler, block: int, out: BinaryIO) -> None:
+def _decode(sound: Sound, resampler: Resampler, block: int, judge: bool, out: BinaryIO) -> None:
     _send_json(out, BEGUN, {"sample_rate": sound.sample_rate, "promised": sound.promised})
-    blocks = waveform_blocks(sound, resampler, block=block)
+    extent = Extent(sound)
+    watch = extent.add if judge else None
+    blocks = waveform_blocks(sound, resampler, block=block, watch=watch)
     for piece in _watched(sound, blocks, out):
         _send(out, PIECE, np.ascontiguousarray(piece, dtype="<f4").data.cast("B"))
-    _send_json(out, DONE, {})
+    _send_json(out, DONE, {"findings": extent.judge() if judge else []})
 
 
 def _watched(sound: Sound, blocks: Iterator[np.ndarray], out: BinaryIO) -> Iterator[np.ndarray]:

@@ -28,10 +28,9 @@ length, as some recorders write it.
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -64,6 +63,10 @@ CANCELLED_PART, UNHEARD_PART = 0.1, 0.95
 _AUDIBLE_PEAK = 1e-3
 # The length of MPEG audio is an estimate, and its decoder drops up to two frames.
 _MPEG_FRAMES, _MPEG_PART = 2 * 1152, 0.05
+
+
+#: Of one file: the rule, what is wrong, and whether it must be left out of training.
+Finding = tuple[str, str, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +142,18 @@ def examine_sound(
     Returns:
         As `examine`.
     """
+    extent = Extent(sound)
     try:
         _check_length(sound, sound.promised if sound.exact else 0, "promises")
         content = sound_hash(sound)
-        extent = _measure(sound, mono_blocks(sound) if blocks is None else blocks)
+        for block in mono_blocks(sound) if blocks is None else blocks:
+            extent.add(block)
+            _check_length(sound, extent.samples, "has")
     except SoundError as error:
         return None, [Problem(name, error.rule, error.cause, True)]
     except OSError as error:
         return None, [Problem(name, "unreadable", f"it cannot be read: {error.strerror}", True)]
-    found = [Problem(name, *finding) for finding in _judge(sound, extent)]
+    found = [Problem(name, *finding) for finding in extent.judge()]
     problems = [problem for problem in found if not (silence and problem.rule == SILENT)]
     if any(problem.fatal for problem in problems):
         return None, problems
@@ -155,23 +161,34 @@ def examine_sound(
     return Facts(content, seconds, sound.sample_rate, sound.channels), problems
 
 
-class _Extent(NamedTuple):
-    samples: int
-    lowest: float
-    highest: float
-    unheard: float
+class Extent:
+    """How long a recording is, how far it swings and how high it sounds, as it is read.
 
+    Args:
+        sound: an open file, of which each block that is read is added.
 
-def _measure(sound: Sound, blocks: Iterator[np.ndarray]) -> _Extent:
-    samples, lowest, highest = 0, np.float32(np.inf), np.float32(-np.inf)
-    energy = HighEnergy(sound.sample_rate)
-    for block in blocks:
-        samples += len(block)
-        _check_length(sound, samples, "has")
+    Attributes:
+        samples: read so far.
+    """
+
+    def __init__(self, sound: Sound) -> None:
+        self.samples = 0
+        self._sound = sound
+        self._lowest, self._highest = np.float32(np.inf), np.float32(-np.inf)
+        self._energy = HighEnergy(sound.sample_rate)
+
+    def add(self, block: np.ndarray) -> None:
+        """Take the next samples: (n,) float32, one or more, with the channels mixed."""
+        self.samples += len(block)
         # Minimum and maximum carry a NaN along.
-        lowest, highest = np.minimum(lowest, block.min()), np.maximum(highest, block.max())
-        energy.add(block)
-    return _Extent(samples, float(lowest), float(highest), energy.share)
+        self._lowest = np.minimum(self._lowest, block.min())
+        self._highest = np.maximum(self._highest, block.max())
+        self._energy.add(block)
+
+    def judge(self) -> list[Finding]:
+        """What breaks a rule, once the file is read to its end."""
+        lowest, highest = float(self._lowest), float(self._highest)
+        return list(_judge(self._sound, self.samples, lowest, highest, self._energy.share))
 
 
 def _check_length(sound: Sound, samples: int, verb: str) -> None:
@@ -181,8 +198,9 @@ def _check_length(sound: Sound, samples: int, verb: str) -> None:
         raise SoundError(sound.path, "too_long", f"{cause}; cut it")
 
 
-def _judge(sound: Sound, extent: _Extent) -> Iterator[tuple[str, str, bool]]:
-    samples, lowest, highest, unheard = extent
+def _judge(
+    sound: Sound, samples: int, lowest: float, highest: float, unheard: float
+) -> Iterator[Finding]:
     if samples == 0:
         yield "empty", "it has a header but no samples", True
         return
@@ -220,7 +238,7 @@ def _judge(sound: Sound, extent: _Extent) -> Iterator[tuple[str, str, bool]]:
         )
 
 
-def _judge_length(sound: Sound, samples: int) -> Iterator[tuple[str, str, bool]]:
+def _judge_length(sound: Sound, samples: int) -> Iterator[Finding]:
     """Compare what the header says with the samples that were read."""
     stated = sound.stated
     if stated is None:
@@ -245,6 +263,21 @@ def _judge_length(sound: Sound, samples: int) -> Iterator[tuple[str, str, bool]]
 def _both_lengths(stated: float, real: float) -> str:
     digits = 2 if f"{stated:.2f}" != f"{real:.2f}" else 5
     return f"the header says {stated:.{digits}f} s, the file holds {real:.{digits}f} s"
+
+
+def as_warnings(findings: Iterable[Finding], slow_down: float = 1.0) -> tuple[str, ...]:
+    """What a user should know of a recording that is heard by a trained model.
+
+    Args:
+        findings: from `Extent.judge`.
+        slow_down: how many times slower the model hears; what is too high otherwise is
+            then in its range.
+
+    Returns:
+        The causes, without the file's name.
+    """
+    slowed = slow_down != 1
+    return tuple(cause for rule, cause, _ in findings if not (slowed and rule == TOO_HIGH))
 
 
 def sound_hash(sound: Sound) -> str:

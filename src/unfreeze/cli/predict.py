@@ -5,7 +5,7 @@ Events are found in recordings of any length; written results can be resumed.
 
 import json as json_module
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -197,7 +197,13 @@ def _search(
     with _bar(len(files), total) as (progress, finish):
         for found in order(classifier.detect_files(files, options, progress=progress)):
             finish()
+            _warn(files[found.number], found.warnings)
             yield files[found.number], found
+
+
+def _warn(file: Path, warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        typer.echo(f"warning: {show(file)}: {warning}", err=True)
 
 
 @contextmanager
@@ -345,7 +351,8 @@ def predict(
 
     A run with --keep-audioset names the likeliest AudioSet classes, too.
     A file that cannot be read is reported and the others are processed; the exit
-    code is then 1.
+    code is then 1. What else is wrong with a file (a wrong header, channels that cancel)
+    is a warning.
     """
     chosen = (window, hop, min_score, smooth, merge, form, out)
     folder = any(path.is_dir() for path in paths)
@@ -376,7 +383,7 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
 
     import_keras()
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.errors import DataError, show
+    from unfreeze.errors import DataError
 
     classifier = SoundClassifier.load(run)
     found: list[dict[str, Any]] = []
@@ -396,11 +403,13 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
                 typer.echo(f"error: {error}", err=True)
             continue
         classes = _likeliest(scores, classifier.labels, top)
-        silent = classifier.is_silent(file)
+        silent, warnings = classifier.examine(file)
         names = classifier.heard(scores, silent=silent)
         row = {"file": show(file), "heard": list(names), "classes": classes}
+        row["warnings"] = list(warnings)
         found.append({**row, **({"audioset": own} if own else {})})
         if not json:
+            _warn(file, warnings)
             several = f"{', '.join(names)}  | " if classifier.multilabel else ""
             nothing = "digital silence" if silent else "none of the classes"
             shown = several if names else f"{nothing}: "

@@ -24,7 +24,7 @@ from unfreeze.detection.events import (
     WindowMeans,
     sorted_events,
 )
-from unfreeze.detection.scan import Begun, Ended, scan_files
+from unfreeze.detection.scan import Begun, Ended, Read, scan_files
 from unfreeze.errors import UnfreezeError
 
 # Called with bytes of sound files done.
@@ -197,6 +197,7 @@ class Found:
         sample_rate: of the file in hertz; 0 where it could not be opened.
         seconds: of sound that were searched.
         error: why it could not be read to its end, or None.
+        warnings: what else is wrong with the file, a clause each.
     """
 
     number: int
@@ -204,6 +205,7 @@ class Found:
     sample_rate: int
     seconds: float
     error: Exception | None
+    warnings: tuple[str, ...] = ()
 
 
 def detect_files(
@@ -231,9 +233,13 @@ def detect_files(
     streams: dict[int, tuple[EventStream, list[Event]]] = {}
     done, partly, told = 0.0, dict[int, float](), 0.0
     heard: dict[int, float] = {}
+    warnings: dict[int, tuple[str, ...]] = {}
     for number, item in scan_files(model, front_end, paths, detector.hop, decoders=decoders):
         if isinstance(item, Begun):
             begun[number] = item
+            continue
+        if isinstance(item, Read):
+            warnings[number] = item.warnings
             continue
         stream, events = streams.setdefault(number, (detector.stream(), []))
         if isinstance(item, Ended):
@@ -243,7 +249,8 @@ def detect_files(
             done += file_size(paths[number])
             events += stream.finish()
             rate = 0 if start is None else start.sample_rate
-            yield Found(number, events, rate, heard.pop(number, 0.0), item.error)
+            told_of = warnings.pop(number, ())
+            yield Found(number, events, rate, heard.pop(number, 0.0), item.error, told_of)
         else:
             events += stream.push(item)
             heard[number] = float(item.ends[-1])

@@ -19,6 +19,7 @@ from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders, using
 from unfreeze.audio.logmel import FrameMaker
 from unfreeze.audio.parallel import available_cores
+from unfreeze.audio.rules import as_warnings
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.events import ScoreBlock
 from unfreeze.errors import DataError
@@ -264,6 +265,17 @@ class Begun:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Read:
+    """A recording has been read to its end.
+
+    Attributes:
+        warnings: what is wrong with it, a clause each.
+    """
+
+    warnings: tuple[str, ...]
+
+
 def scan_file(
     model: Any, front_end: FrontEnd, path: Path, hop: int, decoders: Decoders | None = None
 ) -> Iterator[ScoreBlock]:
@@ -297,7 +309,7 @@ def scan_files(
     *,
     workers: int | None = None,
     decoders: Decoders | None = None,
-) -> Iterator[tuple[int, Begun | ScoreBlock | Ended]]:
+) -> Iterator[tuple[int, Begun | ScoreBlock | Read | Ended]]:
     """Score the patches of many recordings, several at once.
 
     Args:
@@ -309,17 +321,17 @@ def scan_files(
         decoders: to read with; None starts some for this call.
 
     Yields:
-        The number of a recording with `Begun`, then with each of its blocks,
+        The number of a recording with `Begun`, then with each of its blocks and `Read`,
         then with `Ended` (only that for a file that cannot be opened). Blocks of one
         recording come in order; those of several recordings may mix.
     """
 
     with using(decoders) as reading:
 
-        def read(path: Path) -> Iterator[Begun | PatchBlock]:
+        def read(path: Path) -> Iterator[Begun | PatchBlock | Read]:
             return read_patches(path, front_end, hop, reading)
 
-        waiting: list[tuple[int, Begun | PatchBlock | Ended]] = []
+        waiting: list[tuple[int, Begun | PatchBlock | Read | Ended]] = []
         patches = 0
         stream = run_ahead(read, paths, workers or available_cores(), expected=DataError)
         for item in stream:
@@ -333,7 +345,7 @@ def scan_files(
 
 def read_patches(
     path: Path, front_end: FrontEnd, hop: int, decoders: Decoders
-) -> Iterator[Begun | PatchBlock]:
+) -> Iterator[Begun | PatchBlock | Read]:
     """Read the patches of a recording, block by block.
 
     Args:
@@ -343,23 +355,24 @@ def read_patches(
         decoders: to read with.
 
     Yields:
-        `Begun`, then blocks of patches, in order.
+        `Begun`, then blocks of patches, in order, and `Read`.
 
     Raises:
         SoundError: (a DataError) the file cannot be decoded.
     """
     stream = PatchStream(front_end, hop)
     resampler = Resampler(front_end.sample_rate, front_end.channel)
-    with decoders.waveform(path, resampler, block=_BLOCK) as sound:
+    with decoders.waveform(path, resampler, block=_BLOCK, judge=True) as sound:
         yield Begun(sound.sample_rate, sound.promised / sound.sample_rate)
         for samples in sound.blocks:
             yield from stream.push(samples)
+        yield Read(as_warnings(sound.findings, front_end.slow_down))
     yield from stream.finish()
 
 
 def _score(
-    model: Any, items: list[tuple[int, Begun | PatchBlock | Ended]], front_end: FrontEnd
-) -> Iterator[tuple[int, Begun | ScoreBlock | Ended]]:
+    model: Any, items: list[tuple[int, Begun | PatchBlock | Read | Ended]], front_end: FrontEnd
+) -> Iterator[tuple[int, Begun | ScoreBlock | Read | Ended]]:
     blocks = [block.patches for _, block in items if isinstance(block, PatchBlock)]
     together = np.concatenate(blocks) if len(blocks) > 1 else blocks[0] if blocks else None
     at = 0

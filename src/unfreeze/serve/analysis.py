@@ -10,6 +10,7 @@ import numpy as np
 from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.logmel import log_mel_frames
+from unfreeze.audio.rules import as_warnings
 from unfreeze.audio.sound_file import SoundError
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.classifier import SoundClassifier
@@ -35,10 +36,12 @@ class Recording:
     Attributes:
         waveform: (samples,) float32 mono at the model's rate.
         source_rate: sample rate of the file, hertz.
+        warnings: what is wrong with the file, a clause each.
     """
 
     waveform: np.ndarray
     source_rate: int
+    warnings: tuple[str, ...]
 
 
 def analyse(
@@ -87,6 +90,7 @@ def analyse(
         sample_rate=recording.source_rate,
         classes={classifier.labels[i]: float(scores[i]) for i in order},
         heard=list(classifier.heard(scores, silent=not recording.waveform.any())),
+        warnings=list(recording.warnings),
         events=[EventAnswer(e.start, e.end, e.label, e.score) for e in events],
         spectrogram=picture(recording.waveform, classifier.front_end) if spectrogram else None,
     )
@@ -111,7 +115,8 @@ def decode_within(path: Path, front_end: FrontEnd, limits: Limits, decoders: Dec
     blocks, samples = [], 0
     deadline = time.monotonic() + limits.decode_seconds
     sample_rate = front_end.sample_rate
-    with decoders.waveform(path, Resampler(sample_rate, front_end.channel)) as sound:
+    resampler = Resampler(sample_rate, front_end.channel)
+    with decoders.waveform(path, resampler, judge=True) as sound:
         for block in sound.blocks:
             blocks.append(block)
             samples += len(block)
@@ -121,7 +126,8 @@ def decode_within(path: Path, front_end: FrontEnd, limits: Limits, decoders: Dec
             if time.monotonic() > deadline:
                 cause = f"it takes more than {limits.decode_seconds:g} s to decode"
                 raise Refused(422, cause, "Send it with fewer channels or a lower sample rate.")
-        return Recording(np.concatenate(blocks), sound.sample_rate)
+        warnings = as_warnings(sound.findings, front_end.slow_down)
+        return Recording(np.concatenate(blocks), sound.sample_rate, warnings)
 
 
 def picture(waveform: np.ndarray, front_end: FrontEnd) -> Spectrogram:

@@ -56,6 +56,12 @@ class Prediction:
             "their threshold."
         ),
     ]
+    warnings: Annotated[
+        list[str],
+        Field(
+            description="What is wrong with the file, such as a header that states another length."
+        ),
+    ]
     events: Annotated[list[EventAnswer], Field(description="In the order of their starts.")]
     spectrogram: Annotated[Spectrogram | None, Field(description="If it was requested, else null.")]
 

@@ -164,6 +164,8 @@ function show(body, blob, name) {
   const kilohertz = Number((body.sample_rate / 1000).toFixed(2));
   byId("facts").textContent = `${body.duration.toFixed(1)} s, ${kilohertz} kHz`;
   byId("seek").max = body.duration;
+  byId("warnings").hidden = !body.warnings.length;
+  byId("warnings").replaceChildren(...body.warnings.map((text) => make("li", { textContent: sentence(text) })));
   figure.show(body, known.labels);
   showClasses(body);
   showEvents(body.events);
@@ -174,6 +176,10 @@ function show(body, blob, name) {
     player.load(blob);
   }
   moved(same ? audio.currentTime : 0, player.playing);
+}
+
+function sentence(text) {
+  return `${text[0].toUpperCase()}${text.slice(1)}.`;
 }
 
 function summary({ classes, heard, events }) {
