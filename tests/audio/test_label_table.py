@@ -89,6 +89,18 @@ def test_a_table_in_utf_16_as_excel_writes_it(tmp_path: Path) -> None:
     assert [(e.name.as_posix(), e.label) for e in entries] == [("ä.wav", "größe")]
 
 
+def test_lists_without_a_header(tmp_path: Path) -> None:
+    entries, _ = read(tmp_path, "a.wav\tdog\nb.wav\tcat\n")
+    assert [(e.name.name, e.label, e.line) for e in entries] == [
+        ("a.wav", "dog", 1), ("b.wav", "cat", 2),
+    ]  # fmt: skip
+    (entry,), _ = read(tmp_path, "a.wav;0,5;2;dog\n")
+    assert (entry.start, entry.end, entry.label) == (0.5, 2.0, "dog")
+    assert "line 1: this names a recording, a.wav, where the names of" in refusal(
+        tmp_path, "a.wav,dog,7\nb.wav,cat,7\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("header", "columns"),
     [

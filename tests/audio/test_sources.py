@@ -62,6 +62,27 @@ def dcase(root: Path) -> None:
     text(root, "meta.csv", "filename\tscene_label\tidentifier", *rows)
 
 
+def dcase_with_its_split(root: Path) -> None:
+    dcase(root)
+    head = "filename\tscene_label"
+    rows = [f"audio/{n}.wav\t{x}" for n, x in enumerate(LABELS)]
+    text(root, "evaluation_setup/fold1_train.csv", head, *rows[::2])
+    text(root, "evaluation_setup/fold1_evaluate.csv", head, *rows[1::2])
+    text(root, "evaluation_setup/fold1_test.csv", "filename", "audio/1.wav", "audio/3.wav")
+
+
+def dcase_2017(root: Path) -> None:
+    """Without headers, in four folds."""
+    sounds(root, *(f"audio/b{n}_0_10.wav" for n in range(4)))
+    rows = [f"audio/b{n}_0_10.wav\t{x}" for n, x in enumerate(LABELS)]
+    text(root, "meta.txt", *(f"{row}\tb{n}" for n, row in enumerate(rows)))
+    for fold in (1, 2):
+        own = rows[fold - 1 :: 2]
+        rest = [row for row in rows if row not in own]
+        text(root, f"evaluation_setup/fold{fold}_train.txt", *rest)
+        text(root, f"evaluation_setup/fold{fold}_evaluate.txt", *own)
+
+
 def hugging_face(root: Path) -> None:
     for part in ("train", "test"):
         sounds(root / part, *(f"{n}.wav" for n in range(2)))
@@ -92,6 +113,8 @@ LAYOUTS = {
     urbansound8k: ("fold 1", None),
     birdclef: (None, None),
     dcase: ("site0", None),
+    dcase_with_its_split: ("site0", "train"),
+    dcase_2017: ("fold 1", None),
     hugging_face: (None, "train"),
     part_folders: (None, "train"),
     speech_commands: (None, "train"),
@@ -108,6 +131,26 @@ def test_a_public_layout_as_it_is(make, tmp_path: Path) -> None:
     group, split = LAYOUTS[make]
     assert Counter(e.group for e in entries)[group] == (4 if group is None else 2)
     assert Counter(e.split for e in entries)[split] == (4 if split is None else 2)
+
+
+def test_recordings_in_no_list_of_a_fold_are_left_out_with_a_note(tmp_path: Path) -> None:
+    dcase_with_its_split(tmp_path)
+    rest = tmp_path / "evaluation_setup" / "fold1_train.csv"
+    rest.write_text("filename\tscene_label\naudio/0.wav\tdog\n")
+    found = find_source(tmp_path)
+    assert [(e.name.name, e.split) for e in found.entries] == [
+        ("0.wav", "train"), ("1.wav", "test"), ("3.wav", "test"),
+    ]  # fmt: skip
+    assert [note.cause for note in found.notes if note.path.name == "evaluation_setup"] == [
+        "its fold is the split",
+        "1 recordings are in none of its lists, and not used",
+    ]
+    rest.write_text("filename\naudio/7.wav\n")
+    with pytest.raises(DataError, match=r"fold1_train.csv: 1 of the 1 files .* audio/7.wav"):
+        find_source(tmp_path)
+    rest.write_text("filename\naudio/0.wav\naudio/1.wav\n")
+    with pytest.raises(DataError, match=r"audio/1\.wav is in two lists"):
+        find_source(tmp_path)
 
 
 def test_fsd50k_has_several_labels(tmp_path: Path) -> None:

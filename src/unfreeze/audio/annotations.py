@@ -37,12 +37,11 @@ from unfreeze.audio.label_table import (
     find_columns,
     hertz,
     read_labels,
-    read_table,
-    read_text,
     seconds,
 )
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.sound_formats import READABLE
+from unfreeze.audio.table_file import read_table, read_text
 from unfreeze.errors import DataError, show
 
 _TABLES = (".txt", ".csv", ".tsv")

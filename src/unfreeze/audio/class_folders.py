@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unfreeze.audio.entries import SPLITS, Entry, check_label, is_within
+from unfreeze.audio.part_lists import LISTS, with_lists
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.sound_file import meant_as_sound
 from unfreeze.errors import DataError, show
@@ -25,11 +26,7 @@ _PART = re.compile(
 )
 _PART_WORD = re.compile("|".join((*SPLITS, "holdout", "unseen")), re.IGNORECASE)
 _FOLD = re.compile(r"(?:fold|cv|split|part|subset|chunk|batch)[\W_]?\d+", re.IGNORECASE)
-# Speech Commands: paths below the data's folder, one a line.
-_LISTS = {"validation_list.txt": "validation", "testing_list.txt": "test"}
 _SHOWN = 3
-# Of the files that a list names: with more of them missing, it is of other data.
-_ABSENT = 0.1
 # Of a folder's recordings, in folders within it: more of them, and it is no class.
 _MOST = 0.8
 
@@ -55,7 +52,7 @@ def read_folders(root: Path, grouped: bool = False) -> tuple[list[Entry], list[P
         path = Path(item.path)
         if item.is_dir():
             folders.append(path)
-        elif item.name not in _LISTS and meant_as_sound(path):
+        elif item.name not in LISTS and meant_as_sound(path):
             cause = "it lies beside the class folders and is not used; move it into one"
             notes.append(Problem(Path(item.name), "no_class", cause, False))
     if not folders:
@@ -68,7 +65,7 @@ def read_folders(root: Path, grouped: bool = False) -> tuple[list[Entry], list[P
         return _read_parts(root, parts, grouped)
     _refuse_parts(root, folders)
     entries = _read_classes(root, folders, grouped, notes)
-    return _with_lists(root, entries), notes
+    return with_lists(root, entries), notes
 
 
 def _read_parts(
@@ -144,33 +141,6 @@ def _read_classes(
         label = check_label(folder.name, f"The folder {show(folder)}")
         entries += [Entry(path, path.relative_to(root), label) for path in found]
     return entries
-
-
-def _with_lists(root: Path, entries: list[Entry]) -> list[Entry]:
-    """Give the clips that the lists of Speech Commands name their parts."""
-    part: dict[str, str] = {}
-    names = {entry.name.as_posix() for entry in entries}
-    for name, split in _LISTS.items():
-        if not (root / name).is_file():
-            continue
-        try:
-            lines = (root / name).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{show(root / name)} cannot be read: {error}.") from error
-        listed = {line.strip().replace("\\", "/").removeprefix("./") for line in lines} - {""}
-        absent = sorted(listed - names)
-        if len(absent) > _ABSENT * len(listed):
-            raise DataError(
-                f"{show(root / name)}: {len(absent)} of the {len(listed)} files that it names are "
-                f"not there, such as {show(absent[0])}. Remove the list, or complete the data."
-            )
-        twice = sorted(listed & part.keys())
-        if twice:
-            raise DataError(f"{show(root)}: {show(twice[0])} is in both lists. Keep it in one.")
-        part |= dict.fromkeys(listed, split)
-    if not part:
-        return entries
-    return [replace(e, split=part.get(e.name.as_posix(), "train")) for e in entries]
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:

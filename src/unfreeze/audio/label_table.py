@@ -2,20 +2,17 @@
 
 Columns are found by their names, in any order and case: `path` and `label`, and optionally
 `group`, `split`, `start`, `end`, `low` and `high`, or what other programs and public data
-sets call them (`_NAMES`). Commas, semicolons or tabs separate them; UTF-8 or, with its
-mark, UTF-16. A path may be absolute, relative to the table's folder or to a folder of
+sets call them (`_NAMES`). A path may be absolute, relative to the table's folder or to a folder of
 recordings; where no file lies there, the file of that name below that folder is taken. No
 sound is read here. Anything that would make a label wrong is an error that names the line;
 `unfreeze.audio.rules` handles missing and damaged files.
 """
 
-import csv
-import io
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unfreeze.audio.class_columns import class_names, find_class_columns, row_reader, varies
@@ -24,6 +21,7 @@ from unfreeze.audio.label_sets import is_set, read_set, split_labels, union
 from unfreeze.audio.recording_places import Places
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.sound_formats import READABLE
+from unfreeze.audio.table_file import Table, read_table
 from unfreeze.errors import DataError, did_you_mean, show
 
 # What each column is called, the most certain name first. Raven, Audacity, Kaleidoscope,
@@ -63,13 +61,10 @@ _OFFSET = "offset"
 _SAYS_NOTHING = {"view", "selection", "channel"}
 # What programs write where there is nothing.
 _NOTHING = {"", "nan", "na", "n/a", "null", "none", "-"}
-# Of a table whose columns are only looked at, so many bytes are read.
-_HEAD = 1 << 16
 # UrbanSound8K's start and end are places in a longer recording that its clips were cut from.
 _URBAN = {"slice_file_name", "fsid"}
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?\+?((?:\d+(?:[.,]\d*)?|\.\d+)(?:[eE][-+]?\d+)?)")
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
-_SEPARATORS = ",;\t"
 
 
 @dataclass(frozen=True)
@@ -97,104 +92,6 @@ class Columns:
 
 #: Nothing is given: names tell.
 BY_NAME = Columns()
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as text.
-
-    Attributes:
-        file: where it is from.
-        header: the names of the columns, in lower case.
-        names: the same as they are written.
-        rows: the line of each row that is not blank, and its fields.
-    """
-
-    file: Path
-    header: tuple[str, ...]
-    names: tuple[str, ...]
-    rows: Sequence[tuple[int, list[str]]] = field(repr=False)
-
-
-def read_table(file: Path, head: bool = False) -> Table:
-    """Read the rows of a table; its first is the header.
-
-    Args:
-        file: the table.
-        head: read only its first rows, of a large one.
-
-    Raises:
-        DataError: it cannot be read, is not text, or is not valid CSV.
-    """
-    lines = list(_rows(file, head))
-    names = tuple(name.strip() for name in lines[0][1]) if lines else ()
-    return Table(file, tuple(name.lower() for name in names), names, lines[1:])
-
-
-def _rows(file: Path, head: bool) -> Iterator[tuple[int, list[str]]]:
-    text = read_text(file, _HEAD if head else None)
-    line, separator = 1, ""
-    told = re.match(r'"?sep=(.)"?(?:\r\n|\n|\r)', text, re.IGNORECASE)
-    if told is not None:
-        # Excel's way to say what separates the columns.
-        text, separator, line = text[told.end() :], told.group(1), 2
-    separator = separator or _separator(text)
-    # In tables of annotations a quote is a character like any other; where each line has
-    # as many fields as the header, it is not there to hide a separator.
-    counts = {row.count("\t") for row in text.splitlines() if row.strip()}
-    plain = separator == "\t" and len(counts) == 1
-    before = line - 1
-    reader = csv.reader(
-        io.StringIO(text, newline=""),
-        strict=True,
-        delimiter=separator,
-        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
-    )
-    try:
-        for row in reader:
-            if any(part.strip() for part in row):
-                yield line, [_unquoted(part) for part in row] if plain else row
-            line = reader.line_num + before + 1
-    except csv.Error as error:
-        raise DataError(f"{show(file)}, line {line}: this is not valid CSV ({error}).") from error
-
-
-def _unquoted(text: str) -> str:
-    quoted = len(text) > 1 and text[0] == text[-1] == '"'
-    return text[1:-1].replace('""', '"') if quoted else text
-
-
-def read_text(file: Path, most: int | None = None) -> str:
-    """The text of a file in UTF-8, or in UTF-16 with its mark.
-
-    Args:
-        file: to read.
-        most: bytes; of a longer file, the lines that lie in these.
-
-    Raises:
-        DataError: it cannot be read, or is in another encoding.
-    """
-    try:
-        with file.open("rb") as opened:
-            data = opened.read() if most is None else opened.read(most)
-    except OSError as error:
-        raise DataError(f"{show(file)} cannot be read: {error.strerror}.") from error
-    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-    if most is not None and len(data) == most and not wide:
-        data = data[: data.rfind(b"\n") + 1]
-    try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{show(file)}, line {line}: this is not UTF-8. Save the file as UTF-8."
-        ) from error
-
-
-def _separator(text: str) -> str:
-    """What separates the columns of the header: outside of quotes, what is there most often."""
-    header = re.sub(r'"[^"\n]*"', "", text.split("\n", 1)[0])
-    return max(_SEPARATORS, key=header.count)
 
 
 def find_columns(table: Table, columns: Columns = BY_NAME) -> dict[str, int] | None:

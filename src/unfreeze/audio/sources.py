@@ -26,10 +26,12 @@ from unfreeze.audio.entries import (
     settle_labels,
 )
 from unfreeze.audio.label_sets import classes_of, is_set
-from unfreeze.audio.label_table import BY_NAME, Columns, find_columns, read_labels, read_table
+from unfreeze.audio.label_table import BY_NAME, Columns, find_columns, read_labels
+from unfreeze.audio.part_lists import with_folds
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.segments_file import SEGMENTS_NAME, read_segments, with_source_groups
 from unfreeze.audio.sound_formats import READABLE
+from unfreeze.audio.table_file import read_table
 from unfreeze.errors import DataError, show
 
 _TABLES = (".csv", ".tsv", ".txt")
@@ -269,7 +271,11 @@ def _read_tables(
     if len({SPLITS.get(name) for name in first}) > 1 and first <= SPLITS.keys():
         # Hugging Face: `train/0.wav` and `test/0.wav` in one table.
         named = [e if e.split else replace(e, split=SPLITS[e.name.parts[0].lower()]) for e in named]
-    return named, _noted(root, table, notes)
+    notes = _noted(root, table, notes)
+    if all(entry.split is None and entry.start is None for entry in named):
+        named, told = with_folds(root, named)
+        notes += told
+    return named, notes
 
 
 def _part_of(root: Path, table: Path) -> str | None:
