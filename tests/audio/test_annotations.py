@@ -202,7 +202,7 @@ def test_windows_of_two_stretches_never_overlap(sounds: list[Entry], count: int)
                 last = max(a.end, (a.start + a.end) / 2 + half)
                 first = min(b.start, (b.start + b.end) / 2 - half)
                 # Sounds that touch, but for rounding, do not overlap.
-                    assert last <= first + 1e-6
+                assert last <= first + 1e-6
 
 
 def annotated(folder: Path, files: int = 1, each: int = 40) -> Path:
