@@ -85,7 +85,7 @@ def test_too_few_clips(data, options, reason):
 
 @pytest.mark.parametrize("option", [("--backbone", "toy"), ("--weights", "file.h5")])
 def test_a_network_without_depths_is_refused(data, option):
-    with pytest.raises(UnfreezeError, match=f"{option[0]} is used with --depths only"):
+    with pytest.raises(UnfreezeError, match=f"{option[0]} is used with --depths and --html"):
         run(data, *option)
 
 

@@ -69,6 +69,7 @@ class Clip:
         recording_seconds: length of the recording.
         low: hertz, the lower bound of the sound in its annotation, or None.
         high: hertz, the upper bound, or None.
+        clipped: share of its recording's samples that are at full scale, 0 to 1.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class Clip:
     recording_seconds: float = 0.0
     low: float | None = None
     high: float | None = None
+    clipped: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -429,6 +431,7 @@ def _clip(entry: Entry, facts: Facts) -> Clip:
         recording_seconds=facts.seconds,
         low=entry.low,
         high=entry.high,
+        clipped=facts.clipped,
     )
 
 

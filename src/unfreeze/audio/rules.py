@@ -52,6 +52,8 @@ SHORTEST_SECONDS = 0.025
 SILENT_PEAK = 1e-4
 SILENT, TOO_HIGH = "silent", "too_high"
 LOUD_PEAK = 8.0
+# Samples of 16 bits reach 0.99997; in floats, what is beyond 1 is not clipped.
+FULL_SCALE, BEYOND_SCALE = 0.9995, 1.0005
 # Lengths that differ by less than this part of the longer one, and by less than these
 # seconds, are the same.
 SAME_LENGTH, SAME_SECONDS = 0.01, 0.5
@@ -95,12 +97,14 @@ class Facts:
         seconds: samples over sample rate, before resampling.
         sample_rate: hertz.
         channels: 1 or more.
+        clipped: share of the samples, mixed to mono, that are at full scale, 0 to 1.
     """
 
     content: str
     seconds: float
     sample_rate: int
     channels: int
+    clipped: float = 0.0
 
 
 def examine(
@@ -158,7 +162,8 @@ def examine_sound(
     if any(problem.fatal for problem in problems):
         return None, problems
     seconds = extent.samples / sound.sample_rate
-    return Facts(content, seconds, sound.sample_rate, sound.channels), problems
+    facts = Facts(content, seconds, sound.sample_rate, sound.channels, extent.clipped)
+    return facts, problems
 
 
 class Extent:
@@ -175,14 +180,23 @@ class Extent:
         self.samples = 0
         self._sound = sound
         self._lowest, self._highest = np.float32(np.inf), np.float32(-np.inf)
+        self._at_full = 0
         self._energy = HighEnergy(sound.sample_rate)
+
+    @property
+    def clipped(self) -> float:
+        """The share of the samples that are at full scale, 0 where some are beyond it."""
+        beyond = max(-float(self._lowest), float(self._highest)) > BEYOND_SCALE
+        return 0.0 if beyond else self._at_full / max(self.samples, 1)
 
     def add(self, block: np.ndarray) -> None:
         """Take the next samples: (n,) float32, one or more, with the channels mixed."""
         self.samples += len(block)
         # Minimum and maximum carry a NaN along.
-        self._lowest = np.minimum(self._lowest, block.min())
-        self._highest = np.maximum(self._highest, block.max())
+        low, high = block.min(), block.max()
+        self._lowest, self._highest = np.minimum(self._lowest, low), np.maximum(self._highest, high)
+        if low <= -FULL_SCALE or high >= FULL_SCALE:
+            self._at_full += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
         self._energy.add(block)
 
     def judge(self) -> list[Finding]:

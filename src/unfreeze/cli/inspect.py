@@ -3,7 +3,9 @@
 import json as json_module
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,12 +14,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from unfreeze.cli.arguments import Json, takes
-from unfreeze.errors import DataError, UnfreezeError
+from unfreeze.errors import DataError, UnfreezeError, show
 from unfreeze.pipeline.train_options import TrainOptions, default_of
 
 if TYPE_CHECKING:
+    from unfreeze.audio.feature_store import PatchStore
     from unfreeze.audio.manifest import Manifest
     from unfreeze.audio.split import Split
+    from unfreeze.backbones.registry import Backbone
+    from unfreeze.pipeline.training_data import NamedProgress
 
 # Files listed for each rule; --json has all.
 _SHOWN = 6
@@ -30,8 +35,9 @@ _NETWORK = ("backbone", "weights")
     *("multilabel", "slow_down", "channel", "seed", "validation", "test", "strict", "max_bad"),
     *_NETWORK,
     helps={
-        "backbone": "Pretrained network, for --depths.",
-        "weights": "File with its weights, for --depths; found or downloaded if not given.",
+        "backbone": "Pretrained network, for --depths and --html.",
+        "weights": "File with its weights, for --depths and --html; found or downloaded if not "
+        "given.",
     },
 )
 def inspect(
@@ -42,13 +48,29 @@ def inspect(
             "--depths", help="Show how well each depth of the network tells the classes apart."
         ),
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            help="Write a page of clips to look at and to listen to, the odd ones first.",
+            show_default="none",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show the clips, hours, classes, sample rates, problems and split of a data set."""
     for name in _NETWORK:
-        if not depths and getattr(options, name) != default_of(name):
-            raise UnfreezeError(f"--{name} is used with --depths only: add it, or leave it out")
+        if not (depths or html) and getattr(options, name) != default_of(name):
+            raise UnfreezeError(
+                f"--{name} is used with --depths and --html only: add one, or leave it out"
+            )
+    if html is not None:
+        _check_page(html)
     # Imported here: `unfreeze --help` must not wait for numpy and libsndfile.
+    from unfreeze.backbones.registry import get_backbone
+
+    if depths or html:
+        get_backbone(options.backbone)
     from unfreeze.audio.manifest import check_bad, read_manifest
     from unfreeze.audio.split import split_clips
     from unfreeze.cli.terminal import bar
@@ -75,6 +97,10 @@ def inspect(
         report["depths"] = _profile(options, manifest, split, shown=not json)
         if not json:
             _print_depths(report["depths"])
+    if html is not None:
+        report["odd"] = _write_page(html, options, manifest, split, report, shown=not json)
+        if not json:
+            _line(Console(), f"Written to {show(html)}")
     if json:
         typer.echo(json_module.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
     check_bad(manifest, strict=options.strict, max_bad=options.max_bad)
@@ -91,7 +117,6 @@ def summarize(manifest: "Manifest", split: "Split") -> dict[str, Any]:
         Plain values for JSON. Classes and problems are sorted.
     """
     from unfreeze.audio.split import split_notes
-    from unfreeze.errors import show
 
     clips = manifest.clips
     classes: dict[str, dict[str, Any]] = {
@@ -132,8 +157,6 @@ def summarize(manifest: "Manifest", split: "Split") -> dict[str, Any]:
 
 
 def _problems(manifest: "Manifest") -> dict[str, Any]:
-    from unfreeze.errors import show
-
     return {
         "bad": len({p.path for p in manifest.problems if p.fatal}),
         "problems": [
@@ -143,33 +166,44 @@ def _problems(manifest: "Manifest") -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _network(
+    options: TrainOptions, manifest: "Manifest", shown: bool
+) -> "Iterator[tuple[Backbone, Path, PatchStore, NamedProgress]]":
+    """The network that the options name, its weights, and the features of all clips."""
+    from unfreeze.backbones.pretrained_weights import resolve_weights
+    from unfreeze.backbones.registry import get_backbone
+    from unfreeze.cli.terminal import named_bars
+    from unfreeze.pipeline.training_data import build_features
+
+    backbone = get_backbone(options.backbone, options.slow_down, options.channel)
+    with named_bars(shown) as (progress, _):
+        weights = resolve_weights(
+            backbone.weights, path=options.weights, progress=partial(progress, "weights")
+        )
+        store = build_features(manifest, backbone.front_end, partial(progress, "features"))
+        yield backbone, weights, store, progress
+
+
 def _profile(
     options: TrainOptions, manifest: "Manifest", split: "Split", shown: bool
 ) -> dict[str, Any]:
     """The depth profile as plain values; without groups where the clips allow none."""
     # Keras takes seconds to import: everything that only --depths needs is imported here.
     from unfreeze.audio.background_clips import cut_quiet
-    from unfreeze.backbones.pretrained_weights import resolve_weights
-    from unfreeze.backbones.registry import get_backbone
     from unfreeze.backend import import_keras
-    from unfreeze.cli.terminal import named_bars
-    from unfreeze.pipeline.training_data import build_features, label_numbers
+    from unfreeze.pipeline.training_data import label_numbers
 
     if manifest.several:
         summary = "A depth profile needs clips with one label each."
         return {"groups": [], "peak": None, "summary": summary}
-    backbone = get_backbone(options.backbone, options.slow_down, options.channel)
     import_keras()
     from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
 
     reason = why_no_profile(label_numbers(manifest), split.train, split.validation)
     if reason is not None:
         return {"groups": [], "peak": None, "summary": reason}
-    with named_bars(shown) as (progress, _):
-        weights = resolve_weights(
-            backbone.weights, path=options.weights, progress=partial(progress, "weights")
-        )
-        store = build_features(manifest, backbone.front_end, partial(progress, "features"))
+    with _network(options, manifest, shown) as (backbone, weights, store, progress):
         views = {name: store.patches(clips) for name, clips in split.parts().items()}
         cut = cut_quiet(manifest, split, views, backbone.front_end)
         return depth_profile(
@@ -180,6 +214,52 @@ def _profile(
             seed=options.seed,
             progress=partial(progress, "depths"),
         ).as_plain()
+
+
+def _check_page(html: Path) -> None:
+    """Refuse a place for the page before anything slow."""
+    if html.is_dir():
+        raise UnfreezeError(f"--html: {show(html)} is a folder. Give a file, such as clips.html.")
+    if not html.parent.is_dir():
+        raise UnfreezeError(
+            f"--html: the folder {show(html.parent)} does not exist. Make it first."
+        )
+
+
+def _write_page(
+    html: Path,
+    options: TrainOptions,
+    manifest: "Manifest",
+    split: "Split",
+    report: dict[str, Any],
+    shown: bool,
+) -> dict[str, Any]:
+    """Write the page of clips; return what stands out, as plain values."""
+    from unfreeze.backend import import_keras
+
+    import_keras()
+    from unfreeze.pipeline.odd_clips import find_odd_clips
+    from unfreeze.report.data_page import class_sections, odd_sections, write_data_page
+
+    with _network(options, manifest, shown) as (backbone, weights, store, progress):
+        odd = find_odd_clips(
+            manifest, store, backbone, weights, seed=options.seed, progress=progress
+        )
+        first = odd_sections(manifest, split, odd)
+        rest = class_sections(manifest, split, odd.numbers(), options.seed)
+        write_data_page(
+            html,
+            show(options.data.resolve().name),
+            report,
+            manifest.problems,
+            (first, rest),
+            backbone.front_end,
+            odd.notes,
+            progress=partial(progress, "excerpts"),
+        )
+    return odd.as_plain(
+        [f"{show(clip.path.relative_to(manifest.root))}" for clip in manifest.clips]
+    )
 
 
 def _counts(values: Iterator[int]) -> dict[str, int]:

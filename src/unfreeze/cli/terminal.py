@@ -27,6 +27,9 @@ WORK = {
     "trials": "Trying strategies",
     "proposals": "Proposals",
     "depths": "Reading each depth",
+    "odd": "Comparing clips",
+    "copies": "Looking for copies",
+    "excerpts": "Cutting excerpts",
 }
 
 
