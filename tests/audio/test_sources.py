@@ -54,6 +54,9 @@ def birdclef(root: Path) -> None:
         f"{('dog', 'rain')[n // 2]},[],5.0,{('dog', 'rain')[n // 2]}/XC{n}.ogg" for n in range(4)
     ]
     text(root, "train_metadata.csv", "primary_label,secondary_labels,rating,filename", *rows)
+    # Of recordings to predict; no table of labels, though it is named like one.
+    text(root, "test.csv", "row_id,file_id,bird,end_time", "s1_dog_5,s1,dog,5")
+    text(root, "sample_submission.csv", "row_id,target", "s1_dog_5,False")
 
 
 def dcase(root: Path) -> None:
@@ -175,6 +178,21 @@ def test_common_voice_with_a_column_that_is_named(tmp_path: Path) -> None:
         ("female", "validation", "anna2"), ("male", "validation", "anna3"),
         ("female", "test", "anna4"), ("male", "test", "anna5"),
     ]  # fmt: skip
+
+
+def test_votes_are_no_classes_and_a_part_may_be_empty(tmp_path: Path) -> None:
+    sounds(tmp_path, *(f"clips/{n}.wav" for n in range(4)))
+    head = "client_id\tpath\tsentence\tup_votes\tdown_votes\taccents"
+    for part, numbers in (("train", (0, 1)), ("dev", ()), ("test", (2, 3))):
+        rows = [f"anna\t{n}.wav\tHello\t{n % 2}\t{1 - n % 2}\t{'ab'[n % 2]}" for n in numbers]
+        text(tmp_path, f"{part}.tsv", head, *rows)
+    with pytest.raises(DataError, match="name no recordings and labels"):
+        find_source(tmp_path)
+    found = find_source(tmp_path, how=Reading(columns=Columns(label="accents")))
+    assert [(e.label, e.split) for e in found.entries] == [
+        ("a", "train"), ("b", "train"), ("a", "test"), ("b", "test"),
+    ]  # fmt: skip
+    assert "it has no rows, so no recording is validation" in [n.cause for n in found.notes]
 
 
 def test_several_tables_are_asked_about(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ what is written there may be wrong, and leaving the column out would make clips 
 class is heard clips in which it is not.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -19,6 +20,11 @@ _UNKNOWN = {"?", "-1", "nan", "na", "n/a", "unknown"}
 _MOST_VALUES = 50
 # An index that pandas has written, in a file of its own or without a name.
 _INDEX = ("", "unnamed: 0", "index")
+# What tables say of a clip, often with 0 and 1, and what is no sound.
+_FACTS = re.compile(
+    r"(?:\w+[_ ])?(?:votes?|verified|curated|rating|quality|valid|checked|count|number|age|gender|"
+    r"sex|locale|segment|license|take|target|fold|esc10|esc50|salience|confidence|score|ids?)"
+)
 
 
 def find_class_columns(
@@ -31,7 +37,7 @@ def find_class_columns(
         rows: the cells.
         taken: positions of columns that are known to hold something else.
     """
-    free = [p for p, name in enumerate(header) if p not in taken and name not in _INDEX]
+    free = [p for p, name in enumerate(header) if p not in taken and not _is_fact(name)]
     kinds = {place: _kinds([row[place] for row in rows if place < len(row)]) for place in free}
     sure = [p for p, (known, all_known, _) in kinds.items() if known and all_known]
     heard = [place for place in sure if kinds[place][2]]
@@ -39,6 +45,10 @@ def find_class_columns(
         return []
     mostly = [p for p, (known, _, some) in kinds.items() if known > 0.5 and some]
     return sorted({*sure, *mostly})
+
+
+def _is_fact(name: str) -> bool:
+    return name in _INDEX or _FACTS.fullmatch(name) is not None
 
 
 def _kinds(cells: Sequence[str]) -> tuple[float, bool, bool]:

@@ -138,6 +138,8 @@ def find_columns(table: Table, columns: Columns = BY_NAME) -> dict[str, int] | N
     if "start" not in found and "end" not in found:
         found.pop("duration", None)
     elif not ("start" in found and ("end" in found or "duration" in found)):
+        if not {"path", "label"} & found.keys():
+            return None
         there = "start" if "start" in found else "end"
         raise DataError(
             f"{show(table.file)} has a column for the {there} of sounds "
@@ -151,6 +153,11 @@ def find_columns(table: Table, columns: Columns = BY_NAME) -> dict[str, int] | N
         if found["label"] in flags and len(flags) > 1:
             found = without
     return found if "label" in found or _class_columns(table, found) else None
+
+
+def known_names(header: Sequence[str]) -> set[str]:
+    """Names of columns of recordings and of labels among those of a table."""
+    return {*_NAMES["path"], *_NAMES["label"]}.intersection(header)
 
 
 def _class_columns(table: Table, found: Mapping[str, int]) -> list[int]:

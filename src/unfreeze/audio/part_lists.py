@@ -19,7 +19,7 @@ from unfreeze.errors import DataError, show
 # Speech Commands: paths below the data's folder, one a line; the rest is for training.
 LISTS = {"validation_list.txt": "validation", "testing_list.txt": "test"}
 _FOLDER = "evaluation_setup"
-_FOLD = re.compile(r"fold(\d+)_(train|evaluate)\.(?:csv|txt)", re.IGNORECASE)
+_FOLD = re.compile(r"fold(\d+)_(train|eval)(?:uate|uation)?\.(?:csv|txt)", re.IGNORECASE)
 # Of the files that a list names: with more of them missing, it is of other data.
 _ABSENT = 0.1
 
@@ -59,13 +59,13 @@ def with_folds(root: Path, entries: list[Entry]) -> tuple[list[Entry], list[Prob
     if not folds:
         return entries, []
     if len(folds) > 1:
-        files = {own["evaluate"]: f"fold {number}" for number, own in folds.items()}
+        files = {own["eval"]: f"fold {number}" for number, own in folds.items()}
         fold = _read_parts(root, files, entries)
         kept = [replace(e, group=fold.get(e.name.as_posix())) for e in entries]
         kept = [e for e in kept if e.group is not None]
     else:
         ((_, own),) = folds.items()
-        part = _read_parts(root, {own["train"]: "train", own["evaluate"]: "test"}, entries)
+        part = _read_parts(root, {own["train"]: "train", own["eval"]: "test"}, entries)
         kept = [replace(e, split=part.get(e.name.as_posix())) for e in entries]
         kept = [e for e in kept if e.split is not None]
     return kept, list(_told(len(folds), len(entries) - len(kept)))

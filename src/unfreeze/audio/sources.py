@@ -26,7 +26,13 @@ from unfreeze.audio.entries import (
     settle_labels,
 )
 from unfreeze.audio.label_sets import classes_of, is_set
-from unfreeze.audio.label_table import BY_NAME, Columns, find_columns, read_labels
+from unfreeze.audio.label_table import (
+    BY_NAME,
+    Columns,
+    find_columns,
+    known_names,
+    read_labels,
+)
 from unfreeze.audio.part_lists import with_folds
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.segments_file import SEGMENTS_NAME, read_segments, with_source_groups
@@ -193,15 +199,27 @@ def _label_tables(root: Path, columns: Columns) -> tuple[list[Path], list[Proble
             if reason is None:
                 tables.append(file)
             elif reason and not place:
-                if file.suffix.lower() in _TABLES and _LABELS.fullmatch(file.stem):
-                    raise DataError(
-                        f"{show(file)} cannot be used as a table of labels: "
-                        f"{reason.removesuffix('.')}. Mend it, or "
-                        f"move it elsewhere if the folders are the classes."
-                    )
                 cause = f"{reason.removesuffix('.')}; it is not used"
                 unused.append(Problem(file.relative_to(root), "no_table", cause, False))
+    for note in unused:
+        file = root / note.path
+        named = file.suffix.lower() in _TABLES and _LABELS.fullmatch(file.stem)
+        # Beside a table of labels, one of something else may have such a name.
+        if named and (not tables or _names_something(file)):
+            raise DataError(
+                f"{show(file)} cannot be used as a table of labels: "
+                f"{note.cause.removesuffix('; it is not used')}. Mend it, or move it elsewhere if "
+                f"{'it is of something else' if tables else 'the folders are the classes'}."
+            )
     return tables, unused
+
+
+def _names_something(file: Path) -> bool:
+    """Whether a table has a column of recordings or of labels, or cannot be read."""
+    try:
+        return bool(known_names(read_table(file, head=True).header))
+    except DataError:
+        return True
 
 
 def _why_no_labels(file: Path, columns: Columns) -> str | None:
@@ -254,6 +272,10 @@ def _read_tables(
             cause = f"it is not used, as {', '.join(show(p.name) for p in parts)} are"
             told.append(Problem(table.relative_to(root), "no_table", cause, False))
         for table, part in parts.items():
+            if not read_table(table).rows:
+                cause = f"it has no rows, so no recording is {part}"
+                told.append(Problem(table.relative_to(root), "blank", cause, False))
+                continue
             entries, notes = read_labels(table, _below(root, table, columns))
             joined += [entry if entry.split else replace(entry, split=part) for entry in entries]
             told += _noted(root, table, notes)
