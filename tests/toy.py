@@ -63,3 +63,53 @@ def write_sounds(folder, clips=8, classes=("high", "low", "noise"), seed=0):
             (folder / label).mkdir(parents=True, exist_ok=True)
             soundfile.write(folder / label / f"{label}_{number}.wav", sound, RATE)
     return folder
+
+
+def write_annotated(folder, seconds=120, seed=0, name="site"):
+    """One recording of faint noise with high and low tones in it, and Raven's table of them."""
+    rng = np.random.default_rng(seed)
+    wave = rng.normal(0, 0.003, seconds * RATE)
+    rows, at, number = [], 2.0, 0
+    while at < seconds - 4:
+        label = ("high", "low")[number % 2]
+        length = rng.uniform(0.4, 2.0)
+        pitch = rng.uniform(2000, 4000) if label == "high" else rng.uniform(150, 400)
+        ticks = np.arange(round(length * RATE)) / RATE
+        first = round(at * RATE)
+        wave[first : first + len(ticks)] += 0.3 * np.sin(2 * np.pi * pitch * ticks)
+        rows.append((at, at + length, label))
+        at, number = at + length + rng.uniform(0.8, 1.8), number + 1
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / f"{name}.wav", wave.astype("float32"), RATE)
+    names = (
+        "Selection,View,Channel,Begin Time (s),End Time (s),Low Freq (Hz),High Freq (Hz),Species"
+    )
+    head = names.replace(",", "\t") + "\n"
+    (folder / f"{name}.Table.1.selections.txt").write_text(
+        head
+        + "".join(
+            f"{n}\tSpectrogram 1\t1\t{a:.6f}\t{b:.6f}\t100\t5000\t{label}\n"
+            for n, (a, b, label) in enumerate(rows, start=1)
+        )
+    )
+    return rows
+
+
+def write_mixed(folder, clips=60, seed=0):
+    """Clips of a second with none, one or several of: a high tone, a low tone, noise."""
+    rng = np.random.default_rng(seed)
+    ticks = np.arange(RATE) / RATE
+    rows = ["path,label"]
+    folder.mkdir(parents=True)
+    for number in range(clips):
+        sounds = {
+            "high": np.sin(6.283 * rng.uniform(2000, 4000) * ticks),
+            "low": np.sin(6.283 * rng.uniform(150, 400) * ticks),
+            "noise": 0.5 * rng.normal(size=RATE),
+        }
+        heard = [name for name in sounds if rng.random() < 0.45]
+        wave = sum((0.2 * sounds[name] for name in heard), 0.002 * rng.normal(size=RATE))
+        soundfile.write(folder / f"{number}.wav", wave, RATE)
+        rows.append(f"{number}.wav,{';'.join(heard)}")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return folder

@@ -18,32 +18,12 @@ from unfreeze.pipeline.training_data import read_training_data
 RATE = toy.RATE
 
 
-def mixed(folder, clips=60, seed=0):
-    """Clips of a second with none, one or several of: a high tone, a low tone, noise."""
-    rng = np.random.default_rng(seed)
-    ticks = np.arange(RATE) / RATE
-    rows = ["path,label"]
-    folder.mkdir(parents=True)
-    for number in range(clips):
-        sounds = {
-            "high": np.sin(6.283 * rng.uniform(2000, 4000) * ticks),
-            "low": np.sin(6.283 * rng.uniform(150, 400) * ticks),
-            "noise": 0.5 * rng.normal(size=RATE),
-        }
-        heard = [name for name in sounds if rng.random() < 0.45]
-        wave = sum((0.2 * sounds[name] for name in heard), 0.002 * rng.normal(size=RATE))
-        soundfile.write(folder / f"{number}.wav", wave, RATE)
-        rows.append(f"{number}.wav,{';'.join(heard)}")
-    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("several")
     with pytest.MonkeyPatch.context() as monkeypatch:
         toy.register(monkeypatch, place, pictures=True)
-        data = mixed(place / "data")
+        data = toy.write_mixed(place / "data")
         trained = unfreeze.SoundClassifier.train(data, "probe", place / "run", backbone="toy")
         yield trained, data, place
 
@@ -176,5 +156,3 @@ def test_the_command_line(run, tmp_path):
     report = json.loads(found.stdout)
     assert report["multilabel"]
     assert report["without_label"] > 0
-    with pytest.raises(DataError, match="--add-to takes clips with one label each"):
-        unfreeze.SoundClassifier.train(data, add_to=place / "run")

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from unfreeze.audio.entries import Entry
+from unfreeze.audio.label_sets import classes_in
 from unfreeze.audio.rules import content_hash
 from unfreeze.errors import DataError, show
 from unfreeze.files import write_json
@@ -198,6 +199,7 @@ def find_corrections(
     segments: Sequence[Segment | None],
     written: Sequence[Segment],
     known: Sequence[str],
+    several: bool = False,
 ) -> Corrections:
     """Compare a folder with what was put into it.
 
@@ -206,6 +208,7 @@ def find_corrections(
         segments: what each of them is, None for one that we did not cut.
         written: all segments that were put there.
         known: classes of the run.
+        several: whether clips may have several labels.
     """
     moves: Counter[tuple[str, str]] = Counter()
     kept = added = 0
@@ -216,11 +219,12 @@ def find_corrections(
             kept += 1
         else:
             moves[segment.label, entry.label] += 1
+    there_now = {label for entry in entries for label in classes_in(entry.label, several)}
     there = {segment.file for segment in segments if segment is not None}
     return Corrections(
         kept=kept,
         moved=tuple((old, new, count) for (old, new), count in moves.most_common()),
         deleted=sum(segment.file not in there for segment in written),
         added=added,
-        new_classes=tuple(sorted({entry.label for entry in entries} - set(known))),
+        new_classes=tuple(sorted(there_now - set(known))),
     )

@@ -149,21 +149,72 @@ def score_labels(
     }
 
 
+def label_change(
+    table: ArrayLike,
+    before: ArrayLike,
+    after: ArrayLike,
+    labels: Sequence[str],
+    groups: ArrayLike,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score two models on the same clips, and their difference, without thresholds.
+
+    The bootstrap is paired, as that of `unfreeze.pipeline.scoring.score_change`.
+
+    Args:
+        table: (n, classes) as for `score_labels`.
+        before: (n, classes) probabilities of one model; 0 for a class that it does not know.
+        after: (n, classes) of the other.
+        labels: names of the classes.
+        groups: (n,) a name or number per clip, equal for clips recorded together.
+        resamples: number of bootstrap resamples.
+        seed: of the resampling.
+
+    Returns:
+        A dict ready for JSON: `before`, `after`, `difference` (after minus before) and
+        `intervals` (95 %, of the difference) of the mean average precision; `clips`,
+        `groups`, `bootstrap` and `note`.
+
+    Raises:
+        DataError: there is no clip, or the arrays do not fit each other.
+    """
+    pair = [_checked(table, scores, labels, groups) for scores in (before, after)]
+    group = pair[0][2]
+    count = int(group.max()) + 1
+    draws = chain([np.ones(count)], group_draws(count, resamples, seed))
+    parts: list[list[Floats]] = [[], []]
+    while drawn := list(islice(draws, _AT_ONCE)):
+        weights = np.stack(drawn)[:, group]
+        for part, (truth, chances, _) in zip(parts, pair, strict=True):
+            part.append(mean_of_defined(_precisions(truth, chances, weights)))
+    old, new = (np.concatenate(part) for part in parts)
+    name = "mean_average_precision"
+    return {
+        "before": {name: plain_number(old[0])},
+        "after": {name: plain_number(new[0])},
+        "difference": {name: plain_number(new[0] - old[0])},
+        "intervals": {name: bounds(new[1:] - old[1:])},
+        "clips": len(group),
+        "groups": count,
+        "bootstrap": {"level": LEVEL, "resamples": resamples, "seed": seed},
+        "note": few_groups_note(count),
+    }
+
+
 def _values(truth: Floats, chances: Floats, cuts: Floats, weights: Floats) -> dict[str, Floats]:
     """The scores of some resamples: weights (resamples, n) -> (resamples, classes) or (resamples,).
 
     The macro means follow from the scores of the classes.
     """
     known, there, taken = truth >= 0, truth > 0.5, chances >= cuts
-    precisions = [
-        average_precision(there[k, c], chances[k, c], weights[:, k]) for c, k in enumerate(known.T)
-    ]
     hits = weights @ (there & taken)
     support, predicted = weights @ there, weights @ (taken & known)
     clipped = np.clip(chances, SMALLEST, 1 - SMALLEST)
     losses = -np.where(there, np.log(clipped), np.log1p(-clipped)) * known
     return {
-        "average_precision": np.stack(precisions, axis=1),
+        "average_precision": _precisions(truth, chances, weights),
         "precision": ratio(hits, predicted),
         "recall": ratio(hits, support),
         "f1": ratio(2 * hits, support + predicted),
@@ -171,6 +222,16 @@ def _values(truth: Floats, chances: Floats, cuts: Floats, weights: Floats) -> di
         "loss": ratio((weights @ losses).sum(1), (weights @ known).sum(1)),
         "support": support,
     }
+
+
+def _precisions(truth: Floats, chances: Floats, weights: Floats) -> Floats:
+    """The average precision of each class in each resample: (resamples, classes)."""
+    there = truth > 0.5
+    each = [
+        average_precision(there[k, c], chances[k, c], weights[:, k])
+        for c, k in enumerate((truth >= 0).T)
+    ]
+    return np.stack(each, axis=1)
 
 
 def _checked(

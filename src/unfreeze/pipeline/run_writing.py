@@ -38,6 +38,8 @@ def begin_run(options: TrainOptions, inputs: Inputs) -> None:
         "command": command_line(options),
         **described(options),
         "labels": list(manifest.labels),
+        # Not said of others, so that interrupted runs of earlier versions can be resumed.
+        **({"multilabel": True} if manifest.several else {}),
         "data": {
             "root": str(manifest.root),
             "fingerprint": manifest.fingerprint,

@@ -239,6 +239,7 @@ class TrainOptions:
             "Whether the tables of annotated recordings name every sound of the classes "
             "(fully: the rest is background), or not (partly).",
             choices=("partly", FULLY),
+            inherited=True,
             shared=True,
         ),
     )

@@ -150,7 +150,8 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     own = _own_classes(model, backbone, weights) if options.keep_audioset else None
     whole = clip_model(model, backbone.front_end, manifest.labels, own)
     if measure_change is not None:
-        metrics |= _change(measure_change, parts_of(whole)[0], plan, cut)
+        cuts = metrics.get("clip_thresholds")
+        metrics |= _change(measure_change, parts_of(whole)[0], plan, cut, cuts)
     if options.out is not None:
         finish_run(options.out, whole, result, metrics, manifest.labels, plan.draw)
     listener.on_scores(metrics)
@@ -182,7 +183,11 @@ def _own_classes(
 
 
 def _change(
-    measure: "MeasureChange", model: keras.Model, plan: RunPlan, cut: Pieces
+    measure: "MeasureChange",
+    model: keras.Model,
+    plan: RunPlan,
+    cut: Pieces,
+    thresholds: dict[str, float] | None,
 ) -> dict[str, Any]:
     """Scores of the held-out corrected clips, and the change from the run before."""
     data, seed = plan.inputs.data, plan.options.seed
@@ -191,7 +196,8 @@ def _change(
     if len(view):
         clips = np.unique(view.clip)
         rows = view_scores(model, view, len(cut.manifest.clips))[0][clips]
-        scores = score_clips(cut.manifest, clips, rows, cut.manifest.labels, seed)
+        levels = None if thresholds is None else np.array(list(thresholds.values()))
+        scores = score_clips(cut.manifest, clips, rows, cut.manifest.labels, seed, levels)
     change = measure(model, cut.manifest, cut.parts, seed)
     described = {"run": str(plan.options.add_to), "corrections": data.corrections.as_plain()}
     return {"corrected": scores, "change": {**described, **change}}

@@ -5,22 +5,30 @@ The rules, each tested:
   its recording or group is ever trained on or used to choose an epoch;
 - the run's other clips stay in their parts;
 - a segment's group is the recording that it was cut from; if the run has that
-  recording, or clips of its group, the segment joins their part;
+  recording, or clips of its group, the segment joins their part. If the run has sounds of
+  the recording in several parts, it joins that of the sounds that it overlaps with, or of those
+  around it, or is left out;
 - the same bytes are used once. If a correction gives a clip of the run another class,
   the correction counts, except for test clips.
 """
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from unfreeze.audio.annotations import WINDOW, heard
 from unfreeze.audio.entries import Entry
-from unfreeze.audio.label_sets import is_set
-from unfreeze.audio.manifest import Manifest, Recording, build_manifest, examine_source
+from unfreeze.audio.manifest import (
+    Manifest,
+    Recording,
+    all_labels,
+    build_manifest,
+    examine_source,
+)
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.segments_file import (
     SEGMENTS_NAME,
@@ -31,7 +39,14 @@ from unfreeze.audio.segments_file import (
     match_segments,
     read_segments,
 )
-from unfreeze.audio.sources import Source, find_group, find_source, group_pattern, join_sources
+from unfreeze.audio.sources import (
+    Reading,
+    Source,
+    find_group,
+    find_source,
+    group_pattern,
+    join_sources,
+)
 from unfreeze.audio.split import (
     Split,
     check_no_leak,
@@ -64,16 +79,14 @@ def read_both(
     wanted = part_shares(options.validation, options.test)
     # Groups come from the run; the pattern is for names of recordings, not of segments.
     how = replace(reading_of(options), group_regex=None)
-    old, new = run_source(run), find_source(options.data, how=how)
-    if any(entry.start is not None for entry in (*old.entries, *new.entries)):
+    old = run_source(run)
+    if old.several:
+        how = replace(how, columns=replace(how.columns, several=True))
+    new = find_source(options.data, how=how)
+    if new.several and not old.several:
         raise DataError(
-            "--add-to takes whole clips, not sounds in annotated recordings. Train a new run on "
-            "all annotated recordings."
-        )
-    if new.several or any(is_set(entry.label) for entry in old.entries):
-        raise DataError(
-            "--add-to takes clips with one label each. Train a new run on all clips that may have "
-            "several."
+            f"{run} was trained on clips with one label each, and {show(options.data)} has clips "
+            "with several or none. Train a new run on all of them."
         )
     known = run_labels(run)
     _check_names(new, known, run)
@@ -81,29 +94,55 @@ def read_both(
     cut = _segments_of(options.data)
     segments = match_segments(cut, [entry.path for entry in new.entries])
     joined = join_sources([old, new, *background_sources(options)])
-    good, problems = examine_source(joined, how, progress=progress)
-    there = len(old.entries)
-    paths = {entry.path for entry in joined.entries[:there]}
-    mine = [pair for pair in good if pair[0].path in paths]
-    _check_readable(joined.entries[:there], mine, problems, run)
+    mine, theirs, problems = _examine(joined, len(old.entries), how, progress)
+    _check_readable(joined.entries[: len(old.entries)], mine, problems, run)
     segment_of = dict(zip((entry.path for entry in new.entries), segments, strict=True))
-    theirs = _grouped(
-        [pair for pair in good if pair[0].path not in paths],
-        segment_of,
-        mine,
-        options.group_regex,
-    )
-    merged = merge(mine, theirs)
+    grouped, left_out = grouped_with(theirs, segment_of, mine, options.group_regex)
+    merged = merge(mine, grouped)
     manifest = build_manifest(
         joined.root,
-        joined.labels,
+        all_labels(joined, merged.recordings),
         merged.recordings,
-        [*problems, *merged.problems],
+        [*problems, *left_out, *merged.problems],
         strict=options.strict,
         max_bad=options.max_bad,
+        several=joined.several,
     )
-    found = find_corrections(new.entries, segments, cut.segments, known)
+    found = find_corrections(new.entries, segments, cut.segments, known, joined.several)
     return divide(manifest, wanted, options.seed, found.with_counts(merged.counts))
+
+
+def _examine(
+    joined: Source, there: int, how: Reading, progress: Callable[[int, int], None] | None
+) -> tuple[list[Recording], list[Recording], list[Problem]]:
+    """Read the run's recordings and the new ones, each by its own rules.
+
+    What lies between the sounds of a recording of the run, and which labels sounds share,
+    was settled when the run read it.
+    """
+    counts = [len({entry.path for entry in part}) for part in _parts(joined.entries, there)]
+
+    def told(before: int) -> Callable[[int, int], None] | None:
+        if progress is None:
+            return None
+        return lambda done, total: progress(before + done, sum(counts))
+
+    old, new = _parts(joined.entries, there)
+    settled = replace(joined, entries=old, notes=(), several=False)
+    mine, problems = examine_source(settled, replace(how, full=False), progress=told(0))
+    added = replace(joined, entries=new)
+    theirs, more = examine_source(added, how, progress=told(counts[0]))
+    # A recording that is added is a group, not each stretch of it.
+    ungrouped = {entry.path for entry in new if entry.group is None}
+    whole = [
+        (replace(entry, group=None) if entry.path in ungrouped else entry, facts)
+        for entry, facts in theirs
+    ]
+    return mine, whole, [*problems, *more]
+
+
+def _parts(entries: tuple[Entry, ...], there: int) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    return entries[:there], entries[there:]
 
 
 @dataclass(frozen=True)
@@ -129,16 +168,16 @@ def merge(old: Sequence[Recording], new: Sequence[Recording]) -> Merged:
         new: the added ones.
     """
     labels: dict[str, set[str]] = {}
-    for entry, facts in new:
-        labels.setdefault(facts.content, set()).add(entry.label)
-    part = {facts.content: entry.split for entry, facts in old}
-    label_of = {facts.content: entry.label for entry, facts in old}
+    for pair in new:
+        labels.setdefault(_content(pair), set()).add(pair[0].label)
+    part = {_content(pair): pair[0].split for pair in old}
+    label_of = {_content(pair): pair[0].label for pair in old}
     counts: Counter[str] = Counter(repeated=0, relabelled=0, disputed=0)
     problems: list[Problem] = []
     kept: list[Recording] = []
     better: dict[str, str] = {}
     for entry, facts in new:
-        content, label = facts.content, entry.label
+        content, label = _content((entry, facts)), entry.label
         if len(labels[content]) > 1:
             # Either class may be wrong; the run's own clip is not affected.
             both = " and ".join(repr(show(name)) for name in sorted(labels[content]))
@@ -158,11 +197,19 @@ def merge(old: Sequence[Recording], new: Sequence[Recording]) -> Merged:
         else:
             better[content] = label
     corrected = [
-        (replace(entry, label=better.get(facts.content, entry.label)), facts)
+        (replace(entry, label=better.get(_content((entry, facts)), entry.label)), facts)
         for entry, facts in old
     ]
-    counts["relabelled"] = sum(facts.content in better for _, facts in old)
+    counts["relabelled"] = sum(_content(pair) in better for pair in old)
     return Merged([*corrected, *kept], problems, dict(counts))
+
+
+def _content(recording: Recording) -> str:
+    """What makes two clips the same: the recording's bytes, and the stretch of it."""
+    entry, facts = recording
+    if entry.start is None or entry.end is None:
+        return facts.content
+    return f"{facts.content}@{entry.start:.3f}-{entry.end:.3f}"
 
 
 def divide(
@@ -199,25 +246,64 @@ def divide(
     return TrainingData(manifest, split, added, corrected, corrections, tuple(notes))
 
 
-def _grouped(
+def grouped_with(
     new: Sequence[Recording],
-    segment_of: dict[Path, Segment | None],
+    segment_of: Mapping[Path, Segment | None],
     old: Sequence[Recording],
     group_regex: str | None,
-) -> list[Recording]:
-    """Give each new recording its group, by the same rule as the run's clips."""
-    group_of = {facts.content: entry.group for entry, facts in old}
+) -> tuple[list[Recording], list[Problem]]:
+    """Give each new recording its group, by the same rule as the run's clips.
+
+    Args:
+        new: the added recordings.
+        segment_of: the segment that a file is, if it was cut by us.
+        old: the run's recordings, each with group and part.
+        group_regex: that of the run.
+
+    Returns:
+        The recordings that have a group, and those that have none: of a recording of which
+        sounds nearby are in several parts of the run.
+    """
+    of_old: dict[str, list[Entry]] = {}
+    for entry, facts in old:
+        of_old.setdefault(facts.content, []).append(entry)
     pattern = None if group_regex is None else group_pattern(group_regex)
-    result = []
+    result, problems = list[Recording](), list[Problem]()
     for entry, facts in new:
         segment = segment_of.get(entry.path)
         name = entry.name if segment is None else Path(segment.source)
         content = facts.content if segment is None else segment.source_sha256
-        group = group_of.get(content) or (entry.group if segment is None else None)
+        span = (entry.start, entry.end) if segment is None else (segment.start, segment.end)
+        near = _near(of_old.get(content, ()), *span)
+        if len({one.split for one in near}) > 1:
+            cause = (
+                "sounds nearby in the same recording are in several parts of the run; left out, "
+                "so that the test stays one"
+            )
+            problems.append(Problem(entry.name, "between_parts", cause, False))
+            continue
+        group = near[0].group if near else entry.group if segment is None else None
         if group is None and pattern is not None:
             group = find_group(pattern, name)
         result.append((replace(entry, group=group or content, split=None), facts))
-    return result
+    return result, problems
+
+
+def _near(own: Sequence[Entry], start: float | None, end: float | None) -> list[Entry]:
+    """The run's sounds of a recording that are heard with a stretch of it, or else around it.
+
+    A clip that is a whole recording is near to all of them.
+    """
+    if start is None or end is None or any(one.start is None for one in own):
+        return list(own)
+    begin, stop = heard(start, end, WINDOW)
+    spans = [(*heard(one.start or 0.0, one.end or 0.0, WINDOW), one) for one in own]
+    together = [one for first, last, one in spans if first < stop and begin < last]
+    if together:
+        return together
+    before = max((span for span in spans if span[1] <= begin), key=lambda s: s[1], default=None)
+    behind = min((span for span in spans if span[0] >= stop), key=lambda s: s[0], default=None)
+    return [span[2] for span in (before, behind) if span is not None]
 
 
 def _segments_of(data: Path) -> SegmentsFile:

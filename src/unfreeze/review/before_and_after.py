@@ -8,10 +8,11 @@ import keras
 import numpy as np
 
 from unfreeze.audio.clip_model import parts_of
-from unfreeze.audio.manifest import Manifest
+from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.patches import PatchView
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.inference import view_scores
+from unfreeze.pipeline.label_scoring import label_change
 from unfreeze.pipeline.saved_model import load_clip_model
 from unfreeze.pipeline.scoring import score_change
 
@@ -43,8 +44,9 @@ def measure_change(
         seed: of the bootstrap.
 
     Returns:
-        `test` and `corrected`: each as from `unfreeze.pipeline.scoring.score_change`,
-        None without clips.
+        `test` and `corrected`: each as from `unfreeze.pipeline.scoring.score_change` or, where
+        clips may have several labels, `unfreeze.pipeline.label_scoring.label_change`; None
+        without clips.
     """
     labels = manifest.labels
     columns = [labels.index(label) for label in old[1]]
@@ -58,12 +60,12 @@ def measure_change(
         chosen = [manifest.clips[int(i)] for i in clips]
         before = np.zeros((len(clips), len(labels)))
         before[:, columns] = view_scores(old[0], view, len(manifest.clips))[0][clips]
-        found[name] = score_change(
-            np.array([labels.index(clip.label) for clip in chosen]),
-            before,
-            view_scores(new, view, len(manifest.clips))[0][clips],
-            labels,
-            [clip.group for clip in chosen],
-            seed=seed,
-        )
+        after = view_scores(new, view, len(manifest.clips))[0][clips]
+        groups = [clip.group for clip in chosen]
+        if manifest.several:
+            table = heard_table(manifest)[clips]
+            found[name] = label_change(table, before, after, labels, groups, seed=seed)
+        else:
+            truth = np.array([labels.index(clip.label) for clip in chosen])
+            found[name] = score_change(truth, before, after, labels, groups, seed=seed)
     return found

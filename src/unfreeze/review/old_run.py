@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.audio.entries import Entry
+from unfreeze.audio.label_sets import is_set
 from unfreeze.audio.sources import Source
 from unfreeze.errors import RunError, show
 from unfreeze.pipeline import run_folder
@@ -88,4 +89,6 @@ def run_source(run: Path) -> Source:
             f"{', '.join(show(path) for path in gone[:3])}. Put them back there, or train a new "
             f"run on all your data."
         )
-    return Source(root, entries, ())
+    said = run_folder.read_config(run).get("multilabel") is True
+    several = said or any(is_set(entry.label) for entry in entries)
+    return Source(root, entries, (), several)
