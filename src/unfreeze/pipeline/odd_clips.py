@@ -40,7 +40,7 @@ from unfreeze.pipeline.training_data import NamedProgress
 MOST_PATCHES = 8192
 #: Share of the samples at full scale from which a clip counts as clipped.
 CLIPPED = 0.001
-#: Clips of one kind that are reported; any data have clips that are least like the others.
+#: Clips of one kind that are reported; of outliers, which any data have, at most a tenth of all.
 MOST_FOUND, MOST_OUTLIERS = 24, 12
 FOLDS = 5
 # Inverse strength of the L2 penalty, as scikit-learn's `C`.
@@ -332,4 +332,5 @@ def outliers(like: np.ndarray, features: np.ndarray) -> np.ndarray:
     alone = np.argsort(like, kind="stable")[: np.isfinite(like).sum()]
     far = np.argsort(-np.linalg.norm(features, axis=1), kind="stable")
     both = [place for pair in zip(alone, far, strict=False) for place in pair]
-    return np.array(list(dict.fromkeys(both))[:MOST_OUTLIERS], np.int64)
+    count = min(MOST_OUTLIERS, max(len(features) // 10, 1))
+    return np.array(list(dict.fromkeys(both))[:count], np.int64)
