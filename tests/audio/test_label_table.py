@@ -174,6 +174,13 @@ def test_a_column_that_is_the_same_in_all_rows_is_of_a_class_too(tmp_path: Path)
     assert labels(tmp_path, "path,cat,owl\na.wav,1,0\nb.wav,1,?\n") == ["cat", "cat;owl?"]
 
 
+def test_low_and_high_are_bounds_of_sounds_and_may_be_classes_of_clips(tmp_path: Path) -> None:
+    rows = "0.wav,1,0,1\n1.wav,0,1,0\n"
+    assert labels(tmp_path, f"path,low,high,dog\n{rows}") == ["dog;low", "high"]
+    (entry,), _ = read(tmp_path, "path,start,end,low,high,label\n0.wav,0,1,200,900,dog\n")
+    assert (entry.low, entry.high, entry.label) == (200, 900, "dog")
+
+
 def test_a_wrong_cell_in_a_column_of_a_class(tmp_path: Path) -> None:
     text = "path,cat,owl\na.wav,1,0\nb.wav,0,1\nc.wav,0,l\nd.wav,1,0\n"
     message = refusal(tmp_path, text)

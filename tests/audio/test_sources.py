@@ -195,6 +195,15 @@ def test_votes_are_no_classes_and_a_part_may_be_empty(tmp_path: Path) -> None:
     assert "it has no rows, so no recording is validation" in [n.cause for n in found.notes]
 
 
+def test_labels_of_one_part_tell_how_those_of_another_are_joined(tmp_path: Path) -> None:
+    sounds(tmp_path, *(f"{n}.wav" for n in range(4)))
+    text(tmp_path, "train.csv", "path,label", "0.wav,cat", "1.wav,dog")
+    text(tmp_path, "test.csv", "path,label", '2.wav,"cat,dog"', '3.wav,"owl, tawny"')
+    found = find_source(tmp_path)
+    assert [e.label for e in found.entries] == ["cat", "dog", "cat;dog", "owl, tawny"]
+    assert found.several
+
+
 def test_several_tables_are_asked_about(tmp_path: Path) -> None:
     one_table(tmp_path)
     text(tmp_path, "again.csv", "path,label", "clips/0.wav,dog")

@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -136,7 +137,8 @@ def find_columns(table: Table, columns: Columns = BY_NAME) -> dict[str, int] | N
         # In Raven, the other times count from the beginning of a series of files.
         found["offset in file"] = header.index("file offset (s)")
     if "start" not in found and "end" not in found:
-        found.pop("duration", None)
+        # Of whole clips these may be the names of classes.
+        found = {k: v for k, v in found.items() if k not in ("duration", "low", "high")}
     elif not ("start" in found and ("end" in found or "duration" in found)):
         if not {"path", "label"} & found.keys():
             return None
@@ -185,8 +187,18 @@ def _listed(header: Sequence[str]) -> str:
     return ", ".join(repr(show(name)) for name in header) or "no columns"
 
 
+def lone_labels(file: Path, columns: Columns = BY_NAME) -> set[str]:
+    """The labels that occur by themselves in a table; none where no column holds labels."""
+    table = read_table(file)
+    found = find_columns(table, columns) or {}
+    return _lone(table, found["label"]) if "label" in found else set()
+
+
 def read_labels(
-    file: Path, columns: Columns = BY_NAME, recording: Path | None = None
+    file: Path,
+    columns: Columns = BY_NAME,
+    recording: Path | None = None,
+    alone: AbstractSet[str] = frozenset(),
 ) -> tuple[list[Entry], list[Problem]]:
     """Read a table of recordings or of sounds in recordings.
 
@@ -194,6 +206,7 @@ def read_labels(
         file: the table.
         columns: names that the user gave.
         recording: the recording that all rows are of, where no column names one.
+        alone: labels that occur by themselves in other tables of the same data.
 
     Returns:
         The entries, with names relative to the table's folder or absolute, and notes. Rows
@@ -212,7 +225,7 @@ def read_labels(
     _check_series(table, found)
     root = file.parent
     _check_widths(table)
-    label_of, several = _label_reader(table, found, classes, columns.several)
+    label_of, several = _label_reader(table, found, classes, columns.several, alone)
     if classes:
         names = ", ".join(show(table.names[place]) for place in classes)
         notes.append(Problem(Path(file.name), "class_columns", f"its classes: {names}", False))
@@ -271,8 +284,20 @@ def _check_widths(table: Table) -> None:
             )
 
 
+def _lone(table: Table, place: int) -> set[str]:
+    """The cells of a column of labels that name one label, without a mark that may join two."""
+    listed = table.header[place] == "labels"
+    cells = {row[place].strip() for _, row in table.rows if place < len(row)}
+    alone = {cell for cell in cells if len(split_labels(cell, listed)) == 1}
+    return {cell for cell in alone if not re.search(r"[,+&]", cell)}
+
+
 def _label_reader(
-    table: Table, found: Mapping[str, int], classes: Sequence[int], several: bool
+    table: Table,
+    found: Mapping[str, int],
+    classes: Sequence[int],
+    several: bool,
+    known: AbstractSet[str],
 ) -> tuple[Callable[[Sequence[str], str], str], bool]:
     """How to read the label of a row, and whether rows may have several labels."""
     if classes:
@@ -284,8 +309,7 @@ def _label_reader(
     # A column of this name holds lists.
     place, listed = found["label"], table.header[found["label"]] == "labels"
     cells = {row[place].strip() for _, row in table.rows if place < len(row)}
-    alone = {cell for cell in cells if len(split_labels(cell, listed)) == 1}
-    alone = {cell for cell in alone if not re.search(r"[,+&]", cell)}
+    alone = known | _lone(table, place)
     parts = {cell: split_labels(cell, listed, alone) for cell in cells}
     several = several or any(len(own) > 1 for own in parts.values())
 

@@ -31,6 +31,7 @@ from unfreeze.audio.label_table import (
     Columns,
     find_columns,
     known_names,
+    lone_labels,
     read_labels,
 )
 from unfreeze.audio.part_lists import with_folds
@@ -271,12 +272,14 @@ def _read_tables(
         for table in by_part.keys() - parts.keys():
             cause = f"it is not used, as {', '.join(show(p.name) for p in parts)} are"
             told.append(Problem(table.relative_to(root), "no_table", cause, False))
+        alone = {label for table in parts for label in lone_labels(table, columns)}
         for table, part in parts.items():
             if not read_table(table).rows:
                 cause = f"it has no rows, so no recording is {part}"
                 told.append(Problem(table.relative_to(root), "blank", cause, False))
                 continue
-            entries, notes = read_labels(table, _below(root, table, columns))
+            below = _below(root, table, columns)
+            entries, notes = read_labels(table, below, alone=alone)
             joined += [entry if entry.split else replace(entry, split=part) for entry in entries]
             told += _noted(root, table, notes)
         return _named(root, joined), told
