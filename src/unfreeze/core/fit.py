@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from unfreeze.cache_room import CacheRoom
-from unfreeze.core.audit import Audit, audit_stage, enforce, snapshot
+from unfreeze.core.audit import Audit, StageAudit, audit_stage, enforce, snapshot
 from unfreeze.core.averages import KEPT_ANYWAY, swaps_averages
 from unfreeze.core.boundary import check_stages, plan_stage
 from unfreeze.core.callbacks import FirstEpochGuard, Recorder, Row
@@ -38,7 +38,7 @@ from unfreeze.core.keras_internals import (
     seeds_kept,
 )
 from unfreeze.core.labels import check_labels
-from unfreeze.core.layers import Selection, apply, flags, is_fresh
+from unfreeze.core.layers import Selection, apply, flags, unlearned_norms
 from unfreeze.core.objective import objective
 from unfreeze.core.optimizers import base_rate, get_learning_rate, layer_factors, stage_optimizer
 from unfreeze.core.prefix_cache import prune
@@ -174,7 +174,6 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
     batches = Batches(_batch_size(job, selection), _stage_seed(job.seed, number))
     ready = make_ready(job.whole, selection, job.source, job.room, batches, on_cache)
     job.note(f"stage {stage.name!r}: {ready.note}")
-    _warn_of_unlearned_norms(job, selection)
     variables = (*selection.trained, *selection.updating)
     before = snapshot(job.model)
     recorder = Recorder(
@@ -187,9 +186,13 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
         start=before,
     )
 
+    def look() -> StageAudit:
+        return audit_stage(job.model, selection, before, ready.model.optimizer)
+
     def check_first_epoch() -> None:
-        if not recorder.diverged:
-            enforce(audit_stage(job.model, selection, before))
+        faint = None if recorder.diverged else enforce(look(), known=unlearned_norms([selection]))
+        if faint is not None:
+            job.warn(faint)
 
     guard = FirstEpochGuard(check_first_epoch)
     try:
@@ -201,9 +204,9 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
     source = job.source
     check_record(recorder, lambda: find_cause(source.train, source.validation, ready.train))
     # Of the weights that are kept: those of the best epoch.
-    audit = audit_stage(job.model, selection, before)
+    audit = look()
     # A solver may find the weights that are there already.
-    enforce(audit, still=stage.solve)
+    enforce(audit, still=stage.solve, known=unlearned_norms([selection]))
     if job.room.limit is not None:
         prune(job.room.folder, job.room.limit)
     result = StageResult(
@@ -225,19 +228,6 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
 
 def _no_rate(optimizer: Any) -> None:
     """The learning rate of a stage that takes no steps."""
-
-
-def _warn_of_unlearned_norms(job: Job, selection: Selection) -> None:
-    updating = {id(v) for v in selection.updating}
-    chosen = [norm for entry in selection.chosen for norm in entry.norms]
-    fresh = [n.name for n in chosen if id(n.moving_mean) not in updating and is_fresh(n)]
-    if fresh:
-        more = f" and {len(fresh) - 3} more" if len(fresh) > 3 else ""
-        job.note(
-            f"stage {selection.stage.name!r}: BatchNorm layers {', '.join(fresh[:3])}{more} have "
-            "no statistics yet (mean 0, variance 1) and get none under batch_norm="
-            f"{selection.stage.batch_norm!r}: use 'train' for a base that is not pretrained"
-        )
 
 
 def _batch_size(job: Job, selection: Selection) -> int:
@@ -418,7 +408,8 @@ def fit(
             run_dir=home,
         )
         few = why_few_groups(selections[0].groups, plan)
-        for text in (few, warning(data, "train"), warning(held, "validation_data")):
+        unlearned = unlearned_norms([s for s in selections if s.stage.epochs])
+        for text in (few, unlearned, warning(data, "train"), warning(held, "validation_data")):
             if text is not None:
                 job.warn(text)
         try:

@@ -68,6 +68,51 @@ def is_fresh(norm: Any) -> bool:
     return bool(np.all(mean == 0.0) and np.all(variance == 1.0))
 
 
+def unlearned_norms(selections: Sequence["Selection"]) -> str | None:
+    """What to say of BatchNorm layers that were never trained and that stages keep as they are.
+
+    As created they normalize nothing, so in a deep network (one built with `weights=None`)
+    signals and gradients fade away.
+
+    Args:
+        selections: of all stages, in their order, those without epochs left out.
+    """
+    fresh = {
+        id(n): n
+        for s in selections[:1]
+        for entry in s.entries
+        for n in entry.norms
+        if is_fresh(n) and _is_identity(n)
+    }
+    keeping: list[str] = []
+    left: dict[int, Any] = {}
+    for selection in selections:
+        updating = {id(v) for v in selection.updating}
+        fresh = {key: n for key, n in fresh.items() if id(n.moving_mean) not in updating}
+        if fresh:
+            keeping.append(selection.stage.name)
+            left |= fresh
+    if not keeping:
+        return None
+    names = [norm.name for norm in left.values()]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    who = f"stage {keeping[0]!r} keeps"
+    if len(keeping) > 1:
+        who = f"stages {', '.join(map(repr, keeping))} keep"
+    return (
+        f"BatchNorm layers {', '.join(names[:3])}{more} have no statistics yet (mean 0, variance "
+        f"1), and {who} them like that, so that they normalize nothing. Load pretrained weights, "
+        "or begin with a stage that trains them: train='all', batch_norm='train'"
+    )
+
+
+def _is_identity(norm: Any) -> bool:
+    """Whether gamma and beta are as created; a folded BatchNorm layer keeps its scale there."""
+    gamma = 1.0 if norm.gamma is None else keras.ops.convert_to_numpy(norm.gamma)
+    beta = 0.0 if norm.beta is None else keras.ops.convert_to_numpy(norm.beta)
+    return bool(np.all(gamma == 1.0) and np.all(beta == 0.0))
+
+
 @dataclass(frozen=True, eq=False)
 class Selection:
     """What a stage trains.

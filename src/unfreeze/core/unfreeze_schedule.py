@@ -14,14 +14,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from unfreeze.core.audit import Audit, Snapshot, audit_stage, enforce, snapshot
+from unfreeze.core.audit import Audit, Snapshot, StageAudit, audit_stage, enforce, snapshot
 from unfreeze.core.averages import KEPT_ANYWAY, AveragedWeights, start_averages, swaps_averages
 from unfreeze.core.callbacks import WORST, FirstEpochGuard, Rank, Recorder, rule_callbacks
 from unfreeze.core.finite import guess
 from unfreeze.core.graph import count_numbers, flatten
 from unfreeze.core.groups import why_few_groups
 from unfreeze.core.keras_internals import building_scope, compiled_optimizer, resumed_epoch
-from unfreeze.core.layers import Selection, apply, check
+from unfreeze.core.layers import Selection, apply, check, unlearned_norms
 from unfreeze.core.optimizers import base_rate, get_learning_rate, layer_factors, stage_optimizer
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.run_state import StageResult
@@ -101,8 +101,8 @@ class RunningStage:
         self.recorder.restore()
         check_record(self.recorder)
         # Of the weights that are kept: those of the best epoch.
-        audit = audit_stage(self.model, self.selection, self.before)
-        enforce(audit)
+        audit = self._audit()
+        enforce(audit, known=unlearned_norms([self.selection]))
         return StageResult(
             stage=self.stage.name,
             epochs=self.epochs,
@@ -117,8 +117,14 @@ class RunningStage:
         )
 
     def _enforce(self) -> None:
-        if not self.recorder.diverged:
-            enforce(audit_stage(self.model, self.selection, self.before))
+        if self.recorder.diverged:
+            return
+        faint = enforce(self._audit(), known=unlearned_norms([self.selection]))
+        if faint is not None:
+            log.warning(faint)
+
+    def _audit(self) -> StageAudit:
+        return audit_stage(self.model, self.selection, self.before, self.model.optimizer)
 
 
 class UnfreezeSchedule(keras.callbacks.Callback):
@@ -181,8 +187,9 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         self._scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
         self._left = [s for s in check(self._graph, self.schedule) if s.stage.epochs]
         few = why_few_groups(self._left[0].groups, self.schedule)
-        if few is not None:
-            log.warning(few)
+        for text in (few, unlearned_norms(self._left)):
+            if text is not None:
+                log.warning(text)
         with building_scope(model):
             for selection in self._left:
                 self._optimizer(selection)
