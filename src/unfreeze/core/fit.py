@@ -39,8 +39,8 @@ from unfreeze.core.keras_internals import (
 )
 from unfreeze.core.labels import check_labels
 from unfreeze.core.layers import Selection, apply, flags, unlearned_norms
-from unfreeze.core.objective import objective
-from unfreeze.core.optimizers import base_rate, get_learning_rate, layer_factors, stage_optimizer
+from unfreeze.core.objective import compile_settings, objective
+from unfreeze.core.optimizers import compiled_before, get_learning_rate, remember, with_compiled
 from unfreeze.core.prefix_cache import prune
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.run_state import EPOCH_FILE as EPOCH_FILE
@@ -56,7 +56,13 @@ from unfreeze.core.run_state import (
 )
 from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.core.stage_caching import Batches, Job, Source, Whole, check_caches, log, make_ready
-from unfreeze.core.stage_fit import check_record, compile_with, fit_stage, new_optimizer
+from unfreeze.core.stage_fit import (
+    check_batches,
+    check_record,
+    compile_with,
+    fit_stage,
+    new_optimizer,
+)
 from unfreeze.errors import ScheduleError, StageError
 
 
@@ -107,7 +113,8 @@ def run_stages(
         )
     last = next(s for s in reversed(selections) if s.stage.epochs)
     # So that `evaluate` works, and `fit` would continue the last stage.
-    job.model.compile(optimizer=new_optimizer(last), **compile_with(job))
+    optimizer = remember(new_optimizer(last), compiled_before(job.model))
+    job.model.compile(optimizer=optimizer, **compile_with(job))
     return tuple(results), kept.stage
 
 
@@ -306,7 +313,11 @@ def fit(
 
     Args:
         model: a built functional or Sequential model, of any nesting.
-        schedule: a `Schedule`, a list of `Stage`, or the name of a preset.
+        schedule: a `Schedule`, a list of `Stage`, or the name of a preset. A stage without an
+            `optimizer` takes the kind and settings of the one that the model was compiled
+            with, if any, at the stage's own rate; else Adam. Also taken over from `compile`:
+            `run_eagerly`, `steps_per_execution`, `auto_scale_loss`, `loss_weights`,
+            `weighted_metrics`.
         train: `(x, y)` or `(x, y, sample_weight)` with arrays, memory maps or
             anything indexed by an integer array; or a `keras.utils.PyDataset`,
             `tf.data.Dataset` or torch `DataLoader`.
@@ -337,8 +348,9 @@ def fit(
             removed beyond it. None: half of the free disk space.
         fuse: run convolutions and BatchNorm with fixed statistics as one (same
             maths, about twice the speed).
-        jit_compile: as for `compile`. "auto" leaves XLA off with TensorFlow on a
-            CPU, where it ran YAMNet's blocks at less than half the speed.
+        jit_compile: as for `compile`. "auto" is what the model was compiled with; Keras' own
+            "auto" leaves XLA off with TensorFlow on a CPU, where it ran YAMNet's blocks at less
+            than half the speed.
 
     Returns:
         The result; the model itself holds the best weights of all stages, the
@@ -360,15 +372,16 @@ def fit(
             "with its own fit and the callback UnfreezeSchedule"
         )
     graph = flatten(model)
+    plan, given = with_compiled(plan, compiled_before(model)), plan
     selections = check_stages(graph, plan)
+    steps = compile_settings(model, jit_compile)
     _refuse_callbacks((*callbacks, *(c for stage in plan for c in stage.callbacks)))
     for selection in selections:
         # Made now, so that a bad one is refused before any stage runs.
-        factors = layer_factors(selection)
-        stage = selection.stage
-        stage_optimizer(stage.optimizer, base_rate(stage), selection.trained, factors)
+        new_optimizer(selection)
     data = as_data(train, model)
     held = None if validation_data is None else as_data(validation_data, model, "validation_data")
+    check_batches(selections, data)
     if class_weight:
         check_class_weight(data)
     compile_with = objective(model, graph, data, loss, metrics)
@@ -397,7 +410,7 @@ def fit(
             whole=Whole(model, graph, fuse),
             source=source,
             room=room,
-            compile_with={**compile_with, "jit_compile": jit_compile},
+            compile_with={**compile_with, **steps},
             callbacks=tuple(callbacks),
             batch_size=batch_size,
             seed=seed,
@@ -412,12 +425,21 @@ def fit(
         for text in (few, unlearned, warning(data, "train"), warning(held, "validation_data")):
             if text is not None:
                 job.warn(text)
+        if plan is not given:
+            job.note(_taken_over(plan, given))
         try:
             results, best = run_stages(job, selections, settings)
         except BaseException:
             restore_flags()
             raise
     return FitResult(model, results, best, seed)
+
+
+def _taken_over(plan: Schedule, given: Schedule) -> str:
+    changed = [new for new, old in zip(plan, given, strict=True) if new is not old]
+    names = ", ".join(repr(stage.name) for stage in changed)
+    kind = type(changed[0].optimizer).__name__
+    return f"{kind}, with which the model was compiled, is the optimizer of {names}, at their rates"
 
 
 def _refuse_broken(selections: Sequence[Selection]) -> None:

@@ -190,7 +190,23 @@ def select(graph: Graph, stage: Stage, groups: tuple[LayerGroup, ...] | None = N
 def check(graph: Graph, schedule: Schedule) -> list[Selection]:
     """Work out every stage of a schedule, so that it is refused before the first epoch."""
     groups = find_groups(graph) if schedule.groups is None else named_groups(graph, schedule)
-    return [select(graph, stage, groups) for stage in schedule]
+    selections = [select(graph, stage, groups) for stage in schedule]
+    for selection in selections:
+        _check_average(selection)
+    return selections
+
+
+def _check_average(selection: Selection) -> None:
+    updating = {id(v) for v in selection.updating}
+    norms = [n for entry in selection.chosen for n in entry.norms]
+    following = [n.name for n in norms if id(n.moving_mean) in updating]
+    if selection.stage.average is not None and following:
+        raise ScheduleError(
+            f"stage {selection.stage.name!r}: average: the new BatchNorm layer {following[0]!r} "
+            "trains its statistics, which would not fit averaged weights: leave average out, or "
+            f"leave the layer out by train=[..., '!{following[0]}'] once an earlier run has "
+            "trained it"
+        )
 
 
 def named_groups(graph: Graph, schedule: Schedule) -> tuple[LayerGroup, ...]:

@@ -9,25 +9,32 @@ caches and views. Dropout in frozen layers stays on, as Keras runs them in train
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
 from unfreeze.core.audit import Audit, Snapshot, StageAudit, audit_stage, enforce, snapshot
-from unfreeze.core.averages import KEPT_ANYWAY, AveragedWeights, start_averages, swaps_averages
+from unfreeze.core.averages import KEPT_ANYWAY, start_averages, swaps_averages
 from unfreeze.core.callbacks import WORST, FirstEpochGuard, Rank, Recorder, rule_callbacks
 from unfreeze.core.finite import guess
 from unfreeze.core.graph import count_numbers, flatten
 from unfreeze.core.groups import why_few_groups
 from unfreeze.core.keras_internals import building_scope, compiled_optimizer, resumed_epoch
 from unfreeze.core.layers import Selection, apply, check, unlearned_norms
-from unfreeze.core.optimizers import base_rate, get_learning_rate, layer_factors, stage_optimizer
+from unfreeze.core.optimizers import get_learning_rate
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.run_state import StageResult
 from unfreeze.core.schedule import BEST, INSISTING, Schedule, Stage
 from unfreeze.core.stage_caching import log
-from unfreeze.core.stage_fit import check_record
+from unfreeze.core.stage_fit import (
+    averaged_weights,
+    check_record,
+    check_steps,
+    new_optimizer,
+    rate_by_epoch,
+)
 from unfreeze.core.stale_flags import DetectStaleFlags
 from unfreeze.errors import ScheduleError, StageError
 
@@ -71,8 +78,9 @@ class RunningStage:
             self.stage.name, changing, monitor, get_learning_rate, steps, start=self.before
         )
         self.callbacks = [
-            AveragedWeights(),
+            averaged_weights(selection),
             DetectStaleFlags(),
+            *rate_by_epoch(self.stage),
             self.recorder,
             FirstEpochGuard(self._enforce),
             *rule_callbacks(self.stage.until, self.stage.reduce, self.recorder),
@@ -199,6 +207,8 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         self.results, self.best_stage, self._running = [], "", None
         self._best = (WORST, [])
         self._refuse_too_few(self.params["epochs"])
+        for stage in self.schedule:
+            check_steps(stage, self.params.get("steps"), "give `fit` steps_per_epoch")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Start the next stage where the one before has ended."""
@@ -270,7 +280,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
 
     def _renew_optimizer(self, selection: Selection) -> None:
         with building_scope(self.model):
-            optimizer = self._optimizer(selection)
+            optimizer = self._optimizer(selection, self.params.get("steps"))
             optimizer.build(self.model.trainable_variables)
             start_averages(optimizer)
         self.model.optimizer = optimizer
@@ -287,14 +297,14 @@ class UnfreezeSchedule(keras.callbacks.Callback):
             self._best = (result.rank, self.model.get_weights())
         self._running = None
 
-    def _optimizer(self, selection: Selection) -> keras.optimizers.Optimizer:
+    def _optimizer(
+        self, selection: Selection, batches: int | None = None
+    ) -> keras.optimizers.Optimizer:
         stage = selection.stage
-        made = stage_optimizer(
-            self._template if stage.optimizer is None else stage.optimizer,
-            base_rate(stage),
-            selection.trained,
-            layer_factors(selection),
-        )
+        if stage.average is not None and stage.optimizer is None:
+            # Refuses averages of two kinds, as a stage with such an optimizer does.
+            replace(stage, optimizer=self._template)
+        made = new_optimizer(selection, batches, self._template)
         # Under mixed_float16 `compile` wraps whatever it is given; so does a stage.
         wrapper = keras.optimizers.LossScaleOptimizer
         wrap = self._scaled and not isinstance(made, wrapper)
@@ -325,8 +335,6 @@ def _refuse_what_one_fit_cannot_do(stage: Stage) -> None:
         reasons.append("solve needs unfreeze.fit")
     if stage.keep == "last":
         reasons.append("keep='last' needs unfreeze.fit")
-    if stage.decay is not None:
-        reasons.append("decay needs unfreeze.fit")
     if not stage.augment:
         reasons.append("augment=False needs unfreeze.fit")
     if any(swaps_averages(callback) for callback in stage.callbacks):
