@@ -11,7 +11,7 @@ layers stand still, because then unfreezing did nothing.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -43,6 +43,7 @@ class LayerMovement:
             changed. They are a fault, and never count as trained; `moved` is then NaN.
         no_gradient: those of `trained_still` that the optimizer steps all the same, so that
             their gradient was 0, or too small to change them.
+        lora: rank of the LoRA weights among those that the stage trains; 0 without.
     """
 
     layer: str
@@ -54,6 +55,7 @@ class LayerMovement:
     trained_still: tuple[str, ...] = ()
     not_finite: tuple[str, ...] = ()
     no_gradient: tuple[str, ...] = ()
+    lora: int = 0
 
     @property
     def excused(self) -> bool:
@@ -82,6 +84,7 @@ class StageAudit:
         lines = [f"stage {self.stage}", f"  {'layer':<40} {'weights':>9}  {'moved':>9}  "]
         for layer in self.layers:
             flag = "trained" if layer.trainable else "frozen"
+            flag += f" by LoRA of rank {layer.lora}" if layer.lora else ""
             if layer.no_gradient and not layer.excused:
                 flag += f", no gradient: {', '.join(layer.no_gradient)}"
             flag = f"NOT FINITE: {', '.join(layer.not_finite)}" if layer.not_finite else flag
@@ -129,10 +132,15 @@ def audit_stage(
         weights = [v for v in entry.weights if id(v) in before]
         others = [v for v in weights if id(v) not in held]
         if others:
-            rows.append(_movement(entry.path, others, before, claims))
+            row = _movement(entry.path, others, before, claims)
+            ranks = [getattr(x, "lora_rank", None) or 0 for x in entry.layers]
+            rows.append(replace(row, lora=max(ranks)) if row.trainable and any(ranks) else row)
+        names = [v.name for v in weights if id(v) in held]
         for weight in weights:
             if id(weight) in held:
-                path = f"{entry.path}/{weight.name}"
+                # In attention every part has a kernel.
+                among = names.count(weight.name)
+                path = f"{entry.path}/{'/'.join(weight.path.split('/')[-2 if among > 1 else -1 :])}"
                 rows.append(_movement(path, [weight], before, claims))
     return StageAudit(selection.stage.name, tuple(rows))
 
@@ -275,6 +283,8 @@ def _row(layer: LayerMovement) -> dict[str, Any]:
         row["frozen_moved"] = list(layer.frozen_moved)
     if layer.trained_still:
         row["trained_still"] = list(layer.trained_still)
+    if layer.lora:
+        row["lora"] = layer.lora
     if layer.no_gradient:
         row["no_gradient"] = list(layer.no_gradient)
     if layer.not_finite:

@@ -39,6 +39,7 @@ from unfreeze.core.keras_internals import (
 )
 from unfreeze.core.labels import check_labels
 from unfreeze.core.layers import Selection, apply, flags, unlearned_norms
+from unfreeze.core.lora import lora_while
 from unfreeze.core.objective import compile_settings, objective
 from unfreeze.core.optimizers import compiled_before, get_learning_rate, remember, with_compiled
 from unfreeze.core.prefix_cache import prune
@@ -98,7 +99,8 @@ def run_stages(
             job.note(f"stage {result.stage!r} is already finished: its weights are loaded")
         else:
             epochs = sum(result.epochs for result in results)
-            results.append(_run_stage(job, selection, number, epochs))
+            with lora_while(job.model, selection, (job.seed, number)) as adapted:
+                results.append(_run_stage(job, adapted, number, epochs))
             if job.run_dir is not None and not _record(job, job.run_dir, identity, results):
                 job = replace(job, run_dir=None)
             job.stop_if_asked()

@@ -28,6 +28,7 @@ __all__ = [
     "count_batches",
     "direct_layers",
     "flatten_layers",
+    "forget_functions",
     "freeze_own",
     "functional_graph",
     "get_keras_mask",
@@ -41,6 +42,7 @@ __all__ = [
     "nodes_in_order",
     "own_random_state",
     "own_weights",
+    "remove_lora",
     "reseed",
     "resumed_epoch",
     "seed_generators",
@@ -165,6 +167,28 @@ def held_weights(layer: Any, alone: bool = False) -> list[Any]:
         if getattr(inner, "quantization_mode", None) in _QUANTIZED:
             found += inner._non_trainable_variables
     return list({id(v): v for v in found}.values())
+
+
+def remove_lora(layer: Any, target: str) -> None:
+    """Undo `layer.enable_lora`; Keras has no way back.
+
+    Args:
+        layer: with LoRA, which is lost.
+        target: name of the variable that it was added to.
+    """
+    for name in (f"lora_{target}_a", f"lora_{target}_b"):
+        layer._untrack_variable(getattr(layer, name))
+        # Keras collects garbage where a variable is deleted, which takes long in a large process.
+        setattr(layer, name, None)
+        delattr(layer, name)
+    layer.lora_enabled, layer.lora_rank, layer.lora_alpha = False, None, None
+
+
+def forget_functions(model: Any) -> None:
+    """Have a model trace its functions again, as after `compile`: its weights have changed."""
+    for layer in flatten_layers(model):
+        if isinstance(layer, keras.Model):
+            layer.train_function = layer.test_function = layer.predict_function = None
 
 
 def is_custom(layer: Any) -> bool:

@@ -37,7 +37,7 @@ from unfreeze.files import write_json
 RUN_FORMAT = 2
 RUN_FILE = "fit.json"
 # Fields of `Stage` that older folders do not have.
-_ADDED = ("average",)
+_ADDED = ("average", "lora")
 
 EPOCH_FORMAT = 2
 EPOCH_FILE = "epoch.safetensors"

@@ -153,6 +153,11 @@ class Stage:
         average: "swa" averages the weights at the ends of the last quarter of the epochs (at
             least two), each counting the same (stochastic weight averaging, Izmailov et al.,
             2018). The averages are validated and kept; training goes on from the last step.
+        lora: rank of LoRA (Hu et al., 2022) for the layers below the head that the stage names
+            and that offer it: their kernels stay fixed, and the product of two matrices of
+            that rank trains beside each. At the end of the stage it is added to the kernels,
+            so that the model keeps its structure. All else that the stage names trains as
+            usual.
         callbacks: Keras callbacks for this stage only.
         batch_size: None takes the one given to `fit`.
         layer_decay: factor of the learning rate from each layer group to the
@@ -178,6 +183,7 @@ class Stage:
     solve: bool = False
     keep: Keep = "best"
     average: Average | None = None
+    lora: int | None = None
     callbacks: tuple[Any, ...] = ()
     batch_size: int | None = None
     layer_decay: float | None = None
@@ -196,6 +202,8 @@ class Stage:
         _whole(where, "views", self.views, least=1)
         if self.batch_size is not None:
             _whole(where, "batch_size", self.batch_size, least=1)
+        if self.lora is not None:
+            _whole(where, "lora", self.lora, least=1)
         _one_of(where, "batch_norm", self.batch_norm, ("frozen", "affine", "train"))
         _one_of(where, "cache", self.cache, CACHES)
         _one_of(where, "keep", self.keep, get_args(Keep))
@@ -224,7 +232,7 @@ class Stage:
             )
         if self.solve and self.cache == "never":
             raise ScheduleError(f"{where}: solve reads the cache: leave out cache='never'")
-        steps = ("optimizer", "until", "reduce", "decay", "average", "layer_decay")
+        steps = ("optimizer", "until", "reduce", "decay", "average", "lora", "layer_decay")
         given = [name for name in steps if getattr(self, name) is not None]
         if self.solve and given:
             raise ScheduleError(
@@ -331,8 +339,19 @@ class Schedule:
         return len(self.stages)
 
     def with_changes(self, **changes: Any) -> "Schedule":
-        """A copy in which every stage has the given fields replaced."""
-        return replace(self, stages=tuple(replace(stage, **changes) for stage in self.stages))
+        """A copy in which every stage has the given fields replaced.
+
+        `lora` is left out of stages that it is not for: those that train "head" alone, which
+        is new and trains in full, and those that are solved.
+        """
+        others = {key: value for key, value in changes.items() if key != "lora"}
+
+        def changed(stage: Stage) -> Stage:
+            solved = others.get("solve", stage.solve)
+            head = others.get("train", stage.train) in ("head", ["head"], ("head",))
+            return replace(stage, **(others if solved or head else changes))
+
+        return replace(self, stages=tuple(changed(stage) for stage in self.stages))
 
 
 def _whole(where: str, name: str, value: Any, least: int) -> None:

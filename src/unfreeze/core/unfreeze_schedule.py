@@ -1,10 +1,11 @@
 """`UnfreezeSchedule`: the stages of a schedule inside one `model.fit` of your own.
 
-For your own loop, data pipeline or `train_step`. At each stage boundary, before the first
-step of an epoch, it sets the flags, builds a new optimizer for exactly the variables that
-train, and makes the train function again. Each stage ends with its best weights and an
-audit, as in `unfreeze.fit`. What one `fit` cannot do is refused: batch sizes by stage,
-caches and views. Dropout in frozen layers stays on, as Keras runs them in training mode.
+For your own loop, data pipeline or `train_step`, and for subclassed models. At each stage
+boundary, before the first step of an epoch, it sets the flags, builds a new optimizer for
+exactly the variables that train, and makes the train function again. Each stage ends with its
+best weights and an audit, as in `unfreeze.fit`. What one `fit` cannot do is refused: batch
+sizes by stage, caches, views, LoRA. Dropout in frozen layers stays on, as Keras runs them in
+training mode.
 """
 
 import time
@@ -19,7 +20,7 @@ from unfreeze.core.audit import Audit, Snapshot, StageAudit, audit_stage, enforc
 from unfreeze.core.averages import KEPT_ANYWAY, start_averages, swaps_averages
 from unfreeze.core.callbacks import WORST, FirstEpochGuard, Rank, Recorder, rule_callbacks
 from unfreeze.core.finite import guess
-from unfreeze.core.graph import count_numbers, flatten
+from unfreeze.core.graph import count_numbers, outline
 from unfreeze.core.groups import why_few_groups
 from unfreeze.core.keras_internals import building_scope, compiled_optimizer, resumed_epoch
 from unfreeze.core.layers import Selection, apply, check, unlearned_norms
@@ -190,7 +191,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
                 f"model {model.name!r} is not compiled: UnfreezeSchedule needs its loss and "
                 "its optimizer"
             )
-        self._graph = flatten(model)
+        self._graph = outline(model)
         self._template = compiled_optimizer(model)
         self._scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
         self._left = [s for s in check(self._graph, self.schedule) if s.stage.epochs]
@@ -206,6 +207,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         """Start afresh; a second `fit` runs the schedule again."""
         self.results, self.best_stage, self._running = [], "", None
         self._best = (WORST, [])
+        log.info("the stages share one `fit`: nothing is cached, dropout in frozen layers stays on")
         self._refuse_too_few(self.params["epochs"])
         for stage in self.schedule:
             check_steps(stage, self.params.get("steps"), "give `fit` steps_per_epoch")
@@ -335,6 +337,11 @@ def _refuse_what_one_fit_cannot_do(stage: Stage) -> None:
         reasons.append("solve needs unfreeze.fit")
     if stage.keep == "last":
         reasons.append("keep='last' needs unfreeze.fit")
+    if stage.lora is not None:
+        reasons.append(
+            "lora needs unfreeze.fit; or call layer.enable_lora(rank) before compile and leave "
+            "lora out: stages train what the layers have"
+        )
     if not stage.augment:
         reasons.append("augment=False needs unfreeze.fit")
     if any(swaps_averages(callback) for callback in stage.callbacks):
