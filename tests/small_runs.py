@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.fit import FitResult, fit
 from unfreeze.core.schedule import Schedule, Stage
 
@@ -91,3 +92,20 @@ class Batches(keras.utils.PyDataset):
         x, y = (X[span] + noise).astype("float32"), Y[span]
         x = {"x": x, "id": np.arange(len(y))} if self.named else x
         return (x, y, 1.0 + y) if self.weights else (x, y)
+
+
+class Rates(StageCallback):
+    """The rate of the optimizer in each step; may ask to stop after some epochs."""
+
+    def __init__(self, last: int = 99) -> None:
+        super().__init__()
+        self.seen, self.done, self.last = [], 0, last
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.done += 1
+
+    def wants_to_stop(self):
+        return self.done >= self.last

@@ -15,12 +15,14 @@ def test_a_line_is_a_name_and_changes():
 
 def test_changes_are_for_the_stages_after_the_head():
     changes = {"rate": "3e-4", "batch_norm": "affine", "epochs": "7", "patience": "2",
-               "layer_decay": "0.8", "batch_size": "16", "train": "head|top:2"}  # fmt: skip
+               "layer_decay": "0.8", "batch_size": "16", "lora": "8",
+               "train": "head|top:2"}  # fmt: skip
     head, rest = vary(two_stage(), changes, "mine")
     assert head == two_stage().stages[0]
     assert (rest.learning_rate, rest.batch_norm, rest.epochs) == (3e-4, "affine", 7)
     assert rest.until == Plateau("best", patience=2)
     assert (rest.layer_decay, rest.batch_size, rest.train) == (0.8, 16, ["head", "top:2"])
+    assert rest.lora == 8
 
 
 def test_the_only_stage_takes_the_changes_and_the_head_its_own():
@@ -41,7 +43,7 @@ def test_the_monitor_is_the_whole_schedules():
 
 def test_every_change_is_tested():
     tested = {"head_rate", "head_epochs", "rate", "epochs", "patience", "batch_norm",
-              "layer_decay", "batch_size", "train"}  # fmt: skip
+              "layer_decay", "batch_size", "train", "lora"}  # fmt: skip
     assert set(CHANGES) == tested
 
 

@@ -364,7 +364,6 @@ def test_no_solver_complains_of_too_few_steps():
     ("stage", "reason"),
     [
         ({"solve": True}, "solve"),
-        ({"decay": "cosine"}, "decay"),
         ({"augment": False}, "augment=False"),
     ],
 )

@@ -6,32 +6,14 @@ import keras
 import numpy as np
 import pytest
 
-from small_runs import HEAD, assert_same_weights, make, run, told
+from small_runs import HEAD, Rates, assert_same_weights, make, run, told
 from unfreeze.core import run_state
-from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.schedule import Plateau, ReduceRate, Stage
 from unfreeze.errors import ScheduleError, Stopped
 
 RATE, EPOCHS = 0.02, 5
 FALLING = [RATE * (1 + np.cos(np.pi * epoch / EPOCHS)) / 2 for epoch in range(EPOCHS)]
 STAGE = Stage("all", "all", epochs=EPOCHS, learning_rate=RATE, decay="cosine", optimizer="sgd")
-
-
-class Rates(StageCallback):
-    """The rate of the optimizer in each step; may ask to stop after some epochs."""
-
-    def __init__(self, last: int = 99) -> None:
-        super().__init__()
-        self.seen, self.done, self.last = [], 0, last
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.seen.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.done += 1
-
-    def wants_to_stop(self):
-        return self.done >= self.last
 
 
 @functools.cache

@@ -394,21 +394,6 @@ def test_a_model_that_is_not_compiled_is_refused() -> None:
         callback.set_model(make())
 
 
-def test_a_model_without_a_graph_is_refused() -> None:
-    class Own(keras.Model):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = layers.Dense(2, activation="softmax", name="head")
-
-        def call(self, x: Any) -> Any:
-            return self.head(x)
-
-    model = Own()
-    model.compile("adam", "sparse_categorical_crossentropy")
-    with pytest.raises(ScheduleError, match="no graph"):
-        fit(model, [HEAD])
-
-
 @pytest.mark.parametrize(
     ("stage", "reason"),
     [

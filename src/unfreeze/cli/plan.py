@@ -1,6 +1,9 @@
 """`unfreeze plan MODEL_OR_BACKBONE`: what a schedule would train, and the schedule as a file."""
 
+import importlib
 import json as json_module
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +11,7 @@ import typer
 from rich.console import Console
 
 from unfreeze.cli.arguments import Json, takes
-from unfreeze.errors import ScheduleError, UnfreezeError
+from unfreeze.errors import ScheduleError, UnfreezeError, did_you_mean
 from unfreeze.pipeline.train_options import TrainOptions
 
 if TYPE_CHECKING:
@@ -40,6 +43,14 @@ def plan(
     write: Annotated[
         Path | None, typer.Option("--write", help="Write the schedule to this YAML file.")
     ] = None,
+    custom_objects: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--custom-objects",
+            help="A class or function of yours that the model is made of, as module:Name; the "
+            "module is imported. May be given several times.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show what each stage of a schedule would train; write the schedule to edit it."""
@@ -55,7 +66,7 @@ def plan(
     from unfreeze.core.graph import flatten
     from unfreeze.core.schedule_file import schedule_as_plain, write_schedule
 
-    model, head = _model(model_or_backbone, options.taps)
+    model, head = _model(model_or_backbone, options.taps, custom_objects or ())
     graph = flatten(model)
     if head != HEAD:
         found = resolve_schedule(options, head)
@@ -76,7 +87,7 @@ def plan(
     _show(model_or_backbone, found.name, plans, write)
 
 
-def _model(name: str, taps: str) -> "tuple[keras.Model, str]":
+def _model(name: str, taps: str, custom: Sequence[str]) -> "tuple[keras.Model, str]":
     """The model to plan for, and the pattern of its head."""
     from unfreeze.audio.clip_model import parts_of, patch_model
     from unfreeze.backbones.registry import get_backbone
@@ -89,21 +100,59 @@ def _model(name: str, taps: str) -> "tuple[keras.Model, str]":
             raise UnfreezeError(f"{name}: give a .keras file, as written by model.save")
         base = get_backbone(name).build(weights=None)
         return patch_model(base, _CLASSES, seed=0, taps=tap_names(taps)), HEAD
-    model = _load(path)
+    model = _load(path, named_objects(custom))
     try:
         return parts_of(model)[0], HEAD
     except ValueError:
         return model, "head"
 
 
-def _load(path: Path) -> "keras.Model":
+def named_objects(names: Sequence[str]) -> dict[str, Any]:
+    """Classes and functions that a user names, by the names that Keras saves them under.
+
+    Args:
+        names: such as `my_layers:Block`; the module may lie in the current folder.
+
+    Raises:
+        UnfreezeError: there is no such module or name, or it is no class or function.
+    """
+    import keras
+
+    found: dict[str, Any] = {}
+    for text in names:
+        module_name, colon, name = text.partition(":")
+        where = f"--custom-objects {text}"
+        if not (module_name and colon and name):
+            raise UnfreezeError(f"{where}: give module:Name, such as my_layers:Block")
+        folder = str(Path.cwd())
+        sys.path.append(folder)
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise UnfreezeError(
+                f"{where}: {module_name} cannot be imported ({error}): run the command in its "
+                "folder, or install it"
+            ) from error
+        finally:
+            sys.path.remove(folder)
+        thing = getattr(module, name, None)
+        if thing is None:
+            hint = did_you_mean(name, [key for key in vars(module) if not key.startswith("_")])
+            raise UnfreezeError(f"{where}: {module_name} has no {name}.{hint}")
+        if not callable(thing):
+            raise UnfreezeError(f"{where}: {name} is neither a class nor a function")
+        found |= {name: thing, keras.saving.get_registered_name(thing): thing}
+    return found
+
+
+def _load(path: Path, custom: dict[str, Any]) -> "keras.Model":
     import keras
 
     from unfreeze.pipeline.saved_model import check_keras_file
 
-    check_keras_file(path)
+    check_keras_file(path, custom)
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        return keras.saving.load_model(path, custom, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds for damaged or foreign files.
         reason = str(error).strip().split("\n")[0]
         raise UnfreezeError(f"{path} cannot be loaded by Keras: {reason}") from error

@@ -2,17 +2,23 @@
 
 The movement of a layer is the L2 norm of its change, divided by its L2 norm before
 (by 1 where that was 0, so that zero-initialised biases count by their size).
+
+A weight that should train and stands still is a fault where the optimizer does not have it:
+its flag was wrong. Where the optimizer steps it, its gradient was 0 or too small to change
+it (dead units). That is worth a warning, and a fault only where more than half of a stage's
+layers stand still, because then unfreezing did nothing.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
 from unfreeze.core.finite import guess, is_finite
+from unfreeze.core.keras_internals import variables_of
 from unfreeze.core.layers import Selection
 from unfreeze.errors import StageError
 
@@ -35,6 +41,9 @@ class LayerMovement:
             including biases without a gradient.
         not_finite: weights that are NaN or infinite now, and that the stage trained or
             changed. They are a fault, and never count as trained; `moved` is then NaN.
+        no_gradient: those of `trained_still` that the optimizer steps all the same, so that
+            their gradient was 0, or too small to change them.
+        lora: rank of the LoRA weights among those that the stage trains; 0 without.
     """
 
     layer: str
@@ -45,6 +54,19 @@ class LayerMovement:
     frozen_moved: tuple[str, ...] = ()
     trained_still: tuple[str, ...] = ()
     not_finite: tuple[str, ...] = ()
+    no_gradient: tuple[str, ...] = ()
+    lora: int = 0
+
+    @property
+    def excused(self) -> bool:
+        """Whether weights that did not move are no sign of a fault.
+
+        A bias may have no gradient although its kernel has one: the bias of attention's
+        keys, which softmax cancels, or a bias before BatchNorm in training mode. Then
+        rounding alone moves it, or nothing does.
+        """
+        still = self.trained_still
+        return not still or (self.moved > 0 and all(name.endswith("bias") for name in still))
 
 
 @dataclass(frozen=True)
@@ -62,6 +84,9 @@ class StageAudit:
         lines = [f"stage {self.stage}", f"  {'layer':<40} {'weights':>9}  {'moved':>9}  "]
         for layer in self.layers:
             flag = "trained" if layer.trainable else "frozen"
+            flag += f" by LoRA of rank {layer.lora}" if layer.lora else ""
+            if layer.no_gradient and not layer.excused:
+                flag += f", no gradient: {', '.join(layer.no_gradient)}"
             flag = f"NOT FINITE: {', '.join(layer.not_finite)}" if layer.not_finite else flag
             lines.append(f"  {layer.layer:<40} {layer.weights:>9,}  {layer.moved:>9.2e}  {flag}")
         return "\n".join(lines)
@@ -86,40 +111,55 @@ def snapshot(model: keras.Model) -> Snapshot:
     return {id(v): np.array(keras.ops.convert_to_numpy(v), copy=True) for v in model.weights}
 
 
-def audit_stage(model: keras.Model, selection: Selection, before: Snapshot) -> StageAudit:
+def audit_stage(
+    model: keras.Model, selection: Selection, before: Snapshot, optimizer: Any = None
+) -> StageAudit:
     """Compare all weights with those before the stage.
 
     Args:
         model: the whole model, after the stage.
         selection: what the stage claims to train.
         before: from `snapshot`, before the stage.
+        optimizer: that took the steps; what it has was not kept still by a wrong flag.
     """
-    claimed = {id(v) for v in selection.trained}
-    may_move = claimed | {id(v) for v in selection.updating}
+    stepped = () if optimizer is None else variables_of(optimizer) or ()
+    claims = _Claims(
+        frozenset(id(v) for v in selection.trained), selection.live, frozenset(map(id, stepped))
+    )
     rows = []
     held = {id(v) for v in selection.held}
     for entry in selection.entries:
         weights = [v for v in entry.weights if id(v) in before]
         others = [v for v in weights if id(v) not in held]
         if others:
-            rows.append(_movement(entry.path, others, before, claimed, may_move))
+            row = _movement(entry.path, others, before, claims)
+            ranks = [getattr(x, "lora_rank", None) or 0 for x in entry.layers]
+            rows.append(replace(row, lora=max(ranks)) if row.trainable and any(ranks) else row)
+        names = [v.name for v in weights if id(v) in held]
         for weight in weights:
             if id(weight) in held:
-                path = f"{entry.path}/{weight.name}"
-                rows.append(_movement(path, [weight], before, claimed, may_move))
+                # In attention every part has a kernel.
+                among = names.count(weight.name)
+                path = f"{entry.path}/{'/'.join(weight.path.split('/')[-2 if among > 1 else -1 :])}"
+                rows.append(_movement(path, [weight], before, claims))
     return StageAudit(selection.stage.name, tuple(rows))
 
 
-def enforce(audit: StageAudit, still: bool = False) -> None:
+def enforce(audit: StageAudit, still: bool = False, known: str | None = None) -> str | None:
     """Raise an error for a stage that did not do what it claims.
 
     Args:
         audit: from `audit_stage`.
         still: whether weights to be trained may stay as they are.
+        known: a fault of the model that explains weights without a gradient.
+
+    Returns:
+        A warning that names layers without a gradient; None where there are none.
 
     Raises:
         StageError: weights are not finite, frozen weights moved, or weights to be
-            trained did not; names the layers and the likely cause.
+            trained did not: because the optimizer does not have them, or in more than half
+            of the stage's layers; names the layers and the likely cause.
     """
     broken = [layer for layer in audit.layers if layer.not_finite]
     if broken:
@@ -134,19 +174,37 @@ def enforce(audit: StageAudit, still: bool = False) -> None:
             "Likely cause: a callback or a layer assigns weights itself, or `trainable` was set "
             "during the stage without a new compile"
         )
-    unmoved = [layer for layer in audit.layers if not _excused(layer)]
-    if unmoved and not still:
+    unmoved = [layer for layer in audit.layers if not layer.excused]
+    if not unmoved or still:
+        return None
+    flagged = [x for x in unmoved if len(x.no_gradient) < len(x.trained_still)]
+    claimed = [layer for layer in audit.layers if layer.trainable]
+    if flagged or 2 * len(unmoved) > len(claimed):
+        counted = f" ({len(unmoved)} of {len(claimed)} layers)" if len(claimed) > 1 else ""
         raise StageError(
-            f"stage {audit.stage!r} did not move weights that it claims to train: "
-            f"{_names(unmoved)}. {_cause(unmoved, audit)}"
+            f"stage {audit.stage!r} did not move weights that it claims to train{counted}: "
+            f"{_names(flagged or unmoved)}. {_cause(claimed, known)}"
         )
+    return (
+        f"stage {audit.stage!r}: {_names(unmoved)} had no gradient in the first epoch, or one too "
+        f"small to change a weight, so nothing was learned there. {_no_gradient(known)}"
+    )
 
 
-def _movement(
-    path: str, weights: list[Any], before: Snapshot, claimed: set[int], may_move: set[int]
-) -> LayerMovement:
+@dataclass(frozen=True)
+class _Claims:
+    """Ids of variables: those that a stage trains, that may move, that its optimizer steps."""
+
+    trained: frozenset[int]
+    may_move: frozenset[int]
+    stepped: frozenset[int]
+
+
+def _movement(path: str, weights: list[Any], before: Snapshot, claims: _Claims) -> LayerMovement:
+    claimed = claims.trained
     change = size = largest = 0.0
     frozen_moved, still, broken, woken = [], [], [], False
+    no_gradient = []
     for weight in weights:
         old = before[id(weight)]
         new = keras.ops.convert_to_numpy(weight)
@@ -159,16 +217,18 @@ def _movement(
         if changed and not is_finite(new) and (id(weight) in claimed or is_finite(old)):
             broken.append(weight.name)
         size += float(np.sum(old.astype(np.float64) ** 2))
-        if not same and id(weight) not in may_move:
+        if not same and id(weight) not in claims.may_move:
             frozen_moved.append(weight.name)
         if not same and id(weight) in claimed and old.ndim > 1 and not old.any():
             woken = True
         if same and id(weight) in claimed:
             still.append(weight.name)
+            if id(weight) in claims.stepped:
+                no_gradient.append(weight.name)
     if woken:
         # A matrix of zeros lets no gradient through to the one that it multiplies (LoRA's
         # first step), until it has moved itself.
-        still = []
+        still, no_gradient = [], []
     norm = float(np.sqrt(size)) or 1.0
     return LayerMovement(
         layer=path,
@@ -179,6 +239,7 @@ def _movement(
         frozen_moved=tuple(frozen_moved),
         trained_still=tuple(still),
         not_finite=tuple(broken),
+        no_gradient=tuple(no_gradient),
     )
 
 
@@ -191,28 +252,22 @@ def _names(layers: list[LayerMovement]) -> str:
     return ", ".join(shown) + more
 
 
-def _excused(layer: LayerMovement) -> bool:
-    """Whether the weights of a layer that did not move are no sign of a fault.
-
-    A bias may have no gradient although its kernel has one: the bias of attention's
-    keys, which softmax cancels, or a bias before BatchNorm in training mode. Then
-    rounding alone moves it, or nothing does.
-    """
-    still = layer.trained_still
-    return not still or (layer.moved > 0 and all(name.endswith("bias") for name in still))
-
-
-def _cause(still: list[LayerMovement], audit: StageAudit) -> str:
-    claimed = [layer for layer in audit.layers if layer.trainable]
-    if len(still) == len(claimed):
+def _cause(claimed: list[LayerMovement], known: str | None) -> str:
+    if known is None and not any(layer.moved for layer in claimed):
         return (
             "Nothing moved at all. Likely cause: `trainable` was set after `compile` (compile "
             "again), a learning rate so small that float32 rounds it away, outputs so certain that "
             "the loss has no gradient, or (mixed_float16) gradients that overflow in every step"
         )
+    return _no_gradient(known)
+
+
+def _no_gradient(known: str | None) -> str:
+    if known is not None:
+        return f"Likely cause: {known}"
     return (
-        "Likely cause: no path from these weights to the loss, units that output zero for every "
-        "sample, or a learning rate factor of 0"
+        "Likely cause: no path from these weights to the loss, or units that output zero for "
+        "every sample (after a rate that was too high, say)"
     )
 
 
@@ -228,6 +283,10 @@ def _row(layer: LayerMovement) -> dict[str, Any]:
         row["frozen_moved"] = list(layer.frozen_moved)
     if layer.trained_still:
         row["trained_still"] = list(layer.trained_still)
+    if layer.lora:
+        row["lora"] = layer.lora
+    if layer.no_gradient:
+        row["no_gradient"] = list(layer.no_gradient)
     if layer.not_finite:
         row |= {"moved": None, "max_abs": None, "not_finite": list(layer.not_finite)}
     return row

@@ -26,6 +26,7 @@ from unfreeze.core.keras_internals import (
     seed_generators,
 )
 from unfreeze.core.layers import Selection, check
+from unfreeze.core.lora import adapted_layers, numbers_trained
 from unfreeze.core.schedule import BEST, Schedule, Stage
 from unfreeze.errors import ScheduleError
 
@@ -241,12 +242,14 @@ def check_stages(graph: Graph, schedule: Schedule) -> list[Selection]:
     """Work out every stage of a schedule, so that it is refused before the first epoch.
 
     Raises:
-        ScheduleError: as `unfreeze.core.layers.check` and `solvable`.
+        ScheduleError: as `unfreeze.core.layers.check`, `solvable` and `adapted_layers`.
     """
     selections = check(graph, schedule)
     for selection in selections:
         if selection.stage.solve:
             solvable(graph, selection)
+        if selection.stage.lora is not None:
+            adapted_layers(selection)
     return selections
 
 
@@ -405,7 +408,7 @@ def plan_stage(graph: Graph, selection: Selection) -> StagePlan:
         trains=tuple(trains),
         spans=_spans([(e.path, e.path in trains, _is_norm(e.layer)) for e in learnable]),
         layers_total=len(learnable),
-        weights_trained=count_numbers(selection.trained),
+        weights_trained=numbers_trained(selection),
         weights_updating=count_numbers(selection.updating),
         weights_total=count_numbers(list(weights.values())),
         prefix_layers=len(prefix) if caches else 0,

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from unfreeze.cache_room import CacheRoom
-from unfreeze.core.audit import Audit, audit_stage, enforce, snapshot
+from unfreeze.core.audit import Audit, StageAudit, audit_stage, enforce, snapshot
 from unfreeze.core.averages import KEPT_ANYWAY, swaps_averages
 from unfreeze.core.boundary import check_stages, plan_stage
 from unfreeze.core.callbacks import FirstEpochGuard, Recorder, Row
@@ -38,9 +38,10 @@ from unfreeze.core.keras_internals import (
     seeds_kept,
 )
 from unfreeze.core.labels import check_labels
-from unfreeze.core.layers import Selection, apply, flags, is_fresh
-from unfreeze.core.objective import objective
-from unfreeze.core.optimizers import base_rate, get_learning_rate, layer_factors, stage_optimizer
+from unfreeze.core.layers import Selection, apply, flags, unlearned_norms
+from unfreeze.core.lora import lora_while
+from unfreeze.core.objective import compile_settings, objective
+from unfreeze.core.optimizers import compiled_before, get_learning_rate, remember, with_compiled
 from unfreeze.core.prefix_cache import prune
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.run_state import EPOCH_FILE as EPOCH_FILE
@@ -56,7 +57,13 @@ from unfreeze.core.run_state import (
 )
 from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.core.stage_caching import Batches, Job, Source, Whole, check_caches, log, make_ready
-from unfreeze.core.stage_fit import check_record, compile_with, fit_stage, new_optimizer
+from unfreeze.core.stage_fit import (
+    check_batches,
+    check_record,
+    compile_with,
+    fit_stage,
+    new_optimizer,
+)
 from unfreeze.errors import ScheduleError, StageError
 
 
@@ -92,7 +99,8 @@ def run_stages(
             job.note(f"stage {result.stage!r} is already finished: its weights are loaded")
         else:
             epochs = sum(result.epochs for result in results)
-            results.append(_run_stage(job, selection, number, epochs))
+            with lora_while(job.model, selection, (job.seed, number)) as adapted:
+                results.append(_run_stage(job, adapted, number, epochs))
             if job.run_dir is not None and not _record(job, job.run_dir, identity, results):
                 job = replace(job, run_dir=None)
             job.stop_if_asked()
@@ -107,7 +115,8 @@ def run_stages(
         )
     last = next(s for s in reversed(selections) if s.stage.epochs)
     # So that `evaluate` works, and `fit` would continue the last stage.
-    job.model.compile(optimizer=new_optimizer(last), **compile_with(job))
+    optimizer = remember(new_optimizer(last), compiled_before(job.model))
+    job.model.compile(optimizer=optimizer, **compile_with(job))
     return tuple(results), kept.stage
 
 
@@ -174,7 +183,6 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
     batches = Batches(_batch_size(job, selection), _stage_seed(job.seed, number))
     ready = make_ready(job.whole, selection, job.source, job.room, batches, on_cache)
     job.note(f"stage {stage.name!r}: {ready.note}")
-    _warn_of_unlearned_norms(job, selection)
     variables = (*selection.trained, *selection.updating)
     before = snapshot(job.model)
     recorder = Recorder(
@@ -187,9 +195,13 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
         start=before,
     )
 
+    def look() -> StageAudit:
+        return audit_stage(job.model, selection, before, ready.model.optimizer)
+
     def check_first_epoch() -> None:
-        if not recorder.diverged:
-            enforce(audit_stage(job.model, selection, before))
+        faint = None if recorder.diverged else enforce(look(), known=unlearned_norms([selection]))
+        if faint is not None:
+            job.warn(faint)
 
     guard = FirstEpochGuard(check_first_epoch)
     try:
@@ -201,9 +213,9 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
     source = job.source
     check_record(recorder, lambda: find_cause(source.train, source.validation, ready.train))
     # Of the weights that are kept: those of the best epoch.
-    audit = audit_stage(job.model, selection, before)
+    audit = look()
     # A solver may find the weights that are there already.
-    enforce(audit, still=stage.solve)
+    enforce(audit, still=stage.solve, known=unlearned_norms([selection]))
     if job.room.limit is not None:
         prune(job.room.folder, job.room.limit)
     result = StageResult(
@@ -225,19 +237,6 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
 
 def _no_rate(optimizer: Any) -> None:
     """The learning rate of a stage that takes no steps."""
-
-
-def _warn_of_unlearned_norms(job: Job, selection: Selection) -> None:
-    updating = {id(v) for v in selection.updating}
-    chosen = [norm for entry in selection.chosen for norm in entry.norms]
-    fresh = [n.name for n in chosen if id(n.moving_mean) not in updating and is_fresh(n)]
-    if fresh:
-        more = f" and {len(fresh) - 3} more" if len(fresh) > 3 else ""
-        job.note(
-            f"stage {selection.stage.name!r}: BatchNorm layers {', '.join(fresh[:3])}{more} have "
-            "no statistics yet (mean 0, variance 1) and get none under batch_norm="
-            f"{selection.stage.batch_norm!r}: use 'train' for a base that is not pretrained"
-        )
 
 
 def _batch_size(job: Job, selection: Selection) -> int:
@@ -316,7 +315,11 @@ def fit(
 
     Args:
         model: a built functional or Sequential model, of any nesting.
-        schedule: a `Schedule`, a list of `Stage`, or the name of a preset.
+        schedule: a `Schedule`, a list of `Stage`, or the name of a preset. A stage without an
+            `optimizer` takes the kind and settings of the one that the model was compiled
+            with, if any, at the stage's own rate; else Adam. Also taken over from `compile`:
+            `run_eagerly`, `steps_per_execution`, `auto_scale_loss`, `loss_weights`,
+            `weighted_metrics`.
         train: `(x, y)` or `(x, y, sample_weight)` with arrays, memory maps or
             anything indexed by an integer array; or a `keras.utils.PyDataset`,
             `tf.data.Dataset` or torch `DataLoader`.
@@ -347,8 +350,9 @@ def fit(
             removed beyond it. None: half of the free disk space.
         fuse: run convolutions and BatchNorm with fixed statistics as one (same
             maths, about twice the speed).
-        jit_compile: as for `compile`. "auto" leaves XLA off with TensorFlow on a
-            CPU, where it ran YAMNet's blocks at less than half the speed.
+        jit_compile: as for `compile`. "auto" is what the model was compiled with; Keras' own
+            "auto" leaves XLA off with TensorFlow on a CPU, where it ran YAMNet's blocks at less
+            than half the speed.
 
     Returns:
         The result; the model itself holds the best weights of all stages, the
@@ -370,15 +374,16 @@ def fit(
             "with its own fit and the callback UnfreezeSchedule"
         )
     graph = flatten(model)
+    plan, given = with_compiled(plan, compiled_before(model)), plan
     selections = check_stages(graph, plan)
+    steps = compile_settings(model, jit_compile)
     _refuse_callbacks((*callbacks, *(c for stage in plan for c in stage.callbacks)))
     for selection in selections:
         # Made now, so that a bad one is refused before any stage runs.
-        factors = layer_factors(selection)
-        stage = selection.stage
-        stage_optimizer(stage.optimizer, base_rate(stage), selection.trained, factors)
+        new_optimizer(selection)
     data = as_data(train, model)
     held = None if validation_data is None else as_data(validation_data, model, "validation_data")
+    check_batches(selections, data)
     if class_weight:
         check_class_weight(data)
     compile_with = objective(model, graph, data, loss, metrics)
@@ -407,7 +412,7 @@ def fit(
             whole=Whole(model, graph, fuse),
             source=source,
             room=room,
-            compile_with={**compile_with, "jit_compile": jit_compile},
+            compile_with={**compile_with, **steps},
             callbacks=tuple(callbacks),
             batch_size=batch_size,
             seed=seed,
@@ -418,15 +423,25 @@ def fit(
             run_dir=home,
         )
         few = why_few_groups(selections[0].groups, plan)
-        for text in (few, warning(data, "train"), warning(held, "validation_data")):
+        unlearned = unlearned_norms([s for s in selections if s.stage.epochs])
+        for text in (few, unlearned, warning(data, "train"), warning(held, "validation_data")):
             if text is not None:
                 job.warn(text)
+        if plan is not given:
+            job.note(_taken_over(plan, given))
         try:
             results, best = run_stages(job, selections, settings)
         except BaseException:
             restore_flags()
             raise
     return FitResult(model, results, best, seed)
+
+
+def _taken_over(plan: Schedule, given: Schedule) -> str:
+    changed = [new for new, old in zip(plan, given, strict=True) if new is not old]
+    names = ", ".join(repr(stage.name) for stage in changed)
+    kind = type(changed[0].optimizer).__name__
+    return f"{kind}, with which the model was compiled, is the optimizer of {names}, at their rates"
 
 
 def _refuse_broken(selections: Sequence[Selection]) -> None:

@@ -15,9 +15,12 @@ import keras
 import numpy as np
 
 from unfreeze.core.keras_internals import (
+    direct_layers,
     functional_graph,
     get_keras_mask,
+    is_custom,
     nodes_in_order,
+    own_weights,
     set_keras_mask,
     tree,
 )
@@ -111,10 +114,16 @@ def flatten(model: keras.Model) -> Graph:
     """
     flattener = _Flattener()
     graph = functional_graph(model)
+    if graph is None and isinstance(model, keras.Sequential) and not is_custom(model):
+        raise ScheduleError(
+            f"model {model.name!r} has no graph to walk: build it (give its first layer an Input, "
+            "or call it on data)"
+        )
     if graph is None:
         raise ScheduleError(
-            f"model {model.name!r} has no graph to walk: build it (call it on data, or give the "
-            "first layer an Input), or write it as a functional or Sequential model"
+            f"model {model.name!r} has no graph to walk, because its class {type(model).__name__} "
+            "has a `call` of its own: train it in its own fit with the callback "
+            "UnfreezeSchedule(schedule), or write it as a functional model"
         )
     inputs = [flattener.tensor(x) for x in graph.inputs]
     outputs = flattener.add(graph, inputs, ())
@@ -123,6 +132,41 @@ def flatten(model: keras.Model) -> Graph:
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         output_structure=graph._outputs_struct,
+        shapes=flattener.shapes,
+        dtypes=flattener.dtypes,
+    )
+
+
+def outline(model: keras.Model) -> Graph:
+    """The layers of any built model as steps, to select from and not to be run.
+
+    A functional or Sequential model is flattened. Of a subclass with a `call` of its own nobody
+    knows how its layers are connected: they come in the order in which it made them, those of
+    functional submodels in the order of their graphs. What comes last counts as the head.
+
+    Raises:
+        ScheduleError: the model is not built, or has weights outside of its layers.
+    """
+    if functional_graph(model) is not None:
+        return flatten(model)
+    if not model.weights:
+        raise ScheduleError(
+            f"model {model.name!r} is not built: call it before `fit`, as in model(x[:1])"
+        )
+    own = [v.name for part in own_weights(model) for v in part]
+    if own:
+        raise ScheduleError(
+            f"model {model.name!r} has weights of its own ({', '.join(own[:3])}), which no stage "
+            "can name: put them into a layer"
+        )
+    flattener = _Flattener()
+    for layer in direct_layers(model):
+        flattener.add_held(layer)
+    return Graph(
+        steps=tuple(flattener.steps),
+        inputs=(),
+        outputs=(),
+        output_structure=None,
         shapes=flattener.shapes,
         dtypes=flattener.dtypes,
     )
@@ -177,6 +221,16 @@ class _Flattener:
             for symbolic, index in zip(node.outputs, outputs, strict=True):
                 number[id(symbolic)] = index
         return [number[id(x)] for x in graph.outputs]
+
+    def add_held(self, layer: Any) -> None:
+        """Add a layer whose calls are not known, or all calls inside it where they are."""
+        graph = functional_graph(layer) if isinstance(layer, keras.Model) else None
+        path = self._path(layer, ())
+        if graph is not None:
+            self.add(graph, [self.tensor(x) for x in graph.inputs], (path,))
+            return
+        output = self.tensor(keras.KerasTensor((None,)))
+        self.steps.append(Step(layer, (), {}, (output,), path))
 
     def _add_node(
         self, node: Any, number: dict[int, int], containers: tuple[str, ...]

@@ -25,8 +25,10 @@ __all__ = [
     "compiles_first",
     "computing_in_bfloat16",
     "conv_kernel_gradients_are_slow",
+    "count_batches",
     "direct_layers",
     "flatten_layers",
+    "forget_functions",
     "freeze_own",
     "functional_graph",
     "get_keras_mask",
@@ -40,6 +42,7 @@ __all__ = [
     "nodes_in_order",
     "own_random_state",
     "own_weights",
+    "remove_lora",
     "reseed",
     "resumed_epoch",
     "seed_generators",
@@ -47,6 +50,7 @@ __all__ = [
     "set_keras_mask",
     "set_trainable",
     "takes_class_weight",
+    "takes_several_steps",
     "tree",
     "variables_of",
 ]
@@ -163,6 +167,28 @@ def held_weights(layer: Any, alone: bool = False) -> list[Any]:
         if getattr(inner, "quantization_mode", None) in _QUANTIZED:
             found += inner._non_trainable_variables
     return list({id(v): v for v in found}.values())
+
+
+def remove_lora(layer: Any, target: str) -> None:
+    """Undo `layer.enable_lora`; Keras has no way back.
+
+    Args:
+        layer: with LoRA, which is lost.
+        target: name of the variable that it was added to.
+    """
+    for name in (f"lora_{target}_a", f"lora_{target}_b"):
+        layer._untrack_variable(getattr(layer, name))
+        # Keras collects garbage where a variable is deleted, which takes long in a large process.
+        setattr(layer, name, None)
+        delattr(layer, name)
+    layer.lora_enabled, layer.lora_rank, layer.lora_alpha = False, None, None
+
+
+def forget_functions(model: Any) -> None:
+    """Have a model trace its functions again, as after `compile`: its weights have changed."""
+    for layer in flatten_layers(model):
+        if isinstance(layer, keras.Model):
+            layer.train_function = layer.test_function = layer.predict_function = None
 
 
 def is_custom(layer: Any) -> bool:
@@ -304,6 +330,25 @@ def graph_loops_pay() -> bool:
     has no such cost (and waits where results are joined), PyTorch refuses it.
     """
     return bool(keras.backend.backend() == "tensorflow")
+
+
+def takes_several_steps() -> bool:
+    """Whether the backend can run several steps in one call at all."""
+    return bool(keras.backend.backend() != "torch")
+
+
+def count_batches(data: Any) -> int | None:
+    """Batches in an epoch of anything that Keras' `fit` takes; None where it does not know."""
+    if isinstance(data, keras.utils.PyDataset):
+        count = data.num_batches
+        return None if count is None else int(count)
+    if hasattr(data, "cardinality"):
+        count = int(data.cardinality())
+        return count if count >= 0 else None
+    try:
+        return len(data)
+    except TypeError:
+        return None
 
 
 def is_dataset(value: Any) -> bool:

@@ -68,6 +68,51 @@ def is_fresh(norm: Any) -> bool:
     return bool(np.all(mean == 0.0) and np.all(variance == 1.0))
 
 
+def unlearned_norms(selections: Sequence["Selection"]) -> str | None:
+    """What to say of BatchNorm layers that were never trained and that stages keep as they are.
+
+    As created they normalize nothing, so in a deep network (one built with `weights=None`)
+    signals and gradients fade away.
+
+    Args:
+        selections: of all stages, in their order, those without epochs left out.
+    """
+    fresh = {
+        id(n): n
+        for s in selections[:1]
+        for entry in s.entries
+        for n in entry.norms
+        if is_fresh(n) and _is_identity(n)
+    }
+    keeping: list[str] = []
+    left: dict[int, Any] = {}
+    for selection in selections:
+        updating = {id(v) for v in selection.updating}
+        fresh = {key: n for key, n in fresh.items() if id(n.moving_mean) not in updating}
+        if fresh:
+            keeping.append(selection.stage.name)
+            left |= fresh
+    if not keeping:
+        return None
+    names = [norm.name for norm in left.values()]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    who = f"stage {keeping[0]!r} keeps"
+    if len(keeping) > 1:
+        who = f"stages {', '.join(map(repr, keeping))} keep"
+    return (
+        f"BatchNorm layers {', '.join(names[:3])}{more} have no statistics yet (mean 0, variance "
+        f"1), and {who} them like that, so that they normalize nothing. Load pretrained weights, "
+        "or begin with a stage that trains them: train='all', batch_norm='train'"
+    )
+
+
+def _is_identity(norm: Any) -> bool:
+    """Whether gamma and beta are as created; a folded BatchNorm layer keeps its scale there."""
+    gamma = 1.0 if norm.gamma is None else keras.ops.convert_to_numpy(norm.gamma)
+    beta = 0.0 if norm.beta is None else keras.ops.convert_to_numpy(norm.beta)
+    return bool(np.all(gamma == 1.0) and np.all(beta == 0.0))
+
+
 @dataclass(frozen=True, eq=False)
 class Selection:
     """What a stage trains.
@@ -145,7 +190,23 @@ def select(graph: Graph, stage: Stage, groups: tuple[LayerGroup, ...] | None = N
 def check(graph: Graph, schedule: Schedule) -> list[Selection]:
     """Work out every stage of a schedule, so that it is refused before the first epoch."""
     groups = find_groups(graph) if schedule.groups is None else named_groups(graph, schedule)
-    return [select(graph, stage, groups) for stage in schedule]
+    selections = [select(graph, stage, groups) for stage in schedule]
+    for selection in selections:
+        _check_average(selection)
+    return selections
+
+
+def _check_average(selection: Selection) -> None:
+    updating = {id(v) for v in selection.updating}
+    norms = [n for entry in selection.chosen for n in entry.norms]
+    following = [n.name for n in norms if id(n.moving_mean) in updating]
+    if selection.stage.average is not None and following:
+        raise ScheduleError(
+            f"stage {selection.stage.name!r}: average: the new BatchNorm layer {following[0]!r} "
+            "trains its statistics, which would not fit averaged weights: leave average out, or "
+            f"leave the layer out by train=[..., '!{following[0]}'] once an earlier run has "
+            "trained it"
+        )
 
 
 def named_groups(graph: Graph, schedule: Schedule) -> tuple[LayerGroup, ...]:

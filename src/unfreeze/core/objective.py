@@ -12,11 +12,13 @@ from keras import ops
 
 from unfreeze.core.data import Rows, Stream
 from unfreeze.core.graph import Graph
-from unfreeze.core.keras_internals import compiled_with, tree
-from unfreeze.errors import DataError
+from unfreeze.core.keras_internals import compiled_with, takes_several_steps, tree
+from unfreeze.errors import DataError, ScheduleError
 
 # Arguments of `compile` besides the optimizer, where the model was compiled before.
 _KEPT = ("loss", "loss_weights", "metrics", "weighted_metrics")
+# Of these, those that a loss given to `fit` does not replace.
+_WEIGHTS = ("loss_weights", "weighted_metrics")
 # On a loss that was chosen here: a later run with other labels chooses again.
 _CHOSEN = "_unfreeze_chosen"
 
@@ -99,6 +101,37 @@ def _last_activation(graph: Graph) -> str | None:
     return None
 
 
+def compile_settings(model: keras.Model, jit_compile: bool | str) -> dict[str, Any]:
+    """How steps are run, as the model was compiled: further arguments of `compile`.
+
+    Args:
+        model: compiled or not.
+        jit_compile: that of `fit`; "auto" takes the model's.
+
+    Raises:
+        ScheduleError: several steps in a call, which the backend does not have.
+    """
+    own = compiled_with(model)
+    steps = int(own.get("steps_per_execution") or 1)
+    if steps > 1 and not takes_several_steps():
+        raise ScheduleError(
+            f"the model was compiled with steps_per_execution={steps}, which Keras does not have "
+            "on PyTorch: compile it without"
+        )
+    found: dict[str, Any] = {
+        "jit_compile": own.get("jit_compile", "auto") if jit_compile == "auto" else jit_compile
+    }
+    if own.get("run_eagerly"):
+        found |= {"run_eagerly": True, "jit_compile": False}
+    if steps > 1 or own.get("run_eagerly"):
+        found["steps_per_execution"] = steps
+    scaled = isinstance(getattr(model, "optimizer", None), keras.optimizers.LossScaleOptimizer)
+    if own and model.dtype_policy.name == "mixed_float16" and not scaled:
+        # Keras does not record the argument.
+        found["auto_scale_loss"] = False
+    return found
+
+
 def objective(
     model: keras.Model, graph: Graph, data: Rows | Stream, loss: Any, metrics: Any
 ) -> dict[str, Any]:
@@ -106,7 +139,8 @@ def objective(
 
     Args:
         model: where `loss` is None and it was compiled with one, that is taken,
-            with its weights and metrics.
+            with its metrics. Weights of outputs and weighted metrics are taken from there
+            in any case.
         graph: the model, flattened.
         data: the training data; its labels choose the default.
         loss: as for `compile`, or None.
@@ -116,7 +150,9 @@ def objective(
         DataError: no loss is given and none follows from the labels.
     """
     if loss is not None:
-        return {"loss": loss, "metrics": metrics}
+        more = {name: compiled_with(model).get(name) for name in _WEIGHTS}
+        given = {name: value for name, value in more.items() if value is not None}
+        return {"loss": loss, "metrics": metrics, **given}
     compiled = {name: compiled_with(model).get(name) for name in _KEPT}
     if compiled["loss"] is not None and not hasattr(compiled["loss"], _CHOSEN):
         if metrics is not None:

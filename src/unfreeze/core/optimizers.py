@@ -11,19 +11,25 @@ LearningRateScheduler and schedules work as on any optimizer.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
 from keras import ops
 
+from unfreeze.core.keras_internals import compiled_optimizer
 from unfreeze.errors import ScheduleError
 
 if TYPE_CHECKING:
     # Importing Keras imports this module (see `unfreeze`), whatever module of ours is
     # half-way through its own import.
     from unfreeze.core.layers import Selection
-    from unfreeze.core.schedule import Stage
+    from unfreeze.core.schedule import Schedule, Stage
+
+# On the optimizer that the model has after a run: what the user had compiled it with before.
+_BEFORE = "_unfreeze_before"
+# What rises first: for which share of a stage's steps, and from which share of the rate.
+_RISES = {"warmup_cosine": (0.1, 0.0), "one_cycle": (0.3, 1 / 25)}
 
 Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
@@ -355,6 +361,73 @@ def base_rate(stage: "Stage") -> Any:
     if isinstance(stage.learning_rate, Mapping):
         return stage.learning_rate["default"]
     return stage.learning_rate
+
+
+def rate_by_step(stage: "Stage", steps: int) -> Any:
+    """The learning rate of a stage whose `decay` follows the steps, as a Keras schedule.
+
+    Step k of the r that the rate rises for, counted from 0, has the share (k + 1) / (r + 1)
+    under "warmup_cosine", as no step may have the rate 0.
+
+    Args:
+        stage: with such a `decay`.
+        steps: of the optimizer in the whole stage, at least 1.
+    """
+    rate = float(base_rate(stage))
+    share, start = _RISES[str(stage.decay)]
+    rising = max(1, round(share * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=rate * (start or 1 / (rising + 1)),
+        decay_steps=max(1, steps - rising),
+        warmup_target=rate,
+        warmup_steps=rising,
+    )
+
+
+def compiled_before(model: keras.Model) -> Any:
+    """The optimizer that a user compiled a model with, also after a run; None without one."""
+    given = compiled_optimizer(model) if getattr(model, "compiled", False) else None
+    return getattr(given, _BEFORE, given)
+
+
+def remember(optimizer: keras.optimizers.Optimizer, before: Any) -> keras.optimizers.Optimizer:
+    """Note on an optimizer made for a stage what `compiled_before` must give for its model."""
+    setattr(optimizer, _BEFORE, before)
+    return optimizer
+
+
+def with_compiled(schedule: "Schedule", compiled: Any) -> "Schedule":
+    """Give stages without an `optimizer` the kind and settings of the model's own.
+
+    Args:
+        schedule: the stages.
+        compiled: what the model was compiled with, or None.
+
+    Returns:
+        The schedule itself where nothing was compiled, or Adam as it is by default.
+
+    Raises:
+        ScheduleError: it has rates of its own, or cannot be copied.
+    """
+    asking = [stage.name for stage in schedule if stage.optimizer is None and not stage.solve]
+    if compiled is None or not asking:
+        return schedule
+    own = _template(compiled)
+    if isinstance(own, LayerRates):
+        own = own.as_plain()
+    if isinstance(own, keras.optimizers.MultiOptimizer):
+        raise ScheduleError(
+            f"stage {asking[0]!r} has no optimizer, and the model was compiled with a "
+            "MultiOptimizer, which has rates of its own: give the stage one, or compile the model "
+            "with a plain one"
+        )
+    # The rate is the stage's, wherever an earlier training may have left this one's.
+    own, default = stage_optimizer(own, 1e-3), keras.optimizers.Adam()
+    settings = [{k: v for k, v in o.get_config().items() if k != "name"} for o in (own, default)]
+    if type(own) is type(default) and settings[0] == settings[1]:
+        return schedule
+    stages = [replace(s, optimizer=own) if s.name in asking else s for s in schedule]
+    return replace(schedule, stages=tuple(stages))
 
 
 def layer_factors(selection: "Selection") -> dict[int, float]:

@@ -279,6 +279,7 @@ CHANGES: dict[str, Callable[[Stage, str], Stage]] = {
     "patience": _patience,
     "batch_norm": _field("batch_norm", str),
     "layer_decay": _field("layer_decay", float),
+    "lora": _field("lora", int),
     "batch_size": _field("batch_size", int),
     "train": _field("train", lambda value: value.split("|")),
 }

@@ -17,7 +17,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,15 @@ from unfreeze.core.array_files import read_arrays, write_arrays
 from unfreeze.core.audit import LayerMovement, StageAudit
 from unfreeze.core.callbacks import WORST, Rank, Recorder, Row, StopOnPlateau, rank
 from unfreeze.core.keras_internals import own_random_state
-from unfreeze.core.schedule import Schedule
+from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.core.stage_caching import log
 from unfreeze.errors import RunError
 from unfreeze.files import write_json
 
 RUN_FORMAT = 2
 RUN_FILE = "fit.json"
+# Fields of `Stage` that older folders do not have.
+_ADDED = ("average", "lora")
 
 EPOCH_FORMAT = 2
 EPOCH_FILE = "epoch.safetensors"
@@ -113,7 +115,7 @@ def identity(
         trained: positions in `model.weights` of what each stage changes. The schedule
             alone does not decide it: a BatchNorm layer is new only until it has trained.
     """
-    stages = {stage.name: _plain(stage) for stage in schedule}
+    stages = {stage.name: _stage_as_plain(stage) for stage in schedule}
     run = {"schedule": stages, "seed": seed, "data": data, "settings": _plain(settings)}
     run["choice of weights to train"] = trained
     run["choice of layer groups"] = _plain(schedule.groups)
@@ -259,6 +261,12 @@ def _result(item: dict[str, Any]) -> StageResult:
     return StageResult(**fields)
 
 
+def _stage_as_plain(stage: Stage) -> dict[str, Any]:
+    """A stage as JSON, so that folders from before a field was added still hold the same run."""
+    added = {f.name: f.default for f in fields(Stage) if f.name in _ADDED}
+    return {key: v for key, v in _plain(stage).items() if key not in added or v != added[key]}
+
+
 def _plain(value: Any) -> Any:
     """A stage as JSON; objects that are not plain data become their configuration or type."""
     if is_dataclass(value) and not isinstance(value, type):
@@ -291,6 +299,7 @@ class Parts:
         whole: the whole model, for its random layers.
         recorder: history and best weights.
         rules: callbacks that end the stage or lower its rate.
+        averages: weights averaged over epochs so far.
     """
 
     variables: Sequence[Any]
@@ -298,6 +307,7 @@ class Parts:
     whole: keras.Model
     recorder: Recorder
     rules: Sequence[keras.callbacks.Callback]
+    averages: Sequence[Any] = ()
 
     def by_kind(self) -> dict[str, list[Any]]:
         """The variables by what they are for, each list in a fixed order; builds the optimizer."""
@@ -308,6 +318,7 @@ class Parts:
             "weight": list(self.variables),
             "optimizer": list(optimizer.variables),
             "random": own_random_state(self.whole),
+            "average": list(self.averages),
         }
 
 

@@ -15,7 +15,10 @@ from typing import Any, Literal, get_args
 from unfreeze.errors import ScheduleError
 
 BatchNormPolicy = Literal["frozen", "affine", "train"]
-Decay = Literal["cosine"]
+Decay = Literal["cosine", "warmup_cosine", "one_cycle"]
+# These follow the steps, not the epochs.
+BY_STEP = ("warmup_cosine", "one_cycle")
+Average = Literal["swa"]
 Keep = Literal["best", "last"]
 Cache = Literal["auto", "always", "never", "float16", "bfloat16"]
 CACHES = get_args(Cache)
@@ -134,7 +137,10 @@ class Stage:
         until: `Plateau` or `Reached`, to end before `epochs`.
         reduce: `ReduceRate`, to lower the rate on a plateau.
         decay: "cosine" lowers the rate from epoch to epoch, to almost 0 in the last one
-            (Loshchilov and Hutter, 2017).
+            (Loshchilov and Hutter, 2017). Step by step: "warmup_cosine" raises it from
+            almost 0 in the first tenth of the stage's steps, "one_cycle" from 1/25 in the
+            first three tenths (after Smith and Topin, 2018); both then lower it along half a
+            cosine to almost 0. `learning_rate` is the highest rate.
         solve: compute the weights by logistic regression instead of taking steps: each
             epoch tries another strength of regularization, and the best one by the
             schedule's `monitor` is kept; without validation data only the first is tried.
@@ -144,6 +150,14 @@ class Stage:
             one, which is the better choice where the rate falls to almost 0. A stage that
             keeps its last epoch is dropped for an earlier stage only if it is worse by more
             than a standard error, where `fit` knows that (`validation_scores`).
+        average: "swa" averages the weights at the ends of the last quarter of the epochs (at
+            least two), each counting the same (stochastic weight averaging, Izmailov et al.,
+            2018). The averages are validated and kept; training goes on from the last step.
+        lora: rank of LoRA (Hu et al., 2022) for the layers below the head that the stage names
+            and that offer it: their kernels stay fixed, and the product of two matrices of
+            that rank trains beside each. At the end of the stage it is added to the kernels,
+            so that the model keeps its structure. All else that the stage names trains as
+            usual.
         callbacks: Keras callbacks for this stage only.
         batch_size: None takes the one given to `fit`.
         layer_decay: factor of the learning rate from each layer group to the
@@ -168,6 +182,8 @@ class Stage:
     decay: Decay | None = None
     solve: bool = False
     keep: Keep = "best"
+    average: Average | None = None
+    lora: int | None = None
     callbacks: tuple[Any, ...] = ()
     batch_size: int | None = None
     layer_decay: float | None = None
@@ -186,6 +202,8 @@ class Stage:
         _whole(where, "views", self.views, least=1)
         if self.batch_size is not None:
             _whole(where, "batch_size", self.batch_size, least=1)
+        if self.lora is not None:
+            _whole(where, "lora", self.lora, least=1)
         _one_of(where, "batch_norm", self.batch_norm, ("frozen", "affine", "train"))
         _one_of(where, "cache", self.cache, CACHES)
         _one_of(where, "keep", self.keep, get_args(Keep))
@@ -204,6 +222,7 @@ class Stage:
                 "give a number, or leave reduce out"
             )
         self._check_decay(where, base)
+        self._check_average(where)
         for name in ("solve", "augment"):
             if not isinstance(getattr(self, name), bool):
                 raise ScheduleError(f"{where}: {name} must be True or False")
@@ -213,7 +232,7 @@ class Stage:
             )
         if self.solve and self.cache == "never":
             raise ScheduleError(f"{where}: solve reads the cache: leave out cache='never'")
-        steps = ("optimizer", "until", "reduce", "decay", "layer_decay")
+        steps = ("optimizer", "until", "reduce", "decay", "average", "lora", "layer_decay")
         given = [name for name in steps if getattr(self, name) is not None]
         if self.solve and given:
             raise ScheduleError(
@@ -230,9 +249,32 @@ class Stage:
         if not _is_number(base):
             raise ScheduleError(f"{where}: decay needs a number as learning_rate, not a schedule")
 
+    def _check_average(self, where: str) -> None:
+        if self.average is None:
+            return
+        _one_of(where, "average", self.average, get_args(Average))
+        if self.until is not None:
+            raise ScheduleError(
+                f"{where}: average is of the last quarter of `epochs`, which `until` may leave "
+                "out: give one of the two"
+            )
+        if self.batch_norm == "train":
+            raise ScheduleError(
+                f"{where}: average with batch_norm='train': the statistics of BatchNorm would not "
+                "fit the averaged weights: use batch_norm='frozen' or 'affine'"
+            )
+        if self.epochs == 1:
+            raise ScheduleError(f"{where}: average needs at least 2 epochs")
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if getattr(inner, "use_ema", False):
+            raise ScheduleError(
+                f"{where}: average and an optimizer with use_ema both average the weights: give "
+                "one of the two"
+            )
+
     def rate_factor(self, epoch: int) -> float:
-        """Share of the learning rate in an epoch, counted from 0, as `decay` says."""
-        return 1.0 if self.decay is None else (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        """Share of the learning rate in an epoch, counted from 0, where `decay` goes by epochs."""
+        return 1.0 if self.decay != "cosine" else (1 + math.cos(math.pi * epoch / self.epochs)) / 2
 
 
 @dataclass(frozen=True)
@@ -297,8 +339,19 @@ class Schedule:
         return len(self.stages)
 
     def with_changes(self, **changes: Any) -> "Schedule":
-        """A copy in which every stage has the given fields replaced."""
-        return replace(self, stages=tuple(replace(stage, **changes) for stage in self.stages))
+        """A copy in which every stage has the given fields replaced.
+
+        `lora` is left out of stages that it is not for: those that train "head" alone, which
+        is new and trains in full, and those that are solved.
+        """
+        others = {key: value for key, value in changes.items() if key != "lora"}
+
+        def changed(stage: Stage) -> Stage:
+            solved = others.get("solve", stage.solve)
+            head = others.get("train", stage.train) in ("head", ["head"], ("head",))
+            return replace(stage, **(others if solved or head else changes))
+
+        return replace(self, stages=tuple(changed(stage) for stage in self.stages))
 
 
 def _whole(where: str, name: str, value: Any, least: int) -> None:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from unfreeze.backend import first_line, is_out_of_memory
-from unfreeze.core.averages import AveragedWeights, TakeOut
+from unfreeze.core.averages import AveragedWeights, EpochAverages, TakeOut
 from unfreeze.core.boundary import multiply_adds
 from unfreeze.core.callbacks import (
     FirstEpochGuard,
@@ -25,18 +25,18 @@ from unfreeze.core.callbacks import (
     ValidationScores,
     rule_callbacks,
 )
-from unfreeze.core.data import ShuffledRows
+from unfreeze.core.data import ShuffledRows, Stream
 from unfreeze.core.finite import faults, guess
-from unfreeze.core.keras_internals import build_variables, graph_loops_pay
+from unfreeze.core.keras_internals import build_variables, count_batches, graph_loops_pay
 from unfreeze.core.layers import Selection
 from unfreeze.core.objective import fresh
-from unfreeze.core.optimizers import base_rate, layer_factors, stage_optimizer
+from unfreeze.core.optimizers import base_rate, layer_factors, rate_by_step, stage_optimizer
 from unfreeze.core.run_state import EPOCH_FILE as EPOCH_FILE
 from unfreeze.core.run_state import Checkpointer, Parts
-from unfreeze.core.schedule import Stage
+from unfreeze.core.schedule import BY_STEP, Stage
 from unfreeze.core.solve import solve_stage
 from unfreeze.core.stage_caching import Job, Ready
-from unfreeze.errors import StageError
+from unfreeze.errors import ScheduleError, StageError
 
 _STEPS = 16
 # Multiply-adds of a step, forward, above which the call's cost no longer counts:
@@ -119,10 +119,10 @@ def fit_stage(
     stage = selection.stage
     own = [c() if isinstance(c, type) else c for c in stage.callbacks]
     feed_by_threads(ready)
+    steps = {"steps_per_execution": steps_a_call(ready, [*job.callbacks, *own])}
+    batches = count_batches(ready.train)
     ready.model.compile(
-        optimizer=new_optimizer(selection),
-        steps_per_execution=steps_a_call(ready, [*job.callbacks, *own]),
-        **compile_with(job),
+        optimizer=new_optimizer(selection, batches), **{**steps, **compile_with(job)}
     )
     if isinstance(ready.train, ShuffledRows):
         build_variables(ready.model, ready.train)
@@ -131,8 +131,8 @@ def fit_stage(
         return
     flags = FlagGuard(stage.name, job.model)
     rules = rule_callbacks(stage.until, stage.reduce, recorder, job.source.validation is not None)
-    rates = _rate_by_epoch(stage)
-    averages = AveragedWeights()
+    rates = rate_by_epoch(stage)
+    averages = averaged_weights(selection)
     callbacks = [
         flags,
         averages,
@@ -148,7 +148,8 @@ def fit_stage(
     ]
     done, keep = 0, _nothing
     if job.run_dir is not None:
-        parts = Parts(recorder.variables, ready.model, job.model, recorder, rules)
+        means = averages.of_epochs.means if averages.of_epochs is not None else ()
+        parts = Parts(recorder.variables, ready.model, job.model, recorder, rules, means)
         saver = Checkpointer(job.run_dir / EPOCH_FILE, number, parts, job.note)
         callbacks.append(saver)
         done, keep = saver.restore(), saver.keep
@@ -205,9 +206,17 @@ def scores_of(job: Job, ready: Ready) -> list[ValidationScores]:
     return [ValidationScores(job.score, ready.validation)]
 
 
-def _rate_by_epoch(stage: Stage) -> list[keras.callbacks.Callback]:
-    """What `decay` does; it follows from the epoch alone, so there is no state to save."""
-    if stage.decay is None:
+def averaged_weights(selection: Selection) -> AveragedWeights:
+    """The callback for the averages of a stage, over epochs or those of its optimizer."""
+    stage = selection.stage
+    if stage.average is None:
+        return AveragedWeights()
+    return AveragedWeights(EpochAverages(selection.trained, stage.epochs))
+
+
+def rate_by_epoch(stage: Stage) -> list[keras.callbacks.Callback]:
+    """The callback for a `decay` by epochs: it needs the epoch alone, so no state is saved."""
+    if stage.decay != "cosine":
         return []
     full = float(base_rate(stage))
     schedule = keras.callbacks.LearningRateScheduler
@@ -263,11 +272,54 @@ def check_record(recorder: Recorder, cause: Callable[[], str] = guess) -> None:
         )
 
 
-def new_optimizer(selection: Selection) -> keras.optimizers.Optimizer:
-    """A fresh optimizer for a stage, with its rates by layer."""
-    factors = layer_factors(selection)
+def new_optimizer(
+    selection: Selection, batches: int | None = None, template: Any = None
+) -> keras.optimizers.Optimizer:
+    """A fresh optimizer for a stage, with its rates by layer.
+
+    Args:
+        selection: the stage.
+        batches: in an epoch; a `decay` by steps needs it. None leaves the highest rate.
+        template: for a stage without an optimizer of its own; None is Adam.
+    """
     stage = selection.stage
-    return stage_optimizer(stage.optimizer, base_rate(stage), selection.trained, factors)
+    template = template if stage.optimizer is None else stage.optimizer
+    rate = base_rate(stage)
+    if stage.decay in BY_STEP and batches is not None:
+        inner = getattr(template, "inner_optimizer", template)
+        a_step = getattr(inner, "gradient_accumulation_steps", None) or 1
+        rate = rate_by_step(stage, max(1, batches * stage.epochs // a_step))
+    return stage_optimizer(template, rate, selection.trained, layer_factors(selection))
+
+
+def check_steps(stage: Stage, batches: int | None, cure: str) -> None:
+    """Refuse a `decay` by steps where nobody knows how many steps there will be.
+
+    Args:
+        stage: any stage.
+        batches: in an epoch, or None.
+        cure: what tells the number.
+
+    Raises:
+        ScheduleError: it needs the number.
+    """
+    if stage.decay in BY_STEP and stage.epochs and batches is None:
+        raise ScheduleError(
+            f"stage {stage.name!r}: decay={stage.decay!r} needs the number of batches in an epoch, "
+            f"which the data do not tell: {cure}, or use decay='cosine', which goes by epochs"
+        )
+
+
+def check_batches(selections: Iterable[Selection], data: Any) -> None:
+    """The same for all stages of a run, before the first.
+
+    Raises:
+        ScheduleError: a stage needs the number.
+    """
+    batches = count_batches(data.source) if isinstance(data, Stream) else 1
+    for selection in selections:
+        cure = "call .apply(tf.data.experimental.assert_cardinality(n)) on a tf.data.Dataset"
+        check_steps(selection.stage, batches, cure)
 
 
 def compile_with(job: Job) -> dict[str, Any]:

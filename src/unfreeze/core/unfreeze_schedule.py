@@ -1,33 +1,41 @@
 """`UnfreezeSchedule`: the stages of a schedule inside one `model.fit` of your own.
 
-For your own loop, data pipeline or `train_step`. At each stage boundary, before the first
-step of an epoch, it sets the flags, builds a new optimizer for exactly the variables that
-train, and makes the train function again. Each stage ends with its best weights and an
-audit, as in `unfreeze.fit`. What one `fit` cannot do is refused: batch sizes by stage,
-caches and views. Dropout in frozen layers stays on, as Keras runs them in training mode.
+For your own loop, data pipeline or `train_step`, and for subclassed models. At each stage
+boundary, before the first step of an epoch, it sets the flags, builds a new optimizer for
+exactly the variables that train, and makes the train function again. Each stage ends with its
+best weights and an audit, as in `unfreeze.fit`. What one `fit` cannot do is refused: batch
+sizes by stage, caches, views, LoRA. Dropout in frozen layers stays on, as Keras runs them in
+training mode.
 """
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
-from unfreeze.core.audit import Audit, Snapshot, audit_stage, enforce, snapshot
-from unfreeze.core.averages import KEPT_ANYWAY, AveragedWeights, start_averages, swaps_averages
+from unfreeze.core.audit import Audit, Snapshot, StageAudit, audit_stage, enforce, snapshot
+from unfreeze.core.averages import KEPT_ANYWAY, start_averages, swaps_averages
 from unfreeze.core.callbacks import WORST, FirstEpochGuard, Rank, Recorder, rule_callbacks
 from unfreeze.core.finite import guess
-from unfreeze.core.graph import count_numbers, flatten
+from unfreeze.core.graph import count_numbers, outline
 from unfreeze.core.groups import why_few_groups
 from unfreeze.core.keras_internals import building_scope, compiled_optimizer, resumed_epoch
-from unfreeze.core.layers import Selection, apply, check
-from unfreeze.core.optimizers import base_rate, get_learning_rate, layer_factors, stage_optimizer
+from unfreeze.core.layers import Selection, apply, check, unlearned_norms
+from unfreeze.core.optimizers import get_learning_rate
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.run_state import StageResult
 from unfreeze.core.schedule import BEST, INSISTING, Schedule, Stage
 from unfreeze.core.stage_caching import log
-from unfreeze.core.stage_fit import check_record
+from unfreeze.core.stage_fit import (
+    averaged_weights,
+    check_record,
+    check_steps,
+    new_optimizer,
+    rate_by_epoch,
+)
 from unfreeze.core.stale_flags import DetectStaleFlags
 from unfreeze.errors import ScheduleError, StageError
 
@@ -71,8 +79,9 @@ class RunningStage:
             self.stage.name, changing, monitor, get_learning_rate, steps, start=self.before
         )
         self.callbacks = [
-            AveragedWeights(),
+            averaged_weights(selection),
             DetectStaleFlags(),
+            *rate_by_epoch(self.stage),
             self.recorder,
             FirstEpochGuard(self._enforce),
             *rule_callbacks(self.stage.until, self.stage.reduce, self.recorder),
@@ -101,8 +110,8 @@ class RunningStage:
         self.recorder.restore()
         check_record(self.recorder)
         # Of the weights that are kept: those of the best epoch.
-        audit = audit_stage(self.model, self.selection, self.before)
-        enforce(audit)
+        audit = self._audit()
+        enforce(audit, known=unlearned_norms([self.selection]))
         return StageResult(
             stage=self.stage.name,
             epochs=self.epochs,
@@ -117,8 +126,14 @@ class RunningStage:
         )
 
     def _enforce(self) -> None:
-        if not self.recorder.diverged:
-            enforce(audit_stage(self.model, self.selection, self.before))
+        if self.recorder.diverged:
+            return
+        faint = enforce(self._audit(), known=unlearned_norms([self.selection]))
+        if faint is not None:
+            log.warning(faint)
+
+    def _audit(self) -> StageAudit:
+        return audit_stage(self.model, self.selection, self.before, self.model.optimizer)
 
 
 class UnfreezeSchedule(keras.callbacks.Callback):
@@ -176,13 +191,14 @@ class UnfreezeSchedule(keras.callbacks.Callback):
                 f"model {model.name!r} is not compiled: UnfreezeSchedule needs its loss and "
                 "its optimizer"
             )
-        self._graph = flatten(model)
+        self._graph = outline(model)
         self._template = compiled_optimizer(model)
         self._scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
         self._left = [s for s in check(self._graph, self.schedule) if s.stage.epochs]
         few = why_few_groups(self._left[0].groups, self.schedule)
-        if few is not None:
-            log.warning(few)
+        for text in (few, unlearned_norms(self._left)):
+            if text is not None:
+                log.warning(text)
         with building_scope(model):
             for selection in self._left:
                 self._optimizer(selection)
@@ -191,7 +207,10 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         """Start afresh; a second `fit` runs the schedule again."""
         self.results, self.best_stage, self._running = [], "", None
         self._best = (WORST, [])
+        log.info("the stages share one `fit`: nothing is cached, dropout in frozen layers stays on")
         self._refuse_too_few(self.params["epochs"])
+        for stage in self.schedule:
+            check_steps(stage, self.params.get("steps"), "give `fit` steps_per_epoch")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Start the next stage where the one before has ended."""
@@ -263,7 +282,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
 
     def _renew_optimizer(self, selection: Selection) -> None:
         with building_scope(self.model):
-            optimizer = self._optimizer(selection)
+            optimizer = self._optimizer(selection, self.params.get("steps"))
             optimizer.build(self.model.trainable_variables)
             start_averages(optimizer)
         self.model.optimizer = optimizer
@@ -280,14 +299,14 @@ class UnfreezeSchedule(keras.callbacks.Callback):
             self._best = (result.rank, self.model.get_weights())
         self._running = None
 
-    def _optimizer(self, selection: Selection) -> keras.optimizers.Optimizer:
+    def _optimizer(
+        self, selection: Selection, batches: int | None = None
+    ) -> keras.optimizers.Optimizer:
         stage = selection.stage
-        made = stage_optimizer(
-            self._template if stage.optimizer is None else stage.optimizer,
-            base_rate(stage),
-            selection.trained,
-            layer_factors(selection),
-        )
+        if stage.average is not None and stage.optimizer is None:
+            # Refuses averages of two kinds, as a stage with such an optimizer does.
+            replace(stage, optimizer=self._template)
+        made = new_optimizer(selection, batches, self._template)
         # Under mixed_float16 `compile` wraps whatever it is given; so does a stage.
         wrapper = keras.optimizers.LossScaleOptimizer
         wrap = self._scaled and not isinstance(made, wrapper)
@@ -318,8 +337,11 @@ def _refuse_what_one_fit_cannot_do(stage: Stage) -> None:
         reasons.append("solve needs unfreeze.fit")
     if stage.keep == "last":
         reasons.append("keep='last' needs unfreeze.fit")
-    if stage.decay is not None:
-        reasons.append("decay needs unfreeze.fit")
+    if stage.lora is not None:
+        reasons.append(
+            "lora needs unfreeze.fit; or call layer.enable_lora(rank) before compile and leave "
+            "lora out: stages train what the layers have"
+        )
     if not stage.augment:
         reasons.append("augment=False needs unfreeze.fit")
     if any(swaps_averages(callback) for callback in stage.callbacks):

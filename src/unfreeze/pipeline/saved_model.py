@@ -4,13 +4,13 @@ In safe mode, Keras refuses functions stored as code (Lambda). But it makes obje
 any registered class, unpacks everything else in the archive, and accepts other formats
 with the same suffix. Here a file must be an archive of the three members that Keras
 writes (and assets, in their folder), of plausible sizes, whose configuration names only
-classes of Keras and of this package.
+classes of Keras and of this package, or those that the user has named.
 """
 
 import json
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -39,11 +39,13 @@ _REFUSED = frozenset(
 )
 
 
-def check_keras_file(path: Path) -> None:
+def check_keras_file(path: Path, allowed: Mapping[str, Any] | None = None) -> None:
     """Refuse a file that is not a plain Keras model.
 
     Args:
         path: a `.keras` file, as written by `model.save`.
+        allowed: classes and functions besides those of Keras and of this package, by the name
+            that they are registered by; None where the user cannot name any.
 
     Raises:
         RunError: it is missing or damaged, or holds more than a plain model.
@@ -56,7 +58,7 @@ def check_keras_file(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             _check_members(path, members)
-            _check_config(path, json.loads(archive.read(CONFIG_NAME)))
+            _check_config(path, json.loads(archive.read(CONFIG_NAME)), allowed)
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
         raise RunError(
             f"{path} is not a complete .keras file ({error}): copy it again, or train again"
@@ -85,7 +87,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
             )
 
 
-def _check_config(path: Path, config: Any) -> None:
+def _check_config(path: Path, config: Any, allowed: Mapping[str, Any] | None) -> None:
     for described in _objects(config):
         kind, module = described["class_name"], described.get("module")
         registered = described.get("registered_name")
@@ -95,11 +97,14 @@ def _check_config(path: Path, config: Any) -> None:
                 "file. Ask its author for a model without it"
             )
         homes = [str(module or "keras"), str(registered or "")]
+        if homes[1] in (allowed or ()):
+            continue  # Keras takes what it is given under this name, and imports nothing.
         foreign = homes[0].split(".")[0] not in ("keras", "builtins", "unfreeze")
         if foreign or (">" in homes[1] and homes[1].split(">")[0] != "unfreeze"):
+            cure = "" if allowed is None else f". If it is yours: --custom-objects {module}:{kind}"
             raise RunError(
                 f"{path} is refused: it has a {registered or f'{module}.{kind}'}, which belongs "
-                "neither to Keras nor to unfreeze"
+                f"neither to Keras nor to unfreeze{cure}"
             )
 
 
