@@ -241,3 +241,22 @@ def test_the_range_is_plain_data() -> None:
     found = LearningRateRange((0.1, 0.2), (1.0, 0.5), (1.0, 0.7), 0.2, 0.02, False)
     assert found.suggestion == 0.02
     assert "ended at 2.0e-01" in str(found)
+
+
+def test_a_curve_of_noise_suggests_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    x, _ = make_data()
+    labels = np.random.default_rng(1).integers(0, 3, len(x))
+    found = find_lr(make_model(), (x, labels), steps=40, batch_size=4, highest=1e-3)
+    assert not found.clear
+    assert found.suggestion is None
+    assert "no learning rate to suggest" in str(found)
+    assert "larger batch_size" in caplog.text
+    # The readings are still there to look at.
+    assert found.steepest > 0
+
+
+def test_what_is_no_model_and_no_batch_size_is_refused() -> None:
+    with pytest.raises(ScheduleError, match=r"find_lr: .*keras\.models\.load_model\('m\.keras'\)"):
+        find_lr("m.keras", make_data())
+    with pytest.raises(DataError, match="batch_size is 0: it must be a whole number, at least 1"):
+        find_lr(make_model(), make_data(), batch_size=0)

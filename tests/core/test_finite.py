@@ -248,4 +248,8 @@ def test_data_with_nan_are_told_of_before_the_training():
         "NaN or infinity in x[1] of train, sample 5: does the model expect that?"
     )
     assert warning(Rows((X,), Y, None, 48), "train") is None
-    assert warning(Stream([], ("x",)), "train") is None
+    # Of a dataset, the first batch.
+    assert warning(Stream([(X, Y), (spoiled(X, 5), Y)], ("x",)), "train") is None
+    assert warning(Stream([(spoiled(X, 5), Y)], ("x",)), "validation_data") == (
+        "NaN or infinity in x of validation_data, batch 0: does the model expect that?"
+    )

@@ -12,6 +12,7 @@ an uncached and a resumed stage see the same batches. A stream keeps its own ord
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -125,6 +126,16 @@ def as_data(data: Any, model: keras.Model, what: str = "train") -> Rows | Stream
     stream = Stream(_checked_source(data, what), order)
     _check_shapes(stream.first()[0], model, what)
     return stream
+
+
+def check_batch_size(batch_size: Any) -> None:
+    """Refuse a batch size that is no whole number above 0.
+
+    Raises:
+        DataError: names the value.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+        raise DataError(f"batch_size is {batch_size!r}: it must be a whole number, at least 1")
 
 
 def check_class_weight(data: Rows | Stream) -> None:

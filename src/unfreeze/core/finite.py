@@ -71,12 +71,18 @@ def guess() -> str:
 
 
 def warning(data: Rows | Stream | None, what: str) -> str | None:
-    """What to say of data in memory that hold NaN, before anything trains.
+    """What to say of data that hold NaN, before anything trains.
 
-    A model may handle them, so this is no error. Without it they might pass unseen: on some
-    backends the ReLU of NaN is 0, so a frozen network hides what it was fed.
+    Of arrays in memory all is looked at, of a dataset the first batch. A model may handle
+    them, so this is no error. Without it they might pass unseen: on some backends the ReLU of
+    NaN is 0, so a frozen network hides what it was fed.
     """
-    if not isinstance(data, Rows):
+    if isinstance(data, Stream):
+        x, y, weight = data.first()
+        names = [name for name, part in _parts(x, y, weight) if _bad_rows(part)]
+        spelt = [f"{name} of {what}, batch 0" for name in names]
+        return f"{_spelt(spelt)}: does the model expect that?" if spelt else None
+    if data is None:
         return None
     parts = [part for _, part in _parts(data.x, data.y, data.weight)]
     if all(type(part) is not np.ndarray or is_finite(part) for part in parts):

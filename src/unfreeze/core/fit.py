@@ -24,13 +24,14 @@ from unfreeze.core.audit import Audit, audit_stage, enforce, snapshot
 from unfreeze.core.averages import KEPT_ANYWAY, swaps_averages
 from unfreeze.core.boundary import check_stages, plan_stage
 from unfreeze.core.callbacks import FirstEpochGuard, Recorder, Row
-from unfreeze.core.data import Stream, as_data, check_class_weight
+from unfreeze.core.data import Stream, as_data, check_batch_size, check_class_weight
 from unfreeze.core.estimate import estimate_stages, in_words
 from unfreeze.core.fingerprints import describe
 from unfreeze.core.finite import find_cause, not_finite, some, warning
-from unfreeze.core.graph import count_numbers, flatten
+from unfreeze.core.graph import check_is_model, count_numbers, flatten
 from unfreeze.core.groups import why_few_groups
 from unfreeze.core.keras_internals import (
+    building_scope,
     flatten_layers,
     has_custom_training,
     reseed,
@@ -108,6 +109,9 @@ def run_stages(
     last = next(s for s in reversed(selections) if s.stage.epochs)
     # So that `evaluate` works, and `fit` would continue the last stage.
     job.model.compile(optimizer=new_optimizer(last), **compile_with(job))
+    # Saved as it is, an optimizer without variables would be missed when it is loaded.
+    with building_scope(job.model):
+        job.model.optimizer.build(job.model.trainable_variables)
     return tuple(results), kept.stage
 
 
@@ -294,7 +298,7 @@ class FitResult:
 
 def fit(
     model: keras.Model,
-    schedule: Schedule | Sequence[Stage] | str,
+    schedule: Schedule | Stage | Sequence[Stage] | str,
     train: Any,
     validation_data: Any = None,
     batch_size: int = 32,
@@ -316,7 +320,7 @@ def fit(
 
     Args:
         model: a built functional or Sequential model, of any nesting.
-        schedule: a `Schedule`, a list of `Stage`, or the name of a preset.
+        schedule: a `Schedule`, a `Stage` or a list of them, or the name of a preset.
         train: `(x, y)` or `(x, y, sample_weight)` with arrays, memory maps or
             anything indexed by an integer array; or a `keras.utils.PyDataset`,
             `tf.data.Dataset` or torch `DataLoader`.
@@ -362,6 +366,8 @@ def fit(
         Stopped: a `StageCallback` asked to stop; the model is then in the middle of
             a stage, and the same call resumes from `run_dir`.
     """
+    check_is_model(model, "fit")
+    check_batch_size(batch_size)
     plan = as_schedule(schedule)
     custom = has_custom_training(model)
     if custom is not None:

@@ -272,6 +272,11 @@ class Schedule:
                     f"monitor {self.monitor!r}: is higher or lower better? Names such as "
                     "val_loss, val_accuracy or val_my_score show it; give the metric such a name"
                 ) from None
+        if isinstance(self.stages, Stage):
+            raise ScheduleError(
+                f"stages is the stage {self.stages.name!r} alone: put it in a list, "
+                "Schedule([stage])"
+            )
         object.__setattr__(self, "stages", tuple(self.stages))
         if self.groups is not None:
             groups = [tuple(g) if isinstance(g, list | tuple) else (g,) for g in self.groups]
