@@ -20,7 +20,15 @@ import keras
 import numpy as np
 
 from unfreeze.core.boundary import find_cut
-from unfreeze.core.data import Rows, ShuffledRows, Stream, as_data, check_batch_size
+from unfreeze.core.data import (
+    ENDLESS,
+    Rows,
+    ShuffledRows,
+    Stream,
+    as_data,
+    check_batch_size,
+    number_of_batches,
+)
 from unfreeze.core.graph import Graph, check_is_model, flatten
 from unfreeze.core.keras_internals import flatten_layers, has_custom_training, own_weights
 from unfreeze.core.labels import check_labels
@@ -163,7 +171,8 @@ def find_lr(
             f"{type(model).__name__} overrides `{custom}`, which the range test would not use"
         )
     graph = flatten(model)
-    data = as_data(train, model)
+    endless = isinstance(train, Iterator) or number_of_batches(train) == ENDLESS
+    data = as_data(train, model, steps=steps if endless else None)
     compile_with = objective(model, graph, data, loss, None)
     check_labels(model, graph, compile_with["loss"], data, "train")
     if optimizer is None:

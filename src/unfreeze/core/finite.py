@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from unfreeze.core.data import Rows, ShuffledRows, Stream
+from unfreeze.core.data import OneTime, Rows, ShuffledRows, Stream
 from unfreeze.core.keras_internals import tree
 
 _SHOWN = 5
@@ -62,7 +62,8 @@ def find_cause(train: Rows | Stream, validation: Rows | Stream | None, fed: Any 
                 f"{some(rows)}, whose inputs are: look at the size of their numbers"
                 + (", or cache in full precision: cache='always'" if half else "")
             )
-    return f"{_GUESS}; the data are finite"
+    one_time = isinstance(train, Stream) and isinstance(train.source, OneTime)
+    return guess() if one_time else f"{_GUESS}; the data are finite"
 
 
 def guess() -> str:
@@ -101,7 +102,7 @@ def faults(data: Rows | Stream | None, what: str) -> Iterator[str]:
             rows = _bad_rows(part)
             if rows:
                 yield f"{name} of {what}, sample{'s' if rows[1:] else ''} {some(rows)}"
-    elif data is not None:
+    elif data is not None and not isinstance(data.source, OneTime):
         batches: dict[str, list[int]] = {}
         for number, (x, y, weight) in enumerate(data.batches()):
             for name, part in _parts(x, y, weight):

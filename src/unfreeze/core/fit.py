@@ -24,10 +24,11 @@ from unfreeze.core.audit import Audit, audit_stage, enforce, snapshot
 from unfreeze.core.averages import KEPT_ANYWAY, swaps_averages
 from unfreeze.core.boundary import check_stages, plan_stage
 from unfreeze.core.callbacks import FirstEpochGuard, Recorder, Row
-from unfreeze.core.data import Stream, as_data, check_batch_size, check_class_weight
+from unfreeze.core.data import Stream, check_batch_size, check_class_weight
 from unfreeze.core.estimate import estimate_stages, in_words
 from unfreeze.core.fingerprints import describe
 from unfreeze.core.finite import find_cause, not_finite, some, warning
+from unfreeze.core.given_data import gather
 from unfreeze.core.graph import check_is_model, count_numbers, flatten
 from unfreeze.core.groups import why_few_groups
 from unfreeze.core.keras_internals import (
@@ -40,10 +41,12 @@ from unfreeze.core.keras_internals import (
 )
 from unfreeze.core.labels import check_labels
 from unfreeze.core.layers import Selection, apply, flags, is_fresh
+from unfreeze.core.log_names import check_log_names
 from unfreeze.core.objective import objective
 from unfreeze.core.optimizers import base_rate, get_learning_rate, layer_factors, stage_optimizer
 from unfreeze.core.prefix_cache import prune
 from unfreeze.core.presets import as_schedule
+from unfreeze.core.run_callbacks import RunCallbacks
 from unfreeze.core.run_state import EPOCH_FILE as EPOCH_FILE
 from unfreeze.core.run_state import (
     StageResult,
@@ -112,6 +115,7 @@ def run_stages(
     # Saved as it is, an optimizer without variables would be missed when it is loaded.
     with building_scope(job.model):
         job.model.optimizer.build(job.model.trainable_variables)
+    job.run_callbacks.end(job.model)
     return tuple(results), kept.stage
 
 
@@ -300,6 +304,7 @@ def fit(
     model: keras.Model,
     schedule: Schedule | Stage | Sequence[Stage] | str,
     train: Any,
+    y: Any = None,
     validation_data: Any = None,
     batch_size: int = 32,
     loss: Any = None,
@@ -309,6 +314,10 @@ def fit(
     seed: int | None = None,
     verbose: Any = "auto",
     *,
+    sample_weight: Any = None,
+    validation_split: float = 0.0,
+    steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
     class_weight: dict[int, float] | None = None,
     validation_scores: Callable[[Any], Mapping[str, float]] | None = None,
     cache_dir: str | Path | None = None,
@@ -321,24 +330,33 @@ def fit(
     Args:
         model: a built functional or Sequential model, of any nesting.
         schedule: a `Schedule`, a `Stage` or a list of them, or the name of a preset.
-        train: `(x, y)` or `(x, y, sample_weight)` with arrays, memory maps or
-            anything indexed by an integer array; or a `keras.utils.PyDataset`,
-            `tf.data.Dataset` or torch `DataLoader`.
-        validation_data: likewise; they choose the best epoch (the schedule's
+        train: x, with `y`; or `(x, y)` or `(x, y, sample_weight)`. They are arrays, tensors,
+            tables of pandas, memory maps or anything indexed by an integer array; for several
+            inputs a list or a dict. Or a `keras.utils.PyDataset`, `tf.data.Dataset`, torch
+            `DataLoader`; with `steps_per_epoch` also a generator.
+        y: labels, where `train` is x alone.
+        validation_data: `(x, y)` or a dataset, likewise; they choose the best epoch (the schedule's
             `monitor` says by what) and end stages. Without them the training
             data do.
         batch_size: for stages that do not set their own.
         loss: as for `compile`. None: the loss the model was compiled with, or
             the one that fits its last activation and the labels.
         metrics: as for `compile`; None likewise.
-        callbacks: Keras callbacks, used in every stage. A `StageCallback` is
-            also called for stages.
+        callbacks: Keras callbacks. They see one run: its epochs count over all stages.
+            `EarlyStopping`, `ReduceLROnPlateau` and `LearningRateScheduler` begin anew in
+            each stage; so does a `StageCallback`, which is also called for stages.
         run_dir: folder for each finished stage, the state within a stage, and the
             caches. An interrupted run resumes where it stopped and ends with the
             same weights; your own callbacks start again. Saving takes at most 3 % of
             the time.
         seed: of the order of samples and of dropout. None draws one.
         verbose: as for Keras' `fit`.
+        sample_weight: a weight for each sample, where `y` is given.
+        validation_split: share of the samples, the last ones, to validate with instead of
+            `validation_data`; of arrays.
+        steps_per_epoch: batches that make an epoch, of a dataset without an end. It is not
+            cached, and goes on from epoch to epoch.
+        validation_steps: likewise; the first batches, the same ones in every epoch.
         class_weight: weight of each class, by integer label.
         validation_scores: called after each epoch with the model's outputs for all
             validation samples, in order; what it returns joins the log as `val_<name>`,
@@ -383,13 +401,16 @@ def fit(
         factors = layer_factors(selection)
         stage = selection.stage
         stage_optimizer(stage.optimizer, base_rate(stage), selection.trained, factors)
-    data = as_data(train, model)
-    held = None if validation_data is None else as_data(validation_data, model, "validation_data")
+    data, held = gather(
+        *(model, train, y, sample_weight, validation_data),
+        *(validation_split, steps_per_epoch, validation_steps),
+    )
     if class_weight:
         check_class_weight(data)
     compile_with = objective(model, graph, data, loss, metrics)
     check_labels(model, graph, compile_with["loss"], data, "train")
     check_labels(model, graph, compile_with["loss"], held, "validation_data")
+    check_log_names(model, graph, compile_with, data, held, plan, validation_scores is not None)
     home = None if run_dir is None else Path(run_dir)
     if seed is None:
         seed = recorded_seed(home)
@@ -422,6 +443,7 @@ def fit(
             monitor=plan.monitor,
             score=validation_scores,
             run_dir=home,
+            run_callbacks=RunCallbacks(callbacks, sum(stage.epochs for stage in plan)),
         )
         few = why_few_groups(selections[0].groups, plan)
         for text in (few, warning(data, "train"), warning(held, "validation_data")):

@@ -16,11 +16,12 @@ import keras
 from unfreeze.cache_room import CacheRoom
 from unfreeze.core.boundary import Cut, cut_for, find_cut, share_of_work, why_uncached
 from unfreeze.core.callbacks import StageCallback
-from unfreeze.core.data import Rows, ShuffledRows, Stream, for_fit
+from unfreeze.core.data import OneTime, Rows, ShuffledRows, Stream, for_fit
 from unfreeze.core.fingerprints import Fingerprint, fingerprint
 from unfreeze.core.graph import Graph
 from unfreeze.core.layers import Selection
 from unfreeze.core.prefix_cache import Cached, NotCacheable, build
+from unfreeze.core.run_callbacks import RunCallbacks
 from unfreeze.core.schedule import HALVED, INSISTING, Stage
 from unfreeze.core.step_model import StepModel, joined_model, prefix_model, suffix_model
 from unfreeze.errors import ScheduleError, StageError, Stopped
@@ -167,6 +168,11 @@ def why_not(cut: Cut, stage: Stage, source: Source, room: CacheRoom) -> str | No
             names = ", ".join(cut.live_augmentation[:3])
             return f"{names} draws at random before the frozen layers (views=k can cache it)"
         return "no frozen layer with weights comes before what trains"
+    if isinstance(source.train, Stream) and source.train.steps is not None:
+        data = source.train.source
+        name = "tf.data.Dataset" if hasattr(data, "cardinality") else type(data).__name__
+        name = "generator" if isinstance(data, OneTime) else name
+        return f"the {name} has no end (steps_per_epoch={source.train.steps})"
     unasked = why_uncached(stage, share_of_work(cut.graph, cut.prefix))
     if unasked is not None:
         return unasked
@@ -291,6 +297,7 @@ class Job:
         monitor: of the schedule.
         score: scores all predictions for the validation data, or None.
         run_dir: keeps finished stages and the state of the one that trains, or None.
+        run_callbacks: the same callbacks, to be passed on as those of one run.
     """
 
     whole: Whole
@@ -305,6 +312,7 @@ class Job:
     monitor: str
     score: Callable[[Any], Mapping[str, float]] | None
     run_dir: Path | None
+    run_callbacks: RunCallbacks
 
     @property
     def model(self) -> keras.Model:

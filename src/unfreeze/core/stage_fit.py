@@ -118,6 +118,7 @@ def fit_stage(
     """
     stage = selection.stage
     own = [c() if isinstance(c, type) else c for c in stage.callbacks]
+    of_run = job.run_callbacks.in_stage(recorder.step)
     feed_by_threads(ready)
     ready.model.compile(
         optimizer=new_optimizer(selection),
@@ -127,7 +128,8 @@ def fit_stage(
     if isinstance(ready.train, ShuffledRows):
         build_variables(ready.model, ready.train)
     if stage.solve:
-        solve_stage(job, ready, selection, recorder, scores_of(job, ready), own)
+        after = [*of_run, *own]
+        solve_stage(job, ready, selection, recorder, scores_of(job, ready), after)
         return
     flags = FlagGuard(stage.name, job.model)
     rules = rule_callbacks(stage.until, stage.reduce, recorder, job.source.validation is not None)
@@ -142,7 +144,7 @@ def fit_stage(
         _HopelessValidation(job, recorder),
         guard,
         *rules,
-        *job.callbacks,
+        *of_run,
         *own,
         TakeOut(averages),
     ]
@@ -164,6 +166,7 @@ def fit_stage(
             initial_epoch=done,
             epochs=stage.epochs,
             callbacks=callbacks,
+            steps_per_epoch=getattr(job.source.train, "steps", None),
             class_weight=job.class_weight,
             verbose=job.verbose,
             shuffle=False,
