@@ -23,7 +23,7 @@ from unfreeze.cache_room import CacheRoom
 from unfreeze.core.audit import Audit, audit_stage, enforce, snapshot
 from unfreeze.core.averages import KEPT_ANYWAY, swaps_averages
 from unfreeze.core.boundary import check_stages, plan_stage
-from unfreeze.core.callbacks import FirstEpochGuard, Recorder, Row
+from unfreeze.core.callbacks import FirstEpochGuard, History, Recorder
 from unfreeze.core.data import Stream, check_batch_size, check_class_weight
 from unfreeze.core.estimate import estimate_stages, in_words
 from unfreeze.core.fingerprints import describe
@@ -31,6 +31,7 @@ from unfreeze.core.finite import find_cause, not_finite, some, warning
 from unfreeze.core.given_data import gather
 from unfreeze.core.graph import check_is_model, count_numbers, flatten
 from unfreeze.core.groups import why_few_groups
+from unfreeze.core.html_tables import html_table
 from unfreeze.core.keras_internals import (
     building_scope,
     flatten_layers,
@@ -273,9 +274,9 @@ def _stage_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FitResult:
-    """What a run did.
+    """What a run did; prints as a table, also in a notebook.
 
     Attributes:
         model: the model given to `fit`, with the best weights of the run.
@@ -290,14 +291,37 @@ class FitResult:
     seed: int
 
     @property
-    def history(self) -> list[Row]:
-        """A row for each epoch of all stages."""
-        return [row for stage in self.stages for row in stage.rows]
+    def history(self) -> History:
+        """A row for each epoch of all stages; `history.history` is as Keras has it."""
+        return History(row for stage in self.stages for row in stage.rows)
 
     @property
     def audit(self) -> Audit:
         """What moved in each stage; prints as a table."""
         return Audit(tuple(stage.audit for stage in self.stages))
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{s.stage}: best of {s.epochs} epochs is {s.best_epoch} ({s.monitor} "
+            f"{s.best_value:.4g}), {s.trained_weights:,} weights trained, {s.seconds:.1f} s; "
+            f"{s.cache}"
+            for s in self.stages
+        ]
+        return "\n".join((*lines, self._kept()))
+
+    def _repr_html_(self) -> str:
+        headers = ("stage", "epochs", "best epoch", "monitor", "value", "weights", "s", "cache")
+        rows = [
+            (
+                *(s.stage, s.epochs, s.best_epoch, s.monitor, s.best_value),
+                *(s.trained_weights, s.seconds, s.cache),
+            )
+            for s in self.stages
+        ]
+        return html_table(headers, rows, f"training of {self.model.name}", [self._kept()])
+
+    def _kept(self) -> str:
+        return f"The model has the weights of stage {self.best_stage!r}; seed {self.seed}."
 
 
 def fit(
