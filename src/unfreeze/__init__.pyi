@@ -37,5 +37,6 @@ from .errors import WeightsError as WeightsError
 from .export.exporter import export_model as export_model
 from .pipeline.train_options import TrainOptions as TrainOptions
 from .report.preview import plan as plan
+from .report.run_plots import plot_curves as plot_curves
 from .report.run_plots import plot_moved as plot_moved
 from .version import __version__ as __version__

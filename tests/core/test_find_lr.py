@@ -206,7 +206,9 @@ def test_a_plot_is_written(tmp_path: Path) -> None:
     file = tmp_path / "folder" / "rates.png"
     found = find_lr(line(), LINE, steps=20, plot=file)
     assert file.read_bytes()[:4] == b"\x89PNG"
-    assert found.plot(tmp_path / "rates.svg") == tmp_path / "rates.svg"
+    assert found.plot(tmp_path / "rates.svg").axes[0].get_xlabel() == "learning rate"
+    assert (tmp_path / "rates.svg").read_text().startswith("<?xml")
+    assert found.plot()._repr_png_().startswith(b"\x89PNG")
     assert (tmp_path / "rates.svg").read_text().startswith("<?xml")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "rates.svg"]
 

@@ -263,7 +263,12 @@ class StageCallback(keras.callbacks.Callback):
 
     Pass it to `fit` with the other callbacks and override what you need. Where
     steps are small, its batch methods are called once for several batches.
+
+    Attributes:
+        hears_warnings: whether `on_note` is called for warnings, which the log shows, too.
     """
+
+    hears_warnings = True
 
     def on_stage_begin(self, plan: Any) -> None:
         """A stage is about to train; `plan` is its `StagePlan`."""

@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -37,7 +36,6 @@ from unfreeze.core.optimizers import set_learning_rate, stage_optimizer
 from unfreeze.core.stage_caching import log
 from unfreeze.core.step_model import StepModel, joined_model
 from unfreeze.errors import DataError, ScheduleError, StageError
-from unfreeze.files import atomic_path
 
 # The test ends when the smoothed loss is above this multiple of its lowest value; readings leave
 # out this share of the first steps and this number of the last ones (fastai's `lr_find`).
@@ -95,25 +93,33 @@ class LearningRateRange:
             f"{len(self.rates)} steps, {end} at {self.rates[-1]:.1e})"
         )
 
-    def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Draw loss against rate into a file; the suffix says the format (png, svg, pdf)."""
-        from matplotlib.figure import Figure
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw loss against rate.
 
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.add_subplot()
-        axes.semilogx(self.rates, self.losses, color="0.8", label="loss of the batch")
-        axes.semilogx(self.rates, self.smoothed, color="C0", label="smoothed")
-        axes.axvline(self.steepest, color="C1", ls="--", label=f"steepest {self.steepest:.1e}")
-        tenth = self.tenth_of_minimum
-        axes.axvline(tenth, color="C2", ls=":", label=f"minimum / 10 {tenth:.1e}")
-        low, high = min(self.smoothed), max(self.smoothed[0], self.smoothed[-1])
-        axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("training loss")
-        axes.legend()
-        with atomic_path(path) as partial:
-            figure.savefig(partial, dpi=120)
-        return Path(path)
+        Args:
+            path: the picture to write; its suffix says the format (png, svg, pdf).
+
+        Returns:
+            A matplotlib figure, which a notebook shows.
+        """
+        from unfreeze.picture import BLUE, GREY, PALE, VERMILLION, page
+
+        with page(path, 7.0, 4.0) as figure:
+            axes = figure.add_subplot()
+            axes.semilogx(self.rates, self.losses, color=PALE, label="loss of the batch")
+            axes.semilogx(self.rates, self.smoothed, color=BLUE, label="smoothed")
+            color = VERMILLION if self.clear else GREY
+            for rate, style, name in (
+                (self.steepest, "--", "steepest"),
+                (self.tenth_of_minimum, ":", "minimum / 10"),
+            ):
+                axes.axvline(rate, color=color, linestyle=style, label=f"{name} {rate:.1e}")
+            low, high = min(self.smoothed), max(self.smoothed[0], self.smoothed[-1])
+            axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+            axes.set_xlabel("learning rate")
+            axes.set_ylabel("training loss")
+            axes.legend()
+        return figure
 
 
 def find_lr(

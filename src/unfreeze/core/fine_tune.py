@@ -57,7 +57,7 @@ def fine_tune(
         callbacks: Keras callbacks, which see one run.
         run_dir: folder that an interrupted run resumes from.
         seed: of the order of samples and of dropout. None draws one.
-        verbose: as for Keras' `fit`.
+        verbose: as for `unfreeze.fit`.
         validation_split: share of arrays to validate with instead of `validation_data`.
 
     Returns:

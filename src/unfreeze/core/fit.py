@@ -47,6 +47,7 @@ from unfreeze.core.objective import objective
 from unfreeze.core.optimizers import base_rate, get_learning_rate, layer_factors, stage_optimizer
 from unfreeze.core.prefix_cache import prune
 from unfreeze.core.presets import as_schedule
+from unfreeze.core.progress import Progress, progress_for
 from unfreeze.core.run_callbacks import RunCallbacks
 from unfreeze.core.run_state import EPOCH_FILE as EPOCH_FILE
 from unfreeze.core.run_state import (
@@ -159,7 +160,9 @@ def _record(job: Job, run_dir: Path, identity: dict[str, Any], results: list[Sta
 
 def _tell_time(job: Job, left: Sequence[Selection]) -> None:
     """Note how long the rest will take, if something listens."""
-    if not (job.listeners or log.isEnabledFor(logging.INFO)):
+    # The running line tells the time left by itself.
+    listeners = [x for x in job.listeners if not isinstance(x, Progress)]
+    if not (listeners or log.isEnabledFor(logging.INFO)):
         return
     times = estimate_stages(job.whole, left, job.source, job.room, job.batch_size)
     if times:
@@ -374,7 +377,8 @@ def fit(
             same weights; your own callbacks start again. Saving takes at most 3 % of
             the time.
         seed: of the order of samples and of dropout. None draws one.
-        verbose: as for Keras' `fit`.
+        verbose: 0 prints nothing, 2 a line for each epoch, "auto" or 1 also a line that
+            shows the running epoch, in a terminal or a notebook.
         sample_weight: a weight for each sample, where `y` is given.
         validation_split: share of the samples, the last ones, to validate with instead of
             `validation_data`; of arrays.
@@ -410,6 +414,7 @@ def fit(
     """
     check_is_model(model, "fit")
     check_batch_size(batch_size)
+    callbacks = (*callbacks, *progress_for(verbose))
     plan = as_schedule(schedule)
     custom = has_custom_training(model)
     if custom is not None:
@@ -462,7 +467,6 @@ def fit(
             callbacks=tuple(callbacks),
             batch_size=batch_size,
             seed=seed,
-            verbose=verbose,
             class_weight=class_weight,
             monitor=plan.monitor,
             score=validation_scores,

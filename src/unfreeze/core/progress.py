@@ -41,6 +41,9 @@ class Progress(StageCallback):
         running: whether the epoch that runs has a line, where the output can show one.
     """
 
+    # On the screen already, by the log.
+    hears_warnings = False
+
     def __init__(self, running: bool = True) -> None:
         super().__init__()
         self.running = running
@@ -127,7 +130,7 @@ class Progress(StageCallback):
         if not (self.running and _can_replace(out)) or now - self._shown_at < _EVERY:
             return
         self._shown_at = now
-        text = show(text)[: _columns() - 1]
+        text = _encodable(show(text)[: _columns() - 1], out)
         out.write(f"\r{text:{self._width}}")
         out.flush()
         self._width = len(text)

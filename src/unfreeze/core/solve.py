@@ -56,7 +56,9 @@ def solve_stage(
     listeners = keras.callbacks.CallbackList(
         [*scores, recorder, *after],
         model=ready.model,
-        params={"epochs": len(strengths), "steps": 1, "verbose": 0},
+        epochs=len(strengths),
+        steps=1,
+        verbose=0,
     )
     inputs, labels, weights = _material(job, rows, ready.train.views, stage.name)
     _check(inputs, labels, weights, found, stage.name)

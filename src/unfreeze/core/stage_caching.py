@@ -292,7 +292,6 @@ class Job:
         callbacks: the user's, for every stage.
         batch_size: for stages and datasets that do not set their own.
         seed: of the run.
-        verbose: as for Keras' `fit`.
         class_weight: as for Keras' `fit`.
         monitor: of the schedule.
         score: scores all predictions for the validation data, or None.
@@ -307,7 +306,6 @@ class Job:
     callbacks: tuple[keras.callbacks.Callback, ...]
     batch_size: int
     seed: int
-    verbose: Any
     class_weight: dict[int, float] | None
     monitor: str
     score: Callable[[Any], Mapping[str, float]] | None
@@ -348,4 +346,5 @@ class Job:
     def _tell(self, level: int, text: str) -> None:
         log.log(level, text)
         for listener in self.listeners:
-            listener.on_note(text)
+            if level < logging.WARNING or listener.hears_warnings:
+                listener.on_note(text)

@@ -168,7 +168,7 @@ def fit_stage(
             callbacks=callbacks,
             steps_per_epoch=getattr(job.source.train, "steps", None),
             class_weight=job.class_weight,
-            verbose=job.verbose,
+            verbose=0,
             shuffle=False,
         )
     except StageError:
