@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _WIDTH = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Preview:
     """The plan of a schedule on a model; prints as a table, also in a notebook.
 
@@ -36,10 +36,13 @@ class Preview:
 
     def __str__(self) -> str:
         text = StringIO()
-        console = Console(file=text, width=_WIDTH, highlight=False)
+        # In a notebook, a console would otherwise show its text there and then.
+        console = Console(file=text, width=_WIDTH, color_system=None, force_jupyter=False)
         console.print(plan_table(self.stages, self._title()))
         lines = (line.rstrip() for line in text.getvalue().splitlines())
         return "\n".join((*lines, "", *self._notes()))
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         headers = ("stage", "epochs, at most", "trains", "weights", "frozen before it", "cached")
