@@ -5,6 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from small_runs import HEAD, TWO, make, run
 from unfreeze.core.callbacks import StageCallback
@@ -45,16 +46,23 @@ class Batched(keras.callbacks.Callback):
 
 
 class Staged(StageCallback):
-    epochs = ()
+    """The epochs that it hears of, and the whole model's weights after each stage."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.whole, self.epochs, self.weights = whole, (), []
 
     def on_epoch_end(self, epoch, logs=None):
         self.epochs += (epoch,)
 
+    def on_stage_end(self, result):
+        self.weights.append([np.array(w) for w in self.whole.get_weights()])
+
 
 def test_one_run_of_two_stages(tmp_path):
-    heard, batched, staged, own, ended = Heard(), Batched(), Staged(), Heard(), []
-    stages = [TWO.stages[0], Stage("all", "all", epochs=2, learning_rate=0.01, callbacks=[own])]
     model = make()
+    heard, batched, staged, own, ended = Heard(), Batched(), Staged(model), Heard(), []
+    stages = [TWO.stages[0], Stage("all", "all", epochs=2, learning_rate=0.01, callbacks=[own])]
     callbacks = [
         heard,
         batched,
@@ -65,7 +73,7 @@ def test_one_run_of_two_stages(tmp_path):
         ),
         keras.callbacks.LambdaCallback(on_train_end=lambda logs: ended.append(logs["loss"])),
     ]
-    result = run(model, stages, callbacks=callbacks)
+    result = run(model, stages, callbacks=callbacks, run_dir=tmp_path / "run")
     names = ["accuracy", "loss", "val_accuracy", "val_loss"]
     epochs = [part for epoch in range(4) for part in (epoch, "test")]
     assert heard.heard == [("begin", 4), *epochs, ("end", names)]
@@ -84,6 +92,12 @@ def test_one_run_of_two_stages(tmp_path):
     found = sorted(path.name for path in tmp_path.glob("*.h5"))
     assert found == [f"{epoch:02d}.weights.h5" for epoch in (1, 2, 3, 4)]
     assert ended == [pytest.approx(result.history[-1]["loss"])]
+    # The weights after each stage are in its file, in the order of `model.weights`.
+    for number, wanted in enumerate(staged.weights, start=1):
+        saved = load_file(tmp_path / "run" / f"stage_{number}.safetensors")
+        for place, value in enumerate(wanted):
+            np.testing.assert_array_equal(saved[f"weight_{place}"], value)
+        assert len(saved) == len(wanted)
 
 
 def test_callbacks_that_steer_begin_anew_in_each_stage():
@@ -125,21 +139,3 @@ def test_solved_and_resumed_stages_count_too(tmp_path):
     relay.set_params({"epochs": 2})
     relay.on_epoch_begin(1)
     assert (again.heard, again.params["epochs"]) == ([3], 4)
-
-
-def test_the_weights_of_each_stage_are_in_its_file(tmp_path):
-    from safetensors.numpy import load_file
-
-    model, after = make(), []
-
-    class Keep(StageCallback):
-        def on_stage_end(self, result):
-            after.append([np.array(w) for w in model.get_weights()])
-
-    run(model, TWO, callbacks=[Keep()], run_dir=tmp_path)
-    for number, wanted in enumerate(after, start=1):
-        saved = load_file(tmp_path / f"stage_{number}.safetensors")
-        other = make()
-        other.set_weights([saved[f"weight_{i}"] for i in range(len(saved))])
-        for found, value in zip(other.get_weights(), wanted, strict=True):
-            np.testing.assert_array_equal(found, value)

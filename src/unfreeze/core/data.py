@@ -174,7 +174,7 @@ def as_data(
     stream = Stream(source, order, steps)
     if any(part.dtype.kind == "O" and not _is_text(part) for part in stream.first()[0]):
         raise DataError(
-            f"{what}: the {type(source).__name__} gives rows of unequal size (a ragged tensor): "
+            f"{what}: the {kind_of(source)} gives rows of unequal size (a ragged tensor): "
             "make rows of one size in it, with `padded_batch` or `x.to_tensor()`"
         )
     _check_shapes(stream.first()[0], model, what)
@@ -203,9 +203,9 @@ def check_class_weight(data: Rows | Stream) -> None:
         raise DataError("class_weight and sample weights cannot be combined: give one of them")
     one_time = isinstance(data, Stream) and isinstance(data.source, OneTime)
     if isinstance(data, Stream) and (one_time or not takes_class_weight(data.source)):
-        kind = "generator" if one_time else type(data.source).__name__
         raise DataError(
-            f"class_weight does not work with a {kind}: let it give (x, y, sample_weight) instead"
+            f"class_weight does not work with a {kind_of(data.source)}: let it give "
+            "(x, y, sample_weight) instead"
         )
 
 
@@ -225,7 +225,7 @@ def _checked_source(data: Any, what: str, steps: int | None) -> tuple[Any, int |
             "keras.utils.PyDataset, a tf.data.Dataset or a torch DataLoader"
         )
     if steps is None and count == ENDLESS:
-        kind = "PyDataset" if isinstance(data, keras.utils.PyDataset) else "tf.data.Dataset"
+        kind = "PyDataset" if isinstance(data, keras.utils.PyDataset) else kind_of(data)
         raise DataError(
             f"{what} is an endless {kind}: say how many batches make an epoch "
             "(steps_per_epoch, and validation_steps for validation data), or give it an end"
@@ -233,7 +233,7 @@ def _checked_source(data: Any, what: str, steps: int | None) -> tuple[Any, int |
     if steps is not None and isinstance(count, int) and count >= 0:
         if steps != count:
             raise DataError(
-                f"{what}: {steps} steps per epoch are given, but the {type(data).__name__} ends "
+                f"{what}: {steps} steps per epoch are given, but the {kind_of(data)} ends "
                 f"after {count}. Leave the number of steps out, or let the dataset repeat"
             )
         return data, None
@@ -241,6 +241,13 @@ def _checked_source(data: Any, what: str, steps: int | None) -> tuple[Any, int |
 
 
 ENDLESS = -1
+
+
+def kind_of(source: Any) -> str:
+    """What a dataset is, as users call it."""
+    if isinstance(source, OneTime):
+        return "generator"
+    return "tf.data.Dataset" if hasattr(source, "cardinality") else type(source).__name__
 
 
 def number_of_batches(data: Any) -> int | None:

@@ -7,14 +7,14 @@ epoch, so of a dataset without an end the first `validation_steps` batches are t
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import keras
 import numpy as np
 
-from unfreeze.core.data import ENDLESS, Rows, Stream, as_data, number_of_batches
+from unfreeze.core.data import ENDLESS, Rows, Stream, as_data, kind_of, number_of_batches
 from unfreeze.core.keras_internals import is_dataset, tree
 from unfreeze.errors import DataError
 
@@ -62,7 +62,6 @@ def _together(x: Any, y: Any, weight: Any) -> Any:
         if weight is not None:
             raise DataError("sample_weight is given without y: give x, y and sample_weight")
         return x
-    kind = type(x).__name__
     if isinstance(x, tuple):
         raise DataError(
             "x and y are given twice, as a tuple and as the argument `y`. If the latter are the "
@@ -71,8 +70,8 @@ def _together(x: Any, y: Any, weight: Any) -> Any:
         )
     if is_dataset(x) or isinstance(x, keras.utils.PyDataset | Iterator):
         raise DataError(
-            f"y is given, but the {kind} gives the labels itself. If it is the validation data, "
-            "name them: fit(model, schedule, dataset, validation_data=...)"
+            f"y is given, but the {kind_of(x)} gives the labels itself. If it is the validation "
+            "data, name them: fit(model, schedule, dataset, validation_data=...)"
         )
     return (x, y) if weight is None else (x, y, weight)
 
@@ -91,8 +90,8 @@ def split_last(data: Rows | Stream, share: float) -> tuple[Rows, Rows]:
     if isinstance(data, Stream):
         raise DataError(
             "validation_split takes the last samples of arrays, and a "
-            f"{type(data.source).__name__} does not say which those are: divide it yourself and "
-            "give validation_data"
+            f"{kind_of(data.source)} does not say which those are: divide it yourself and give "
+            "validation_data"
         )
     if not 0 < share < 1:
         raise DataError(f"validation_split is {share!r}: it must lie between 0 and 1")
@@ -139,7 +138,7 @@ def _held_out(data: Any, model: keras.Model, steps: int | None) -> Rows | Stream
         data, steps = _FirstBatches(data, steps or 0), None
     elif endless and hasattr(data, "take"):
         data, steps = data.take(steps), None
-    elif endless and not isinstance(data, tuple):
+    elif endless and isinstance(data, Iterable) and not isinstance(data, tuple):
         # Read once, so that every epoch is judged by the same samples.
         data, steps = _in_memory(islice(data, steps)), None
     return as_data(data, model, what, steps)

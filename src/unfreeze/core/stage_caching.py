@@ -16,7 +16,7 @@ import keras
 from unfreeze.cache_room import CacheRoom
 from unfreeze.core.boundary import Cut, cut_for, find_cut, share_of_work, why_uncached
 from unfreeze.core.callbacks import StageCallback
-from unfreeze.core.data import OneTime, Rows, ShuffledRows, Stream, for_fit
+from unfreeze.core.data import Rows, ShuffledRows, Stream, for_fit, kind_of
 from unfreeze.core.fingerprints import Fingerprint, fingerprint
 from unfreeze.core.graph import Graph
 from unfreeze.core.layers import Selection
@@ -169,10 +169,8 @@ def why_not(cut: Cut, stage: Stage, source: Source, room: CacheRoom) -> str | No
             return f"{names} draws at random before the frozen layers (views=k can cache it)"
         return "no frozen layer with weights comes before what trains"
     if isinstance(source.train, Stream) and source.train.steps is not None:
-        data = source.train.source
-        name = "tf.data.Dataset" if hasattr(data, "cardinality") else type(data).__name__
-        name = "generator" if isinstance(data, OneTime) else name
-        return f"the {name} has no end (steps_per_epoch={source.train.steps})"
+        kind = kind_of(source.train.source)
+        return f"the {kind} has no end (steps_per_epoch={source.train.steps})"
     unasked = why_uncached(stage, share_of_work(cut.graph, cut.prefix))
     if unasked is not None:
         return unasked

@@ -34,7 +34,7 @@ class MLflowLog(keras.callbacks.Callback):
     """Writes a run's settings, and the log of each epoch, to an MLflow server or store.
 
     Args:
-        uri: of the server or store, such as http://localhost:5000 or sqlite:///runs.db.
+        uri: of the server, such as http://localhost:5000, or of any store of MLflow.
         settings: of the run, by name.
     """
 

@@ -332,8 +332,8 @@ class TrainOptions:
     mlflow: str | None = attrs.field(
         default=None,
         metadata=_told(
-            "MLflow server or store that gets the settings and each epoch's numbers, such as "
-            "http://localhost:5000 or sqlite:///runs.db.",
+            "MLflow server that gets the settings and each epoch's numbers, such as "
+            "http://localhost:5000.",
             describes_run=False,
         ),
     )
