@@ -190,7 +190,14 @@ def test_scores_do_not_see_nan():
 
     held = (spoiled(HELD[0], 2), HELD[1])
     with pytest.raises(StageError, match="outputs for validation samples 2 are NaN"):
-        fit(make(), [Stage("s", **ALL)], (X, Y), held, validation_scores=score, verbose=0)
+        fit(
+            make(),
+            [Stage("s", **ALL)],
+            (X, Y),
+            validation_data=held,
+            validation_scores=score,
+            verbose=0,
+        )
 
 
 def test_a_model_that_is_broken_already_is_refused():
