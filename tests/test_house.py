@@ -21,6 +21,7 @@ OF_MANY_MODULES = {
     "test_hostile_text.py",
     "test_house.py",
     "test_init.py",
+    "test_notebooks.py",
 }
 
 

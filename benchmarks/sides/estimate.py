@@ -38,7 +38,13 @@ def prepare(args):
 
     def run():
         told = _Told()
-        unfreeze.fit(classic.build(), stages, train, held, seed=0, verbose=0, callbacks=[told])
+        unfreeze.fit(
+            *(classic.build(), stages, train),
+            validation_data=held,
+            seed=0,
+            verbose=0,
+            callbacks=[told],
+        )
         took = time.perf_counter() - told.began
         return {
             "told": told.seconds,

@@ -4,6 +4,7 @@ from .classifier import SoundClassifier as SoundClassifier
 from .core.audit import Audit as Audit
 from .core.callbacks import StageCallback as StageCallback
 from .core.find_lr import find_lr as find_lr
+from .core.fine_tune import fine_tune as fine_tune
 from .core.fit import FitResult as FitResult
 from .core.fit import fit as fit
 from .core.presets import classic as classic
@@ -35,5 +36,7 @@ from .errors import UnfreezeError as UnfreezeError
 from .errors import WeightsError as WeightsError
 from .export.exporter import export_model as export_model
 from .pipeline.train_options import TrainOptions as TrainOptions
+from .report.preview import plan as plan
+from .report.run_plots import plot_curves as plot_curves
 from .report.run_plots import plot_moved as plot_moved
 from .version import __version__ as __version__

@@ -59,7 +59,7 @@ def assert_close(model, other, **more) -> None:
 def test_a_stage_ends_with_the_averages_of_keras(overwrite, validated):
     model, held = make(), HELD if validated else None
     chosen = adam(ema_overwrite_frequency=overwrite)
-    result = fit(model, [stage(chosen)], (X, Y), held, seed=0, verbose=0)
+    result = fit(model, [stage(chosen)], (X, Y), validation_data=held, seed=0, verbose=0)
     assert_close(model, keras_alone(adam(ema_overwrite_frequency=overwrite)))
     assert np.abs(model.get_weights()[0] - without_averages()).max() > 1e-3
     if validated:
@@ -68,7 +68,7 @@ def test_a_stage_ends_with_the_averages_of_keras(overwrite, validated):
 
 
 def test_the_averages_of_each_epoch_are_validated():
-    result = fit(make(), [stage(adam())], (X, Y), HELD, seed=0, verbose=0)
+    result = fit(make(), [stage(adam())], (X, Y), validation_data=HELD, seed=0, verbose=0)
     for epochs in (1, 3):
         known = keras_alone(adam(), epochs)
         loss = known.evaluate(*HELD, verbose=0, return_dict=True)["loss"]
@@ -91,7 +91,7 @@ def test_callbacks_and_scores_see_the_averages_and_training_does_not():
         model,
         [stage(adam())],
         (X, Y),
-        HELD,
+        validation_data=HELD,
         seed=0,
         verbose=0,
         callbacks=[See()],
@@ -106,7 +106,7 @@ def test_callbacks_and_scores_see_the_averages_and_training_does_not():
 def test_the_best_epoch_comes_back_as_it_was_validated():
     chosen = stage(adam(), keep="best", epochs=12, learning_rate=0.3)
     model, held = make(), (HELD[0], (HELD[1] + 1) % 3)
-    result = fit(model, [chosen], (X, Y), held, seed=0, verbose=0)
+    result = fit(model, [chosen], (X, Y), validation_data=held, seed=0, verbose=0)
     best = result.stages[0]
     assert best.best_epoch < 12
     loss = model.evaluate(*held, verbose=0, return_dict=True)["loss"]
@@ -115,7 +115,7 @@ def test_the_best_epoch_comes_back_as_it_was_validated():
 
 def test_together_with_rates_by_layer():
     model = make()
-    fit(model, [stage(adam(), layer_decay=0.5)], (X, Y), HELD, seed=0, verbose=0)
+    fit(model, [stage(adam(), layer_decay=0.5)], (X, Y), validation_data=HELD, seed=0, verbose=0)
     assert_close(model, keras_alone(_layered(adam())))
 
 
@@ -129,7 +129,7 @@ def _layered(template):
 def test_a_cached_stage_and_several_steps():
     model = make()
     chosen = Stage("head", train="head", epochs=4, optimizer=adam(), batch_size=8, cache="always")
-    result = fit(model, [chosen], (X, Y), HELD, seed=0, verbose=0)
+    result = fit(model, [chosen], (X, Y), validation_data=HELD, seed=0, verbose=0)
     assert result.stages[0].cache.startswith("cached")
     loss = model.evaluate(*HELD, verbose=0, return_dict=True)["loss"]
     assert result.stages[0].best_value == pytest.approx(loss, rel=1e-5)
@@ -185,7 +185,7 @@ def test_mixed_precision_with_skipped_steps_keeps_no_zeros():
     model = make()
     wrapped = keras.optimizers.LossScaleOptimizer(adam(), initial_scale=2.0**40)
     before = model.get_weights()
-    fit(model, [stage(wrapped, epochs=40)], (X, Y), HELD, seed=0, verbose=0)
+    fit(model, [stage(wrapped, epochs=40)], (X, Y), validation_data=HELD, seed=0, verbose=0)
     assert np.abs(model.get_weights()[0]).max() > 0.1
     assert not np.array_equal(before[0], model.get_weights()[0])
 

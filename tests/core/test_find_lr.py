@@ -206,7 +206,9 @@ def test_a_plot_is_written(tmp_path: Path) -> None:
     file = tmp_path / "folder" / "rates.png"
     found = find_lr(line(), LINE, steps=20, plot=file)
     assert file.read_bytes()[:4] == b"\x89PNG"
-    assert found.plot(tmp_path / "rates.svg") == tmp_path / "rates.svg"
+    assert found.plot(tmp_path / "rates.svg").axes[0].get_xlabel() == "learning rate"
+    assert (tmp_path / "rates.svg").read_text().startswith("<?xml")
+    assert found.plot()._repr_png_().startswith(b"\x89PNG")
     assert (tmp_path / "rates.svg").read_text().startswith("<?xml")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "rates.svg"]
 
@@ -241,3 +243,22 @@ def test_the_range_is_plain_data() -> None:
     found = LearningRateRange((0.1, 0.2), (1.0, 0.5), (1.0, 0.7), 0.2, 0.02, False)
     assert found.suggestion == 0.02
     assert "ended at 2.0e-01" in str(found)
+
+
+def test_a_curve_of_noise_suggests_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    x, _ = make_data()
+    labels = np.random.default_rng(1).integers(0, 3, len(x))
+    found = find_lr(make_model(), (x, labels), steps=40, batch_size=4, highest=1e-3)
+    assert not found.clear
+    assert found.suggestion is None
+    assert "no learning rate to suggest" in str(found)
+    assert "larger batch_size" in caplog.text
+    # The readings are still there to look at.
+    assert found.steepest > 0
+
+
+def test_what_is_no_model_and_no_batch_size_is_refused() -> None:
+    with pytest.raises(ScheduleError, match=r"find_lr: .*keras\.models\.load_model\('m\.keras'\)"):
+        find_lr("m.keras", make_data())
+    with pytest.raises(DataError, match="batch_size is 0: it must be a whole number, at least 1"):
+        find_lr(make_model(), make_data(), batch_size=0)

@@ -190,7 +190,14 @@ def test_scores_do_not_see_nan():
 
     held = (spoiled(HELD[0], 2), HELD[1])
     with pytest.raises(StageError, match="outputs for validation samples 2 are NaN"):
-        fit(make(), [Stage("s", **ALL)], (X, Y), held, validation_scores=score, verbose=0)
+        fit(
+            make(),
+            [Stage("s", **ALL)],
+            (X, Y),
+            validation_data=held,
+            validation_scores=score,
+            verbose=0,
+        )
 
 
 def test_a_model_that_is_broken_already_is_refused():
@@ -248,4 +255,8 @@ def test_data_with_nan_are_told_of_before_the_training():
         "NaN or infinity in x[1] of train, sample 5: does the model expect that?"
     )
     assert warning(Rows((X,), Y, None, 48), "train") is None
-    assert warning(Stream([], ("x",)), "train") is None
+    # Of a dataset, the first batch.
+    assert warning(Stream([(X, Y), (spoiled(X, 5), Y)], ("x",)), "train") is None
+    assert warning(Stream([(spoiled(X, 5), Y)], ("x",)), "validation_data") == (
+        "NaN or infinity in x of validation_data, batch 0: does the model expect that?"
+    )

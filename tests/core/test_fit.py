@@ -1,7 +1,9 @@
 """`fit`: what it gives, and the same from data of any kind."""
 
 import functools
+import gc
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 
 from small_runs import HEAD, HELD, Batches, X, Y, assert_same_weights, make, run
 from unfreeze.core.callbacks import StageCallback
+from unfreeze.core.fit import fit
 from unfreeze.core.schedule import Plateau, ReduceRate, Schedule, Stage
-from unfreeze.errors import DataError
+from unfreeze.errors import DataError, ScheduleError, StageError
 
 
 def test_a_run_tells_what_it_did():
@@ -276,3 +279,50 @@ def test_a_compiled_model_brings_its_loss_and_a_second_run_may_have_other_labels
     model = make()
     run(model, HEAD)
     assert "accuracy" in run(model, HEAD, **labels).history[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("model.keras", r"the text 'model\.keras'.*: load the model first: keras\.models\.load_m"),
+        (Path("a/model.keras"), r"load the model first: keras\.models\.load_model\('a/model\.kera"),
+        (keras.Model, "the class Model, not a Keras model"),
+        (None, "an object of type NoneType, not a Keras model"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_one_line(model, message):
+    with pytest.raises(ScheduleError, match=message) as caught:
+        fit(model, HEAD, (X, Y))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, None])
+def test_a_batch_size_must_be_a_whole_number_above_0(size):
+    with pytest.raises(DataError, match=f"batch_size is {size!r}: it must be a whole number"):
+        run(batch_size=size)
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning", "error::UserWarning")
+def test_a_lone_stage_is_a_schedule_and_the_saved_model_loads_without_a_warning(tmp_path):
+    result = run(schedule=Stage("only", "head", epochs=1))
+    assert [row["stage"] for row in result.history] == ["only"]
+    result.model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    # Iterations, rate, and two moments of kernel and bias.
+    assert len(loaded.optimizer.variables) == len(result.model.optimizer.variables) == 6
+    del result
+    gc.collect()
+
+
+def test_nan_in_the_first_batch_of_a_dataset_is_noted_before_training(caplog):
+    class Broken(Batches):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            x = np.where(np.arange(len(x))[:, None, None, None] == 1, np.nan, x)
+            return x, y
+
+    with pytest.raises(StageError):
+        run(schedule=HEAD, data=Broken())
+    assert caplog.messages[0] == (
+        "NaN or infinity in x of train, batch 0: does the model expect that?"
+    )

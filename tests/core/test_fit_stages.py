@@ -66,7 +66,7 @@ def test_layers_named_twice_train_once():
 def test_each_stage_starts_from_the_best_weights_of_the_one_before():
     starts = []
 
-    class Starts(keras.callbacks.Callback):
+    class Starts(StageCallback):
         def on_train_begin(self, logs=None):
             starts.append(self.model.get_layer("head").get_weights()[0])
 
@@ -125,7 +125,8 @@ def test_stages_end_by_their_rules():
 
 
 def test_a_rule_for_a_metric_that_is_not_there_says_what_there_is():
-    with pytest.raises(StageError, match=r"'val_recall'.*it has: .*val_accuracy"):
+    message = r"'val_recall', which the training log will not have.*It will have: .*val_accuracy"
+    with pytest.raises(ScheduleError, match=message):
         run(schedule=[Stage("s", "head", until=Plateau("val_recall"))])
 
 

@@ -144,7 +144,14 @@ def test_a_run_ends_before_it_begins_and_leaves_the_model_alone(data, held, wher
     model.get_layer("head").trainable = False
     before = model.get_weights()
     with pytest.raises(DataError, match=f"{where} from 3 to 7"):
-        fit(model, [Stage("all", epochs=1)], data, held, callbacks=[Seen()], verbose=0)
+        fit(
+            model,
+            [Stage("all", epochs=1)],
+            data,
+            validation_data=held,
+            callbacks=[Seen()],
+            verbose=0,
+        )
     assert seen == []
     assert not model.get_layer("head").trainable
     assert not getattr(model, "compiled", False)

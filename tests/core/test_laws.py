@@ -9,6 +9,7 @@ from keras import tree
 
 from graphs import Recipe, build, draw_inputs, draw_labels, loss_of, recipes
 from unfreeze.core.boundary import Cut, find_cut
+from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.fit import FitResult, fit
 from unfreeze.core.graph import flatten
 from unfreeze.core.keras_internals import get_keras_mask, is_learnable
@@ -128,7 +129,7 @@ def test_laws_2_and_3_cached_is_uncached_and_only_what_should_move_moves(
             assert moved > 0.0, variable.path
 
 
-class Kill(keras.callbacks.Callback):
+class Kill(StageCallback):
     """Ends the process, as far as `fit` can tell, at the start of the second stage."""
 
     def __init__(self) -> None:

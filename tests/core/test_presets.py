@@ -7,8 +7,16 @@ import pytest
 from graphs import three_blocks
 from unfreeze.core.graph import flatten
 from unfreeze.core.layers import check
-from unfreeze.core.presets import PRESETS, classic, gradual, head_only, preset, two_stage
-from unfreeze.core.schedule import Plateau, ReduceRate
+from unfreeze.core.presets import (
+    PRESETS,
+    as_schedule,
+    classic,
+    gradual,
+    head_only,
+    preset,
+    two_stage,
+)
+from unfreeze.core.schedule import Plateau, ReduceRate, Schedule, Stage
 from unfreeze.errors import ScheduleError
 
 
@@ -99,3 +107,12 @@ def test_an_unknown_name_names_the_closest() -> None:
         preset("two_stages")
     with pytest.raises(ScheduleError, match=r"no schedule is named 'zzz'.*Known: two_stage"):
         preset("zzz")
+
+
+def test_any_form_of_a_schedule() -> None:
+    stage = Stage("a", epochs=1)
+    assert as_schedule(stage) == as_schedule([stage]) == as_schedule(Schedule([stage]))
+    with pytest.raises(ScheduleError, match=r"schedule is 5: give a Schedule.*two_stage, classic"):
+        as_schedule(5)
+    with pytest.raises(ScheduleError, match=r"the stage 'a' alone: put it in a list"):
+        Schedule(stage)

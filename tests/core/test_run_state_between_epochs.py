@@ -83,7 +83,7 @@ def test_killed_after_any_epoch_it_ends_with_the_same_weights(after, tmp_path):
 
 @pytest.mark.slow_on("jax")
 def test_killed_between_the_last_epoch_and_the_record_of_a_stage_it_trains_no_more(tmp_path):
-    class AtTheEnd(keras.callbacks.Callback):
+    class AtTheEnd(StageCallback):
         def on_train_end(self, logs=None):
             raise Killed
 

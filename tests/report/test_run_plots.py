@@ -11,6 +11,7 @@ from matplotlib.image import imread
 
 from unfreeze.core.audit import Audit, LayerMovement, StageAudit
 from unfreeze.errors import DataError
+from unfreeze.picture import BLUE, GREY, PALE, VERMILLION
 from unfreeze.pipeline.label_scoring import score_labels
 from unfreeze.report.run_plots import (
     plot_classes,
@@ -19,7 +20,7 @@ from unfreeze.report.run_plots import (
     plot_depths,
     plot_moved,
 )
-from unfreeze.report.style import BLUE, GREY, PALE, VERMILLION, short
+from unfreeze.report.style import short
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -73,7 +74,8 @@ def stage(name, **moved):
     "stages", [[("head", 1)], [("head", 2), ("all", 1)], [("head", 100), ("all", 100)]]
 )
 def test_curves_are_drawn(tmp_path, stages):
-    plot_curves(history(*stages), tmp_path / "curves.png")
+    figure = plot_curves(history(*stages), tmp_path / "curves.png")
+    assert figure.axes[-1].get_xlabel() == "epoch, over all stages"
     assert imread(tmp_path / "curves.png").shape[1] == 1350
     assert count_of(BLUE, tmp_path / "curves.png") > 50
     assert count_of(VERMILLION, tmp_path / "curves.png") > 50

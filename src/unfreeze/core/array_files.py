@@ -13,6 +13,7 @@ name of each array's type, because safetensors cannot give numpy a bfloat16) and
 import json
 import os
 import threading
+import weakref
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,7 @@ class RowReader:
     def __init__(self, path: Path, damaged: str) -> None:
         self._damaged = damaged
         self._file: BinaryIO = path.open("rb", buffering=0)
+        weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
 
     def spans(self, result: np.ndarray, offsets: np.ndarray) -> None:

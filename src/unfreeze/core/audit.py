@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from unfreeze.core.finite import guess, is_finite
+from unfreeze.core.html_tables import html_table
 from unfreeze.core.keras_internals import variables_of
 from unfreeze.core.layers import Selection
 from unfreeze.errors import StageError
@@ -83,12 +84,8 @@ class StageAudit:
     def __str__(self) -> str:
         lines = [f"stage {self.stage}", f"  {'layer':<40} {'weights':>9}  {'moved':>9}  "]
         for layer in self.layers:
-            flag = "trained" if layer.trainable else "frozen"
-            flag += f" by LoRA of rank {layer.lora}" if layer.lora else ""
-            if layer.no_gradient and not layer.excused:
-                flag += f", no gradient: {', '.join(layer.no_gradient)}"
-            flag = f"NOT FINITE: {', '.join(layer.not_finite)}" if layer.not_finite else flag
-            lines.append(f"  {layer.layer:<40} {layer.weights:>9,}  {layer.moved:>9.2e}  {flag}")
+            start = f"  {layer.layer:<40} {layer.weights:>9,}  {layer.moved:>9.2e}"
+            lines.append(f"{start}  {_flag(layer)}")
         return "\n".join(lines)
 
 
@@ -104,6 +101,24 @@ class Audit:
 
     def __str__(self) -> str:
         return "\n\n".join(str(stage) for stage in self.stages)
+
+    def _repr_html_(self) -> str:
+        headers = ("layer", "weights", "moved", "largest change", "")
+        tables = []
+        for stage in self.stages:
+            rows = [(x.layer, x.weights, x.moved, x.max_abs, _flag(x)) for x in stage.layers]
+            tables.append(html_table(headers, rows, f"stage {stage.stage}"))
+        return "".join(tables)
+
+
+def _flag(layer: LayerMovement) -> str:
+    if layer.not_finite:
+        return f"NOT FINITE: {', '.join(layer.not_finite)}"
+    flag = "trained" if layer.trainable else "frozen"
+    flag += f" by LoRA of rank {layer.lora}" if layer.lora else ""
+    if layer.no_gradient and not layer.excused:
+        flag += f", no gradient: {', '.join(layer.no_gradient)}"
+    return flag
 
 
 def snapshot(model: keras.Model) -> Snapshot:

@@ -379,6 +379,14 @@ class StagePlan:
         """Whether there are frozen layers whose outputs could be kept."""
         return self.prefix_layers > 0
 
+    @property
+    def step_work(self) -> float | None:
+        """Work of a step, where one that trains all layers is 1; None where not known."""
+        if self.prefix_work is None:
+            return None
+        frozen = 0.0 if self.cached else self.prefix_work
+        return (frozen + _TRAINING * (1 - self.prefix_work)) / _TRAINING
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return asdict(self)

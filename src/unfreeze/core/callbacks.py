@@ -27,6 +27,22 @@ PREFERRED = ("val_mean_average_precision", "val_balanced_accuracy", "val_accurac
 WORST: Rank = (np.inf, np.inf)
 
 
+class History(list[Row]):
+    """The rows of a run's epochs, and the same as Keras' `History` has it."""
+
+    @property
+    def epoch(self) -> list[int]:
+        """Numbers of the epochs over all stages, from 0."""
+        return list(range(len(self)))
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """The numbers of each name, one for each epoch; NaN where an epoch has none."""
+        kept = ("stage", "epoch", "step", "seconds", "best")
+        names = {name: None for row in self for name in row if name not in kept}
+        return {name: [row.get(name, np.nan) for row in self] for name in names}
+
+
 def resolve(monitor: str, log: Mapping[str, float]) -> str:
     """The metric that a schedule's `monitor` means.
 
@@ -247,7 +263,12 @@ class StageCallback(keras.callbacks.Callback):
 
     Pass it to `fit` with the other callbacks and override what you need. Where
     steps are small, its batch methods are called once for several batches.
+
+    Attributes:
+        hears_warnings: whether `on_note` is called for warnings, which the log shows, too.
     """
+
+    hears_warnings = True
 
     def on_stage_begin(self, plan: Any) -> None:
         """A stage is about to train; `plan` is its `StagePlan`."""

@@ -2,16 +2,19 @@
 
 `Rows` can be read in any order (numpy arrays, memory maps, or anything with `shape`,
 `dtype`, `len` and indexing by an integer array); `Stream` comes batch by batch
-(`keras.utils.PyDataset`, `tf.data.Dataset`, a torch `DataLoader`). Both give batches
-of flat numpy inputs in the order of the model's inputs; no backend is imported.
+(`keras.utils.PyDataset`, `tf.data.Dataset`, a torch `DataLoader`, a generator). Both give
+batches of flat numpy inputs in the order of the model's inputs; text is an array of Python
+strings. No backend is imported.
 
 Invariant: the order of `Rows` in epoch `e` depends on `(seed, e)` alone, so a cached,
 an uncached and a resumed stage see the same batches. A stream keeps its own order.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -67,15 +70,17 @@ class Stream:
     Attributes:
         source: can be iterated over any number of times.
         order: names of the model's inputs, for batches whose x is a dict.
+        steps: batches that make an epoch, of a source without an end; else None.
     """
 
     source: Any
     order: tuple[str, ...]
+    steps: int | None = None
 
     def batches(self, batch_size: int = 0) -> Iterator[Batch]:
         """One pass. The source decides the batch size; `batch_size` is ignored."""
         del batch_size
-        for item in _pass(self.source):
+        for item in itertools.islice(_pass(self.source), self.steps):
             x, y, weight = _unpack(item)
             yield _flat_inputs(x, self.order), y, weight
 
@@ -94,19 +99,57 @@ class Stream:
 
     @cached_property
     def _first(self) -> Batch:
+        if isinstance(self.source, OneTime):
+            x, y, weight = _unpack(self.source.peek())
+            return _flat_inputs(x, self.order), y, weight
         for batch in self.batches():
             return batch
         raise DataError(f"the {type(self.source).__name__} gives no batches")
 
 
-def as_data(data: Any, model: keras.Model, what: str = "train") -> Rows | Stream:
+class OneTime:
+    """A generator, which can be read once: what has been looked at comes again, nothing else.
+
+    Args:
+        generator: of batches.
+    """
+
+    def __init__(self, generator: Iterator[Any]) -> None:
+        self._rest = generator
+        self._seen: list[Any] = []
+
+    def peek(self) -> Any:
+        """The next batch, which is still to come.
+
+        Raises:
+            DataError: there is none.
+        """
+        if not self._seen:
+            try:
+                self._seen.append(next(self._rest))
+            except StopIteration:
+                raise DataError("the generator gives no more batches") from None
+        return self._seen[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            try:
+                yield self._seen.pop() if self._seen else next(self._rest)
+            except StopIteration:
+                return
+
+
+def as_data(
+    data: Any, model: keras.Model, what: str = "train", steps: int | None = None
+) -> Rows | Stream:
     """Convert a user's data into one of the two forms.
 
     Args:
         data: `(x, y)`, `(x, y, sample_weight)` or a dataset object. x is one
-            array, a list of them, or a dict by input name.
+            array, a table of pandas, a list of these, or a dict by input name.
         model: gives the order of the inputs and their shapes.
         what: the argument's name, for messages.
+        steps: batches that make an epoch, of a dataset without an end.
 
     Raises:
         DataError: wrong count of inputs, rows or shapes that do not match, or a
@@ -121,10 +164,31 @@ def as_data(data: Any, model: keras.Model, what: str = "train") -> Rows | Stream
         x, y, weight = (*data, None)[:3]
         rows = _rows(x, y, weight, order, what)
         _check_shapes(rows.x, model, what)
+        if steps is not None:
+            raise DataError(
+                f"{what}: {steps} steps per epoch are given, but arrays have an end: an epoch is "
+                f"all of their {rows.n} samples. Leave the number of steps out"
+            )
         return rows
-    stream = Stream(_checked_source(data, what), order)
+    source, steps = _checked_source(data, what, steps)
+    stream = Stream(source, order, steps)
+    if any(part.dtype.kind == "O" and not _is_text(part) for part in stream.first()[0]):
+        raise DataError(
+            f"{what}: the {kind_of(source)} gives rows of unequal size (a ragged tensor): "
+            "make rows of one size in it, with `padded_batch` or `x.to_tensor()`"
+        )
     _check_shapes(stream.first()[0], model, what)
     return stream
+
+
+def check_batch_size(batch_size: Any) -> None:
+    """Refuse a batch size that is no whole number above 0.
+
+    Raises:
+        DataError: names the value.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+        raise DataError(f"batch_size is {batch_size!r}: it must be a whole number, at least 1")
 
 
 def check_class_weight(data: Rows | Stream) -> None:
@@ -137,27 +201,66 @@ def check_class_weight(data: Rows | Stream) -> None:
     weight = data.weight if isinstance(data, Rows) else data.first()[2]
     if weight is not None:
         raise DataError("class_weight and sample weights cannot be combined: give one of them")
-    if isinstance(data, Stream) and not takes_class_weight(data.source):
+    one_time = isinstance(data, Stream) and isinstance(data.source, OneTime)
+    if isinstance(data, Stream) and (one_time or not takes_class_weight(data.source)):
         raise DataError(
-            f"class_weight does not work with a {type(data.source).__name__}: let it give "
+            f"class_weight does not work with a {kind_of(data.source)}: let it give "
             "(x, y, sample_weight) instead"
         )
 
 
-def _checked_source(data: Any, what: str) -> Any:
+def _checked_source(data: Any, what: str, steps: int | None) -> tuple[Any, int | None]:
+    """A dataset, and how many batches make an epoch of one without an end."""
+    count = number_of_batches(data)
+    if isinstance(data, Iterator) and steps is not None:
+        return OneTime(data), steps
+    if not is_dataset(data) and not isinstance(data, keras.utils.PyDataset):
+        hint = (
+            " (a generator can be read only once: with steps_per_epoch it may train, in one pass)"
+            if isinstance(data, Iterator)
+            else ""
+        )
+        raise DataError(
+            f"{what} is {type(data).__name__}{hint}: give (x, y), (x, y, sample_weight), a "
+            "keras.utils.PyDataset, a tf.data.Dataset or a torch DataLoader"
+        )
+    if steps is None and count == ENDLESS:
+        kind = "PyDataset" if isinstance(data, keras.utils.PyDataset) else kind_of(data)
+        raise DataError(
+            f"{what} is an endless {kind}: say how many batches make an epoch "
+            "(steps_per_epoch, and validation_steps for validation data), or give it an end"
+        )
+    if steps is not None and isinstance(count, int) and count >= 0:
+        if steps != count:
+            raise DataError(
+                f"{what}: {steps} steps per epoch are given, but the {kind_of(data)} ends "
+                f"after {count}. Leave the number of steps out, or let the dataset repeat"
+            )
+        return data, None
+    return data, steps
+
+
+ENDLESS = -1
+
+
+def kind_of(source: Any) -> str:
+    """What a dataset is, as users call it."""
+    if isinstance(source, OneTime):
+        return "generator"
+    return "tf.data.Dataset" if hasattr(source, "cardinality") else type(source).__name__
+
+
+def number_of_batches(data: Any) -> int | None:
+    """How many batches a dataset has: `ENDLESS`, or None where it does not say."""
     if isinstance(data, keras.utils.PyDataset):
-        if data.num_batches is None:
-            raise DataError(f"{what} is an endless PyDataset: give it a length")
-        return data
-    if hasattr(data, "cardinality") and int(data.cardinality()) == -1:
-        raise DataError(f"{what} is an endless tf.data.Dataset: end it with .take(steps)")
-    if is_dataset(data):
-        return data
-    hint = " (a generator can be read only once)" if isinstance(data, Iterator) else ""
-    raise DataError(
-        f"{what} is {type(data).__name__}{hint}: give (x, y), (x, y, sample_weight), a "
-        "keras.utils.PyDataset, a tf.data.Dataset or a torch DataLoader"
-    )
+        return ENDLESS if data.num_batches is None else int(data.num_batches)
+    if hasattr(data, "cardinality"):
+        count = int(data.cardinality())
+        return count if count >= ENDLESS else None
+    try:
+        return len(data)
+    except TypeError:
+        return None
 
 
 def _rows(x: Any, y: Any, weight: Any, order: tuple[str, ...], what: str) -> Rows:
@@ -165,8 +268,11 @@ def _rows(x: Any, y: Any, weight: Any, order: tuple[str, ...], what: str) -> Row
     for part in parts:
         if not hasattr(part, "shape") or not hasattr(part, "dtype"):
             raise DataError(f"{what}: x is {type(part).__name__}, not an array")
-        if getattr(part.dtype, "kind", "f") == "O":
-            raise DataError(f"{what}: x holds Python objects, not numbers (rows of unequal size?)")
+        if getattr(part.dtype, "kind", "f") == "O" and not _is_text(part):
+            raise DataError(
+                f"{what}: x holds Python objects, neither numbers nor text. Of rows of unequal "
+                "size (a ragged tensor) make rows of one size, as `x.to_tensor()` does"
+            )
     if len(parts) != len(order):
         raise DataError(f"{what}: the model has {len(order)} inputs, the data {len(parts)}")
     y, weight = _labels(y), _labels(weight)
@@ -201,6 +307,8 @@ def _check_shapes(parts: Sequence[Any], model: keras.Model, what: str) -> None:
 
 def _flat_inputs(x: Any, order: Sequence[str], read: bool = True) -> list[Any]:
     """Inputs in the model's order; with `read` as numpy, else array-likes as they are."""
+    if len(order) > 1 and hasattr(x, "columns") and set(order) <= set(x.columns):
+        x = {name: x[name] for name in order}  # a table with a column for each input
     if isinstance(x, dict):
         missing = [name for name in order if name not in x]
         if missing:
@@ -208,6 +316,8 @@ def _flat_inputs(x: Any, order: Sequence[str], read: bool = True) -> list[Any]:
                 f"x has no {', '.join(missing)}; the model's inputs: {', '.join(order)}"
             )
         x = [x[name] for name in order]
+    if isinstance(x, list) and x and isinstance(x[0], str | bytes):
+        x = np.array(x, dtype=object)
     flat = list(x) if isinstance(x, list | tuple) else [x]
     return [_plain(part) if read else _array_like(part) for part in flat]
 
@@ -225,7 +335,7 @@ def _pass(source: Any) -> Iterator[Any]:
         return
     # As Keras does: a dataset may draw new augmentation in these hooks.
     source.on_epoch_begin()
-    for index in range(source.num_batches):
+    for index in itertools.count() if source.num_batches is None else range(source.num_batches):
         yield source[index]
     source.on_epoch_end()
 
@@ -238,18 +348,54 @@ def _labels(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Numpy as it is (memory maps too); tensors of any library as numpy; lists as arrays."""
-    if isinstance(value, np.ndarray):
-        return value
+    """Numpy as it is (memory maps too); tensors, tables and lists as numpy arrays."""
+    if not isinstance(value, np.ndarray):
+        value = _as_numpy(value)
+    # Keras takes text as objects.
+    return value.astype(object) if value.dtype.kind in "US" else value
+
+
+def _as_numpy(value: Any) -> np.ndarray:
+    if hasattr(value, "to_numpy"):  # pandas and its like
+        return _of_a_table(value)
+    if hasattr(value, "to_tensor") and hasattr(value, "row_splits"):
+        return np.array(value.to_list(), dtype=object)  # ragged
     if keras.ops.is_tensor(value):
-        return keras.ops.convert_to_numpy(value)
+        numbers: np.ndarray = keras.ops.convert_to_numpy(value)
+        return numbers
+    if hasattr(value, "detach"):  # a tensor of torch, where Keras runs on something else
+        value = value.detach().cpu()
     return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+
+
+def _of_a_table(table: Any) -> np.ndarray:
+    """A table as one array: columns of numbers and of yes and no together are numbers."""
+    values: np.ndarray = np.asarray(table.to_numpy())
+    if values.ndim == 2 and values.dtype.kind == "O":
+        kinds = [np.asarray(table.iloc[:, i].to_numpy()).dtype.kind for i in range(len(values.T))]
+        if all(kind in "biuf" for kind in kinds):
+            return values.astype(np.float32)
+        if any(kind in "biuf" for kind in kinds):
+            named = zip(table.columns, kinds, strict=True)
+            others = ", ".join(str(name) for name, kind in named if kind not in "biuf")
+            raise DataError(
+                f"a table has columns of numbers and others ({others}): make numbers of these, as "
+                "`pandas.get_dummies` does, or leave them out"
+            )
+    return values
 
 
 def _array_like(value: Any) -> Any:
     """What can be indexed by an integer array: tensors cannot, on some backends."""
-    tensor = keras.ops.is_tensor(value) or hasattr(value, "numpy")
-    return _plain(value) if tensor or isinstance(value, list | tuple) else value
+    tensor = keras.ops.is_tensor(value) or hasattr(value, "numpy") or hasattr(value, "to_numpy")
+    of_jax = type(value).__module__.partition(".")[0] in ("jax", "jaxlib")
+    whole = tensor or of_jax or isinstance(value, list | tuple)
+    text = getattr(getattr(value, "dtype", None), "kind", "") in ("U", "S")
+    return _plain(value) if whole or text else value
+
+
+def _is_text(part: Any) -> bool:
+    return all(isinstance(value, str | bytes) for value in np.asarray(part).flat)
 
 
 def _arrays(structure: Any) -> list[Any]:
@@ -314,8 +460,10 @@ class ShuffledRows(keras.utils.PyDataset):
         chosen = self._order[span]
         varied = self._variant[chosen] * self.rows.n + chosen
 
-        def pick(part: Any) -> np.ndarray:
-            return np.asarray(part[varied if len(part) > self.rows.n else chosen])
+        def pick(part: Any) -> Any:
+            found = np.asarray(part[varied if len(part) > self.rows.n else chosen])
+            # Keras' adapter takes text as a tensor only.
+            return keras.ops.convert_to_tensor(found) if found.dtype.kind == "O" else found
 
         x = [pick(part) for part in self.rows.x]
         inputs = x[0] if len(x) == 1 else tuple(x)
@@ -388,7 +536,9 @@ def for_fit(data: Rows | Stream, batch_size: int, seed: int | None) -> Any:
     """Data in a form that `fit` takes (with `shuffle=False`); a seed of None keeps the order."""
     if isinstance(data, Rows):
         return ShuffledRows(data, batch_size, seed)
-    if data.indexed:
+    if isinstance(data.source, OneTime):
+        return (batch for batch in data.source)
+    if data.indexed and data.steps is None:
         return SeededBatches(data.source, seed)
     return data.source
 

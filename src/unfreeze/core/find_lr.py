@@ -13,22 +13,29 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from unfreeze.core.boundary import find_cut
-from unfreeze.core.data import Rows, ShuffledRows, Stream, as_data
-from unfreeze.core.graph import Graph, flatten
+from unfreeze.core.data import (
+    ENDLESS,
+    Rows,
+    ShuffledRows,
+    Stream,
+    as_data,
+    check_batch_size,
+    number_of_batches,
+)
+from unfreeze.core.graph import Graph, check_is_model, flatten
 from unfreeze.core.keras_internals import flatten_layers, has_custom_training, own_weights
 from unfreeze.core.labels import check_labels
 from unfreeze.core.objective import objective
 from unfreeze.core.optimizers import set_learning_rate, stage_optimizer
+from unfreeze.core.stage_caching import log
 from unfreeze.core.step_model import StepModel, joined_model
 from unfreeze.errors import DataError, ScheduleError, StageError
-from unfreeze.files import atomic_path
 
 # The test ends when the smoothed loss is above this multiple of its lowest value; readings leave
 # out this share of the first steps and this number of the last ones (fastai's `lr_find`).
@@ -55,6 +62,8 @@ class LearningRateRange:
         steepest: rate around which `smoothed` falls fastest per factor of the rate.
         tenth_of_minimum: a tenth of the rate at which `smoothed` is lowest.
         diverged: whether the test ended early, the loss being 4 times the lowest or not finite.
+        clear: whether `smoothed` falls by more than it would by chance. If not, its readings
+            say nothing.
     """
 
     rates: tuple[float, ...]
@@ -63,39 +72,54 @@ class LearningRateRange:
     steepest: float
     tenth_of_minimum: float
     diverged: bool
+    clear: bool = True
 
     @property
-    def suggestion(self) -> float:
-        """The lower of the two readings."""
-        return min(self.steepest, self.tenth_of_minimum)
+    def suggestion(self) -> float | None:
+        """The lower of the two readings; None where the curve is too noisy to say."""
+        return min(self.steepest, self.tenth_of_minimum) if self.clear else None
 
     def __str__(self) -> str:
         end = "diverged" if self.diverged else "ended"
+        if self.suggestion is None:
+            return (
+                f"no learning rate to suggest: over {len(self.rates)} steps the loss falls by no "
+                "more than it varies from batch to batch. Give a larger batch_size or more steps, "
+                "or train layers that still have something to learn"
+            )
         return (
             f"suggested learning rate {self.suggestion:.1e} (steepest descent at "
             f"{self.steepest:.1e}, a tenth of the minimum is {self.tenth_of_minimum:.1e}; "
             f"{len(self.rates)} steps, {end} at {self.rates[-1]:.1e})"
         )
 
-    def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Draw loss against rate into a file; the suffix says the format (png, svg, pdf)."""
-        from matplotlib.figure import Figure
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw loss against rate.
 
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.add_subplot()
-        axes.semilogx(self.rates, self.losses, color="0.8", label="loss of the batch")
-        axes.semilogx(self.rates, self.smoothed, color="C0", label="smoothed")
-        axes.axvline(self.steepest, color="C1", ls="--", label=f"steepest {self.steepest:.1e}")
-        tenth = self.tenth_of_minimum
-        axes.axvline(tenth, color="C2", ls=":", label=f"minimum / 10 {tenth:.1e}")
-        low, high = min(self.smoothed), max(self.smoothed[0], self.smoothed[-1])
-        axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("training loss")
-        axes.legend()
-        with atomic_path(path) as partial:
-            figure.savefig(partial, dpi=120)
-        return Path(path)
+        Args:
+            path: the picture to write; its suffix says the format (png, svg, pdf).
+
+        Returns:
+            A matplotlib figure, which a notebook shows.
+        """
+        from unfreeze.picture import BLUE, GREY, PALE, VERMILLION, page
+
+        with page(path, 7.0, 4.0) as figure:
+            axes = figure.add_subplot()
+            axes.semilogx(self.rates, self.losses, color=PALE, label="loss of the batch")
+            axes.semilogx(self.rates, self.smoothed, color=BLUE, label="smoothed")
+            color = VERMILLION if self.clear else GREY
+            for rate, style, name in (
+                (self.steepest, "--", "steepest"),
+                (self.tenth_of_minimum, ":", "minimum / 10"),
+            ):
+                axes.axvline(rate, color=color, linestyle=style, label=f"{name} {rate:.1e}")
+            low, high = min(self.smoothed), max(self.smoothed[0], self.smoothed[-1])
+            axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+            axes.set_xlabel("learning rate")
+            axes.set_ylabel("training loss")
+            axes.legend()
+        return figure
 
 
 def find_lr(
@@ -129,7 +153,8 @@ def find_lr(
         plot: file for a picture of the curve.
 
     Returns:
-        The curve and its readings. The model is as it was before.
+        The curve and its readings; no suggestion, and a warning in the log, where the curve
+        is too noisy. The model is as it was before.
 
     Raises:
         ScheduleError: settings that make no sense, or a model that trains nothing.
@@ -140,6 +165,8 @@ def find_lr(
         >>> found = find_lr(model, (x, y), steps=60)  # doctest: +SKIP
         >>> model.optimizer.learning_rate = found.suggestion  # doctest: +SKIP
     """
+    check_is_model(model, "find_lr")
+    check_batch_size(batch_size)
     if not 0 < lowest < highest < math.inf:
         raise ScheduleError(f"find_lr: needs 0 < lowest < highest, not {lowest} and {highest}")
     if steps < 10:
@@ -150,7 +177,8 @@ def find_lr(
             f"{type(model).__name__} overrides `{custom}`, which the range test would not use"
         )
     graph = flatten(model)
-    data = as_data(train, model)
+    endless = isinstance(train, Iterator) or number_of_batches(train) == ENDLESS
+    data = as_data(train, model, steps=steps if endless else None)
     compile_with = objective(model, graph, data, loss, None)
     check_labels(model, graph, compile_with["loss"], data, "train")
     if optimizer is None:
@@ -166,6 +194,8 @@ def find_lr(
         for variable, value in before:
             variable.assign(value)
     found = _read(rates, losses)
+    if not found.clear:
+        log.warning(f"find_lr: {found}")
     if plot is not None:
         found.plot(plot)
     return found
@@ -246,7 +276,19 @@ def _read(rates: np.ndarray, losses: list[float]) -> LearningRateRange:
         steepest=float(rate[np.argmin(slopes)]),
         tenth_of_minimum=float(rate[np.argmin(curve)] / 10),
         diverged=len(finite) < len(rates),
+        clear=_falls(np.array(finite)[part], curve),
     )
+
+
+def _falls(losses: np.ndarray, curve: np.ndarray) -> bool:
+    """Whether the smoothed curve falls by more than noise alone makes it fall.
+
+    The noise of a batch is told from the differences of neighbours, which a slow fall hardly
+    changes. Of 1,500 curves of pure noise, 5 % at 60 steps and 1 % at 200 fall by more.
+    """
+    lowest = int(np.argmin(curve))
+    noise = float(np.std(np.diff(losses))) / math.sqrt(2)
+    return bool(curve[: lowest + 1].max() - curve[lowest] > noise)
 
 
 def _slopes(curve: np.ndarray, span: int) -> np.ndarray:

@@ -77,7 +77,7 @@ class StreamDigest:
         for row in range(len(parts[0])):
             digest = hashlib.blake2b(kinds, digest_size=16)
             for part in parts:
-                digest.update(part[row].tobytes())
+                digest.update(_bytes_of(part[row]))
             # A sum does not depend on the order, and counts samples that are the same.
             self._sum = (self._sum + int.from_bytes(digest.digest(), "big")) % (1 << 128)
             self._order.update(digest.digest())
@@ -112,7 +112,14 @@ def _add_rows(digest: Any, part: Any, batch_size: int) -> None:
         return
     for start in range(0, len(part), batch_size):
         rows = np.arange(start, min(start + batch_size, len(part)))
-        digest.update(np.ascontiguousarray(part[rows]).tobytes())
+        digest.update(_bytes_of(np.ascontiguousarray(part[rows])))
+
+
+def _bytes_of(values: Any) -> bytes:
+    """What an array holds; of text the letters, not where in memory they are."""
+    if isinstance(values, np.ndarray | np.generic) and values.dtype.kind != "O":
+        return values.tobytes()
+    return repr(values.tolist() if isinstance(values, np.ndarray) else values).encode()
 
 
 def _arrays(structure: Any) -> Iterable[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from unfreeze.core.data import Rows, ShuffledRows, Stream
+from unfreeze.core.data import OneTime, Rows, ShuffledRows, Stream
 from unfreeze.core.keras_internals import tree
 
 _SHOWN = 5
@@ -62,7 +62,8 @@ def find_cause(train: Rows | Stream, validation: Rows | Stream | None, fed: Any 
                 f"{some(rows)}, whose inputs are: look at the size of their numbers"
                 + (", or cache in full precision: cache='always'" if half else "")
             )
-    return f"{_GUESS}; the data are finite"
+    one_time = isinstance(train, Stream) and isinstance(train.source, OneTime)
+    return guess() if one_time else f"{_GUESS}; the data are finite"
 
 
 def guess() -> str:
@@ -71,12 +72,18 @@ def guess() -> str:
 
 
 def warning(data: Rows | Stream | None, what: str) -> str | None:
-    """What to say of data in memory that hold NaN, before anything trains.
+    """What to say of data that hold NaN, before anything trains.
 
-    A model may handle them, so this is no error. Without it they might pass unseen: on some
-    backends the ReLU of NaN is 0, so a frozen network hides what it was fed.
+    Of arrays in memory all is looked at, of a dataset the first batch. A model may handle
+    them, so this is no error. Without it they might pass unseen: on some backends the ReLU of
+    NaN is 0, so a frozen network hides what it was fed.
     """
-    if not isinstance(data, Rows):
+    if isinstance(data, Stream):
+        x, y, weight = data.first()
+        names = [name for name, part in _parts(x, y, weight) if _bad_rows(part)]
+        spelt = [f"{name} of {what}, batch 0" for name in names]
+        return f"{_spelt(spelt)}: does the model expect that?" if spelt else None
+    if data is None:
         return None
     parts = [part for _, part in _parts(data.x, data.y, data.weight)]
     if all(type(part) is not np.ndarray or is_finite(part) for part in parts):
@@ -95,7 +102,7 @@ def faults(data: Rows | Stream | None, what: str) -> Iterator[str]:
             rows = _bad_rows(part)
             if rows:
                 yield f"{name} of {what}, sample{'s' if rows[1:] else ''} {some(rows)}"
-    elif data is not None:
+    elif data is not None and not isinstance(data.source, OneTime):
         batches: dict[str, list[int]] = {}
         for number, (x, y, weight) in enumerate(data.batches()):
             for name, part in _parts(x, y, weight):

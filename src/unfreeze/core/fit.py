@@ -23,14 +23,17 @@ from unfreeze.cache_room import CacheRoom
 from unfreeze.core.audit import Audit, StageAudit, audit_stage, enforce, snapshot
 from unfreeze.core.averages import KEPT_ANYWAY, swaps_averages
 from unfreeze.core.boundary import check_stages, plan_stage
-from unfreeze.core.callbacks import FirstEpochGuard, Recorder, Row
-from unfreeze.core.data import Stream, as_data, check_class_weight
+from unfreeze.core.callbacks import FirstEpochGuard, History, Recorder
+from unfreeze.core.data import Stream, check_batch_size, check_class_weight
 from unfreeze.core.estimate import estimate_stages, in_words
 from unfreeze.core.fingerprints import describe
 from unfreeze.core.finite import find_cause, not_finite, some, warning
-from unfreeze.core.graph import count_numbers, flatten
+from unfreeze.core.given_data import gather
+from unfreeze.core.graph import check_is_model, count_numbers, flatten
 from unfreeze.core.groups import why_few_groups
+from unfreeze.core.html_tables import html_table
 from unfreeze.core.keras_internals import (
+    building_scope,
     flatten_layers,
     has_custom_training,
     reseed,
@@ -39,11 +42,14 @@ from unfreeze.core.keras_internals import (
 )
 from unfreeze.core.labels import check_labels
 from unfreeze.core.layers import Selection, apply, flags, unlearned_norms
+from unfreeze.core.log_names import check_log_names
 from unfreeze.core.lora import lora_while
 from unfreeze.core.objective import compile_settings, objective
 from unfreeze.core.optimizers import compiled_before, get_learning_rate, remember, with_compiled
 from unfreeze.core.prefix_cache import prune
 from unfreeze.core.presets import as_schedule
+from unfreeze.core.progress import Progress, progress_for
+from unfreeze.core.run_callbacks import RunCallbacks
 from unfreeze.core.run_state import EPOCH_FILE as EPOCH_FILE
 from unfreeze.core.run_state import (
     StageResult,
@@ -117,6 +123,10 @@ def run_stages(
     # So that `evaluate` works, and `fit` would continue the last stage.
     optimizer = remember(new_optimizer(last), compiled_before(job.model))
     job.model.compile(optimizer=optimizer, **compile_with(job))
+    # Saved as it is, an optimizer without variables would be missed when it is loaded.
+    with building_scope(job.model):
+        job.model.optimizer.build(job.model.trainable_variables)
+    job.run_callbacks.end(job.model)
     return tuple(results), kept.stage
 
 
@@ -159,7 +169,9 @@ def _record(job: Job, run_dir: Path, identity: dict[str, Any], results: list[Sta
 
 def _tell_time(job: Job, left: Sequence[Selection]) -> None:
     """Note how long the rest will take, if something listens."""
-    if not (job.listeners or log.isEnabledFor(logging.INFO)):
+    # The running line tells the time left by itself.
+    listeners = [x for x in job.listeners if not isinstance(x, Progress)]
+    if not (listeners or log.isEnabledFor(logging.INFO)):
         return
     times = estimate_stages(job.whole, left, job.source, job.room, job.batch_size)
     if times:
@@ -264,9 +276,9 @@ def _stage_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FitResult:
-    """What a run did.
+    """What a run did; prints as a table, also in a notebook.
 
     Attributes:
         model: the model given to `fit`, with the best weights of the run.
@@ -281,20 +293,44 @@ class FitResult:
     seed: int
 
     @property
-    def history(self) -> list[Row]:
-        """A row for each epoch of all stages."""
-        return [row for stage in self.stages for row in stage.rows]
+    def history(self) -> History:
+        """A row for each epoch of all stages; `history.history` is as Keras has it."""
+        return History(row for stage in self.stages for row in stage.rows)
 
     @property
     def audit(self) -> Audit:
         """What moved in each stage; prints as a table."""
         return Audit(tuple(stage.audit for stage in self.stages))
 
+    def __repr__(self) -> str:
+        lines = [
+            f"{s.stage}: best of {s.epochs} epochs is {s.best_epoch} ({s.monitor} "
+            f"{s.best_value:.4g}), {s.trained_weights:,} weights trained, {s.seconds:.1f} s; "
+            f"{s.cache}"
+            for s in self.stages
+        ]
+        return "\n".join((*lines, self._kept()))
+
+    def _repr_html_(self) -> str:
+        headers = ("stage", "epochs", "best epoch", "monitor", "value", "weights", "s", "cache")
+        rows = [
+            (
+                *(s.stage, s.epochs, s.best_epoch, s.monitor, s.best_value),
+                *(s.trained_weights, s.seconds, s.cache),
+            )
+            for s in self.stages
+        ]
+        return html_table(headers, rows, f"training of {self.model.name}", [self._kept()])
+
+    def _kept(self) -> str:
+        return f"The model has the weights of stage {self.best_stage!r}; seed {self.seed}."
+
 
 def fit(
     model: keras.Model,
-    schedule: Schedule | Sequence[Stage] | str,
+    schedule: Schedule | Stage | Sequence[Stage] | str,
     train: Any,
+    y: Any = None,
     validation_data: Any = None,
     batch_size: int = 32,
     loss: Any = None,
@@ -304,6 +340,10 @@ def fit(
     seed: int | None = None,
     verbose: Any = "auto",
     *,
+    sample_weight: Any = None,
+    validation_split: float = 0.0,
+    steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
     class_weight: dict[int, float] | None = None,
     validation_scores: Callable[[Any], Mapping[str, float]] | None = None,
     cache_dir: str | Path | None = None,
@@ -315,29 +355,39 @@ def fit(
 
     Args:
         model: a built functional or Sequential model, of any nesting.
-        schedule: a `Schedule`, a list of `Stage`, or the name of a preset. A stage without an
-            `optimizer` takes the kind and settings of the one that the model was compiled
-            with, if any, at the stage's own rate; else Adam. Also taken over from `compile`:
-            `run_eagerly`, `steps_per_execution`, `auto_scale_loss`, `loss_weights`,
+        schedule: a `Schedule`, a `Stage` or a list of them, or the name of a preset. A stage
+            without an `optimizer` takes the kind and settings of the one that the model was
+            compiled with, if any, at the stage's own rate; else Adam. Also taken over from
+            `compile`: `run_eagerly`, `steps_per_execution`, `auto_scale_loss`, `loss_weights`,
             `weighted_metrics`.
-        train: `(x, y)` or `(x, y, sample_weight)` with arrays, memory maps or
-            anything indexed by an integer array; or a `keras.utils.PyDataset`,
-            `tf.data.Dataset` or torch `DataLoader`.
-        validation_data: likewise; they choose the best epoch (the schedule's
+        train: x, with `y`; or `(x, y)` or `(x, y, sample_weight)`. They are arrays, tensors,
+            tables of pandas, memory maps or anything indexed by an integer array; for several
+            inputs a list or a dict. Or a `keras.utils.PyDataset`, `tf.data.Dataset`, torch
+            `DataLoader`; with `steps_per_epoch` also a generator.
+        y: labels, where `train` is x alone.
+        validation_data: `(x, y)` or a dataset, likewise; they choose the best epoch (the schedule's
             `monitor` says by what) and end stages. Without them the training
             data do.
         batch_size: for stages that do not set their own.
         loss: as for `compile`. None: the loss the model was compiled with, or
             the one that fits its last activation and the labels.
         metrics: as for `compile`; None likewise.
-        callbacks: Keras callbacks, used in every stage. A `StageCallback` is
-            also called for stages.
+        callbacks: Keras callbacks. They see one run: its epochs count over all stages.
+            `EarlyStopping`, `ReduceLROnPlateau` and `LearningRateScheduler` begin anew in
+            each stage; so does a `StageCallback`, which is also called for stages.
         run_dir: folder for each finished stage, the state within a stage, and the
             caches. An interrupted run resumes where it stopped and ends with the
             same weights; your own callbacks start again. Saving takes at most 3 % of
             the time.
         seed: of the order of samples and of dropout. None draws one.
-        verbose: as for Keras' `fit`.
+        verbose: 0 prints nothing, 2 a line for each epoch, "auto" or 1 also a line that
+            shows the running epoch, in a terminal or a notebook.
+        sample_weight: a weight for each sample, where `y` is given.
+        validation_split: share of the samples, the last ones, to validate with instead of
+            `validation_data`; of arrays.
+        steps_per_epoch: batches that make an epoch, of a dataset without an end. It is not
+            cached, and goes on from epoch to epoch.
+        validation_steps: likewise; the first batches, the same ones in every epoch.
         class_weight: weight of each class, by integer label.
         validation_scores: called after each epoch with the model's outputs for all
             validation samples, in order; what it returns joins the log as `val_<name>`,
@@ -366,6 +416,9 @@ def fit(
         Stopped: a `StageCallback` asked to stop; the model is then in the middle of
             a stage, and the same call resumes from `run_dir`.
     """
+    check_is_model(model, "fit")
+    check_batch_size(batch_size)
+    callbacks = (*callbacks, *progress_for(verbose))
     plan = as_schedule(schedule)
     custom = has_custom_training(model)
     if custom is not None:
@@ -381,14 +434,17 @@ def fit(
     for selection in selections:
         # Made now, so that a bad one is refused before any stage runs.
         new_optimizer(selection)
-    data = as_data(train, model)
-    held = None if validation_data is None else as_data(validation_data, model, "validation_data")
+    data, held = gather(
+        *(model, train, y, sample_weight, validation_data),
+        *(validation_split, steps_per_epoch, validation_steps),
+    )
     check_batches(selections, data)
     if class_weight:
         check_class_weight(data)
     compile_with = objective(model, graph, data, loss, metrics)
     check_labels(model, graph, compile_with["loss"], data, "train")
     check_labels(model, graph, compile_with["loss"], held, "validation_data")
+    check_log_names(model, graph, compile_with, data, held, plan, validation_scores is not None)
     home = None if run_dir is None else Path(run_dir)
     if seed is None:
         seed = recorded_seed(home)
@@ -416,11 +472,11 @@ def fit(
             callbacks=tuple(callbacks),
             batch_size=batch_size,
             seed=seed,
-            verbose=verbose,
             class_weight=class_weight,
             monitor=plan.monitor,
             score=validation_scores,
             run_dir=home,
+            run_callbacks=RunCallbacks(callbacks, sum(stage.epochs for stage in plan)),
         )
         few = why_few_groups(selections[0].groups, plan)
         unlearned = unlearned_norms([s for s in selections if s.stage.epochs])

@@ -7,6 +7,7 @@ same layers. Invariants: nothing is copied or built, no node is added to any
 layer, and running all steps gives the model's outputs.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,24 @@ class Graph:
             for index in step.inputs:
                 readers.setdefault(index, []).append(step)
         return readers
+
+
+def check_is_model(model: Any, caller: str) -> None:
+    """Refuse what is no Keras model, and say how to get one.
+
+    Raises:
+        ScheduleError: a path, a class, or an object of another kind.
+    """
+    if isinstance(model, keras.Model):
+        return
+    given = f"an object of type {type(model).__name__}"
+    cure = "give a functional or Sequential Keras model"
+    if isinstance(model, str | os.PathLike):
+        given = f"the text {str(model)!r}"
+        cure = f"load the model first: keras.models.load_model({str(model)!r})"
+    elif isinstance(model, type):
+        given, cure = f"the class {model.__name__}", "make a model of it first"
+    raise ScheduleError(f"{caller}: `model` is {given}, not a Keras model: {cure}")
 
 
 def flatten(model: keras.Model) -> Graph:

@@ -39,6 +39,7 @@ __all__ = [
     "is_custom",
     "is_dataset",
     "is_learnable",
+    "names_of_logs",
     "nodes_in_order",
     "own_random_state",
     "own_weights",
@@ -321,6 +322,22 @@ def build_variables(model: keras.Model, batches: keras.utils.PyDataset) -> None:
     if keras.backend.backend() == "tensorflow":
         with suppress(Exception):
             model._symbolic_build(data_batch=batches[0])
+
+
+def names_of_logs(model: keras.Model, y: Any, outputs: Any) -> set[str]:
+    """The names in the logs of a compiled model, without running it.
+
+    Args:
+        model: compiled; its metrics are built, and hold what they made of the batch.
+        y: labels, a batch.
+        outputs: arrays of the shapes of the model's outputs, structured like them.
+    """
+    y, outputs = tree.map_structure(keras.ops.convert_to_tensor, (y, outputs))
+    model._compile_loss(y, outputs)
+    if model._compile_metrics is not None:
+        # Some metrics have no result before they have seen a batch.
+        model._compile_metrics.update_state(y, outputs)
+    return set(model.get_metrics_result())
 
 
 def graph_loops_pay() -> bool:

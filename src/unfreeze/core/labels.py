@@ -121,7 +121,12 @@ def _kind(loss: Any, labels: Any, shape: Shape) -> str | None:
 def _check_type(labels: Any, where: str) -> None:
     kind = np.dtype(labels.dtype).kind
     if kind not in "biuf" and np.dtype(labels.dtype).name not in ("bfloat16", "float16"):
-        shown = "text" if kind in "US" else f"of type {np.dtype(labels.dtype)}"
+        first = next(iter(np.asarray(labels[np.arange(1)]).flat), None)
+        shown = (
+            "text"
+            if kind in "US" or isinstance(first, str | bytes)
+            else f"of type {np.dtype(labels.dtype)}"
+        )
         raise DataError(
             f"{where}: the labels are {shown}, not numbers. Number the classes from 0: "
             "`names, y = np.unique(y, return_inverse=True)`"

@@ -324,6 +324,8 @@ class _Writer:
             fed = [np.concatenate([p, np.repeat(p[-1:], batch_size - n, axis=0)]) for p in x]
         outputs = self.prefix.predict_on_batch(fed[0] if len(fed) == 1 else fed)
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+        if any(hasattr(out, "row_splits") for out in outputs):
+            raise NotCacheable("the frozen layers give rows of unequal size (a ragged tensor)")
         rows = [self._storable(np.asarray(out)[:n]) for out in outputs]
         if any(len(row) != n for row in rows):
             raise NotCacheable("the prefix gives tensors without one row per sample")
@@ -356,6 +358,8 @@ class _Writer:
                 }
                 self.parts.append(part)
                 self.files.append((self.folder / f"part_{i}.bin").open("wb"))
+            if row.dtype.kind == "O":
+                raise NotCacheable("text goes past the frozen layers, and caches hold numbers")
             if list(row.shape[1:]) != self.parts[i]["shape"]:
                 raise NotCacheable(
                     f"a tensor at the boundary changes its shape from batch to batch "

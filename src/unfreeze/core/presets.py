@@ -4,7 +4,7 @@ Each preset is a function that makes a `Schedule` from public parts; `preset(nam
 one by name. Variants let you list, compare and search strategies without a file for each.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -180,11 +180,24 @@ def preset(name: str, head: Any = "head") -> Schedule:
     return PRESETS[name](head=head)
 
 
-def as_schedule(value: Schedule | Sequence[Stage] | str) -> Schedule:
-    """A schedule from any form that users give: itself, its stages, or a preset's name."""
+def as_schedule(value: Schedule | Stage | Sequence[Stage] | str) -> Schedule:
+    """A schedule from any form that users give: itself, a stage or several, or a preset's name.
+
+    Raises:
+        ScheduleError: it is none of these, or the stages make no schedule.
+    """
     if isinstance(value, Schedule):
         return value
-    return preset(value) if isinstance(value, str) else Schedule(tuple(value))
+    if isinstance(value, str):
+        return preset(value)
+    if isinstance(value, Stage):
+        return Schedule((value,))
+    if not isinstance(value, Iterable):
+        raise ScheduleError(
+            f"schedule is {value!r}: give a Schedule, a list of Stage, or the name of a preset "
+            f"({', '.join(PRESETS)})"
+        )
+    return Schedule(tuple(value))
 
 
 def split_variant(text: str) -> tuple[str, dict[str, str]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, Literal, get_args
 
+from unfreeze.core.html_tables import html_table
 from unfreeze.errors import ScheduleError
 
 BatchNormPolicy = Literal["frozen", "affine", "train"]
@@ -314,6 +315,11 @@ class Schedule:
                     f"monitor {self.monitor!r}: is higher or lower better? Names such as "
                     "val_loss, val_accuracy or val_my_score show it; give the metric such a name"
                 ) from None
+        if isinstance(self.stages, Stage):
+            raise ScheduleError(
+                f"stages is the stage {self.stages.name!r} alone: put it in a list, "
+                "Schedule([stage])"
+            )
         object.__setattr__(self, "stages", tuple(self.stages))
         if self.groups is not None:
             groups = [tuple(g) if isinstance(g, list | tuple) else (g,) for g in self.groups]
@@ -338,6 +344,18 @@ class Schedule:
     def __len__(self) -> int:
         return len(self.stages)
 
+    def _repr_html_(self) -> str:
+        headers = ("stage", "trains", "epochs, at most", "rate", "ends after", "BatchNorm")
+        rows = []
+        for stage in self.stages:
+            train = stage.train if isinstance(stage.train, str | list | tuple) else "custom"
+            trains = train if isinstance(train, str) else ", ".join(map(str, train))
+            rate = "solved" if stage.solve else stage.learning_rate
+            rows.append(
+                (stage.name, trains, stage.epochs, rate, _end(stage.until), stage.batch_norm)
+            )
+        return html_table(headers, rows, f"schedule {self.name}, monitor {self.monitor}")
+
     def with_changes(self, **changes: Any) -> "Schedule":
         """A copy in which every stage has the given fields replaced.
 
@@ -352,6 +370,14 @@ class Schedule:
             return replace(stage, **(others if solved or head else changes))
 
         return replace(self, stages=tuple(changed(stage) for stage in self.stages))
+
+
+def _end(rule: Plateau | Reached | None) -> str:
+    """When a stage ends, in words."""
+    if isinstance(rule, Plateau):
+        name = "" if rule.metric == BEST else f" of {rule.metric}"
+        return f"{rule.patience} epochs without a gain{name}"
+    return "" if rule is None else f"{rule.metric} {rule.value:g}"
 
 
 def _whole(where: str, name: str, value: Any, least: int) -> None:

@@ -33,7 +33,7 @@ def solve_stage(
     selection: Selection,
     recorder: Recorder,
     scores: Sequence[keras.callbacks.Callback] = (),
-    own: Sequence[keras.callbacks.Callback] = (),
+    after: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Run a stage with `solve`; the recorder then knows its history and best weights.
 
@@ -43,7 +43,7 @@ def solve_stage(
         selection: what the stage trains.
         recorder: fresh, of this stage.
         scores: callbacks that add to the log.
-        own: the stage's callbacks.
+        after: callbacks of the run and the stage, which read it.
 
     Raises:
         StageError: labels, weights or outputs of frozen layers that no solver takes.
@@ -54,9 +54,11 @@ def solve_stage(
     rows = ready.train.rows
     strengths = STRENGTHS[: 1 if ready.validation is None else stage.epochs]
     listeners = keras.callbacks.CallbackList(
-        [*scores, recorder, *job.callbacks, *own],
+        [*scores, recorder, *after],
         model=ready.model,
-        params={"epochs": len(strengths), "steps": 1, "verbose": 0},
+        epochs=len(strengths),
+        steps=1,
+        verbose=0,
     )
     inputs, labels, weights = _material(job, rows, ready.train.views, stage.name)
     _check(inputs, labels, weights, found, stage.name)

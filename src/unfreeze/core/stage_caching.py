@@ -16,11 +16,12 @@ import keras
 from unfreeze.cache_room import CacheRoom
 from unfreeze.core.boundary import Cut, cut_for, find_cut, share_of_work, why_uncached
 from unfreeze.core.callbacks import StageCallback
-from unfreeze.core.data import Rows, ShuffledRows, Stream, for_fit
+from unfreeze.core.data import Rows, ShuffledRows, Stream, for_fit, kind_of
 from unfreeze.core.fingerprints import Fingerprint, fingerprint
 from unfreeze.core.graph import Graph
 from unfreeze.core.layers import Selection
 from unfreeze.core.prefix_cache import Cached, NotCacheable, build
+from unfreeze.core.run_callbacks import RunCallbacks
 from unfreeze.core.schedule import HALVED, INSISTING, Stage
 from unfreeze.core.step_model import StepModel, joined_model, prefix_model, suffix_model
 from unfreeze.errors import ScheduleError, StageError, Stopped
@@ -167,6 +168,9 @@ def why_not(cut: Cut, stage: Stage, source: Source, room: CacheRoom) -> str | No
             names = ", ".join(cut.live_augmentation[:3])
             return f"{names} draws at random before the frozen layers (views=k can cache it)"
         return "no frozen layer with weights comes before what trains"
+    if isinstance(source.train, Stream) and source.train.steps is not None:
+        kind = kind_of(source.train.source)
+        return f"the {kind} has no end (steps_per_epoch={source.train.steps})"
     unasked = why_uncached(stage, share_of_work(cut.graph, cut.prefix))
     if unasked is not None:
         return unasked
@@ -286,11 +290,11 @@ class Job:
         callbacks: the user's, for every stage.
         batch_size: for stages and datasets that do not set their own.
         seed: of the run.
-        verbose: as for Keras' `fit`.
         class_weight: as for Keras' `fit`.
         monitor: of the schedule.
         score: scores all predictions for the validation data, or None.
         run_dir: keeps finished stages and the state of the one that trains, or None.
+        run_callbacks: the same callbacks, to be passed on as those of one run.
     """
 
     whole: Whole
@@ -300,11 +304,11 @@ class Job:
     callbacks: tuple[keras.callbacks.Callback, ...]
     batch_size: int
     seed: int
-    verbose: Any
     class_weight: dict[int, float] | None
     monitor: str
     score: Callable[[Any], Mapping[str, float]] | None
     run_dir: Path | None
+    run_callbacks: RunCallbacks
 
     @property
     def model(self) -> keras.Model:
@@ -340,4 +344,5 @@ class Job:
     def _tell(self, level: int, text: str) -> None:
         log.log(level, text)
         for listener in self.listeners:
-            listener.on_note(text)
+            if level < logging.WARNING or listener.hears_warnings:
+                listener.on_note(text)

@@ -118,16 +118,18 @@ def fit_stage(
     """
     stage = selection.stage
     own = [c() if isinstance(c, type) else c for c in stage.callbacks]
+    of_run = job.run_callbacks.in_stage(recorder.step)
     feed_by_threads(ready)
     steps = {"steps_per_execution": steps_a_call(ready, [*job.callbacks, *own])}
-    batches = count_batches(ready.train)
+    batches = getattr(job.source.train, "steps", None) or count_batches(ready.train)
     ready.model.compile(
         optimizer=new_optimizer(selection, batches), **{**steps, **compile_with(job)}
     )
     if isinstance(ready.train, ShuffledRows):
         build_variables(ready.model, ready.train)
     if stage.solve:
-        solve_stage(job, ready, selection, recorder, scores_of(job, ready), own)
+        after = [*of_run, *own]
+        solve_stage(job, ready, selection, recorder, scores_of(job, ready), after)
         return
     flags = FlagGuard(stage.name, job.model)
     rules = rule_callbacks(stage.until, stage.reduce, recorder, job.source.validation is not None)
@@ -142,7 +144,7 @@ def fit_stage(
         _HopelessValidation(job, recorder),
         guard,
         *rules,
-        *job.callbacks,
+        *of_run,
         *own,
         TakeOut(averages),
     ]
@@ -165,8 +167,9 @@ def fit_stage(
             initial_epoch=done,
             epochs=stage.epochs,
             callbacks=callbacks,
+            steps_per_epoch=getattr(job.source.train, "steps", None),
             class_weight=job.class_weight,
-            verbose=job.verbose,
+            verbose=0,
             shuffle=False,
         )
     except StageError:
@@ -316,7 +319,7 @@ def check_batches(selections: Iterable[Selection], data: Any) -> None:
     Raises:
         ScheduleError: a stage needs the number.
     """
-    batches = count_batches(data.source) if isinstance(data, Stream) else 1
+    batches = (data.steps or count_batches(data.source)) if isinstance(data, Stream) else 1
     for selection in selections:
         cure = "call .apply(tf.data.experimental.assert_cardinality(n)) on a tf.data.Dataset"
         check_steps(selection.stage, batches, cure)

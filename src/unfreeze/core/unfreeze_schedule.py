@@ -146,7 +146,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
     stages and the flags and optimizer of the last one.
 
     Args:
-        schedule: a `Schedule`, a list of `Stage`, or the name of a preset, whose
+        schedule: a `Schedule`, a `Stage` or a list of them, or the name of a preset, whose
             batch size is ignored here.
 
     Attributes:
@@ -161,7 +161,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
             do what it claims, or another callback ended training early.
     """
 
-    def __init__(self, schedule: Schedule | Sequence[Stage] | str) -> None:
+    def __init__(self, schedule: Schedule | Stage | Sequence[Stage] | str) -> None:
         super().__init__()
         self.schedule = as_schedule(schedule)
         if isinstance(schedule, str):

@@ -325,6 +325,19 @@ class TrainOptions:
         converter=optional(Path),
         metadata=_told("Earlier run to add the data to; its test clips and settings are kept."),
     )
+    tensorboard: Path | None = attrs.field(
+        default=None,
+        converter=optional(Path),
+        metadata=_told("Folder for TensorBoard's event files.", describes_run=False),
+    )
+    mlflow: str | None = attrs.field(
+        default=None,
+        metadata=_told(
+            "MLflow server that gets the settings and each epoch's numbers, such as "
+            "http://localhost:5000.",
+            describes_run=False,
+        ),
+    )
 
     def __attrs_post_init__(self) -> None:
         for name, option in OPTIONS.items():

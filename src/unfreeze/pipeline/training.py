@@ -34,6 +34,7 @@ from unfreeze.pipeline.label_scoring import label_thresholds
 from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
 from unfreeze.pipeline.run_plan import RunPlan
 from unfreeze.pipeline.run_writing import begin_run, finish_run, record_schedule
+from unfreeze.pipeline.trackers import trackers
 from unfreeze.pipeline.train_options import DEFAULT_TAPS
 from unfreeze.pipeline.training_data import label_numbers
 
@@ -106,6 +107,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     listener = listener or TrainListener()
     options, data, backbone = plan.options, plan.inputs.data, plan.inputs.backbone
     manifest, weights = data.manifest, plan.inputs.weights
+    watching = trackers(options)
     measure_change = None if plan.load_earlier is None else plan.load_earlier()
     classes = len(manifest.labels)
     model = new_model(
@@ -142,7 +144,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         cut.parts,
         options.seed,
         run_dir=None if options.out is None else options.out / run_folder.STAGES,
-        callbacks=[listener],
+        callbacks=[listener, *watching],
         class_weight=options.class_weight,
     )
     depths = _depths(plan, cut, listener)

@@ -21,19 +21,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from unfreeze.errors import DataError
-from unfreeze.report.style import (
-    BLUE,
-    GREY,
-    INK,
-    PALE,
-    VERMILLION,
-    PathLike,
-    in_percent,
-    page,
-    power_of_ten,
-    short,
-    shortest_unique,
-)
+from unfreeze.picture import BLUE, GREY, INK, PALE, VERMILLION, PathLike, Picture, page
+from unfreeze.report.style import in_percent, power_of_ten, short, shortest_unique
 
 if TYPE_CHECKING:
     from unfreeze.core.audit import Audit
@@ -80,7 +69,7 @@ def draw_run(
         plot_depths(metrics["depths"], out / "depths.png")
 
 
-def plot_curves(history_rows: Sequence[Row], path: PathLike) -> None:
+def plot_curves(history_rows: Sequence[Row], path: PathLike | None = None) -> Picture:
     """Draw loss, accuracy and learning rate over the epochs of all stages.
 
     Args:
@@ -89,7 +78,10 @@ def plot_curves(history_rows: Sequence[Row], path: PathLike) -> None:
             `learning_rate`. None, NaN or a missing key leaves a gap; a panel
             without any number is left out. In each stage, the last row with a true
             `best` is marked.
-        path: the picture to write.
+        path: the picture to write; None writes none.
+
+    Returns:
+        The figure, which a notebook shows.
 
     Raises:
         DataError: there are no rows, or no numbers in them.
@@ -124,6 +116,7 @@ def plot_curves(history_rows: Sequence[Row], path: PathLike) -> None:
         last.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         last.set_xlabel("epoch, over all stages")
         figure.align_ylabels(rows)
+    return figure
 
 
 def _stages(names: Sequence[str]) -> list[Span]:
@@ -377,7 +370,9 @@ STUCK: dict[str, Any] = {
 }
 
 
-def plot_moved(audit: "Sequence[Mapping[str, Any]] | Audit", path: PathLike) -> None:
+def plot_moved(
+    audit: "Sequence[Mapping[str, Any]] | Audit", path: PathLike | None = None
+) -> Picture:
     """Draw the relative movement of every layer in every stage.
 
     Args:
@@ -385,7 +380,10 @@ def plot_moved(audit: "Sequence[Mapping[str, Any]] | Audit", path: PathLike) -> 
             in network order, each with `layer` (path), `weights` (count), `trainable`
             (whether it was meant to move) and `moved` (relative L2 movement, or None).
             Layers without weights are left out.
-        path: the picture to write.
+        path: the picture to write; None writes none.
+
+    Returns:
+        The figure, which a notebook shows.
 
     Raises:
         DataError: no stage has a layer with weights.
@@ -413,6 +411,7 @@ def plot_moved(audit: "Sequence[Mapping[str, Any]] | Audit", path: PathLike) -> 
         strips[-1].set_xlim(-0.8, len(names) - 0.2)
         figure.supylabel("relative movement (L2)", fontsize=9.0)
         _moved_legend(figure, stages)
+    return figure
 
 
 @dataclass(frozen=True)

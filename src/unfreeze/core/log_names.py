@@ -1,0 +1,137 @@
+"""The names in the training log, known before the first epoch.
+
+A schedule's `monitor` and the rules of its stages name metrics. Keras makes these names when it
+sees the first batch; so does this, without training: a misspelt name is refused at once, with
+the names that there are. Where Keras cannot tell them yet, the first epoch decides.
+"""
+
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from typing import Any
+
+import keras
+import numpy as np
+
+from unfreeze.core.boundary import inference_cut
+from unfreeze.core.callbacks import resolve
+from unfreeze.core.data import Rows, Stream
+from unfreeze.core.graph import Graph
+from unfreeze.core.keras_internals import names_of_logs
+from unfreeze.core.objective import fresh
+from unfreeze.core.schedule import AUTO, BEST, Schedule
+from unfreeze.core.step_model import joined_model
+from unfreeze.errors import DataError, ScheduleError, did_you_mean
+
+# Keras chooses what these mean by the labels; `keras.metrics.get` does not know them all.
+_CHOSEN_BY_LABELS = ("accuracy", "acc", "crossentropy", "ce")
+
+
+def check_log_names(
+    model: keras.Model,
+    graph: Graph,
+    compile_with: dict[str, Any],
+    data: Rows | Stream,
+    held: Rows | Stream | None,
+    schedule: Schedule,
+    scored: bool,
+) -> None:
+    """Look up the metrics that a schedule watches, before anything trains.
+
+    Args:
+        model: the whole model; it is not compiled.
+        graph: the same, flattened.
+        compile_with: loss and metrics, as for `compile`.
+        data: the training data.
+        held: the validation data, or None.
+        schedule: its `monitor`, and the rules of its stages.
+        scored: whether `validation_scores` adds names that only it knows.
+
+    Raises:
+        DataError: a metric that Keras does not know.
+        ScheduleError: a watched metric that the log will not have, with those that it will.
+    """
+    for name in _texts([compile_with.get("metrics"), compile_with.get("weighted_metrics")]):
+        _check_metric(name)
+    names = _names(model, graph, compile_with, data)
+    if not names:
+        return
+    if held is not None:
+        names |= {f"val_{name}" for name in names}
+    for where, name in _watched(schedule, names):
+        if name in names or (scored and name.startswith("val_")):
+            continue
+        hint = did_you_mean(name, names)
+        raise ScheduleError(
+            f"{where} watches {name!r}, which the training log will not have.{hint} It will have: "
+            f"{', '.join(sorted(names))}"
+        )
+
+
+def _watched(schedule: Schedule, names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Where a metric is named, and the name in the log that is meant."""
+    if schedule.monitor != AUTO:
+        yield "the schedule's monitor", resolve(schedule.monitor, dict.fromkeys(names, 0.0))
+    for stage in schedule:
+        for field in ("until", "reduce") if stage.epochs else ():
+            rule = getattr(stage, field)
+            if rule is not None and rule.metric != BEST:
+                # Without validation data, rules watch the training data's metric.
+                name = rule.metric if "val_loss" in names else rule.metric.removeprefix("val_")
+                yield f"`{field}` of stage {stage.name!r}", name
+
+
+def _names(
+    model: keras.Model, graph: Graph, compile_with: dict[str, Any], data: Rows | Stream
+) -> set[str]:
+    """Names of the loss and the metrics of training data; none where Keras cannot tell."""
+    y = data.first()[1]
+    probe = joined_model(inference_cut(graph), model, frozenset(), fused=False)
+    # The first epoch reports what is wrong here, in Keras' own words.
+    with suppress(Exception):
+        settings = {name: fresh(value) for name, value in compile_with.items()}
+        probe.compile("sgd", **settings)
+        return names_of_logs(probe, y, graph.pack(_outputs(graph, y)))
+    return set()
+
+
+def _outputs(graph: Graph, y: Any) -> list[np.ndarray]:
+    """Arrays of the outputs' shapes; sizes that vary are those of the labels, or 1."""
+    labels = keras.tree.flatten(y)
+    found = []
+    for place, index in enumerate(graph.outputs):
+        like = labels[place].shape if place < len(labels) else ()
+        sizes = [
+            size or (like[axis] if axis < len(like) else 1)
+            for axis, size in enumerate(graph.shapes[index])
+        ]
+        found.append(np.zeros(sizes, np.float32))
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Metrics given by their names, however they are nested."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
+
+
+def _check_metric(name: str) -> None:
+    if name in _CHOSEN_BY_LABELS:
+        return
+    try:
+        keras.metrics.get(name)
+    except ValueError:
+        known = [*_CHOSEN_BY_LABELS, *(_snake(n) for n in dir(keras.metrics) if n[0].isupper())]
+        raise DataError(
+            f"metrics: Keras knows no metric {name!r}.{did_you_mean(name, known)} Name one of "
+            "keras.metrics, such as 'accuracy', or give a metric object"
+        ) from None
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
