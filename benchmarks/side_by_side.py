@@ -199,6 +199,8 @@ def main() -> None:
     print(table(results))
     for name, cause in results["failed"].items():
         print(f"{name} was not run to the end: {cause}")
+    if any(cause.startswith("ModuleNotFoundError") for cause in results["failed"].values()):
+        print("python -m benchmarks --setup installs what is missing")
     print(f"wrote {chosen.out.name}")
 
 

@@ -1,13 +1,15 @@
 """Lines are counted as the page says, and what cannot run is reported, with the others."""
 
+import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 from benchmarks.processes import SideFailed
-from benchmarks.side_by_side import PROGRAMS, begin, count_lines, declare, table
+from benchmarks.side_by_side import PROGRAMS, count_lines
 
-from benchmarks import harness, side_by_side
+from benchmarks import side_by_side
 
 FOLDER = Path(side_by_side.__file__).parent / "same_task"
 
@@ -91,16 +93,23 @@ class Started:
         pass
 
 
-def test_each_round_has_a_seed_and_a_missing_package_is_reported(monkeypatch):
+def test_each_round_has_a_seed_and_a_missing_package_is_reported(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(side_by_side, "FreshProcess", Started)
-    results = harness.run(declare(seeds=3), begin=begin, look=lambda: None)
+    monkeypatch.setenv("KERAS_BACKEND", "as it was")  # `main` sets it; put back afterwards
+    monkeypatch.setattr("sys.argv", ["side_by_side", "--out", str(tmp_path / "found.json")])
+    side_by_side.main()
+    results = json.loads((tmp_path / "found.json").read_text("utf-8"))
+    assert results["settings"]["rounds"] == 3
     assert results["sides"]["unfreeze"]["accuracy"]["by_round"] == [0.5, 0.6, 0.7]
     assert results["failed"] == {"PEFT": "ModuleNotFoundError: No module named 'peft'"}
-    results["lines"] = {name: {"code": 20, "imports": 5} for name in PROGRAMS}
-    rows = table(results).splitlines()
-    row = "| unfreeze | 20 | 5 | 0.600 (0.500 to 0.700) | 1.0 (1.0 to 1.0) | 2.0 (2.0 to 2.0) |"
-    assert row in rows
-    assert "| PEFT | 20 | 5 | not run |  |  |" in rows
+    assert os.environ["KERAS_BACKEND"] == "torch"
+    lines = results["lines"]["unfreeze"]
+    shown = capsys.readouterr().out.splitlines()
+    cells = "0.600 (0.500 to 0.700) | 1.0 (1.0 to 1.0) | 2.0 (2.0 to 2.0)"
+    assert f"| unfreeze | {lines['code']} | {lines['imports']} | {cells} |" in shown
+    assert any(row.startswith("| PEFT |") and row.endswith("| not run |  |  |") for row in shown)
+    assert "PEFT was not run to the end: ModuleNotFoundError: No module named 'peft'" in shown
+    assert "python -m benchmarks --setup installs what is missing" in shown
 
 
 def test_a_number_of_seeds_below_one_is_refused(monkeypatch, capsys):
