@@ -128,8 +128,15 @@ def declare(seeds: int) -> Comparison:
         ratios=(),
         rounds=seeds,
         keys=("accuracy", "seconds", "inside_seconds", "peak_mb"),
+        # On one core, too, so that a processor gives the same weights each time.
         before=(
-            Side("pretraining", "benchmarks.same_task.pretrain", {"path": weights}, environment),
+            Side(
+                "pretraining",
+                "benchmarks.same_task.pretrain",
+                {"path": weights},
+                environment,
+                cores=1,
+            ),
         ),
         notes=(
             "seconds: the whole process; inside_seconds: from the pretrained weights to the "

@@ -7,7 +7,7 @@ from benchmarks.same_task import pictures
 
 torch = pytest.importorskip("torch")
 
-from benchmarks.same_task import vit_keras, vit_torch  # noqa: E402
+from benchmarks.same_task import pretrain, vit_keras, vit_torch  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +57,18 @@ def test_pictures_depend_on_the_seed_alone(monkeypatch):
     assert set(first.train.y) == set(range(pictures.TARGET_CLASSES))
     labels = pictures.source(200).y
     assert set(labels) == set(range(pictures.SOURCE_CLASSES))
+
+
+def test_poorly_pretrained_weights_are_not_kept(monkeypatch, tmp_path):
+    for name, count in (("COUNT", 64), ("HELD_BACK", 64), ("EPOCHS", 1)):
+        monkeypatch.setattr(pretrain, name, count)
+    path = tmp_path / "cache" / "vit.npz"
+    run = pretrain.prepare({"path": str(path)})
+    with pytest.raises(RuntimeError, match=r"only 0\.\d+ of the held-back pictures are right"):
+        run()
+    assert not path.exists()
+    monkeypatch.setattr(pretrain, "ENOUGH", 0.0)
+    run()
+    first = path.stat().st_mtime_ns
+    run()  # the file is there, so nothing is done
+    assert path.stat().st_mtime_ns == first
