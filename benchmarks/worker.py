@@ -26,6 +26,7 @@ _LIBRARIES = {
     "torch": "torch",
     "lightning": "lightning",
     "finetuning_scheduler": "finetuning-scheduler",
+    "peft": "peft",
     "numpy": "numpy",
     "scipy": "scipy",
     "soxr": "soxr",
