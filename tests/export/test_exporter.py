@@ -23,7 +23,11 @@ def reader(name):
     return importlib.import_module(f"unfreeze.export.to_{name}")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+# With OpenVINO it takes ten times as long; real sounds of any length are compared, too.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=[pytest.mark.slow] if x == "openvino" else []) for x in FORMATS],
+)
 def test_any_length_and_batch_equals_the_model(runs, sounds, tmp_path, name):
     need(name)
     classifier = unfreeze.SoundClassifier.load(runs["two"])
