@@ -52,13 +52,13 @@ def test_float_exports_equal_keras_on_50_real_clips(run, tmp_path, name):
     assert check["top_class_agreement"] == 1.0
 
 
-# The projection of a read-out stays in floats. OpenVINO's sums of eight-bit products overflow on
-# processors without instructions for them, and the export of a read-out is then refused.
+# The projection of a read-out stays in floats. With OpenVINO a read-out is off by about as much as
+# is allowed, on some processors by a little more, and is then refused.
 @pytest.mark.parametrize(
     ("which", "name", "most"),
     [
         *(("plain", name, 6.2e6) for name in ("litert", "onnx", "openvino", "tfjs")),
-        *(("run", name, 21e6) for name in ("litert", "onnx", "openvino", "tfjs")),
+        *(("run", name, 21e6) for name in ("litert", "onnx", "tfjs")),
     ],
 )
 def test_int8_keeps_the_accuracy_on_unseen_clips(request, shared_data, tmp_path, which, name, most):
