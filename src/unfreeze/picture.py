@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from io import BytesIO
 
 import matplotlib
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from unfreeze.files import atomic_path
 
@@ -68,6 +70,11 @@ def page(path: PathLike | None, width: float, height: float) -> Iterator[Picture
         if path is not None:
             with atomic_path(path) as partial:
                 figure.savefig(partial)
+
+
+def in_percent(axis: Axis) -> None:
+    """Label an axis of shares, 0 to 1, in percent, with the digits that its ticks need."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 3):g}%"))
 
 
 @contextmanager

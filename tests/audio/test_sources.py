@@ -146,7 +146,7 @@ def test_recordings_in_no_list_of_a_fold_are_left_out_with_a_note(tmp_path: Path
     ]  # fmt: skip
     assert [note.cause for note in found.notes if note.path.name == "evaluation_setup"] == [
         "its fold is the split",
-        "1 recordings are in none of its lists, and not used",
+        "1 recording is in none of its lists, and not used",
     ]
     rest.write_text("filename\naudio/7.wav\n")
     with pytest.raises(DataError, match=r"fold1_train.csv: 1 of the 1 files .* audio/7.wav"):

@@ -6,15 +6,9 @@ import subprocess
 import sys
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 import toy
-from unfreeze.cli.inspect import inspect
 from unfreeze.errors import UnfreezeError
-
-app = typer.Typer()
-app.command()(inspect)
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +19,11 @@ def data(tmp_path_factory):
         yield toy.write_sounds(folder / "data", clips=10)
 
 
-def run(*arguments):
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 TOY = ("--depths", "--backbone", "toy", "--validation", "0.4")
 
 
-def test_the_profile_follows_the_report(data):
-    output = run(data, *TOY)
+def test_the_profile_follows_the_report(data, inspected):
+    output = inspected(data, *TOY)
     assert "30 clips in 30 groups, 3 classes" in output
     lines = output[output.index("What each depth of the network knows") :].splitlines()
     assert lines[1].split() == ["layer", "group", "accuracy", "balanced"]
@@ -55,8 +41,8 @@ def test_the_profile_follows_the_report(data):
     assert max(map(len, lines[:-1])) <= 80
 
 
-def test_json_has_the_profile(data):
-    report = json.loads(run(data, *TOY, "--json"))
+def test_json_has_the_profile(data, inspected):
+    report = json.loads(inspected(data, *TOY, "--json"))
     assert report["clips"] == 30
     found = report["depths"]
     assert [group["group"] for group in found["groups"]] == ["block1", "block2"]
@@ -64,7 +50,7 @@ def test_json_has_the_profile(data):
     assert found["peak"] in ("block1", "block2")
     assert found["clips"] == report["split"]["validation"]["clips"] == 12
     # The same again, to the bit.
-    assert json.loads(run(data, *TOY, "--json"))["depths"] == found
+    assert json.loads(inspected(data, *TOY, "--json"))["depths"] == found
 
 
 @pytest.mark.parametrize(
@@ -74,24 +60,24 @@ def test_json_has_the_profile(data):
         (("--validation", "0.1"), "10 validation clips or more; there are 3"),
     ],
 )
-def test_too_few_clips(data, options, reason):
-    output = run(data, "--depths", "--backbone", "toy", *options)
+def test_too_few_clips(data, options, reason, inspected):
+    output = inspected(data, "--depths", "--backbone", "toy", *options)
     assert reason in output
     assert "What each depth" not in output
-    report = json.loads(run(data, "--depths", "--backbone", "toy", *options, "--json"))
+    report = json.loads(inspected(data, "--depths", "--backbone", "toy", *options, "--json"))
     assert report["depths"]["groups"] == []
     assert reason in report["depths"]["summary"]
 
 
 @pytest.mark.parametrize("option", [("--backbone", "toy"), ("--weights", "file.h5")])
-def test_a_network_without_depths_is_refused(data, option):
+def test_a_network_without_depths_is_refused(data, option, inspected):
     with pytest.raises(UnfreezeError, match=f"{option[0]} is used with --depths and --html"):
-        run(data, *option)
+        inspected(data, *option)
 
 
-def test_an_unknown_network(data):
+def test_an_unknown_network(data, inspected):
     with pytest.raises(UnfreezeError, match="Unknown backbone 'yamnett'"):
-        run(data, "--depths", "--backbone", "yamnett")
+        inspected(data, "--depths", "--backbone", "yamnett")
 
 
 def test_keras_is_imported_for_depths_alone(data):

@@ -10,25 +10,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import soundfile
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
 import toy
-from unfreeze.cli.inspect import inspect
 from unfreeze.errors import UnfreezeError
 
-app = typer.Typer()
-app.command()(inspect)
 TOY = ("--backbone", "toy", "--validation", "0.3")
-
-
-def run(*arguments):
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 class Reader(HTMLParser):
@@ -54,7 +41,7 @@ def content(url):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(tmp_path_factory, inspected):
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as monkeypatch:
         toy.register(monkeypatch, folder)
@@ -68,7 +55,7 @@ def page(tmp_path_factory):
         soundfile.write(data / "noise" / "wrong.wav", tone / 3, toy.RATE)
         (data / "low" / "<b>&'\".wav").write_bytes((data / "low" / "low_2.wav").read_bytes())
         report = json.loads(
-            run(data, *TOY, "--max-bad", "0.2", "--html", folder / "page.html", "--json")
+            inspected(data, *TOY, "--max-bad", "0.2", "--html", folder / "page.html", "--json")
         )
         reader = Reader()
         reader.feed((folder / "page.html").read_text("utf-8"))
@@ -125,11 +112,11 @@ def test_names_are_text_and_the_odd_come_first(page):
     assert "6 of 12 clips." in text
 
 
-def test_a_place_that_cannot_be_written_is_refused_first(page, tmp_path):
+def test_a_place_that_cannot_be_written_is_refused_first(page, tmp_path, inspected):
     folder, _, _ = page
     with pytest.raises(UnfreezeError, match=r"is a folder\. Give a file, such as clips\.html"):
-        run(folder / "my <data>", *TOY, "--html", tmp_path)
+        inspected(folder / "my <data>", *TOY, "--html", tmp_path)
     with pytest.raises(UnfreezeError, match=r"does not exist\. Make it first"):
-        run(folder / "my <data>", *TOY, "--html", tmp_path / "none" / "a.html")
+        inspected(folder / "my <data>", *TOY, "--html", tmp_path / "none" / "a.html")
     with pytest.raises(UnfreezeError, match="--backbone is used with --depths and --html only"):
-        run(folder / "my <data>", *TOY)
+        inspected(folder / "my <data>", *TOY)

@@ -59,9 +59,9 @@ def test_several_labels_are_in_doubt_one_by_one(clips):
     heard[7, 1], heard[8, 0], heard[9, 0] = 0, 1, -1  # a dog missed, a cat made up, one unknown
     scores = out_of_fold(features, heard, fold, several=True)
     found = find_several(scores, heard, np.arange(60), LABELS)
-    assert {(d.clip, d.label, d.suggested) for d in found} == {(7, "", "dog"), (8, "cat", None)}
+    assert {(d.clip, d.label, d.suggested) for d in found} == {(7, None, "dog"), (8, "cat", None)}
     missed = next(d for d in found if d.clip == 7)
-    assert missed == Doubt(7, "", "dog", 1 - missed.suggested_score, scores[7, 1])
+    assert missed == Doubt(7, None, "dog", 1 - missed.suggested_score, scores[7, 1])
 
 
 def test_the_oddest_are_far_from_their_class_or_from_all(clips):

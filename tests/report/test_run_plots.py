@@ -20,7 +20,7 @@ from unfreeze.report.run_plots import (
     plot_depths,
     plot_moved,
 )
-from unfreeze.report.style import short
+from unfreeze.report.tables import short
 
 pytestmark = pytest.mark.filterwarnings("error")
 

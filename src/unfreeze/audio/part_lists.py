@@ -86,7 +86,8 @@ def _told(folds: int, left_out: int) -> Iterator[Problem]:
     use = "its fold is the split" if folds == 1 else f"its {folds} folds are the groups"
     yield Problem(Path(_FOLDER), "folds", use, False)
     if left_out:
-        cause = f"{left_out:,} recordings are in none of its lists, and not used"
+        verb = "recording is" if left_out == 1 else "recordings are"
+        cause = f"{left_out:,} {verb} in none of its lists, and not used"
         yield Problem(Path(_FOLDER), "unnamed", cause, False)
 
 

@@ -238,6 +238,7 @@ def _write_page(
     from unfreeze.backend import import_keras
 
     import_keras()
+    from unfreeze.audio.annotations import WINDOW
     from unfreeze.pipeline.odd_clips import find_odd_clips
     from unfreeze.report.data_page import class_sections, odd_sections, write_data_page
 
@@ -245,8 +246,9 @@ def _write_page(
         odd = find_odd_clips(
             manifest, store, backbone, weights, seed=options.seed, progress=progress
         )
-        first = odd_sections(manifest, split, odd)
-        rest = class_sections(manifest, split, odd.numbers(), options.seed)
+        window = WINDOW / options.slow_down
+        first = odd_sections(manifest, split, odd, window)
+        rest = class_sections(manifest, split, odd.numbers(), window, options.seed)
         write_data_page(
             html,
             show(options.data.resolve().name),
@@ -257,9 +259,7 @@ def _write_page(
             odd.notes,
             progress=partial(progress, "excerpts"),
         )
-    return odd.as_plain(
-        [f"{show(clip.path.relative_to(manifest.root))}" for clip in manifest.clips]
-    )
+    return odd.as_plain([show(clip.path.relative_to(manifest.root)) for clip in manifest.clips])
 
 
 def _counts(values: Iterator[int]) -> dict[str, int]:

@@ -31,6 +31,9 @@ from unfreeze.errors import DataError
 
 Batch = tuple[list[np.ndarray], Any, Any]
 
+#: Number of batches of a dataset without an end.
+ENDLESS = -1
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -240,14 +243,17 @@ def _checked_source(data: Any, what: str, steps: int | None) -> tuple[Any, int |
     return data, steps
 
 
-ENDLESS = -1
-
-
 def kind_of(source: Any) -> str:
     """What a dataset is, as users call it."""
     if isinstance(source, OneTime):
         return "generator"
     return "tf.data.Dataset" if hasattr(source, "cardinality") else type(source).__name__
+
+
+def known_batches(data: Any) -> int | None:
+    """How many batches a dataset has, where it has an end and says so."""
+    count = number_of_batches(data)
+    return None if count == ENDLESS else count
 
 
 def number_of_batches(data: Any) -> int | None:

@@ -373,7 +373,7 @@ def fit(
             the one that fits its last activation and the labels.
         metrics: as for `compile`; None likewise.
         callbacks: Keras callbacks. They see one run: its epochs count over all stages.
-            `EarlyStopping`, `ReduceLROnPlateau` and `LearningRateScheduler` begin anew in
+            `EarlyStopping`, `ReduceLROnPlateau` and `LearningRateScheduler` start again in
             each stage; so does a `StageCallback`, which is also called for stages.
         run_dir: folder for each finished stage, the state within a stage, and the
             caches. An interrupted run resumes where it stopped and ends with the

@@ -1,8 +1,8 @@
 """Training and validation data as they are given to `fit`: every form that Keras' `fit` takes.
 
 `gather` turns them into `Rows` or `Stream`s: x and y apart or together, a share of the
-samples for validation, and datasets without an end. What cannot be done as it is said is
-refused, with the way to say it. Invariant: validation data are the same samples in every
+samples for validation, and datasets without an end. What does not fit together is
+refused, with what to give instead. Invariant: validation data are the same samples in every
 epoch, so of a dataset without an end the first `validation_steps` batches are taken.
 """
 

@@ -25,7 +25,6 @@ __all__ = [
     "compiles_first",
     "computing_in_bfloat16",
     "conv_kernel_gradients_are_slow",
-    "count_batches",
     "direct_layers",
     "flatten_layers",
     "forget_functions",
@@ -352,20 +351,6 @@ def graph_loops_pay() -> bool:
 def takes_several_steps() -> bool:
     """Whether the backend can run several steps in one call at all."""
     return bool(keras.backend.backend() != "torch")
-
-
-def count_batches(data: Any) -> int | None:
-    """Batches in an epoch of anything that Keras' `fit` takes; None where it does not know."""
-    if isinstance(data, keras.utils.PyDataset):
-        count = data.num_batches
-        return None if count is None else int(count)
-    if hasattr(data, "cardinality"):
-        count = int(data.cardinality())
-        return count if count >= 0 else None
-    try:
-        return len(data)
-    except TypeError:
-        return None
 
 
 def is_dataset(value: Any) -> bool:

@@ -3,7 +3,7 @@
 Each stage is a `fit` of Keras of its own, which would start every callback again: epochs at
 0, a log file that is written over, checkpoints of the same names. So callbacks that are given
 to the run are passed on by a relay: they begin once and end once, and epochs count over all
-stages. Callbacks of Keras that steer the training begin anew in each stage, as its optimizer
+stages. Callbacks of Keras that steer the training start again in each stage, as its optimizer
 and its weights are others; so do a stage's own callbacks, and `StageCallback`s, which hear of
 stages.
 """
@@ -66,7 +66,7 @@ class RunCallbacks:
 
 
 def is_of_stages(callback: keras.callbacks.Callback) -> bool:
-    """Whether a callback begins anew in each stage, and counts that stage's epochs."""
+    """Whether a callback starts again in each stage, and counts that stage's epochs."""
     return isinstance(callback, (StageCallback, *_STEERING))
 
 

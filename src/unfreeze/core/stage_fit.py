@@ -25,9 +25,9 @@ from unfreeze.core.callbacks import (
     ValidationScores,
     rule_callbacks,
 )
-from unfreeze.core.data import ShuffledRows, Stream
+from unfreeze.core.data import ShuffledRows, Stream, known_batches
 from unfreeze.core.finite import faults, guess
-from unfreeze.core.keras_internals import build_variables, count_batches, graph_loops_pay
+from unfreeze.core.keras_internals import build_variables, graph_loops_pay
 from unfreeze.core.layers import Selection
 from unfreeze.core.objective import fresh
 from unfreeze.core.optimizers import base_rate, layer_factors, rate_by_step, stage_optimizer
@@ -121,7 +121,7 @@ def fit_stage(
     of_run = job.run_callbacks.in_stage(recorder.step)
     feed_by_threads(ready)
     steps = {"steps_per_execution": steps_a_call(ready, [*job.callbacks, *own])}
-    batches = getattr(job.source.train, "steps", None) or count_batches(ready.train)
+    batches = getattr(job.source.train, "steps", None) or known_batches(ready.train)
     ready.model.compile(
         optimizer=new_optimizer(selection, batches), **{**steps, **compile_with(job)}
     )
@@ -319,7 +319,7 @@ def check_batches(selections: Iterable[Selection], data: Any) -> None:
     Raises:
         ScheduleError: a stage needs the number.
     """
-    batches = (data.steps or count_batches(data.source)) if isinstance(data, Stream) else 1
+    batches = (data.steps or known_batches(data.source)) if isinstance(data, Stream) else 1
     for selection in selections:
         cure = "call .apply(tf.data.experimental.assert_cardinality(n)) on a tf.data.Dataset"
         check_steps(selection.stage, batches, cure)

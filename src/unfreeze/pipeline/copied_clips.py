@@ -7,7 +7,7 @@ start 0.997; of different spoken digits that are alike, the highest was 0.91.) C
 parts of a split make its test worthless, so only those in different groups are looked for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -85,16 +85,29 @@ def alike(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
     Returns:
         (pairs, 2) positions, each pair once, in the order of the first.
     """
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     pairs = set[tuple[int, int]]()
-    for at in range(0, len(unit), _ROWS):
-        rows = np.arange(at, min(at + _ROWS, len(unit)))
-        cosines = unit[rows] @ unit.T
-        cosines[groups[rows][:, None] == groups[None]] = -1
-        for row, own in zip(rows.tolist(), cosines, strict=True):
-            nearest = np.argsort(-own, kind="stable")[:_CANDIDATES].tolist()
-            pairs |= {(min(row, n), max(row, n)) for n in nearest if own[n] >= _ALIKE}
+    for row, own in cosines(features, groups):
+        nearest = np.argsort(-own, kind="stable")[:_CANDIDATES].tolist()
+        pairs |= {(min(row, n), max(row, n)) for n in nearest if own[n] >= _ALIKE}
     return np.array(sorted(pairs), np.int64).reshape(-1, 2)
+
+
+def cosines(features: np.ndarray, groups: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Compare each clip with all others.
+
+    Args:
+        features: (clips, numbers).
+        groups: (clips,) the number of each clip's group.
+
+    Yields:
+        The position of each clip, and (clips,) its cosine to every clip; minus infinity for
+        those of its own group.
+    """
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    for at in range(0, len(unit), _ROWS):
+        for row, own in enumerate(unit[at : at + _ROWS] @ unit.T, start=at):
+            own[groups == groups[row]] = -np.inf
+            yield row, own
 
 
 def _read(clip: Clip, front_end: FrontEnd, decoders: Decoders) -> np.ndarray:

@@ -7,7 +7,7 @@ threshold. What the data leave open (`dog?`) counts for nothing. Intervals are o
 as in `unfreeze.pipeline.scoring`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -108,11 +108,7 @@ def score_labels(
     truth, chances, group = _checked(table, probabilities, labels, groups)
     count = int(group.max()) + 1
     cuts = np.full(len(labels), DEFAULT_THRESHOLD) if thresholds is None else np.asarray(thresholds)
-    draws = chain([np.ones(count)], group_draws(count, resamples, seed))
-    parts = []
-    # A few at a time, so that memory does not grow with their number.
-    while drawn := list(islice(draws, _AT_ONCE)):
-        parts.append(_values(truth, chances, cuts, np.stack(drawn)[:, group]))
+    parts = [_values(truth, chances, cuts, weights) for weights in _weights(group, resamples, seed)]
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     by_class = {name: values[name] for name in BY_CLASS}
     overall = {
@@ -183,13 +179,15 @@ def label_change(
     pair = [_checked(table, scores, labels, groups) for scores in (before, after)]
     group = pair[0][2]
     count = int(group.max()) + 1
-    draws = chain([np.ones(count)], group_draws(count, resamples, seed))
-    parts: list[list[Floats]] = [[], []]
-    while drawn := list(islice(draws, _AT_ONCE)):
-        weights = np.stack(drawn)[:, group]
-        for part, (truth, chances, _) in zip(parts, pair, strict=True):
-            part.append(mean_of_defined(_precisions(truth, chances, weights)))
-    old, new = (np.concatenate(part) for part in parts)
+    old, new = (
+        np.concatenate(
+            [
+                mean_of_defined(_precisions(truth, chances, weights))
+                for weights in _weights(group, resamples, seed)
+            ]
+        )
+        for truth, chances, _ in pair
+    )
     name = "mean_average_precision"
     return {
         "before": {name: plain_number(old[0])},
@@ -201,6 +199,17 @@ def label_change(
         "bootstrap": {"level": LEVEL, "resamples": resamples, "seed": seed},
         "note": few_groups_note(count),
     }
+
+
+def _weights(group: np.ndarray, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each clip counts, (some resamples, n): once in the first, then by its group.
+
+    A few at a time, so that memory does not grow with their number.
+    """
+    count = int(group.max()) + 1
+    draws = chain([np.ones(count)], group_draws(count, resamples, seed))
+    while drawn := list(islice(draws, _AT_ONCE)):
+        yield np.stack(drawn)[:, group]
 
 
 def _values(truth: Floats, chances: Floats, cuts: Floats, weights: Floats) -> dict[str, Floats]:

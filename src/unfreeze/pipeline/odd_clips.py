@@ -31,7 +31,7 @@ from unfreeze.audio.patches import clip_means
 from unfreeze.audio.split import clip_units, deal_folds
 from unfreeze.backbones.registry import Backbone
 from unfreeze.core.read_out import adapt, projection_of
-from unfreeze.pipeline.copied_clips import find_copies
+from unfreeze.pipeline.copied_clips import cosines, find_copies
 from unfreeze.pipeline.depth_profile import draw_rows
 from unfreeze.pipeline.inference import BATCH, fused, patch_scores
 from unfreeze.pipeline.patch_training import new_model
@@ -48,8 +48,6 @@ _STRENGTH = 0.1
 _ITERATIONS = 300
 # Of the same class and other groups, so many nearest clips say how like the others one is.
 _NEAREST = 5
-# Rows of similarities at once.
-_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -58,15 +56,15 @@ class Doubt:
 
     Attributes:
         clip: its number in the manifest.
-        label: the class in doubt: the clip's, or one that it should have.
-        suggested: the class that the others' labels speak for; None where clips may have
-            several and `label` is what is wrong.
-        score: of `label`, by the clips of other groups, 0 to 1.
-        suggested_score: of `suggested`.
+        label: the class that the clip has and that is in doubt; None where clips may have
+            several and one is missing.
+        suggested: the class that it should have; None where it only has one too many.
+        score: of `label`, by the clips of other groups, 0 to 1; of its absence without one.
+        suggested_score: of `suggested`, or of the absence of `label`.
     """
 
     clip: int
-    label: str
+    label: str | None
     suggested: str | None
     score: float
     suggested_score: float
@@ -122,6 +120,7 @@ def find_odd_clips(
     weights: Path,
     *,
     seed: int = 0,
+    most: int = MOST_FOUND,
     progress: NamedProgress = lambda *_: None,
 ) -> OddClips:
     """Find the clips that a person should look at first.
@@ -132,6 +131,7 @@ def find_odd_clips(
         backbone: the network.
         weights: the file with its weights.
         seed: of the draw of patches, of the projection and of the folds.
+        most: clips of one kind that are reported.
         progress: called as progress(what, done, total); `what` is "odd" (patches) or "copies"
             (pairs of clips).
 
@@ -153,7 +153,7 @@ def find_odd_clips(
         fold = deal_folds(manifest, FOLDS, seed)[clips]
         scores = out_of_fold(features, heard[clips], fold, manifest.several)
         found = find_several if manifest.several else find_doubts
-        doubts = tuple(found(scores, heard[clips], clips, manifest.labels))[:MOST_FOUND]
+        doubts = tuple(found(scores, heard[clips], clips, manifest.labels))[:most]
     if len(clips) < len(manifest.clips):
         notes.append(
             f"{len(clips):,} of {len(manifest.clips):,} clips were compared, as evenly over the "
@@ -163,9 +163,9 @@ def find_odd_clips(
     order = np.argsort(-clipped, kind="stable")
     return OddClips(
         doubts=doubts,
-        copies=tuple(tuple(clips[list(one)].tolist()) for one in copies[:MOST_FOUND]),
+        copies=tuple(tuple(clips[list(one)].tolist()) for one in copies[:most]),
         outliers=tuple(clips[outliers(like, features)].tolist()),
-        clipped=tuple(order[clipped[order] >= CLIPPED][:MOST_FOUND].tolist()),
+        clipped=tuple(order[clipped[order] >= CLIPPED][:most].tolist()),
         looked_at=len(clips),
         notes=tuple(notes),
     )
@@ -288,7 +288,7 @@ def find_several(
             found.append((score - gone, Doubt(int(clips[i]), label, None, score, 1 - score)))
         for i in np.flatnonzero((truth == 0) & (column >= there)):
             score = float(column[i])
-            found.append((there - score, Doubt(int(clips[i]), "", label, 1 - score, score)))
+            found.append((there - score, Doubt(int(clips[i]), None, label, 1 - score, score)))
     return [doubt for _, doubt in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -309,16 +309,11 @@ def likeness(features: np.ndarray, groups: np.ndarray, label: np.ndarray) -> np.
         (clips,) the mean cosine to the nearest of its class in other groups; NaN for a clip
         that is alone.
     """
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    found = np.full(len(unit), np.nan)
-    for at in range(0, len(unit), _ROWS):
-        rows = np.arange(at, min(at + _ROWS, len(unit)))
-        same = (groups[rows][:, None] != groups[None]) & (label[rows][:, None] == label[None])
-        for row, near in zip(rows, np.where(same, unit[rows] @ unit.T, -np.inf), strict=True):
-            nearest = np.sort(near)[-_NEAREST:]
-            known = nearest[np.isfinite(nearest)]
-            if len(known):
-                found[row] = known.mean()
+    found = np.full(len(features), np.nan)
+    for row, near in cosines(features, groups):
+        nearest = np.sort(near[(label == label[row]) & np.isfinite(near)])[-_NEAREST:]
+        if len(nearest):
+            found[row] = nearest.mean()
     return found
 
 

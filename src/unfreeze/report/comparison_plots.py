@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from unfreeze.picture import BLUE, GREY, INK, VERMILLION, PathLike, page
-from unfreeze.report.style import in_percent, short
+from unfreeze.picture import BLUE, GREY, INK, VERMILLION, PathLike, in_percent, page
+from unfreeze.report.tables import short
 
 Row = Mapping[str, Any]
 LONGEST = 44

@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from unfreeze.audio.annotations import WINDOW, heard
+from unfreeze.audio.annotations import heard
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.excerpts import Excerpt, Span, cut_excerpts
 from unfreeze.audio.logmel import log_mel_frames
@@ -78,25 +78,24 @@ class Section:
     sets: tuple[tuple[Card, ...], ...]
 
 
-def odd_sections(manifest: Manifest, split: Split, odd: OddClips) -> list[Section]:
+def odd_sections(manifest: Manifest, split: Split, odd: OddClips, window: float) -> list[Section]:
     """The clips to look at first.
 
     Args:
         manifest: the clips, and the files that are left out.
         split: their parts.
         odd: what stands out.
+        window: seconds that the model hears at once.
     """
     part = part_names(split)
 
     def card(number: int, reason: str = "") -> Card:
-        return _card(manifest, number, part[number], reason)
+        return _card(manifest, number, part[number], window, reason)
 
     doubts = [card(doubt.clip, _doubt(doubt)) for doubt in odd.doubts]
-    sets = list[tuple[Card, ...]]()
-    for one in odd.copies:
-        parts = sorted({part[number] for number in one})
-        reason = f"in {' and '.join(parts)}" if len(parts) > 1 else ""
-        sets.append(tuple(card(number, reason) for number in one[:_COPIES_SHOWN]))
+    sets = [(_why_copies(manifest, part, one), one) for one in odd.copies]
+    # First those that spoil a test or a class.
+    sets.sort(key=lambda pair: not pair[0])
     sections = [
         Section(
             "The same recording in several classes",
@@ -112,7 +111,7 @@ def odd_sections(manifest: Manifest, split: Split, odd: OddClips) -> list[Sectio
             "Copies in different groups",
             "The same recording under several names. Keep one, or give them the same group: where "
             "one is trained on and another is tested, the test is worth nothing.",
-            tuple(sets),
+            tuple(tuple(card(n, why) for n in one[:_COPIES_SHOWN]) for why, one in sets),
         ),
         Section(
             "Clipped",
@@ -129,8 +128,18 @@ def odd_sections(manifest: Manifest, split: Split, odd: OddClips) -> list[Sectio
     return [section for section in sections if section.sets]
 
 
+def _why_copies(manifest: Manifest, part: Mapping[int, str], one: Sequence[int]) -> str:
+    """What is wrong with a set of copies beside that they are some."""
+    parts = sorted({part[number] for number in one})
+    labels = sorted({_labels(manifest, manifest.clips[number]) for number in one})
+    said = [f"in {' and '.join(parts)}"] if len(parts) > 1 else []
+    said += [f"labelled {' and '.join(labels)}"] if len(labels) > 1 else []
+    said += [f"{len(one)} copies in all"] if len(one) > _COPIES_SHOWN else []
+    return "; ".join(said)
+
+
 def _doubt(doubt: Doubt) -> str:
-    if not doubt.label:
+    if doubt.label is None:
         return f"not labelled {doubt.suggested}: heard with {doubt.suggested_score:.2f}"
     if doubt.suggested is None:
         return f"labelled {doubt.label}: heard with {doubt.score:.2f} only"
@@ -141,7 +150,7 @@ def _doubt(doubt: Doubt) -> str:
 
 
 def class_sections(
-    manifest: Manifest, split: Split, shown: Iterable[int], seed: int
+    manifest: Manifest, split: Split, shown: Iterable[int], window: float, seed: int
 ) -> list[Section]:
     """Some clips of each class, drawn at random from those that are not shown yet.
 
@@ -149,6 +158,7 @@ def class_sections(
         manifest: the clips.
         split: their parts.
         shown: numbers of clips that are shown as odd.
+        window: seconds that the model hears at once.
         seed: of the draw.
     """
     part, known = part_names(split), set(shown)
@@ -162,7 +172,7 @@ def class_sections(
     for label, numbers in sorted(by_class.items()):
         order = rng.permutation(numbers).tolist()
         order.sort(key=lambda number: number in known)
-        cards = [_card(manifest, number, part[number]) for number in order[:count]]
+        cards = [_card(manifest, number, part[number], window) for number in order[:count]]
         noun = "clip" if len(numbers) == 1 else "clips"
         lead = f"{len(cards)} of {len(numbers):,} {noun}."
         title = label or "None of the classes"
@@ -175,19 +185,21 @@ def part_names(split: Split) -> dict[int, str]:
     return {int(i): name for name, clips in split.parts().items() for i in clips}
 
 
-def _card(manifest: Manifest, number: int, part: str, reason: str = "") -> Card:
+def _card(manifest: Manifest, number: int, part: str, window: float, reason: str = "") -> Card:
     clip = manifest.clips[number]
-    label = ", ".join(manifest.classes_of(clip)) or "none of the classes"
-    return Card(
-        span_of(clip), show(clip.path.relative_to(manifest.root)), f"{label} · {part}", reason
-    )
+    name = show(clip.path.relative_to(manifest.root))
+    return Card(span_of(clip, window), name, f"{_labels(manifest, clip)} · {part}", reason)
 
 
-def span_of(clip: Clip) -> Span:
+def _labels(manifest: Manifest, clip: Clip) -> str:
+    return ", ".join(manifest.classes_of(clip)) or "none of the classes"
+
+
+def span_of(clip: Clip, window: float) -> Span:
     """What a model hears of a clip: of a short sound, what surrounds it, too."""
     if clip.start is None or clip.end is None:
         return Span(clip.path)
-    start, end = heard(clip.start, clip.end, WINDOW)
+    start, end = heard(clip.start, clip.end, window)
     return Span(clip.path, max(start, 0.0), end)
 
 

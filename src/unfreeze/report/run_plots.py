@@ -21,8 +21,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from unfreeze.errors import DataError
-from unfreeze.picture import BLUE, GREY, INK, PALE, VERMILLION, PathLike, Picture, page
-from unfreeze.report.style import in_percent, power_of_ten, short, shortest_unique
+from unfreeze.picture import BLUE, GREY, INK, PALE, VERMILLION, PathLike, Picture, in_percent, page
+from unfreeze.report.tables import short, shortest_unique
 
 if TYPE_CHECKING:
     from unfreeze.core.audit import Audit
@@ -204,12 +204,17 @@ def _draw_rates(axes: Axes, rates: Floats) -> None:
         powers = range(math.ceil(low), math.floor(high) + 1)
         if powers:
             powers = powers[:: math.ceil(len(powers) / 4)]
-            axes.set_yticks([10.0**power for power in powers], [power_of_ten(p) for p in powers])
+            axes.set_yticks([10.0**power for power in powers], [_power_of_ten(p) for p in powers])
         else:
             axes.set_yticks([positive.max()], [f"{positive.max():.3g}"])
         axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel("learning\nrate")
     axes.grid(axis="y")
+
+
+def _power_of_ten(exponent: int) -> str:
+    """Write a power of ten without the padding of %g: 0.0001, but 1e-5."""
+    return f"{10.0**exponent:g}" if -5 < exponent < 6 else f"1e{exponent}"
 
 
 def _shade(axes: Axes, stages: list[Span]) -> None:
@@ -470,7 +475,7 @@ def _draw_stage(axes: Axes, stage: str, layers: Sequence[Layer | None], scale: _
     powers = range(scale.high, scale.low - 1, -step)
     axes.set_yticks(
         [0.0, *(ZERO_ROOM + power - scale.low for power in powers)],
-        ["0", *map(power_of_ten, powers)],
+        ["0", *map(_power_of_ten, powers)],
     )
     axes.set_ylim(0.0, scale.top)
     axes.grid(axis="y")

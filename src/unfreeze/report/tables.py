@@ -6,6 +6,7 @@ never read as markup.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from rich.text import Text
 
 from unfreeze.pipeline.label_scoring import BY_CLASS, OVERALL
 from unfreeze.pipeline.scoring import CLASS_METRICS, METRICS
-from unfreeze.report.style import short, shortest_unique
 
 if TYPE_CHECKING:
     from unfreeze.core.boundary import Span, StagePlan
@@ -410,3 +410,30 @@ def change_table(change: Mapping[str, Any]) -> Group:
 
 def _changed_number(value: float | None, form: str = ".3f") -> str:
     return "–" if value is None else format(value, form)
+
+
+def short(name: str, length: int) -> str:
+    """Cut the middle out of a long name; its two ends distinguish it best.
+
+    Example:
+        >>> short("block_3_expand_relu", 12)
+        'block_…_relu'
+    """
+    if len(name) <= length:
+        return name
+    tail = (length - 1) // 2
+    return f"{name[: length - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def shortest_unique(paths: Sequence[str]) -> list[str]:
+    """Shorten each path to the shortest end that no other path shares.
+
+    "base/layer3/conv" becomes "layer3/conv" beside "base/layer4/conv". The paths
+    must be distinct; a path that is the end of another is not shortened.
+    """
+    ends = {
+        path: ["/".join(path.split("/")[-n:]) for n in range(1, path.count("/") + 2)]
+        for path in paths
+    }
+    seen = Counter(end for each in ends.values() for end in each)
+    return [next((end for end in ends[path] if seen[end] == 1), path) for path in paths]

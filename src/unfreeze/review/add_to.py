@@ -120,14 +120,14 @@ def _examine(
     What lies between the sounds of a recording of the run, and which labels sounds share,
     was settled when the run read it.
     """
-    counts = [len({entry.path for entry in part}) for part in _parts(joined.entries, there)]
+    old, new = joined.entries[:there], joined.entries[there:]
+    counts = [len({entry.path for entry in part}) for part in (old, new)]
 
     def told(before: int) -> Callable[[int, int], None] | None:
         if progress is None:
             return None
         return lambda done, total: progress(before + done, sum(counts))
 
-    old, new = _parts(joined.entries, there)
     settled = replace(joined, entries=old, notes=(), several=False)
     mine, problems = examine_source(settled, replace(how, full=False), progress=told(0))
     added = replace(joined, entries=new)
@@ -139,10 +139,6 @@ def _examine(
         for entry, facts in theirs
     ]
     return mine, whole, [*problems, *more]
-
-
-def _parts(entries: tuple[Entry, ...], there: int) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
-    return entries[:there], entries[there:]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unfreeze.report.style import power_of_ten, short, shortest_unique
+from unfreeze.report.run_plots import _power_of_ten
+from unfreeze.report.tables import short, shortest_unique
 
 paths = st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join)
 
@@ -20,7 +21,7 @@ def test_short_is_never_longer(name, length):
 
 
 def test_powers_of_ten_are_plain():
-    assert [power_of_ten(n) for n in (-6, -4, 0, 2, 7)] == ["1e-6", "0.0001", "1", "100", "1e7"]
+    assert [_power_of_ten(n) for n in (-6, -4, 0, 2, 7)] == ["1e-6", "0.0001", "1", "100", "1e7"]
 
 
 def test_shortest_unique_drops_what_all_share():
