@@ -34,3 +34,9 @@ def test_rows() -> None:
     assert read(rows[0], "t.csv, line 2") == "cat;dog?"
     with pytest.raises(DataError, match=r"t\.csv, line 3: the column 'cat' holds '3'\. Write 1"):
         read(("3", "", "", ""), "t.csv, line 3")
+
+
+def test_facts_of_clips_are_no_classes_and_a_class_may_have_a_plain_name() -> None:
+    header = ["number", "age", "up_votes", "manually_verified", "clip_id", "fold"]
+    rows = [["1", "0", "1", "1", "0", "1"], ["0", "1", "0", "1", "1", "0"]]
+    assert find_class_columns(header, rows, ()) == [0, 1]

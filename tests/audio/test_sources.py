@@ -154,6 +154,11 @@ def test_recordings_in_no_list_of_a_fold_are_left_out_with_a_note(tmp_path: Path
     rest.write_text("filename\naudio/0.wav\naudio/1.wav\n")
     with pytest.raises(DataError, match=r"audio/1\.wav is in two lists"):
         find_source(tmp_path)
+    rest.unlink()
+    found = find_source(tmp_path)
+    assert len(found.entries) == 4
+    (note,) = [note for note in found.notes if note.rule == "folds"]
+    assert note.cause == "no fold in it has both lists, train and evaluate; it is not used"
 
 
 def test_fsd50k_has_several_labels(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_names_are_text_and_the_odd_come_first(page):
     assert "low/<b>&'\".wav" in text
     headings = (
         "The same recording in several classes",
-        "Probably a wrong label",
+        "Perhaps a wrong label",
         "Copies in different groups",
         "Clipped",
         "Least like the others",

@@ -20,10 +20,9 @@ _UNKNOWN = {"?", "-1", "nan", "na", "n/a", "unknown"}
 _MOST_VALUES = 50
 # An index that pandas has written, in a file of its own or without a name.
 _INDEX = ("", "unnamed: 0", "index")
-# What tables say of a clip, often with 0 and 1, and what is no sound.
+# What public data sets say of a clip with 0 and 1, and what can hardly be a sound's name.
 _FACTS = re.compile(
-    r"(?:\w+[_ ])?(?:votes?|verified|curated|rating|quality|valid|checked|count|number|age|gender|"
-    r"sex|locale|segment|license|take|target|fold|esc10|esc50|salience|confidence|score|ids?)"
+    r"(?:\w+[_ ])?(?:votes|verified|ids?)|curated|rating|fold|esc10|esc50|salience", re.IGNORECASE
 )
 
 

@@ -57,7 +57,9 @@ def with_folds(root: Path, entries: list[Entry]) -> tuple[list[Entry], list[Prob
     """
     folds = _find_folds(root)
     if not folds:
-        return entries, []
+        cause = "no fold in it has both lists, train and evaluate; it is not used"
+        there = (root / _FOLDER).is_dir()
+        return entries, [Problem(Path(_FOLDER), "folds", cause, False)] if there else []
     if len(folds) > 1:
         files = {own["eval"]: f"fold {number}" for number, own in folds.items()}
         fold = _read_parts(root, files, entries)

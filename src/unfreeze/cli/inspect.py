@@ -1,6 +1,7 @@
 """`unfreeze inspect DATA`: the contents and problems of a data set, before any training."""
 
 import json as json_module
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -223,6 +224,10 @@ def _check_page(html: Path) -> None:
     if not html.parent.is_dir():
         raise UnfreezeError(
             f"--html: the folder {show(html.parent)} does not exist. Make it first."
+        )
+    if not os.access(html.parent, os.W_OK):
+        raise UnfreezeError(
+            f"--html: nothing can be written to {show(html.parent)}. Give another folder."
         )
 
 

@@ -103,7 +103,7 @@ def odd_sections(manifest: Manifest, split: Split, odd: OddClips, window: float)
             tuple((one,) for one in _left_out(manifest)),
         ),
         Section(
-            "Probably a wrong label",
+            "Perhaps a wrong label",
             "A classifier that was trained on the other groups hears another class here.",
             tuple((one,) for one in doubts),
         ),
