@@ -112,6 +112,7 @@ def _write(
     from unfreeze.detection import event_files
     from unfreeze.detection.event_files import FORMATS
     from unfreeze.detection.journal import Journal
+    from unfreeze.detection.scan import with_neighbours
     from unfreeze.files import make_folder, remove
     from unfreeze.output_folder import lock_held
 
@@ -146,7 +147,9 @@ def _write(
         if len(todo) < len(files):
             done = len(files) - len(todo)
             typer.echo(f"{done} of {len(files)} recordings are finished already", err=True)
-        errors = _rest(classifier, todo, options, finish)
+        # With the neighbours of those that are left, each score is what it would have been.
+        searched = with_neighbours(files, set(todo))
+        errors = _rest(classifier, todo, searched, options, finish)
         if not places:
             event_files.write_joined(out, FORMATS[form], files, journal, classifier.front_end)
     typer.echo(f"Written to {show(out)}", err=True)
@@ -156,14 +159,29 @@ def _write(
 def _rest(
     classifier: "SoundClassifier",
     todo: list[Path],
+    searched: list[Path],
     options: "DetectOptions",
     finish: "Callable[[Path, Found], None]",
 ) -> list[Exception]:
-    """Search the recordings that are not finished, and report the result."""
+    """Search the recordings that are not finished, and report the result.
+
+    Args:
+        classifier: to search with.
+        todo: those that are not finished.
+        searched: the same and their neighbours.
+        options: how to find events.
+        finish: called with each of `todo` that could be read.
+
+    Returns:
+        What was wrong with the others.
+    """
+    left = set(todo)
     errors: list[Exception] = []
     began, heard, events, done = time.perf_counter(), 0.0, 0, 0
     try:
-        for path, found in _search(classifier, todo, options):
+        for path, found in _search(classifier, searched, options):
+            if path not in left:
+                continue
             if found.error is not None:
                 errors.append(found.error)
                 continue

@@ -1,14 +1,15 @@
 """Turns recordings into class scores over time; decoding runs ahead of the network.
 
 Each recording has a thread of its own, with a few at once, and only a few of its blocks wait;
-so memory depends neither on the length nor on the number of the recordings. Patches of short
-recordings share batches. Invariant: however the samples are cut into pieces, the frames and
-the patches, with their padding at the end, equal those of the whole waveform, to the bit.
+so memory depends neither on the length nor on the number of the recordings. The last patches of
+neighbouring recordings share batches. Two invariants, to the bit: however the samples are cut
+into pieces, the frames and the patches, with their padding at the end, equal those of the whole
+waveform; and whichever recording is read first, each batch holds the same patches.
 """
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +21,11 @@ from unfreeze.audio.decode_processes import Decoders, using
 from unfreeze.audio.logmel import FrameMaker
 from unfreeze.audio.parallel import available_cores
 from unfreeze.audio.rules import as_warnings
+from unfreeze.audio.sound_file import file_size
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.events import ScoreBlock
 from unfreeze.errors import DataError
-from unfreeze.pipeline.inference import BATCH, patch_scores
+from unfreeze.pipeline.inference import BATCH, SHAPES, patch_scores
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -33,10 +35,12 @@ _DEPTH = 2
 # Seconds after which a thread that cannot deliver its result checks whether it still should.
 _LOOK = 0.1
 
-# Values (samples times channels) decoded at once: 1 MiB, a few seconds of sound.
 # What float32 may add to the logarithm of nothing.
 _ROUNDING = 1e-4
+# Values (samples times channels) decoded at once: 1 MiB, a few seconds of sound.
 _BLOCK = 1 << 18
+# Neighbours share batches: so many recordings, or so many bytes of them.
+_NEIGHBOURS, _NEIGHBOURS_BYTES = 64, 1 << 24
 
 
 class FrameStream:
@@ -107,6 +111,11 @@ class PatchBlock:
     patches: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
+
+    def part(self, first: int, end: int) -> "PatchBlock":
+        """Patches `first` to `end`; a copy, which does not keep the others alive."""
+        rows = slice(first, end)
+        return PatchBlock(self.patches[rows].copy(), self.starts[rows], self.ends[rows])
 
     def silent(self, front_end: FrontEnd) -> np.ndarray:
         """(n,) whether a patch holds digital silence alone: not one sample other than 0."""
@@ -301,6 +310,38 @@ def scan_file(
             raise found.error
 
 
+def neighbours(paths: Sequence[Path]) -> list[range]:
+    """Group recordings whose last patches share batches.
+
+    A network's result for a patch may depend, in the last digit, on its place in a batch and
+    on the batch's size. So which patches share a batch must not be a matter of chance. A group
+    depends on its own recordings only: without some of the other groups it stays the same.
+
+    Args:
+        paths: the recordings, in order.
+
+    Returns:
+        The numbers of each group's recordings, in order.
+    """
+    groups, first, size = [], 0, 0
+    for number, path in enumerate(paths):
+        size += file_size(path)
+        if size >= _NEIGHBOURS_BYTES or number + 1 - first == _NEIGHBOURS:
+            groups.append(range(first, number + 1))
+            first, size = number + 1, 0
+    return [*groups, range(first, len(paths))] if first < len(paths) else groups
+
+
+def with_neighbours(paths: Sequence[Path], wanted: Collection[Path]) -> list[Path]:
+    """Return those of `paths` that must be scanned for `wanted` to have the same scores again."""
+    return [
+        paths[number]
+        for group in neighbours(paths)
+        if any(paths[number] in wanted for number in group)
+        for number in group
+    ]
+
+
 def scan_files(
     model: Any,
     front_end: FrontEnd,
@@ -323,24 +364,70 @@ def scan_files(
     Yields:
         The number of a recording with `Begun`, then with each of its blocks and `Read`,
         then with `Ended` (only that for a file that cannot be opened). Blocks of one
-        recording come in order; those of several recordings may mix.
+        recording come in order; those of several recordings may mix. A recording's last
+        block comes with those of its `neighbours`.
     """
-
+    groups = {number: group for group in neighbours(paths) for number in group}
+    last: dict[int, list[PatchBlock]] = {}
+    ended: dict[int, Ended] = {}
     with using(decoders) as reading:
 
         def read(path: Path) -> Iterator[Begun | PatchBlock | Read]:
-            return read_patches(path, front_end, hop, reading)
+            return _in_full_blocks(read_patches(path, front_end, hop, reading))
 
-        waiting: list[tuple[int, Begun | PatchBlock | Read | Ended]] = []
-        patches = 0
         stream = run_ahead(read, paths, workers or available_cores(), expected=DataError)
-        for item in stream:
+        for number, item in stream:
+            if isinstance(item, Ended):
+                ended[number] = item
+            elif not isinstance(item, PatchBlock):
+                yield number, item
+            elif len(item.starts) == BATCH:
+                yield from _score(model, [(number, item)], front_end)
+            else:
+                last[number] = [item]
+            group = groups[number]
+            if isinstance(item, Ended) and all(member in ended for member in group):
+                blocks = [(member, block) for member in group for block in last.pop(member, ())]
+                yield from _score(model, blocks, front_end)
+                for member in group:
+                    yield member, ended.pop(member)
+
+
+def _in_full_blocks(
+    items: Iterator[Begun | PatchBlock | Read],
+) -> Iterator[Begun | PatchBlock | Read]:
+    """Join blocks to `BATCH` patches each; the last has what is left, also before an error."""
+    waiting: list[PatchBlock] = []
+    try:
+        for item in items:
+            if not isinstance(item, PatchBlock):
+                yield item
+                continue
             waiting.append(item)
-            patches += len(item[1].starts) if isinstance(item[1], PatchBlock) else 0
-            if patches >= BATCH:
-                yield from _score(model, waiting, front_end)
-                waiting, patches = [], 0
-        yield from _score(model, waiting, front_end)
+            while sum(len(block.starts) for block in waiting) >= BATCH:
+                joined = _joined(waiting)
+                yield joined.part(0, BATCH)
+                waiting = [joined.part(BATCH, len(joined.starts))]
+    except DataError:
+        yield from _rest(waiting)
+        raise
+    yield from _rest(waiting)
+
+
+def _rest(waiting: list[PatchBlock]) -> Iterator[PatchBlock]:
+    joined = _joined(waiting) if waiting else None
+    if joined is not None and len(joined.starts):
+        yield joined
+
+
+def _joined(blocks: list[PatchBlock]) -> PatchBlock:
+    if len(blocks) == 1:
+        return blocks[0]
+    return PatchBlock(
+        np.concatenate([block.patches for block in blocks]),
+        np.concatenate([block.starts for block in blocks]),
+        np.concatenate([block.ends for block in blocks]),
+    )
 
 
 def read_patches(
@@ -371,21 +458,24 @@ def read_patches(
 
 
 def _score(
-    model: Any, items: list[tuple[int, Begun | PatchBlock | Read | Ended]], front_end: FrontEnd
-) -> Iterator[tuple[int, Begun | ScoreBlock | Read | Ended]]:
-    blocks = [block.patches for _, block in items if isinstance(block, PatchBlock)]
-    together = np.concatenate(blocks) if len(blocks) > 1 else blocks[0] if blocks else None
+    model: Any, blocks: list[tuple[int, PatchBlock]], front_end: FrontEnd
+) -> Iterator[tuple[int, ScoreBlock]]:
+    if not blocks:
+        return
+    scores = _in_batches(model, [block.patches for _, block in blocks])
     at = 0
-    scores = np.zeros((0, 0)) if together is None else _in_batches(model, together)
-    for number, item in items:
-        if not isinstance(item, PatchBlock):
-            yield number, item
-            continue
-        mine = scores[at : at + len(item.starts)]
-        at += len(item.starts)
-        yield number, ScoreBlock(item.starts, mine, item.ends, item.silent(front_end))
+    for number, block in blocks:
+        mine = scores[at : at + len(block.starts)]
+        at += len(block.starts)
+        yield number, ScoreBlock(block.starts, mine, block.ends, block.silent(front_end))
 
 
-def _in_batches(model: Any, patches: np.ndarray) -> np.ndarray:
-    parts = [patch_scores(model, patches[at : at + BATCH]) for at in range(0, len(patches), BATCH)]
+def _in_batches(model: Any, blocks: list[np.ndarray]) -> np.ndarray:
+    patches = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+    parts, at = [], 0
+    while at < len(patches):
+        # Some small batches take less time than one that is mostly padding.
+        size = BATCH if len(patches) - at > BATCH // 2 else SHAPES[-2]
+        parts.append(patch_scores(model, patches[at : at + size]))
+        at += size
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
