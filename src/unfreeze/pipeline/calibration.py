@@ -140,6 +140,7 @@ def calibrate(
     labels: Sequence[str],
     fitted: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
     tested: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
+    heard: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Fit temperature and thresholds on validation clips; measure them on test clips.
 
@@ -148,6 +149,8 @@ def calibrate(
         fitted: truth (n,), mean probabilities (n, classes) and peaks (n,
             classes) of the validation clips; None if there are none.
         tested: the same for the test clips.
+        heard: truth and peaks that thresholds are fitted to instead; where nothing is heard,
+            the truth is -1.
 
     Returns:
         The entries `calibration` and `thresholds` of `metrics.json`: None
@@ -166,7 +169,7 @@ def calibrate(
         return {"calibration": None, "thresholds": None, "at_thresholds": None}
     truth, means, peaks = fitted
     temperature = fit_temperature(truth, means)
-    thresholds = decision_thresholds(truth, peaks)
+    thresholds = decision_thresholds(*((truth, peaks) if heard is None else heard))
     return {
         "calibration": {
             "temperature": temperature,

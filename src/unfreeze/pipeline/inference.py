@@ -14,6 +14,7 @@ from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders, using
 from unfreeze.audio.feature_store import waveform_frames
 from unfreeze.audio.logmel import FrameMaker, log_mel_frames, patch_starts
+from unfreeze.audio.noisy_patches import NoisyView
 from unfreeze.audio.patches import PatchView, clip_means, clip_peaks
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.core.boundary import inference_cut
@@ -101,7 +102,9 @@ def each_sound(
     return np.stack(rows) if rows else np.zeros((0, classes), np.float32)
 
 
-def view_scores(model: Any, view: PatchView, n_clips: int) -> tuple[np.ndarray, np.ndarray]:
+def view_scores(
+    model: Any, view: PatchView | NoisyView, n_clips: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and largest class probabilities of clips in a feature store, over their patches.
 
     Args:

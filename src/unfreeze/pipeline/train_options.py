@@ -314,6 +314,13 @@ class TrainOptions:
         converter=optional(Path),
         metadata=_told("Folder of sounds that are easily mistaken for a class.", shared=True),
     )
+    in_noise: bool = attrs.field(
+        default=False,
+        metadata=_told(
+            "Prepare for long recordings: train on computed background, and on the clips in noise.",
+            inherited=True,
+        ),
+    )
     keep_audioset: bool = attrs.field(
         default=False,
         metadata=_told(

@@ -5,7 +5,7 @@ anything slow, and no result on the test clips is computed before the last stage
 ended.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.calibration import calibrate
 from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
 from unfreeze.pipeline.evaluation import score_clips
+from unfreeze.pipeline.in_noise import COLUMNS, NoisyParts, merged, with_noise
 from unfreeze.pipeline.inference import view_scores
 from unfreeze.pipeline.label_scoring import label_thresholds
 from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
@@ -110,6 +111,8 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     watching = trackers(options)
     measure_change = None if plan.load_earlier is None else plan.load_earlier()
     classes = len(manifest.labels)
+    if options.in_noise and not manifest.several:
+        classes += COLUMNS
     model = new_model(
         *(backbone, weights, classes, options.seed, options.taps, options.augment),
         several=manifest.several,
@@ -120,17 +123,19 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     material = make_material(plan.inputs, options, listener.on_progress)
     views = {name: material.store.patches(clips) for name, clips in data.parts().items()}
     cut = cut_quiet(manifest, data.split, views, backbone.front_end)
+    noisy = with_noise(cut, backbone.front_end, options.seed) if options.in_noise else None
+    given = cut if noisy is None else noisy
     if options.out is not None:
         begin_run(options, plan.inputs)
     listener.on_summary(
         Summary(
             manifest=manifest,
             split=data.split,
-            notes=(*data.notes, *cut.notes),
+            notes=(*data.notes, *cut.notes, *(() if noisy is None else noisy.notes)),
             plans=tuple(plan_stage(graph, selection) for selection in selections),
             schedule=schedule,
             weights=weights,
-            patches={name: len(view) for name, view in cut.parts.items()},
+            patches={name: len(view) for name, view in given.parts.items()},
             corrected=len(data.corrected),
             corrections=data.corrections,
         )
@@ -140,24 +145,28 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     result = fit_patches(
         model,
         schedule,
-        cut.manifest,
-        cut.parts,
+        given.manifest,
+        given.parts,
         options.seed,
         run_dir=None if options.out is None else options.out / run_folder.STAGES,
         callbacks=[listener, *watching],
         class_weight=options.class_weight,
     )
     depths = _depths(plan, cut, listener)
-    metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed) | depths
+    scored = cut.manifest
+    if noisy is not None and not manifest.several:
+        model, labels = merged(model, manifest.labels)
+        scored = replace(scored, labels=labels)
+    metrics = _scores(model, scored, cut.split, cut.parts, options.seed, noisy) | depths
     own = _own_classes(model, backbone, weights) if options.keep_audioset else None
-    whole = clip_model(model, backbone.front_end, manifest.labels, own)
+    whole = clip_model(model, backbone.front_end, scored.labels, own)
     if measure_change is not None:
         cuts = metrics.get("clip_thresholds")
         metrics |= _change(measure_change, parts_of(whole)[0], plan, cut, cuts)
     if options.out is not None:
-        finish_run(options.out, whole, result, metrics, manifest.labels, plan.draw)
+        finish_run(options.out, whole, result, metrics, scored.labels, plan.draw)
     listener.on_scores(metrics)
-    return Trained(whole, manifest.labels, metrics, result)
+    return Trained(whole, scored.labels, metrics, result)
 
 
 def _depths(plan: RunPlan, cut: Pieces, listener: TrainListener) -> dict[str, Any]:
@@ -211,15 +220,19 @@ def _scores(
     split: Split,
     parts: dict[str, PatchView],
     seed: int,
+    noisy: NoisyParts | None = None,
 ) -> dict[str, Any]:
-    """Clip-level scores of the held-out parts; None for a part without clips."""
+    """Clip-level scores of the held-out parts; None for a part without clips.
+
+    With `noisy`, thresholds are for its clips in noise, too, and its background.
+    """
     views = {
         name: view_scores(model, parts[name], len(manifest.clips)) if len(clips) else None
         for name, clips in split.parts().items()
         if name in HELD
     }
     if manifest.several:
-        return _label_scores(manifest, split, views, seed)
+        return _label_scores(manifest, split, views, seed, _peaks(model, noisy))
     found: dict[str, Any] = {}
     held: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
     numbers = label_numbers(manifest)
@@ -231,7 +244,23 @@ def _scores(
         means, peaks = scores
         found[name] = score_clips(manifest, clips, means[clips], manifest.labels, seed)
         held[name] = numbers[clips], means[clips], peaks[clips]
-    return {**found, **calibrate(manifest.labels, held["validation"], held["test"])}
+    heard = _peaks(model, noisy)
+    if heard is not None and noisy is not None:
+        table, peaks = heard
+        # Background, which is in no column of the user's, is in none here, either.
+        place = [manifest.labels.index(label) for label in noisy.labels]
+        truth = np.where(table.max(axis=1) > 0, np.array(place)[table.argmax(axis=1)], -1)
+        heard = truth, peaks
+    return {**found, **calibrate(manifest.labels, held["validation"], held["test"], heard)}
+
+
+def _peaks(model: keras.Model, noisy: NoisyParts | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """What is heard in each held-out sound in noise, and its largest patch scores."""
+    if noisy is None or noisy.held is None:
+        return None
+    clips = np.unique(noisy.held.clip)
+    peaks = view_scores(model, noisy.held, len(noisy.held_heard))[1]
+    return noisy.held_heard[clips], peaks[clips]
 
 
 def _label_scores(
@@ -239,6 +268,7 @@ def _label_scores(
     split: Split,
     views: dict[str, tuple[np.ndarray, np.ndarray] | None],
     seed: int,
+    heard: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """The same where clips may have several labels.
 
@@ -251,6 +281,8 @@ def _label_scores(
         clips = split.validation
         for name, scores in zip(cuts, views["validation"], strict=True):
             cuts[name] = label_thresholds(table[clips], scores[clips])
+        if heard is not None:
+            cuts["thresholds"] = label_thresholds(*heard)
     found: dict[str, Any] = {}
     for name in HELD:
         clips, both = split.parts()[name], views[name]

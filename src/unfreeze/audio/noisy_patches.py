@@ -1,0 +1,198 @@
+"""Patches of clips, the same in noise, and background: made when they are read.
+
+Nothing is stored: a copy in noise is two stored patches, one of a clip and one of background,
+whose powers are added. Which ones, and how loud, is drawn once, so each epoch and each run
+with the same seed reads the same.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+
+from unfreeze.audio.logmel import log_mel_frames, patch_starts
+from unfreeze.audio.made_background import KINDS, RATE, make_background
+from unfreeze.audio.patches import PatchView
+from unfreeze.backbones.frontend import FrontEnd
+
+#: Length of a sound of background.
+SECONDS = 2.88
+# Patches of copies at most: of very many recordings there is no need for more.
+_MOST = 100_000
+# How far a clip is above the noise, in dB, and decibels of amplitude in a natural-log unit.
+_ABOVE = (0.0, 30.0)
+_NEPER = 20 / np.log(10)
+# The level of a copy, in natural-log units of amplitude, against the clip's own.
+_LEVEL = (-2.3, 0.5)
+# Patches that are read at once.
+_READ = 1024
+# Noise that clips are heard in: what lasts.
+_STEADY = ("coloured noise", "wind", "hiss", "rain", "hum", "clicks")
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Patches of computed background.
+
+    Attributes:
+        patches: (n, patch_frames, bands) float32.
+        clip: (n,) the sound that each is of.
+        kind: (sounds,) its kind, a number in `kinds`.
+        kinds: their names.
+    """
+
+    patches: np.ndarray
+    clip: np.ndarray
+    kind: np.ndarray
+    kinds: tuple[str, ...]
+
+    def without(self, kinds: Sequence[str]) -> "Bank":
+        """The same, less some kinds."""
+        left = tuple(kind for kind in self.kinds if kind not in kinds)
+        place = np.array([left.index(k) if k in left else -1 for k in self.kinds])
+        sounds = place[self.kind] >= 0
+        rows = sounds[self.clip]
+        number = np.cumsum(sounds) - 1
+        kind = place[self.kind[sounds]]
+        return Bank(self.patches[rows], number[self.clip[rows]], kind, left)
+
+    def fingerprint(self) -> str:
+        """A digest of the patches."""
+        return hashlib.sha256(np.ascontiguousarray(self.patches).tobytes()).hexdigest()
+
+
+def make_bank(front_end: FrontEnd, sounds: int, rng: np.random.Generator) -> Bank:
+    """Make background of each kind.
+
+    Args:
+        front_end: of the network.
+        sounds: of each kind.
+        rng: of what is drawn.
+    """
+    patches, clip, kind = [], [], list[int]()
+    rate = front_end.sample_rate / front_end.slow_down
+    for number, name in enumerate(KINDS):
+        for _ in range(sounds):
+            sound = make_background(name, SECONDS, rng)
+            if rate != RATE:
+                sound = soxr.resample(sound, RATE, rate)
+            frames = log_mel_frames(sound, front_end)
+            starts = patch_starts(len(frames), front_end)
+            patches.append(frames[starts[:, None] + np.arange(front_end.patch_frames)])
+            clip.append(np.full(len(starts), len(kind)))
+            kind.append(number)
+    return Bank(np.concatenate(patches), np.concatenate(clip), np.array(kind), tuple(KINDS))
+
+
+class NoisyView:
+    """Patches of clips, the same in noise, and background: an array that is made when read.
+
+    Args:
+        clean: the clips' patches.
+        bank: the background.
+        rng: of which noise is how loud behind which clip.
+        offset: log-mel value of nothing, before the logarithm.
+        clips: number of the manifest's clips; copies and background are numbered from there.
+        copies: of each clip.
+
+    Attributes:
+        shape: (patches, patch_frames, bands).
+        dtype: float32.
+        clip: (patches,) int64, each patch's clip.
+        source: the clip that each further clip is a copy of, from number `clips` on; -1 for
+            background.
+        fingerprint: a digest of the content.
+    """
+
+    def __init__(
+        self,
+        clean: PatchView,
+        bank: Bank,
+        rng: np.random.Generator,
+        offset: float,
+        clips: int,
+        copies: int,
+    ) -> None:
+        self._clean, self._bank, self._offset = clean, bank, np.float32(offset)
+        copies = min(copies, _MOST // max(len(clean), 1)) if len(clean) > _MOST // 2 else copies
+        ids, place = np.unique(clean.clip, return_inverse=True)
+        amount = len(ids) * copies
+        steady = [bank.kinds.index(k) for k in _STEADY if k in bank.kinds] or [0]
+        of_kind = [np.flatnonzero(bank.kind[bank.clip] == k) for k in steady]
+        kinds = rng.integers(len(steady), size=amount)
+        above = rng.uniform(*_ABOVE, size=amount) / _NEPER
+        level = rng.uniform(*_LEVEL, size=amount)
+        number = (place[None] + np.arange(copies)[:, None] * len(ids)).reshape(-1)
+        draw = rng.uniform(size=len(number))
+        counts = np.array([len(rows) for rows in of_kind])
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        among = first[kinds[number]] + (draw * counts[kinds[number]]).astype(np.int64)
+        self._noise = np.concatenate(of_kind)[among]
+        self._own = np.tile(np.arange(len(clean)), copies)
+        self._above, self._level = above[number], level[number]
+        power = [
+            self._power(clean[np.arange(at, min(at + _READ, len(clean)))])
+            for at in range(0, len(clean), _READ)
+        ]
+        loud = np.bincount(place, np.concatenate(power)) / np.bincount(place)
+        self._loud = _log(loud[place][self._own])
+        self._quiet = _log(self._power(bank.patches)[self._noise])
+        self.source = np.concatenate([np.tile(ids, copies), np.full(len(bank.kind), -1)])
+        own = clean.clip, clips + number, clips + amount + bank.clip
+        self.clip = np.concatenate(own).astype(np.int64)
+        self.shape = (len(self.clip), *clean.shape[1:])
+        self.ndim, self.dtype = 3, clean.dtype
+        digest = hashlib.sha256(f"{clean.fingerprint}{bank.fingerprint()}".encode())
+        for part in (self._noise, self._above, self._level):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+        """Read patches, as from a `PatchView`."""
+        rows = np.arange(len(self))[index]
+        if np.ndim(rows) == 0:
+            one: np.ndarray = self[np.array([rows])][0]
+            return one
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        clean, mixed = len(self._clean), len(self._clean) + len(self._own)
+        plain = rows < clean
+        noisy = ~plain & (rows < mixed)
+        rest = rows >= mixed
+        if plain.any():
+            found[plain] = self._clean[rows[plain]]
+        if noisy.any():
+            found[noisy] = self._mixed(rows[noisy] - clean)
+        found[rest] = self._bank.patches[rows[rest] - mixed]
+        return found
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("Patches are made when they are read: an array is always a copy.")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def _mixed(self, rows: np.ndarray) -> np.ndarray:
+        """Powers of sound and noise add up, as those of sounds that know nothing of each other."""
+        gain = np.exp(self._loud - self._quiet - self._above)[rows].astype(np.float32)
+        sound = self._magnitude(self._clean[self._own[rows]])
+        noise = self._magnitude(self._bank.patches[self._noise[rows]]) * gain[:, None, None]
+        level = np.exp(self._level)[rows].astype(np.float32)[:, None, None]
+        return np.asarray(np.log(np.sqrt(sound**2 + noise**2) * level + self._offset))
+
+    def _magnitude(self, patches: np.ndarray) -> np.ndarray:
+        return np.asarray(np.maximum(np.exp(patches) - self._offset, 0))
+
+    def _power(self, patches: np.ndarray) -> np.ndarray:
+        """(n,) mean square of each patch's magnitudes."""
+        squares: np.ndarray = (self._magnitude(patches) ** 2).mean(axis=(1, 2), dtype=np.float64)
+        return squares
+
+
+def _log(power: np.ndarray) -> np.ndarray:
+    """The natural logarithm of amplitudes, from powers."""
+    logs: np.ndarray = np.log(np.maximum(power, 1e-12)) / 2
+    return logs

@@ -1,0 +1,208 @@
+"""Training for recordings in which mostly nothing is heard: `unfreeze train --in-noise`.
+
+Three things make events in long recordings reliable. Computed background
+(`unfreeze.audio.made_background`) is trained on as "none of these". Training clips are heard
+in noise as well, 0 to 30 dB above it, so that noise around a sound does not look like another
+class. And thresholds are chosen on validation clips in noise, and on background that was not
+trained on.
+
+Where clips have one label each, every kind of background is a column of its own while the
+model trains, as no single class holds hum and rain together; `merged` adds their
+probabilities up to one class, `background`. A kind that sounds like one of the user's classes
+is left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from unfreeze.audio.background_clips import Pieces
+from unfreeze.audio.clip_model import PATCH_MODEL
+from unfreeze.audio.entries import BACKGROUND, is_of_silence
+from unfreeze.audio.made_background import KINDS, RATE
+from unfreeze.audio.manifest import Clip, Manifest, heard_table
+from unfreeze.audio.noisy_patches import SECONDS, Bank, NoisyView, make_bank
+from unfreeze.audio.patches import PatchView, clip_means
+from unfreeze.backbones.frontend import FrontEnd
+
+# Clips of each kind that are trained on, and others that thresholds are chosen on.
+_TRAINED, _HELD = 20, 12
+# How often each training and validation clip is heard in noise.
+COPIES = 2
+# Columns of the model while it trains, a kind each.
+COLUMNS = len(KINDS)
+# A kind is left out if so many of a class's clips, out of fold, sound like it.
+_CLASH, _FOLDS = 0.2, 3
+# Clips of each class that are compared with the kinds.
+_COMPARED = 60
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyParts:
+    """What is trained on, and what thresholds are chosen on.
+
+    Attributes:
+        manifest: with the copies and the background of training as further clips.
+        parts: the same, but `train` is a `NoisyView`.
+        held: validation clips, the same in noise, and background; None without such clips.
+        held_heard: (clips, classes) for `held`, what is heard in each clip by its number, as in
+            `heard_table`; nothing in background.
+        labels: the user's classes, the columns of `held_heard`.
+        notes: what was left out, one sentence each.
+    """
+
+    manifest: Manifest
+    parts: dict[str, Any]
+    held: NoisyView | None
+    held_heard: np.ndarray
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def with_noise(cut: Pieces, front_end: FrontEnd, seed: int) -> NoisyParts:
+    """Add background, and copies of clips in noise.
+
+    Args:
+        cut: the data set.
+        front_end: of the network.
+        seed: of what is drawn.
+    """
+    manifest = cut.manifest
+    rng = np.random.default_rng([seed, 521])
+    bank, held_bank = (make_bank(front_end, n, rng) for n in (_TRAINED, _HELD))
+    train, validation = cut.parts["train"], cut.parts["validation"]
+    alike = like_classes(manifest, train, bank, rng)
+    silent = [label for label in manifest.labels if is_of_silence(label)]
+    if silent:
+        alike.setdefault("silence", silent[0])
+    notes = tuple(
+        f"Computed {kind} sounds like your class {label!r}, so it is not used as background."
+        for kind, label in sorted(alike.items())
+    )
+    bank, held_bank = bank.without(tuple(alike)), held_bank.without(tuple(alike))
+    if not bank.kinds:
+        notes += ("No kind of computed background is left: --in-noise does nothing.",)
+        return NoisyParts(_extended(manifest, None, bank), cut.parts, None, _none(), (), notes)
+    clips, offset = len(manifest.clips), front_end.log_offset
+    view = NoisyView(train, bank, rng, offset, clips, COPIES)
+    whole = _extended(manifest, view, bank)
+    parts = {**cut.parts, "train": view}
+    held, heard = None, _none()
+    if len(validation):
+        held = NoisyView(validation, held_bank, rng, offset, clips, COPIES)
+        table = heard_table(manifest)
+        more = np.where((held.source >= 0)[:, None], table[held.source], 0)
+        heard = np.concatenate([table, more])
+    return NoisyParts(whole, parts, held, heard, manifest.labels, notes)
+
+
+def _none() -> np.ndarray:
+    return np.zeros(0, np.int64)
+
+
+def _extended(manifest: Manifest, view: NoisyView | None, bank: Bank) -> Manifest:
+    source = _none() if view is None else view.source
+    copies = [
+        replace(manifest.clips[i], content=f"{manifest.clips[i].content}+noise{number}")
+        for number, i in enumerate(source)
+        if i >= 0
+    ]
+    made = [
+        Clip(
+            path=Path(f"{bank.kinds[kind]} {number}"),
+            label="" if manifest.several else column_of(bank.kinds[kind]),
+            group=f"made background {number}",
+            split="train",
+            seconds=SECONDS,
+            sample_rate=RATE,
+            channels=1,
+            content=f"made background {number}",
+        )
+        for number, kind in enumerate(bank.kind)
+    ]
+    labels = manifest.labels
+    if not manifest.several:
+        labels = (*labels, *map(column_of, KINDS))
+    return replace(manifest, clips=(*manifest.clips, *copies, *made), labels=labels)
+
+
+def column_of(kind: str) -> str:
+    """The name of a kind's column while the model trains."""
+    return f"{BACKGROUND}: {kind}"
+
+
+def like_classes(
+    manifest: Manifest, train: PatchView, bank: Bank, rng: np.random.Generator
+) -> dict[str, str]:
+    """The kinds of background that sound like one of the classes, with that class.
+
+    Means and spreads of the log-mel bands over time tell noises apart well, and anything
+    that differs from them in its course as well. A kind is like a class if `_CLASH` of its
+    clips, at least two, are taken for that kind by a logistic regression that was trained on
+    other clips.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+
+    heard = heard_table(manifest)
+    names = manifest.labels
+    chosen = []
+    ids = np.unique(train.clip)
+    for column in range(len(names)):
+        mine = ids[(heard[ids] > 0)[:, column]]
+        chosen.append(rng.permutation(mine)[:_COMPARED])
+    numbers = np.unique(np.concatenate(chosen)) if chosen else _none()
+    rows = np.flatnonzero(np.isin(train.clip, numbers))
+    place = np.searchsorted(numbers, train.clip[rows])
+    own = _statistics(train[rows], place, len(numbers))
+    made = _statistics(bank.patches, bank.clip, len(bank.kind))
+    features = np.concatenate([own, made])
+    features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
+    truth = np.concatenate([heard[numbers].argmax(axis=1), len(names) + bank.kind])
+    model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=200)
+    counts = np.bincount(truth)
+    usable = counts[truth] >= _FOLDS
+    guess = truth.copy()
+    guess[usable] = cross_val_predict(model, features[usable], truth[usable], cv=_FOLDS)
+    found: dict[str, str] = {}
+    for column, label in enumerate(names):
+        guesses = guess[: len(numbers)][truth[: len(numbers)] == column]
+        for number, kind in enumerate(bank.kinds):
+            like = np.count_nonzero(guesses == len(names) + number)
+            if label != BACKGROUND and like >= max(2, _CLASH * len(guesses)):
+                found.setdefault(kind, label)
+    return found
+
+
+def _statistics(patches: np.ndarray, clip: np.ndarray, clips: int) -> np.ndarray:
+    """(clips, numbers): each band's mean, spread and change over time, less the loudness."""
+    means = patches.mean(axis=1)
+    spread, change = patches.std(axis=1), np.abs(np.diff(patches, axis=1)).mean(axis=1)
+    level = means.mean(axis=1, keepdims=True)
+    return clip_means(np.concatenate([means - level, spread, change], axis=1), clip, clips)
+
+
+def merged(model: keras.Model, labels: Sequence[str]) -> tuple[keras.Model, tuple[str, ...]]:
+    """Add the probabilities of all kinds of background up to one class, `background`.
+
+    Args:
+        model: a trained patch model with a column for each label, then for each kind.
+        labels: the user's classes; one may be `background` already.
+
+    Returns:
+        The model, whose layers are shared, and the names of its classes.
+    """
+    names = tuple(sorted({*labels, BACKGROUND}))
+    table = np.zeros((len(labels) + COLUMNS, len(names)), np.float32)
+    for row in range(len(table)):
+        table[row, names.index(labels[row] if row < len(labels) else BACKGROUND)] = 1
+    adding = keras.layers.Dense(
+        len(names), use_bias=False, trainable=False, dtype="float32", name="merged_background"
+    )
+    scores = adding(model.outputs[0])
+    adding.set_weights([table])
+    return keras.Model(model.inputs, scores, name=PATCH_MODEL), names
