@@ -125,7 +125,7 @@ def test_recordings_of_one_name_are_told_apart_by_folders(places):
     ("files", "message"),
     [
         ({}, r"tab has no table of the 2 recordings in .*rec\. Name each table"),
-        ({"z.txt": AUDACITY}, r"z\.txt is not used: no recording has its name"),
+        ({"z.txt": AUDACITY}, r"z\.txt: no recording has its name; not used"),
         ({"a.txt": "dog was here\n"}, r"a\.txt cannot be used .*no columns for label, start"),
         ({"a.csv": "start,label\n1,dog\n"}, "none for the other end"),
         ({"a.txt": AUDACITY, "a.csv": CSV}, "has two tables"),
@@ -139,6 +139,14 @@ def test_tables_that_cannot_be_used_are_named(places, files, message):
         (tab / name).write_text(text)
     with pytest.raises(DataError, match=message):
         read_annotations(rec, tab, FULL)
+
+
+def test_notes_of_many_tables_are_one(places):
+    rec, tab = places
+    for name in "axyz":
+        (tab / f"{name}.txt").write_text(AUDACITY)
+    (note,) = read_annotations(rec, tab, FULL).notes
+    assert note.endswith("x.txt and 2 more: no recording has its name; not used")
 
 
 def test_missing_places_are_named(places, tmp_path):

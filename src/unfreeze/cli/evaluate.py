@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from unfreeze.detection.events import DetectOptions
 
 _PANEL = "Events"
+# Notes on the terminal.
+_SHOWN = 12
 SCORES, CURVES, ALARMS = "event_scores.json", "precision_recall.png", "false_alarms.png"
 
 
@@ -221,8 +223,10 @@ def _events(
         return
     console = Console(highlight=False)
     console.print(event_tables(scores, f"{run} on {options.data}"))
-    for note in scores["notes"]:
+    for note in scores["notes"][:_SHOWN]:
         console.print(f"note: {note}", markup=False, style="yellow")
+    if len(scores["notes"]) > _SHOWN:
+        console.print(f"and {len(scores['notes']) - _SHOWN} more notes: --json has all")
     _left_out(console, scores)
     if out is not None:
         console.print(f"Written to {show(out)}", markup=False)

@@ -94,9 +94,9 @@ def read_annotations(
     names = {one.path.resolve(): one for one in given}
     owners, unused = _owners(given, tables, columns)
     entries, seen, notes, for_all = _read(owners, names, columns, below)
-    notes += unused
+    notes += _by_cause(unused)
     if not seen:
-        more = f" ({unused[0]})" if unused else ""
+        more = f" ({_by_cause(unused)[0]})" if unused else ""
         raise DataError(
             f"{show(tables)} has no table of the {_recordings(len(given))} in {show(recordings)}"
             f"{more}. Name each table after its recording, such as "
@@ -128,7 +128,7 @@ def read_annotations(
 
 def _owners(
     given: Sequence[Recording], tables: Path, columns: Columns
-) -> tuple[list[tuple[Path, Path | None]], list[str]]:
+) -> tuple[list[tuple[Path, Path | None]], list[tuple[Path, str]]]:
     """Each table with the recording that it is named after, or None where its rows name some.
 
     And notes on other files that may be meant as tables.
@@ -136,7 +136,7 @@ def _owners(
     by_stem = defaultdict[str, list[Recording]](list)
     for one in given:
         by_stem[one.path.stem].append(one)
-    found, unused = list[tuple[Path, Path | None]](), list[str]()
+    found, unused = list[tuple[Path, Path | None]](), list[tuple[Path, str]]()
     for table in [tables] if tables.is_file() else find_tables(tables):
         same = by_stem.get(recording_stem(table), [])
         inside = Path() if tables.is_file() else table.parent.relative_to(tables)
@@ -163,7 +163,7 @@ def _owners(
                 "path."
             )
         else:
-            unused.append(f"{show(table)} is not used: {reason or 'no recording has its name'}")
+            unused.append((table, f"{reason or 'no recording has its name'}; not used"))
     return found, unused
 
 
@@ -187,10 +187,10 @@ def _read(
 ) -> tuple[list[Entry], dict[Path, Path], list[str], list[Path]]:
     """Read tables: the sounds, the table of each recording, notes, and tables for all."""
     entries, seen = list[Entry](), dict[Path, Path]()
-    notes, for_all, foreign = list[str](), list[Path](), Counter[str]()
+    told, for_all, foreign = list[tuple[Path, str]](), list[Path](), Counter[str]()
     for table, owner in owners:
-        found, told = ([], []) if _is_blank(table) else read_sounds(table, columns, owner)
-        notes += [f"{show(table.name)}: {note.cause}" for note in told]
+        found, notes = ([], []) if _is_blank(table) else read_sounds(table, columns, owner)
+        told += [(table, note.cause) for note in notes]
         if owner is None:
             for_all.append(table)
         ours = [entry for entry in found if entry.path.resolve() in names]
@@ -201,13 +201,25 @@ def _read(
             earlier = seen.setdefault(path, table)
             check_tables(names[path].path, [earlier, table] if earlier != table else [table])
         entries += ours
+    said = _by_cause(told)
     if foreign:
         some = ", ".join(list(foreign)[:_SHOWN])
-        notes.append(
+        said.append(
             f"{foreign.total():,} rows are of {_recordings(len(foreign))} that are not in "
             f"{show(below)}, such as {some}"
         )
-    return entries, seen, notes, for_all
+    return entries, seen, said, for_all
+
+
+def _by_cause(told: Sequence[tuple[Path, str]]) -> list[str]:
+    """One note for all tables that have the same cause."""
+    tables = defaultdict[str, list[Path]](list)
+    for table, cause in told:
+        tables[cause].append(table)
+    return [
+        f"{show(same[0])}{f' and {len(same) - 1:,} more' if len(same) > 1 else ''}: {cause}"
+        for cause, same in tables.items()
+    ]
 
 
 def _recordings(count: int) -> str:
