@@ -64,8 +64,8 @@ def test_a_table_belongs_to_the_recording_of_its_name(places, name, text, where)
     tables, of = (folder, rec) if where != "alone" else (folder / name, rec / "a.wav")
     found = read_annotations(of, tables, FULL)
     assert sounds(found) == {"a.wav": OF_A}
-    left = [] if where == "alone" else ["site/b.wav"]
-    assert [problem.path.as_posix() for problem in found.problems] == left
+    left = [] if where == "alone" else [rec / "site" / "b.wav"]
+    assert [problem.path for problem in found.problems] == left
 
 
 def test_a_table_of_another_name_is_of_the_only_recording(places):

@@ -247,7 +247,8 @@ def summary(tally: Tally, detector: Detector, rules: Rules, *, full: bool) -> di
           `macro_f1` and `mean_average_precision`, the means of the classes with true sounds.
         - `per_class`: for each class `true_events`, `found_events`, `threshold`,
           `false_alarms_per_hour`, and for each rule `precision`, `recall`, `f1`,
-          `average_precision`, and the `best_f1` of any threshold with that threshold.
+          `average_precision`, and the `best_f1` of any threshold with that threshold. Both are
+          of `THRESHOLDS` and the one that is used.
         - `curves`: the `thresholds`, and for all classes together (`overall`) and each class
           (`per_class`) the precision and recall by each rule and the false alarms an hour at
           each of them.
@@ -266,8 +267,9 @@ def summary(tally: Tally, detector: Detector, rules: Rules, *, full: bool) -> di
             **{
                 rule: {
                     **rates(at_work[place, number]),
-                    "average_precision": average_precision(swept[:, place, number]),
-                    "best_f1": _best(swept[:, place, number]),
+                    # Of the threshold that is used, too, which lies between the others.
+                    "average_precision": average_precision(tally.counts[:, place, number]),
+                    "best_f1": _best(tally.counts[:, place, number], [levels[label], *THRESHOLDS]),
                 }
                 for number, rule in enumerate(RULES)
             },
@@ -302,7 +304,7 @@ def summary(tally: Tally, detector: Detector, rules: Rules, *, full: bool) -> di
                 **rates(together[number]),
                 "macro_f1": _mean(classes, rule, "f1"),
                 "mean_average_precision": _mean(classes, rule, "average_precision"),
-                "best_f1": _best(swept.sum(axis=1)[:, number]),
+                "best_f1": _best(swept.sum(axis=1)[:, number], THRESHOLDS),
             }
             for number, rule in enumerate(RULES)
         },
@@ -326,17 +328,13 @@ def _per_hour(counts: np.ndarray, hours: float | None) -> float | None:
     return float(counts[FOUND] - counts[RIGHT]) / hours if hours else None
 
 
-def _best(swept: np.ndarray) -> dict[str, float] | None:
+def _best(counts: np.ndarray, thresholds: Sequence[float] | np.ndarray) -> dict[str, float] | None:
     """The best F1 of any threshold, and the middle of the thresholds that have it."""
-    values = [rates(counts)["f1"] for counts in swept]
-    if not swept[:, TRUE].any():
+    if not counts[:, TRUE].any():
         return None
-    scores = np.array([value or 0.0 for value in values])
-    best = np.flatnonzero(scores == scores.max())
-    return {
-        "f1": float(scores.max()),
-        "threshold": round(float(THRESHOLDS[best[(len(best) - 1) // 2]]), 6),
-    }
+    scores = np.array([rates(row)["f1"] or 0.0 for row in counts])
+    best = np.sort(np.asarray(thresholds)[scores == scores.max()])
+    return {"f1": float(scores.max()), "threshold": round(float(best[(len(best) - 1) // 2]), 6)}
 
 
 def _curves(swept: np.ndarray, hours: float | None) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def read_annotations(
         )
     elif rest:
         cause = "no table names it" if for_all else "no table of sounds has its name"
-        problems = [Problem(names[path].name, "no_table", cause, False) for path in rest]
+        problems = [Problem(names[path].path, "no_table", cause, False) for path in rest]
     several = several or any(is_set(entry.label) for entry in entries)
     if how.label_map is not None:
         entries = rename_labels(entries, read_label_map(how.label_map), how.label_map, several)

@@ -109,8 +109,8 @@ def _order(value: float | None) -> float:
 def plot_precision_recall(scores: Scores, path: PathLike) -> None:
     """Draw the best precision at each recall, by each rule, over all thresholds.
 
-    The area under a line is the average precision. A dot marks the threshold that is used: it
-    may lie below its line.
+    The area under a line is the average precision. A dot marks the threshold that is used; for
+    all classes together, those of the classes.
 
     Args:
         scores: of a detector.
@@ -120,8 +120,14 @@ def plot_precision_recall(scores: Scores, path: PathLike) -> None:
     def draw(axes: Axes, curves: Scores, at_work: Scores) -> None:
         # Lines may lie on one another: those above are thinner, so that all are seen.
         for width, (rule, color) in zip((3.2, 2.4, 1.6, 1.0), _LINES.items(), strict=True):
+            # A class's curve has the threshold that is used, too; of all classes together
+            # there is no such one.
+            own = [at_work] if "threshold" in at_work else []
             recall, precision = best_precision(
-                *(_column(curves[rule][name]) for name in ("recall", "precision"))
+                *(
+                    _column([*curves[rule][name], *(row[rule][name] for row in own)])
+                    for name in ("recall", "precision")
+                )
             )
             axes.step(
                 recall, precision, where="pre", color=color, linewidth=width, label=_RULES[rule]
