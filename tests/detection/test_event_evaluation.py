@@ -190,7 +190,9 @@ def test_an_incomplete_annotation_is_judged_where_it_is(classifier, field):
     assert (partly["recordings"], partly["annotated"]) == (1, "partly")
     assert partly["false_alarms"] == {"count": 0, "per_hour": None, "on_other_classes": 0}
     assert [problem["path"] for problem in partly["problems"]] == [str(recordings / "noise.wav")]
-    with pytest.raises(DataError, match=r"strict allows none.*noise\.wav: no table names it"):
+    with pytest.raises(
+        DataError, match=r"strict allows none.*noise\.wav: no table of sounds names it"
+    ):
         classifier.evaluate_events(recordings, table, how=Reading(full=False), strict=True)
 
 

@@ -88,14 +88,20 @@ def test_one_table_for_all_leaves_no_sounds_for_the_others(places, path):
     # Where not all sounds are annotated, nothing is known of the other recording.
     partly = read_annotations(rec, tab, PART)
     assert sounds(partly) == {"a.wav": [(1.0, 3.0, "dog")]}
-    assert [problem.cause for problem in partly.problems] == ["no table names it"]
+    assert [problem.cause for problem in partly.problems] == [
+        "no table of sounds names it or has its name"
+    ]
+    # In a folder, it may be one of the tables of single recordings.
+    assert len(read_annotations(rec, tab, FULL).problems) == 1
+    (tab / "b.txt").write_text("")
+    assert sounds(read_annotations(rec, tab, FULL)) == {"a.wav": [(1.0, 3.0, "dog")], "b.wav": []}
 
 
 def test_rows_of_other_recordings_are_said(places):
     rec, tab = places
     (tab / "all.csv").write_text("path,start,end,label\na.wav,1,3,dog\nz.wav,1,3,cat\n")
     found = read_annotations(rec, tab, FULL)
-    assert "1 rows are of 1 recording that are not in" in " ".join(found.notes)
+    assert "rows of 1 recording that are not in" in " ".join(found.notes)
     assert sounds(found)["a.wav"] == [(1.0, 3.0, "dog")]
 
 
@@ -115,6 +121,15 @@ def test_recordings_of_one_name_are_told_apart_by_folders(places):
     (tab / "site" / "a.txt").rename(tab / "a.txt")
     (found,) = read_annotations(rec, tab, FULL).sounds
     assert found == rec / "a.wav"
+    # Of two in one folder, one is named with its ending.
+    soundfile.write(rec / "a.flac", [0.1, -0.1] * toy.RATE, toy.RATE)
+    with pytest.raises(DataError, match=r"a\.txt may be of 2 recordings"):
+        read_annotations(rec, tab, FULL)
+    (tab / "a.txt").rename(tab / "a.flac.txt")
+    (found,) = read_annotations(rec, tab, FULL).sounds
+    assert found == rec / "a.flac"
+    (rec / "a.flac").unlink()
+    (tab / "a.flac.txt").rename(tab / "a.txt")
     (tab / "other").mkdir()
     (tab / "a.txt").rename(tab / "other" / "a.txt")
     with pytest.raises(DataError, match=r"may be of 2 recordings: .*a\.wav, .*site/a\.wav"):

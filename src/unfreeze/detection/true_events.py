@@ -93,7 +93,7 @@ def read_annotations(
     columns = columns if columns.folder is not None else replace(columns, folder=below.absolute())
     names = {one.path.resolve(): one for one in given}
     owners, unused = _owners(given, tables, columns)
-    entries, seen, notes, for_all = _read(owners, names, columns, below)
+    entries, seen, notes, for_all = _read(owners, names, columns, below, tables.is_file())
     notes += _by_cause(unused)
     if not seen:
         more = f" ({_by_cause(unused)[0]})" if unused else ""
@@ -111,7 +111,7 @@ def read_annotations(
             "is in them"
         )
     elif rest:
-        cause = "no table names it" if for_all else "no table of sounds has its name"
+        cause = "no table of sounds names it or has its name"
         problems = [Problem(names[path].path, "no_table", cause, False) for path in rest]
     several = several or any(is_set(entry.label) for entry in entries)
     if how.label_map is not None:
@@ -120,7 +120,7 @@ def read_annotations(
     notes += [f"{show(note.path)} {note.cause}" for note in told]
     by_file = defaultdict[Path, list[Entry]](list)
     for entry in entries:
-        by_file[entry.path.resolve()].append(entry)
+        by_file[entry.path].append(entry)
     kept = [path for path in names if path in seen or (for_all and how.full)]
     sounds = {names[path].path: tuple(by_file[path]) for path in kept}
     return Annotations(sounds, how.full, several, tuple(notes), tuple(problems))
@@ -141,6 +141,8 @@ def _owners(
         same = by_stem.get(recording_stem(table), [])
         inside = Path() if tables.is_file() else table.parent.relative_to(tables)
         near = [one for one in same if one.name.parent == inside] or same
+        # `site.wav.selections.txt` is not of `site.flac`.
+        near = [one for one in near if table.name.startswith(f"{one.path.name}.")] or near
         if tables.is_file() and not same and len(given) == 1 and not _has_paths(table, columns):
             # The user says which recording it is of.
             near = list(given)
@@ -148,7 +150,8 @@ def _owners(
             named = ", ".join(show(one.path) for one in near[:_SHOWN])
             raise DataError(
                 f"{show(table)} may be of {len(near)} recordings: {named}. Put it in a folder "
-                "named like that of its recording, or beside it."
+                "named like that of its recording, or name it with the recording's ending, too: "
+                f"{show(near[0].path.name)}{table.suffix}."
             )
         owner = near[0].path.absolute() if near else None
         reason = None if _is_blank(table) else why_no_times(table, columns)
@@ -184,19 +187,25 @@ def _read(
     names: Mapping[Path, Recording],
     columns: Columns,
     below: Path,
+    only: bool,
 ) -> tuple[list[Entry], dict[Path, Path], list[str], list[Path]]:
-    """Read tables: the sounds, the table of each recording, notes, and tables for all."""
+    """Read tables: the sounds, the table of each recording, notes, and tables for all.
+
+    `only` says that no other table was given.
+    """
     entries, seen = list[Entry](), dict[Path, Path]()
     told, for_all, foreign = list[tuple[Path, str]](), list[Path](), Counter[str]()
     for table, owner in owners:
         found, notes = ([], []) if _is_blank(table) else read_sounds(table, columns, owner)
         told += [(table, note.cause) for note in notes]
-        if owner is None:
-            for_all.append(table)
-        ours = [entry for entry in found if entry.path.resolve() in names]
-        foreign.update(show(entry.name) for entry in found if entry.path.resolve() not in names)
-        of_table = {entry.path.resolve() for entry in ours}
+        real = {path: path.resolve() for path in {entry.path for entry in found}}
+        ours = [replace(e, path=real[e.path]) for e in found if real[e.path] in names]
+        foreign.update(show(entry.name) for entry in found if real[entry.path] not in names)
+        of_table = {entry.path for entry in ours}
         of_table |= {owner.resolve()} if owner is not None else set()
+        if owner is None and (only or len(of_table) > 1):
+            # One that names a single recording, among others, may be of that one alone.
+            for_all.append(table)
         for path in of_table:
             earlier = seen.setdefault(path, table)
             check_tables(names[path].path, [earlier, table] if earlier != table else [table])
@@ -205,8 +214,8 @@ def _read(
     if foreign:
         some = ", ".join(list(foreign)[:_SHOWN])
         said.append(
-            f"{foreign.total():,} rows are of {_recordings(len(foreign))} that are not in "
-            f"{show(below)}, such as {some}"
+            f"{foreign.total():,} rows of {_recordings(len(foreign))} that are not in "
+            f"{show(below)} are not used, such as {some}"
         )
     return entries, seen, said, for_all
 
