@@ -6,12 +6,14 @@ import shutil
 
 import pytest
 import soundfile
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import toy
 from toy_detection import scene_samples
 from unfreeze.cli.app import app
 from unfreeze.cli.evaluate import ALARMS, CURVES, SCORES
+from unfreeze.detection.event_scoring import Rules
 from unfreeze.errors import DataError, RunError, UnfreezeError
 
 
@@ -135,3 +137,9 @@ def test_clips_are_scored_without_annotations(toy_run, tmp_path):
     found = json.loads(call(toy_run, data, "--json").stdout)
     assert found["accuracy"] == 1.0
     assert "accuracy" in call(toy_run, data, "--annotated", "fully").stdout
+
+
+def test_the_help_has_the_defaults_of_the_rules():
+    options = {option.name: option for option in get_command(app).commands["evaluate"].params}
+    for name, value in vars(Rules()).items():
+        assert options[name].show_default == f"{value:g}"
