@@ -6,8 +6,10 @@ used and, from the same scores, at each of `THRESHOLDS`, and counted by each rul
 depends on the longest recording's events, not on the number of recordings.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import numpy as np
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.entries import is_quiet
 from unfreeze.audio.rules import Problem
-from unfreeze.audio.sound_file import file_size
+from unfreeze.audio.sound_file import SoundError, file_size
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.detector import Detector, ScoreStream
 from unfreeze.detection.event_scoring import (
@@ -88,15 +90,13 @@ class Tally:
         counts: (levels, classes, rules, 4) as of `count`; the first level is the threshold
             that is used.
         on_others: (classes,) false alarms on sounds of other classes, at that level.
-        seconds: of sound.
-        recordings: their number.
+        lengths: seconds of each recording.
     """
 
     labels: Sequence[str]
     counts: np.ndarray
     on_others: np.ndarray
-    seconds: float = 0.0
-    recordings: int = 0
+    lengths: list[float] = field(default_factory=list)
 
     @classmethod
     def empty(cls, labels: Sequence[str], levels: int) -> "Tally":
@@ -119,8 +119,7 @@ class Tally:
             seconds: of the recording.
             rules: as for `count`.
         """
-        self.seconds += seconds
-        self.recordings += 1
+        self.lengths.append(seconds)
         # Neighbouring thresholds often find the same events.
         before: dict[str, tuple[list[tuple[float, float]], np.ndarray]] = {}
         for level, found in enumerate(events):
@@ -172,30 +171,34 @@ def evaluate_recordings(
     """
     labels = [label for label in detector.labels if not is_quiet(label)]
     unknown = check_known(annotations, detector.labels)
-    problems, notes = list(annotations.problems), list(annotations.notes)
-    if strict and problems:
-        raise _left_out(problems, "strict allows none")
+    if strict and annotations.problems:
+        raise _left_out(annotations.problems, "strict allows none")
     paths = list(annotations.sounds)
     levels = [detector.thresholds, *THRESHOLDS.tolist()]
     tally, sweeps = Tally.empty(labels, len(levels)), dict[int, Sweep]()
     begun, done, partly = dict[int, Begun](), 0.0, dict[int, float]()
-    bad, total = list[Problem](), sum(map(file_size, paths))
+    notes, bad = list[tuple[int, str]](), dict[int, Problem]()
+    total = sum(map(file_size, paths))
     for number, item in scan_files(model, front_end, paths, detector.hop, decoders=decoders):
         path = paths[number]
         if isinstance(item, Begun):
             begun[number] = item
         elif isinstance(item, Read):
-            notes += [f"{show(path)}: {warning}" for warning in item.warnings]
+            notes += [(number, warning) for warning in item.warnings]
         elif isinstance(item, Ended):
             sweep = sweeps.pop(number, None) or Sweep(detector, levels)
             partly.pop(number, None)
             done += file_size(path)
             if item.error is not None:
-                bad.append(Problem(path, "unreadable", str(item.error), True))
+                error = item.error
+                cause = error.cause if isinstance(error, SoundError) else str(error)
+                bad[number] = Problem(path, "unreadable", cause, True)
+                if strict:
+                    break
                 continue
             sweep.finish()
             truths, told = truths_of(annotations, path, sweep.seconds, labels)
-            notes += [f"{show(path)}: {note.cause}" for note in told]
+            notes += [(number, note.cause) for note in told]
             tally.add(truths, sweep.events, sweep.seconds, rules)
         else:
             sweep = sweeps.setdefault(number, Sweep(detector, levels))
@@ -204,17 +207,23 @@ def evaluate_recordings(
             partly[number] = share * file_size(path)
         if progress is not None:
             progress(done + sum(partly.values()), total)
-    if bad and (strict or not tally.recordings or len(bad) > max_bad * len(paths)):
+    # Recordings are finished in an order of their own.
+    left = [bad[number] for number in sorted(bad)]
+    if left and (strict or not tally.lengths or len(left) > max_bad * len(paths)):
         allowed = "strict allows none" if strict else f"more than the {100 * max_bad:g} % allowed"
-        raise _left_out(bad, allowed)
-    if unknown:
-        named = ", ".join(f"{show(label)} ({number})" for label, number in unknown.items())
-        notes.append(f"The model does not know these annotated classes, not counted: {named}")
+        raise _left_out(left, allowed)
+    of_files = [
+        f"{show(paths[number])}: {cause}" for number, cause in sorted(notes, key=itemgetter(0))
+    ]
+    named = ", ".join(f"{show(label)} ({number})" for label, number in unknown.items())
+    of_classes = [f"The model does not know these annotated classes, not counted: {named}"]
     return {
         **summary(tally, detector, rules, full=annotations.full),
         "unknown_classes": unknown,
-        "notes": notes,
-        "problems": [{"path": show(p.path), "cause": p.cause} for p in (*problems, *bad)],
+        "notes": [*annotations.notes, *of_files, *(of_classes if unknown else [])],
+        "problems": [
+            {"path": show(p.path), "cause": p.cause} for p in (*annotations.problems, *left)
+        ],
     }
 
 
@@ -255,7 +264,9 @@ def summary(tally: Tally, detector: Detector, rules: Rules, *, full: bool) -> di
 
         Scores that nothing is known of are None.
     """
-    hours = tally.seconds / 3600 if full else None
+    # Exact, so that it does not depend on which recording is finished first.
+    hours = math.fsum(tally.lengths) / 3600
+    judged = hours if full else None
     at_work, swept = tally.counts[0], tally.counts[1:]
     levels = dict(zip(detector.labels, map(float, detector.thresholds), strict=True))
     classes = {
@@ -263,7 +274,7 @@ def summary(tally: Tally, detector: Detector, rules: Rules, *, full: bool) -> di
             "true_events": int(at_work[place, _ALARMS, TRUE]),
             "found_events": int(at_work[place, _ALARMS, FOUND]),
             "threshold": levels[label],
-            "false_alarms_per_hour": _per_hour(at_work[place, _ALARMS], hours),
+            "false_alarms_per_hour": _per_hour(at_work[place, _ALARMS], judged),
             **{
                 rule: {
                     **rates(at_work[place, number]),
@@ -290,13 +301,13 @@ def summary(tally: Tally, detector: Detector, rules: Rules, *, full: bool) -> di
             "smooth": detector.smooth,
             "thresholds": {label: levels[label] for label in tally.labels},
         },
-        "recordings": tally.recordings,
-        "hours": tally.seconds / 3600,
+        "recordings": len(tally.lengths),
+        "hours": hours,
         "true_events": int(together[_ALARMS, TRUE]),
         "found_events": int(together[_ALARMS, FOUND]),
         "false_alarms": {
             "count": alarms,
-            "per_hour": _per_hour(together[_ALARMS], hours),
+            "per_hour": _per_hour(together[_ALARMS], judged),
             "on_other_classes": int(tally.on_others.sum()),
         },
         "overall": {
@@ -311,9 +322,9 @@ def summary(tally: Tally, detector: Detector, rules: Rules, *, full: bool) -> di
         "per_class": classes,
         "curves": {
             "thresholds": [round(level, 6) for level in THRESHOLDS.tolist()],
-            "overall": _curves(swept.sum(axis=1), hours),
+            "overall": _curves(swept.sum(axis=1), judged),
             "per_class": {
-                label: _curves(swept[:, place], hours) for place, label in enumerate(tally.labels)
+                label: _curves(swept[:, place], judged) for place, label in enumerate(tally.labels)
             },
         },
     }
