@@ -8,7 +8,7 @@ from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.detector import make_detector
 from unfreeze.detection.event_evaluation import THRESHOLDS, Tally, summary
 from unfreeze.detection.event_scoring import Rules, Truth, as_spans
-from unfreeze.detection.events import DetectOptions, Event
+from unfreeze.detection.events import DetectOptions
 from unfreeze.report.event_scores import (
     MOST_PANELS,
     event_tables,
@@ -25,16 +25,15 @@ def scores_of(labels, *, full=True, sounds=20, seed=0):
     detector = make_detector(
         FrontEnd(), labels, np.linspace(0.3, 0.7, len(labels)), DetectOptions()
     )
-    truths, events = {}, []
+    truths, levels = {}, [{} for _ in range(1 + len(THRESHOLDS))]
     for label in labels:
         starts = rng.uniform(0, 3500, sounds)
         truths[label] = Truth(as_spans([(s, s + 2) for s in starts]))
-        near = [s + rng.normal(0, 0.5) for s in starts]
-        for start in [*near, *rng.uniform(0, 3500, 30)]:
-            score = rng.beta(4, 2) if start in near else rng.beta(2, 4)
-            events.append(Event(abs(start), abs(start) + 2, label, score))
-    tally = Tally.empty(labels, 1 + len(THRESHOLDS))
-    levels = [[e for e in events if e.score >= level] for level in (0.5, *THRESHOLDS)]
+        begins = np.concatenate([starts + rng.normal(0, 0.5, sounds), rng.uniform(0, 3500, 30)])
+        values = np.concatenate([rng.beta(4, 2, sounds), rng.beta(2, 4, 30)])
+        for level, found in zip((0.5, *THRESHOLDS), levels, strict=True):
+            found[label] = as_spans([(s, s + 2) for s in abs(begins[values >= level])])
+    tally = Tally.empty(labels, len(levels))
     tally.add(truths, levels, 3600.0, Rules())
     scores = summary(tally, detector, Rules(), full=full)
     return {**scores, "unknown_classes": {}, "notes": [], "problems": []}
@@ -94,7 +93,7 @@ def test_pictures_have_a_panel_for_each_class(labels, plot, tmp_path):
 def test_nothing_found_and_nothing_true_can_be_drawn(plot, tmp_path):
     tally = Tally.empty(["cat", "dog"], 1 + len(THRESHOLDS))
     nothing = {label: Truth(as_spans([])) for label in ("cat", "dog")}
-    tally.add(nothing, [[] for _ in range(1 + len(THRESHOLDS))], 10.0, Rules())
+    tally.add(nothing, [{} for _ in range(1 + len(THRESHOLDS))], 10.0, Rules())
     detector = make_detector(FrontEnd(), ["cat", "dog"], np.array([0.5, 0.5]), DetectOptions())
     scores = summary(tally, detector, Rules(), full=True)
     plot(scores, tmp_path / "empty.png")

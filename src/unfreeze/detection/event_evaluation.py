@@ -3,10 +3,13 @@
 Each recording is scored by the network once. Its events are found at the threshold that is
 used and, from the same scores, at each of `THRESHOLDS`, and counted by each rule of
 `unfreeze.detection.event_scoring` when the recording is over. Only counts are kept, so memory
-depends on the longest recording's events, not on the number of recordings.
+depends on the events of the longest recordings, two numbers each, not on the number of
+recordings.
 """
 
 import math
+from array import array
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -28,7 +31,6 @@ from unfreeze.detection.event_scoring import (
     Rules,
     Truth,
     alarms_on_others,
-    as_spans,
     average_precision,
     count,
     mean_known,
@@ -44,6 +46,7 @@ from unfreeze.errors import DataError, show
 THRESHOLDS = 1 / (1 + np.exp(-np.arange(-28, 37) / 4))
 # Where false alarms are counted.
 _ALARMS = RULES.index("overlap")
+_NOTHING = np.zeros((0, 2))
 
 
 class Sweep:
@@ -54,14 +57,16 @@ class Sweep:
         thresholds: of each level: (classes,), or one for all classes.
 
     Attributes:
-        events: those of each level so far.
         seconds: of sound so far.
     """
 
     def __init__(self, detector: Detector, thresholds: Sequence[np.ndarray | float]) -> None:
         self._scores = ScoreStream(detector)
         self._finders = [detector.finder(level) for level in thresholds]
-        self.events: list[list[Event]] = [[] for _ in thresholds]
+        # Plain numbers: a long recording has millions of events over all levels.
+        self._times: list[defaultdict[str, array[float]]] = [
+            defaultdict(lambda: array("d")) for _ in thresholds
+        ]
         self.seconds = 0.0
 
     def push(self, block: ScoreBlock) -> None:
@@ -69,16 +74,25 @@ class Sweep:
         self.seconds = float(block.ends[-1])
         self._find(self._scores.push(block))
 
-    def finish(self) -> None:
-        """Find the events that are left."""
+    def finish(self) -> list[dict[str, np.ndarray]]:
+        """Return the events of each level: (n, 2) start and end in seconds, by class."""
         for block in self._scores.finish():
             self._find(block)
-        for events, finder in zip(self.events, self._finders, strict=True):
-            events += finder.finish()
+        for times, finder in zip(self._times, self._finders, strict=True):
+            _keep(times, finder.finish())
+        return [
+            {label: np.array(own).reshape(-1, 2) for label, own in times.items()}
+            for times in self._times
+        ]
 
     def _find(self, block: ScoreBlock) -> None:
-        for events, finder in zip(self.events, self._finders, strict=True):
-            events += finder.push(block)
+        for times, finder in zip(self._times, self._finders, strict=True):
+            _keep(times, finder.push(block))
+
+
+def _keep(times: "defaultdict[str, array[float]]", events: Sequence[Event]) -> None:
+    for event in events:
+        times[event.label].extend((event.start, event.end))
 
 
 @dataclass(eq=False)
@@ -107,7 +121,7 @@ class Tally:
     def add(
         self,
         truths: Mapping[str, Truth],
-        events: Sequence[Sequence[Event]],
+        found: Sequence[Mapping[str, np.ndarray]],
         seconds: float,
         rules: Rules,
     ) -> None:
@@ -115,27 +129,21 @@ class Tally:
 
         Args:
             truths: of each class.
-            events: that were found, of each level.
+            found: events of each level by class, as from `Sweep.finish`.
             seconds: of the recording.
             rules: as for `count`.
         """
         self.lengths.append(seconds)
-        # Neighbouring thresholds often find the same events.
-        before: dict[str, tuple[list[tuple[float, float]], np.ndarray]] = {}
-        for level, found in enumerate(events):
-            of: dict[str, list[tuple[float, float]]] = {label: [] for label in self.labels}
-            for event in found:
-                of[event.label].append((event.start, event.end))
-            for place, label in enumerate(self.labels):
-                truth, spans = truths[label], of[label]
-                if not spans and not len(truth.sounds):
-                    continue
-                if label not in before or before[label][0] != spans:
-                    before[label] = spans, count(truth, as_spans(spans), seconds, rules)
-                self.counts[level, place] += before[label][1]
-                if level == 0:
-                    alarms = alarms_on_others(truth, as_spans(spans), rules.share)
-                    self.on_others[place] += alarms
+        for place, label in enumerate(self.labels):
+            truth, before, counts = truths[label], None, np.zeros(0)
+            for level, events in enumerate(found):
+                spans = events.get(label, _NOTHING)
+                # Neighbouring thresholds often find the same events.
+                if before is None or not np.array_equal(before, spans):
+                    before, counts = spans, count(truth, spans, seconds, rules)
+                self.counts[level, place] += counts
+            alarms = alarms_on_others(truth, found[0].get(label, _NOTHING), rules.share)
+            self.on_others[place] += alarms
 
 
 def evaluate_recordings(
@@ -196,10 +204,10 @@ def evaluate_recordings(
                 if strict:
                     break
                 continue
-            sweep.finish()
+            found = sweep.finish()
             truths, told = truths_of(annotations, path, sweep.seconds, labels)
             notes += [(number, note.cause) for note in told]
-            tally.add(truths, sweep.events, sweep.seconds, rules)
+            tally.add(truths, found, sweep.seconds, rules)
         else:
             sweep = sweeps.setdefault(number, Sweep(detector, levels))
             sweep.push(item)
