@@ -1,24 +1,29 @@
-"""How well found events agree with the true ones: three rules, from mild to strict.
+"""How well found events agree with the true ones, by the rules of `unfreeze evaluate`.
 
-- `overlap`: an event is right if it overlaps a true one of its class at all, a
-  true one is found if an event of its class overlaps it. Several events for one
-  true one are all right: this asks for alarms, not for times.
-- `iou`: pairs of one true event and one found, of one class, whose overlap is at
-  least half of what they cover together; each in one pair at most.
-- `onset`: such pairs whose starts differ by at most `COLLAR`. As the event-based
-  scores of sed_eval (A. Mesaros et al., "Metrics for Polyphonic Sound Event
-  Detection", Applied Sciences 6, 2016), ends left out; its collar is 0.2 s, too
-  short for patches every 0.48 s.
-
-Pairs are chosen so that there are as many as possible.
+Three of them, from mild to strict (`unfreeze.detection.event_scoring`): `overlap`, here of any
+length, which asks for alarms and not for times; `iou`, at least half of what both cover in
+common; `onset`, starts at most `COLLAR` apart.
 """
 
+from collections import defaultdict
+
 import numpy as np
-import scipy.sparse
-from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from unfreeze.detection.event_scoring import (
+    FOUND,
+    HIT,
+    RIGHT,
+    RULES,
+    TRUE,
+    Rules,
+    Truth,
+    alarms_on_others,
+    as_spans,
+    count,
+)
 
 COLLAR = 0.5
-RULES = ("overlap", "iou", "onset")
+_RULES = Rules(share=0.0, iou=0.5, collar=COLLAR)
 
 
 def event_scores(truth, found):
@@ -28,26 +33,19 @@ def event_scores(truth, found):
         truth: (start, end, label) of each true event.
         found: the same of each event found.
     """
-    fits = {rule: np.zeros((len(truth), len(found)), bool) for rule in RULES}
-    for i, (start, end, label) in enumerate(truth):
-        for j, (begin, stop, name) in enumerate(found):
-            if name != label:
-                continue
-            common = min(end, stop) - max(start, begin)
-            fits["overlap"][i, j] = common > 0
-            fits["iou"][i, j] = common >= 0.5 * (max(end, stop) - min(start, begin))
-            fits["onset"][i, j] = abs(start - begin) <= COLLAR
-    scores = {}
-    for rule, table in fits.items():
-        hit, right = table.any(axis=1).sum(), table.any(axis=0).sum()
-        if rule != "overlap":
-            pairs = maximum_bipartite_matching(scipy.sparse.csr_array(table), perm_type="column")
-            hit = right = (pairs >= 0).sum()
-        scores[rule] = {
-            "recall": float(hit / max(len(truth), 1)),
-            "precision": float(right / max(len(found), 1)),
+    # Segments are not asked for, so the length does not matter.
+    counts = sum(
+        (count(own, spans, 1.0, _RULES) for own, spans in _by_class(truth, found)),
+        np.zeros((len(RULES), 4), int),
+    )
+    return {
+        rule: {
+            "recall": float(counts[place, HIT] / max(counts[place, TRUE], 1)),
+            "precision": float(counts[place, RIGHT] / max(counts[place, FOUND], 1)),
         }
-    return scores
+        for place, rule in enumerate(RULES)
+        if rule != "segments"
+    }
 
 
 def false_alarms(truth, found):
@@ -56,9 +54,20 @@ def false_alarms(truth, found):
     Returns:
         How many overlap a true event of another class, and how many none at all.
     """
-    confused = nothing = 0
-    for begin, stop, name in found:
-        near = [label for start, end, label in truth if start < stop and end > begin]
-        if name not in near:
-            confused, nothing = confused + bool(near), nothing + (not near)
-    return confused, nothing
+    confused = wrong = 0
+    for own, spans in _by_class(truth, found):
+        overlap = count(own, spans, 1.0, _RULES)[RULES.index("overlap")]
+        wrong += int(overlap[FOUND] - overlap[RIGHT])
+        confused += alarms_on_others(own, spans, _RULES.share)
+    return confused, wrong - confused
+
+
+def _by_class(truth, found):
+    sounds, events = defaultdict(list), defaultdict(list)
+    for start, end, label in truth:
+        sounds[label].append((start, end))
+    for start, end, label in found:
+        events[label].append((start, end))
+    for label in sorted({*sounds, *events}):
+        others = [span for other, own in sounds.items() if other != label for span in own]
+        yield Truth(as_spans(sounds[label]), as_spans(others)), as_spans(events[label])

@@ -21,6 +21,8 @@ from unfreeze.compare.strategies import STRATEGIES, CompareOptions
 from unfreeze.core import array_files, boundary, presets, run_state, stage_fit
 from unfreeze.core.schedule import Plateau, ReduceRate, Schedule, Stage
 from unfreeze.detection import events, live, scan
+from unfreeze.detection.event_evaluation import THRESHOLDS
+from unfreeze.detection.event_scoring import Rules
 from unfreeze.detection.live import live_hop
 from unfreeze.export import check
 from unfreeze.export.formats import FORMATS
@@ -310,6 +312,13 @@ STATED = [
     ("docs/detection.md", r"when it is (one) second behind", {1.0: "one"}[live.BEHIND]),
     ("docs/detection.md", r"waits longer than (\d+) s", live.LIMIT),
     ("docs/detection.md", r"batches of (\d+) windows", scan.BATCH),
+    *[
+        ("docs/detection.md", rf"`--{name} ([\d.]+)` \|", getattr(Rules(), name))
+        for name in ("share", "iou", "collar", "segment")
+    ],
+    ("docs/detection.md", r"(\d+) more thresholds", len(THRESHOLDS)),
+    ("docs/detection.md", r"more thresholds, from (0\.\d+) to", round(THRESHOLDS[0], 4)),
+    ("docs/detection.md", r"more thresholds, from 0\.\d+ to (0\.\d+)", round(THRESHOLDS[-1], 4)),
     ("docs/review.md", r"clips of (\d+) seconds", default("segments", "--length")),
     ("docs/review.md", r"at most (\d+) per class \(", default("segments", "--per-class")),
     ("docs/review.md", r"at most (twice) as many patches", {2.0: "twice"}[background_clips.SHARE]),

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,12 @@ from unfreeze.detection.detector import (
     hop_frames,
     make_detector,
 )
+from unfreeze.detection.event_evaluation import evaluate_recordings
+from unfreeze.detection.event_scoring import Rules
 from unfreeze.detection.events import DetectOptions, Event, ScoreBlock
 from unfreeze.detection.live import LiveDetector, live_hop
 from unfreeze.detection.scan import scan_file
+from unfreeze.detection.true_events import read_annotations
 from unfreeze.errors import RunError
 from unfreeze.files import atomic_path
 from unfreeze.pipeline.calibration import thresholds_of
@@ -265,6 +269,56 @@ class SoundClassifier:
         means, _ = view_scores(self._patch_model, store.patches(np.arange(count)), count)
         row_of = dict(zip(manifest.clips, means, strict=True))
         return score_recordings(manifest, self.labels, lambda clip: row_of[clip], None, cuts)
+
+    def evaluate_events(
+        self,
+        recordings: str | Path,
+        annotations: str | Path,
+        options: DetectOptions | None = None,
+        *,
+        rules: Rules | None = None,
+        how: Reading | None = None,
+        strict: bool = False,
+        max_bad: float = default_of("max_bad"),
+        progress: Callable[[float, float], None] | None = None,
+    ) -> dict[str, Any]:
+        """Score the classifier as a detector, on recordings whose sounds are annotated.
+
+        Args:
+            recordings: a recording, or a folder of them.
+            annotations: a table of sounds, or a folder of tables, as training takes them.
+            options: how to find events, as for `detect`; they are always merged.
+            rules: what makes an event right, as in `unfreeze.detection.event_scoring`.
+            how: further settings of how the tables are read; None takes the annotation as
+                complete (`Reading(full=True)`).
+            strict: treat any unusable recording as an error.
+            max_bad: largest share of recordings to leave out because they cannot be read.
+            progress: called as progress(done, total) with bytes of files.
+
+        Returns:
+            As `unfreeze.detection.event_evaluation.summary`, with `unknown_classes`, `notes`
+            and `problems`, the recordings left out.
+
+        Raises:
+            UnfreezeError: a window, hop, score or rule that cannot be used.
+            DataError: the tables or recordings cannot be used, or the model knows none of
+                the annotated classes.
+        """
+        detector = self.detector(replace(options or DetectOptions(), merge=True))
+        known = read_annotations(
+            Path(recordings), Path(annotations), how or Reading(full=True), several=self.multilabel
+        )
+        return evaluate_recordings(
+            self._fused,
+            self.front_end,
+            known,
+            detector,
+            rules or Rules(),
+            strict=strict,
+            max_bad=max_bad,
+            progress=progress,
+            decoders=self.decoders,
+        )
 
     @property
     def thresholds(self) -> np.ndarray:

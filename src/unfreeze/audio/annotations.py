@@ -92,7 +92,7 @@ def read_annotated(
     Raises:
         DataError: a table cannot be used; the message names the line.
     """
-    tables = list(_tables(root))
+    tables = list(find_tables(root))
     if not tables:
         return None
     notes: list[Problem] = []
@@ -107,16 +107,14 @@ def read_annotated(
         same = by_stem[str(table.parent / recording_stem(table))]
         if not same:
             continue
-        reason = _why_no_times(table, columns)
+        reason = why_no_times(table, columns)
         if reason is not None or len(same) > 1:
             several = f"{table.name}: {len(same)} recordings have its name"
             why |= dict.fromkeys(same, reason or several)
             continue
         (wav,) = same
         both = [path for path in (seen.get(wav), table) if path is not None]
-        if len(both) > 1 and not all(_NUMBERED.fullmatch(path.name) for path in both):
-            named = " and ".join(map(show, both))
-            raise DataError(f"{show(wav)} has two tables, {named}. Remove one of them.")
+        check_tables(wav, both)
         seen[wav] = table
         found, told = read_sounds(table, columns, wav)
         entries += [replace(entry, name=entry.path.relative_to(root)) for entry in found]
@@ -140,6 +138,17 @@ def read_annotated(
     return entries, notes
 
 
+def check_tables(recording: Path, tables: Sequence[Path]) -> None:
+    """Refuse several tables of one recording, unless they are Raven's, which are numbered.
+
+    Raises:
+        DataError: names the tables.
+    """
+    if len(tables) > 1 and not all(_NUMBERED.fullmatch(path.name) for path in tables):
+        named = " and ".join(map(show, tables))
+        raise DataError(f"{show(recording)} has two tables, {named}. Remove one of them.")
+
+
 def _refuse_few(root: Path, recordings: Sequence[Path], seen: Mapping[Path, Path]) -> None:
     """Refuse class folders in which a few recordings have a table, too."""
     without = [path for path in recordings if path not in seen]
@@ -154,7 +163,8 @@ def _refuse_few(root: Path, recordings: Sequence[Path], seen: Mapping[Path, Path
         )
 
 
-def _tables(root: Path) -> Iterator[Path]:
+def find_tables(root: Path) -> Iterator[Path]:
+    """The files in a folder of any depth that may be tables of sounds, by their endings."""
     for place, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -164,8 +174,8 @@ def _tables(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _why_no_times(table: Path, columns: Columns) -> str | None:
-    """Why a table beside a recording is no table of sounds; None if it is one."""
+def why_no_times(table: Path, columns: Columns = BY_NAME) -> str | None:
+    """Why a file is no table of sounds; None if it is one."""
     try:
         if is_audacity(read_text(table)):
             return None
@@ -228,7 +238,8 @@ def _beside(table: Path) -> Path:
 
 def _audacity(text: str, table: Path, recording: Path) -> list[Entry]:
     entries: list[Entry] = []
-    root = table.parent
+    beside = recording.is_relative_to(table.parent)
+    name = recording.relative_to(table.parent) if beside else recording
     for line, row in enumerate(text.splitlines(), start=1):
         where = f"{show(table)}, line {line}"
         cells = row.split("\t")
@@ -251,9 +262,7 @@ def _audacity(text: str, table: Path, recording: Path) -> list[Entry]:
                 f"stretch. Give it an end."
             )
         label = _track_label(cells[2].strip() if len(cells) == 3 else "", where)
-        entries.append(
-            Entry(recording, recording.relative_to(root), label, line=line, start=start, end=end)
-        )
+        entries.append(Entry(recording, name, label, line=line, start=start, end=end))
     return entries
 
 

@@ -1,25 +1,162 @@
-"""`unfreeze evaluate`: score a trained classifier on other recordings."""
+"""`unfreeze evaluate`: score a trained classifier on other recordings, as clips or as a detector.
+
+With `--annotations` the events found in recordings are compared with those in tables.
+"""
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import attrs
 import typer
 
 from unfreeze.cli.arguments import Json, takes
-from unfreeze.pipeline.train_options import TrainOptions
+from unfreeze.errors import UnfreezeError, show
+from unfreeze.pipeline.train_options import FULLY, TrainOptions
+
+if TYPE_CHECKING:
+    from unfreeze.detection.event_scoring import Rules
+    from unfreeze.detection.events import DetectOptions
+
+_PANEL = "Events"
+# Notes on the terminal.
+_SHOWN = 12
+SCORES, CURVES, ALARMS = "event_scores.json", "precision_recall.png", "false_alarms.png"
 
 
 @takes(
     *("data", "group_regex", "path_column", "label_column", "audio_folder", "label_map"),
-    *("annotated", "strict", "max_bad"),
+    *("strict", "max_bad"),
+    helps={
+        "data": "Folder with one subfolder per class, or a CSV manifest; with --annotations, a "
+        "recording or a folder of recordings."
+    },
 )
 def evaluate(
     options: TrainOptions,
     run: Annotated[Path, typer.Argument(help="A run folder, or a .keras file.")],
+    annotated: Annotated[
+        str | None,
+        typer.Option(
+            help="Whether the tables of annotated recordings name every sound of the classes "
+            "(fully: the rest is background, and what is found there a false alarm), or not "
+            "(partly).",
+            show_default="partly; with --annotations, fully",
+        ),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of the true sounds, or a folder of tables named like the recordings: "
+            "Raven, Audacity, CSV. Scores the events that are found.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds scored together: the network's input length or a multiple of it.",
+            show_default="0.96",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds from one window to the next.",
+            show_default="0.48",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            help="Score at which an event begins.",
+            show_default="each class's own from the run, or 0.5",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    smooth: Annotated[
+        bool,
+        typer.Option(
+            "--smooth", help="Take the median over every three windows.", rich_help_panel=_PANEL
+        ),
+    ] = False,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            help="By overlap, the part of an event that must be filled, 0 to 1.",
+            show_default="0.1",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(
+            help="By IoU, the part of what two events cover that both must cover.",
+            show_default="0.5",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    collar: Annotated[
+        float | None,
+        typer.Option(
+            help="By onset, the most seconds between two starts.",
+            show_default="0.5",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    segment: Annotated[
+        float | None,
+        typer.Option(help="Seconds of a segment.", show_default="1", rich_help_panel=_PANEL),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help=f"New folder for {SCORES} and pictures of the curves.",
+            show_default="none",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Score a trained classifier on recordings with known classes."""
+    """Score a trained classifier on recordings with known classes.
+
+    With --annotations it is scored as a detector: events are found in the recordings, as by
+    predict --events, and compared with the true ones in the tables.
+    """
+    rules = {"share": share, "iou": iou, "collar": collar, "segment": segment}
+    asked = {"window": window, "hop": hop, "min_score": min_score, **rules, "out": out}
+    given = [name for name, value in asked.items() if value is not None] + ["smooth"] * smooth
+    if annotated is not None:
+        options = attrs.evolve(options, annotated=annotated)
+    if annotations is None:
+        if given:
+            raise UnfreezeError(
+                f"--{given[0].replace('_', '-')} is for events: give the tables of the true ones "
+                "with --annotations, or leave it out"
+            )
+        _clips(run, options, json)
+        return
+    if options.group_regex is not None:
+        raise UnfreezeError("--group-regex is for whole clips: with --annotations, leave it out")
+    if annotated is None:
+        options = attrs.evolve(options, annotated=FULLY)
+    from unfreeze.detection.event_scoring import Rules
+    from unfreeze.detection.events import DetectOptions
+
+    if out is not None:
+        from unfreeze.output_folder import holds
+
+        holds(out, None, "scores")
+    search = DetectOptions(window=window, hop=hop, min_score=min_score, smooth=smooth)
+    judged = Rules(**{name: value for name, value in rules.items() if value is not None})
+    _events(run, options, annotations, search, judged, out, json)
+
+
+def _clips(run: Path, options: TrainOptions, json: bool) -> None:
     from unfreeze.backend import import_keras
 
     import_keras()
@@ -45,5 +182,69 @@ def evaluate(
     console = Console(highlight=False)
     console.print(metrics_table(scores, f"{run} on {options.data}"))
     console.print(class_table(scores))
+    _left_out(console, scores)
+
+
+def _events(
+    run: Path,
+    options: TrainOptions,
+    tables: Path,
+    search: "DetectOptions",
+    rules: "Rules",
+    out: Path | None,
+    json: bool,
+) -> None:
+    from unfreeze.backend import import_keras
+
+    import_keras()
+    from rich.console import Console
+
+    from unfreeze.classifier import SoundClassifier
+    from unfreeze.cli.terminal import bar
+    from unfreeze.pipeline.training_data import reading_of
+    from unfreeze.report.event_scores import event_tables
+
+    classifier = SoundClassifier.load(run)
+    with bar("Finding events", shown=not json, share=True) as progress:
+        scores = classifier.evaluate_events(
+            options.data,
+            tables,
+            search,
+            rules=rules,
+            how=reading_of(options),
+            strict=options.strict,
+            max_bad=options.max_bad,
+            progress=progress,
+        )
+    if out is not None:
+        _write(out, scores)
+    if json:
+        typer.echo(json_module.dumps(scores, indent=2, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    console.print(event_tables(scores, f"{run} on {options.data}"))
+    for note in scores["notes"][:_SHOWN]:
+        console.print(f"note: {note}", markup=False, style="yellow")
+    if len(scores["notes"]) > _SHOWN:
+        console.print(f"and {len(scores['notes']) - _SHOWN} more notes: --json has all")
+    _left_out(console, scores)
+    if out is not None:
+        console.print(f"Written to {show(out)}", markup=False)
+
+
+def _write(out: Path, scores: dict[str, Any]) -> None:
+    from unfreeze.files import write_json
+    from unfreeze.output_folder import locked
+    from unfreeze.report.event_scores import plot_false_alarms, plot_precision_recall
+
+    with locked(out):
+        plot_precision_recall(scores, out / CURVES)
+        if scores["false_alarms"]["per_hour"] is not None:
+            plot_false_alarms(scores, out / ALARMS)
+        # Last: it says that the others are whole.
+        write_json(out / SCORES, scores)
+
+
+def _left_out(console: Any, scores: dict[str, Any]) -> None:
     for problem in scores["problems"]:
         console.print(f"left out: {problem['path']}: {problem['cause']}", markup=False, style="dim")

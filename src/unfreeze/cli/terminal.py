@@ -13,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -33,17 +34,18 @@ WORK = {
 }
 
 
-def bars(shown: bool) -> Progress:
+def bars(shown: bool, share: bool = False) -> Progress:
     """A display for bars that disappear when their work is done.
 
     Args:
         shown: False draws nothing.
+        share: show percent instead of counts.
     """
     console = Console(stderr=True, highlight=False)
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
-        MofNCompleteColumn(),
+        TaskProgressColumn() if share else MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,
@@ -53,9 +55,9 @@ def bars(shown: bool) -> Progress:
 
 
 @contextmanager
-def bar(title: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback `(done, total)` that draws one bar."""
-    with bars(shown) as display:
+def bar(title: str, shown: bool, share: bool = False) -> Iterator[Callable[[float, float], None]]:
+    """Yield a callback `(done, total)` that draws one bar; `share` as for `bars`."""
+    with bars(shown, share) as display:
         task = display.add_task(title, total=None)
         yield lambda done, total: display.update(task, completed=done, total=total or None)
 

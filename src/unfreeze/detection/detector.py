@@ -1,7 +1,7 @@
 """Finds the events of one recording or of many, on all cores.
 
-`make_detector` checks the settings; `EventStream` turns the scores of one recording into
-events; `detect_files` does so for many recordings at once.
+`make_detector` checks the settings; `ScoreStream` prepares the scores of one recording, and
+`EventStream` turns them into events; `detect_files` does so for many recordings at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,6 +59,46 @@ class Detector:
         """Make an `EventStream` for one recording; `prompt` as for `EventFinder`."""
         return EventStream(self, prompt=prompt)
 
+    def finder(self, thresholds: np.ndarray | float, *, prompt: bool = False) -> EventFinder:
+        """Make an `EventFinder` with these thresholds; its scores are those of a `ScoreStream`."""
+        return EventFinder(
+            self.labels, thresholds, self.window, self.hop_seconds, merge=self.merge, prompt=prompt
+        )
+
+
+class ScoreStream:
+    """Prepares the patch scores of one recording, block by block: silence, windows, medians.
+
+    Args:
+        detector: the settings.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self._exempt = np.array([is_of_silence(label) for label in detector.labels])
+        self._stages: list[WindowMeans | MedianOfThree] = []
+        if detector.patches > 1:
+            self._stages.append(WindowMeans(detector.patches))
+        if detector.smooth:
+            self._stages.append(MedianOfThree())
+
+    def push(self, block: ScoreBlock) -> ScoreBlock:
+        """Take the scores of the next patches; return those that are ready."""
+        return self._push(block.without_silence(self._exempt), 0)
+
+    def finish(self) -> list[ScoreBlock]:
+        """Return the scores that are left."""
+        left = list[ScoreBlock]()
+        for number, stage in enumerate(self._stages):
+            rest = stage.finish()
+            if rest is not None:
+                left.append(self._push(rest, number + 1))
+        return left
+
+    def _push(self, block: ScoreBlock, first: int) -> ScoreBlock:
+        for stage in self._stages[first:]:
+            block = stage.push(block)
+        return block
+
 
 class EventStream:
     """Finds the events of one recording in patch scores that arrive block by block.
@@ -69,38 +109,17 @@ class EventStream:
     """
 
     def __init__(self, detector: Detector, *, prompt: bool = False) -> None:
-        self._exempt = np.array([is_of_silence(label) for label in detector.labels])
-        self._stages: list[WindowMeans | MedianOfThree] = []
-        if detector.patches > 1:
-            self._stages.append(WindowMeans(detector.patches))
-        if detector.smooth:
-            self._stages.append(MedianOfThree())
-        self._finder = EventFinder(
-            detector.labels,
-            detector.thresholds,
-            detector.window,
-            detector.hop_seconds,
-            merge=detector.merge,
-            prompt=prompt,
-        )
+        self._scores = ScoreStream(detector)
+        self._finder = detector.finder(detector.thresholds, prompt=prompt)
 
     def push(self, block: ScoreBlock) -> list[Event]:
         """Take the scores of the next patches; return events that are over, by start."""
-        return self._push(block.without_silence(self._exempt), 0)
+        return self._finder.push(self._scores.push(block))
 
     def finish(self) -> list[Event]:
         """Return the events that are left."""
-        found: list[Event] = []
-        for number, stage in enumerate(self._stages):
-            rest = stage.finish()
-            if rest is not None:
-                found += self._push(rest, number + 1)
+        found = [event for rest in self._scores.finish() for event in self._finder.push(rest)]
         return sorted_events([*found, *self._finder.finish()])
-
-    def _push(self, block: ScoreBlock, first: int) -> list[Event]:
-        for stage in self._stages[first:]:
-            block = stage.push(block)
-        return self._finder.push(block)
 
 
 def make_detector(

@@ -36,13 +36,13 @@ def metrics_table(scores: Mapping[str, Any], title: str = "") -> Group:
             several labels, from `unfreeze.pipeline.label_scoring.score_labels`.
         title: for instance the name of the split.
     """
-    table = _table(title)
+    table = plain_table(title)
     table.add_column("score")
     table.add_column("value", justify="right")
     table.add_column(_level(scores), justify="right")
     for name in OVERALL if scores.get("multilabel") else METRICS:
         value, interval = scores[name], scores["intervals"][name]
-        table.add_row(name.replace("_", " "), _number(value), _interval(interval))
+        table.add_row(name.replace("_", " "), three_digits(value), _interval(interval))
     counts = f"{_count(scores['clips'], 'clip')} in {_count(scores['groups'], 'group')}."
     if scores.get("calibration_error") is not None:
         counts += f" Calibration error {scores['calibration_error']:.3f}."
@@ -68,7 +68,7 @@ def class_table(scores: Mapping[str, Any], title: str = "", limit: int | None = 
         key=lambda item: math.inf if item[1][key] is None else item[1][key],
     )
     shown = rows if limit is None else rows[:limit]
-    table = _table(title)
+    table = plain_table(title)
     table.add_column("class", no_wrap=True)
     headers = {"average_precision": "AP"}
     for name in (*(headers.get(name, name) for name in names), _level(scores), "clips"):
@@ -77,7 +77,7 @@ def class_table(scores: Mapping[str, Any], title: str = "", limit: int | None = 
     for label, row in shown:
         table.add_row(
             Text(short(label, LONGEST_CLASS)),
-            *(_number(row[name]) for name in names),
+            *(three_digits(row[name]) for name in names),
             _interval(row["intervals"][key], digits=2),
             str(row["support"]),
             f"{row['threshold']:.2f}" if several else _taken_for(scores, label),
@@ -97,7 +97,7 @@ def audit_table(audit: Sequence[Mapping[str, Any]], title: str = "") -> Table:
         audit: one mapping per stage: `stage` and `layers`, as in `audit.json`.
         title: shown above the table.
     """
-    table = _table(title)
+    table = plain_table(title)
     table.add_column("layers", overflow="fold")
     for header in ("weights", "moved by"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -116,7 +116,8 @@ def audit_table(audit: Sequence[Mapping[str, Any]], title: str = "") -> Table:
     return table
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """An empty table in the look of all tables."""
     return Table(
         title=Text(title, style="bold") if title else None,
         title_justify="left",
@@ -135,7 +136,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _number(value: float | None) -> str:
+def three_digits(value: float | None) -> str:
+    """A score with three digits, or a dash where there is none."""
     return NOTHING if value is None else f"{value:.3f}"
 
 
@@ -207,7 +209,7 @@ def depth_table(depths: Mapping[str, Any], title: str = "") -> Group:
             `unfreeze.pipeline.depth_profile.DepthProfile.as_plain`.
         title: shown above the table.
     """
-    table = _table(title)
+    table = plain_table(title)
     table.add_column("layer group", no_wrap=True)
     for header in ("accuracy", "balanced"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -217,15 +219,15 @@ def depth_table(depths: Mapping[str, Any], title: str = "") -> Group:
         blocks = "█" * round(_BAR * row["balanced_accuracy"])
         table.add_row(
             Text(short(row["group"], LONGEST_LAYER)),
-            _number(row["accuracy"]),
-            _number(row["balanced_accuracy"]),
+            three_digits(row["accuracy"]),
+            three_digits(row["balanced_accuracy"]),
             f"{blocks} peak" if is_peak else blocks,
             style="bold" if is_peak else None,
         )
     note = (
         f"Each group alone, on {_count(depths['clips'], 'validation clip')}. Chance: "
-        f"{_number(depths['chance'])}. Standard error of the best: "
-        f"{_number(depths['standard_error'])}."
+        f"{three_digits(depths['chance'])}. Standard error of the best: "
+        f"{three_digits(depths['standard_error'])}."
     )
     return Group(table, Text(note, style="dim"))
 
@@ -242,7 +244,7 @@ def plan_table(plans: "Sequence[StagePlan]", title: str = "") -> Group:
         plans: one for each stage, from `unfreeze.core.boundary.plan_stage`.
         title: shown above the table.
     """
-    table = _table(title)
+    table = plain_table(title)
     table.add_column("stage", overflow="fold", max_width=_LONGEST_STAGE)
     table.add_column("epochs", justify="right", no_wrap=True)
     table.add_column("trains", overflow="fold")
@@ -374,14 +376,7 @@ def change_table(change: Mapping[str, Any]) -> Group:
     Args:
         change: `metrics.json["change"]`.
     """
-    table = Table(
-        title=Text("Before and after, on the same clips", style="bold"),
-        title_justify="left",
-        box=None,
-        header_style="dim",
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
+    table = plain_table("Before and after, on the same clips")
     table.add_column("", no_wrap=True)
     table.add_column("clips", justify="right", no_wrap=True)
     table.add_column("score", no_wrap=True)
