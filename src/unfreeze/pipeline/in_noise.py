@@ -26,7 +26,7 @@ from unfreeze.audio.entries import BACKGROUND, is_of_silence
 from unfreeze.audio.made_background import KINDS, RATE
 from unfreeze.audio.manifest import Clip, Manifest, heard_table
 from unfreeze.audio.noisy_patches import SECONDS, Bank, NoisyView, make_bank
-from unfreeze.audio.patches import PatchView, clip_means
+from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.frontend import FrontEnd
 
 # Clips of each kind that are trained on, and others that thresholds are chosen on.
@@ -179,11 +179,18 @@ def like_classes(
 
 
 def _statistics(patches: np.ndarray, clip: np.ndarray, clips: int) -> np.ndarray:
-    """(clips, numbers): each band's mean, spread and change over time, less the loudness."""
+    """(clips, numbers) of each clip's loudest patch: mean, spread and change of each band.
+
+    Less the loudness. The last patch of a clip may be padded, which would tell clips from
+    background by their length.
+    """
     means = patches.mean(axis=1)
-    spread, change = patches.std(axis=1), np.abs(np.diff(patches, axis=1)).mean(axis=1)
-    level = means.mean(axis=1, keepdims=True)
-    return clip_means(np.concatenate([means - level, spread, change], axis=1), clip, clips)
+    level = means.mean(axis=1)
+    order = np.lexsort((-level, clip))
+    loudest = order[np.searchsorted(clip[order], np.arange(clips))]
+    chosen = patches[loudest]
+    spread, change = chosen.std(axis=1), np.abs(np.diff(chosen, axis=1)).mean(axis=1)
+    return np.concatenate([means[loudest] - level[loudest, None], spread, change], axis=1)
 
 
 def merged(model: keras.Model, labels: Sequence[str]) -> tuple[keras.Model, tuple[str, ...]]:
