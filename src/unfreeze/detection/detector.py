@@ -19,12 +19,11 @@ from unfreeze.detection.events import (
     DetectOptions,
     Event,
     EventFinder,
-    MedianOfThree,
-    ScoreBlock,
-    WindowMeans,
+    EventStart,
     sorted_events,
 )
 from unfreeze.detection.scan import Begun, Ended, Read, scan_files
+from unfreeze.detection.score_blocks import MedianOfThree, ScoreBlock, WindowMeans
 from unfreeze.errors import UnfreezeError
 
 # Called with bytes of sound files done.
@@ -42,8 +41,7 @@ class Detector:
         hop_seconds: the same in seconds.
         window: seconds that are scored together.
         patches: the number of patches in a window.
-        smooth: as in `DetectOptions`.
-        merge: as in `DetectOptions`.
+        smooth: as in `DetectOptions`; so are the others.
     """
 
     labels: Sequence[str]
@@ -54,10 +52,12 @@ class Detector:
     patches: int
     smooth: bool
     merge: bool
+    min_duration: float
+    max_gap: float
 
-    def stream(self, *, prompt: bool = False) -> "EventStream":
-        """Make an `EventStream` for one recording; `prompt` as for `EventFinder`."""
-        return EventStream(self, prompt=prompt)
+    def stream(self) -> "EventStream":
+        """Make an `EventStream` for one recording."""
+        return EventStream(self)
 
 
 class EventStream:
@@ -65,10 +65,9 @@ class EventStream:
 
     Args:
         detector: the settings.
-        prompt: as for `EventFinder`.
     """
 
-    def __init__(self, detector: Detector, *, prompt: bool = False) -> None:
+    def __init__(self, detector: Detector) -> None:
         self._exempt = np.array([is_of_silence(label) for label in detector.labels])
         self._stages: list[WindowMeans | MedianOfThree] = []
         if detector.patches > 1:
@@ -80,13 +79,19 @@ class EventStream:
             detector.thresholds,
             detector.window,
             detector.hop_seconds,
+            patch=detector.window - (detector.patches - 1) * detector.hop_seconds,
             merge=detector.merge,
-            prompt=prompt,
+            min_duration=detector.min_duration,
+            max_gap=detector.max_gap,
         )
 
     def push(self, block: ScoreBlock) -> list[Event]:
         """Take the scores of the next patches; return events that are over, by start."""
         return self._push(block.without_silence(self._exempt), 0)
+
+    def take_starts(self) -> list[EventStart]:
+        """Return the events that have begun since this was asked last."""
+        return self._finder.take_starts()
 
     def finish(self) -> list[Event]:
         """Return the events that are left."""
@@ -143,6 +148,8 @@ def make_detector(
         patches=(window - patch) // hop + 1,
         smooth=options.smooth,
         merge=options.merge,
+        min_duration=options.min_duration,
+        max_gap=options.max_gap,
     )
 
 
