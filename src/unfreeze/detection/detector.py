@@ -254,7 +254,8 @@ def detect_files(
             partly.pop(number, None)
             start = begun.pop(number, None)
             done += file_size(paths[number])
-            events += stream.finish()
+            # A long one may be over after those that began during it.
+            events = sorted_events([*events, *stream.finish()])
             rate = 0 if start is None else start.sample_rate
             told_of = warnings.pop(number, ())
             yield Found(number, events, rate, heard.pop(number, 0.0), item.error, told_of)

@@ -202,7 +202,8 @@ class EventFinder:
         left: list[Event] = []
         for c, track in self._tracks.items():
             if track.sound is not None and self._view is not None:
-                track.sound.end = self._end(c, track.sound, self._view, self._view.newest + 1)
+                if track.sound.end is None:
+                    track.sound.end = self._end(c, track.sound, self._view, self._view.newest + 1)
                 left += self._give(c, track)
         self._tracks = {}
         return sorted_events(left)
