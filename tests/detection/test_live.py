@@ -9,9 +9,13 @@ import pytest
 
 import toy
 from toy_detection import scene_samples
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.detection import live as live_module
+from unfreeze.detection.detector import make_detector
 from unfreeze.detection.events import DetectOptions, Event, EventStart
-from unfreeze.detection.live import LIMIT, listen
+from unfreeze.detection.live import LIMIT, LiveDetector, listen
 from unfreeze.detection.live_sources import Inbox
+from unfreeze.detection.scan import PatchBlock
 
 SCENE = scene_samples().astype(np.float32)
 
@@ -58,6 +62,33 @@ def test_a_steady_sound_is_announced_when_it_begins(classifier):
     assert event.end == pytest.approx(65.0, abs=0.3)
     assert begun < 6.0
     assert 65.0 < over < 66.6
+
+
+class Scripted:
+    """A network whose scores are the first band of each patch's first frame, and its rest."""
+
+    def __call__(self, patches, training=False):
+        first = np.asarray(patches)[:, 0, 0]
+        return np.stack([first, 1 - first], axis=1)
+
+
+@pytest.mark.parametrize("times", [{}, {"min_duration": 0.3}, {"max_gap": 0.4}])
+def test_one_event_of_a_class_is_open_at_a_time(times, monkeypatch):
+    rng = np.random.default_rng(0)
+    scores = rng.choice([0.05, 0.3, 0.9], size=400, p=[0.4, 0.3, 0.3]).astype(np.float32)
+    front_end = FrontEnd()
+    options = DetectOptions(hop=0.12, **times)
+    detector = make_detector(front_end, ["cat", "background"], np.array([0.5, 0.5]), options)
+    monkeypatch.setattr(live_module, "patch_scores", lambda model, patches: model(patches))
+    live = LiveDetector(Scripted(), front_end, detector)
+    patches = np.tile(scores[:, None, None], (1, 96, 64))
+    starts = np.arange(400) * 0.12
+    block = PatchBlock(patches, starts, starts + 0.96)
+    given = [*live._score(block), *live._shifted(live._events.finish())]
+    kinds = [type(event) for event in given]
+    assert kinds == [EventStart, Event] * (len(given) // 2)
+    assert [a.start for a in given[::2]] == [b.start for b in given[1::2]]
+    assert len(given) > 20
 
 
 def test_memory_does_not_grow_with_the_sound(classifier):

@@ -93,10 +93,17 @@ class LiveDetector:
         return [e for patch in one_by_one for e in self._shifted(self._events.push(patch))]
 
     def _shifted(self, events: list[Event]) -> list[EventStart | Event]:
-        """Starts that are known now, and events, in seconds of all sound so far."""
+        """What is known now, in seconds of all sound so far.
+
+        Ends before starts, so that at most one event of a class is open; but each event's own
+        start before it.
+        """
         by = self._offset
         starts = [replace(s, start=s.start + by) for s in self._events.take_starts()]
-        return [*starts, *(replace(e, start=e.start + by, end=e.end + by) for e in events)]
+        ends = [replace(e, start=e.start + by, end=e.end + by) for e in events]
+        over = {(e.label, e.start) for e in ends}
+        own = [s for s in starts if (s.label, s.start) in over]
+        return [*own, *ends, *(s for s in starts if (s.label, s.start) not in over)]
 
 
 @dataclass
