@@ -320,7 +320,9 @@ class EventFinder:
     def _heard(self, c: int, view: "_View") -> tuple[np.ndarray, float]:
         """How much is heard in each patch, (n,), and from which level on it is something."""
         if self._sounds is None:
-            return view.scores[:, c], float(_TRACE * self._high[c])
+            trace = _TRACE * self._high[c]
+            # In logarithms, as a trace is crossed nearer to the low score than to the high one.
+            return np.log(np.maximum(view.scores[:, c], trace / 10)), float(np.log(trace))
         if view.heard is None:
             view.heard = view.scores[:, self._sounds].sum(axis=1)
         return view.heard, _HEARD
