@@ -189,7 +189,7 @@ def test_sound_that_is_none_is_an_error(listen, capfd):
         (["-", "--device", "1"], "--device is for a microphone"),
         (["--rate", "8000"], "--rate is for raw samples"),
         (["-", "--format", "csv"], "give one of table, jsonl"),
-        (["-", "--min-duration", "-1"], "--min-duration -1 cannot be used"),
+        (["-", "--min-duration", "-1"], "a minimum duration of -1 s cannot"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(toy_run, words, message):

@@ -415,11 +415,15 @@ class NoStep(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("kind", [keras.Model, keras.Sequential])
-@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "mse"])
+@pytest.mark.parametrize(
+    ("units", "loss"), [(2, "sparse_categorical_crossentropy"), (1, "binary_crossentropy")]
+)
 def test_a_metric_that_the_model_lacks_is_told_before_the_first_step(
-    kind: Any, loss: str, caplog: pytest.LogCaptureFixture
+    kind: Any, units: int, loss: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = make() if kind is keras.Model else kind([layers.Input((6,)), layers.Dense(2)])
+    model: Any = keras.Sequential([layers.Input((6,)), layers.Dense(units, "sigmoid")])
+    if kind is keras.Model:
+        model = keras.Model(model.inputs, model.outputs)
     model.compile("sgd", loss, metrics=["accuracy"])
     stage = Stage("a", train="*", until=Reached("val_accuracies", 0.9, mode="max"))
     schedule = Schedule([stage], monitor="val_f1")

@@ -170,13 +170,14 @@ def test_short_events_are_left_out_and_near_ones_are_one():
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["min_duration", "max_gap"])
-def test_times_that_are_none_are_refused(name, value):
-    option = f"--{name.replace('_', '-')}"
-    with pytest.raises(UnfreezeError, match=rf"^{option} .* cannot be used: give a number of sec"):
-        DetectOptions(**{name: value})
-    with pytest.raises(UnfreezeError, match=rf"^{option} is for merged events, and --no-merge"):
-        DetectOptions(**{name: 1.0}, merge=False)
+@pytest.mark.parametrize(
+    ("option", "name"), [("min_duration", "minimum duration"), ("max_gap", "maximum gap")]
+)
+def test_times_that_are_none_are_refused(option, name, value):
+    with pytest.raises(UnfreezeError, match=rf"^a {name} of .* s cannot be used: give a number of"):
+        DetectOptions(**{option: value})
+    with pytest.raises(UnfreezeError, match=rf"^a {name} is for merged events, and --no-merge"):
+        DetectOptions(**{option: 1.0}, merge=False)
 
 
 def test_thresholds_are_by_class():

@@ -74,15 +74,16 @@ class DetectOptions:
 
     def __post_init__(self) -> None:
         """Check the times, which need no model, before anything slow."""
-        for option, seconds in (("min-duration", self.min_duration), ("max-gap", self.max_gap)):
+        times = {"minimum duration": self.min_duration, "maximum gap": self.max_gap}
+        for name, seconds in times.items():
             if not (np.isfinite(seconds) and seconds >= 0):
                 raise UnfreezeError(
-                    f"--{option} {seconds:g} cannot be used: give a number of seconds, 0 or more"
+                    f"a {name} of {seconds:g} s cannot be used: give a number of seconds, 0 or more"
                 )
             if seconds and not self.merge:
                 raise UnfreezeError(
-                    f"--{option} is for merged events, and --no-merge lists each window by "
-                    "itself: leave out one of them"
+                    f"a {name} is for merged events, and --no-merge (merge=False) lists each "
+                    "window by itself: leave out one of them"
                 )
 
 
