@@ -292,8 +292,7 @@ class EventFinder:
         elif len(unheard) and place >= after:
             start = self._crossing(starts, heard, place, level) + whole
         else:
-            middle = self._crossing(starts, scores, first - 1, self._high[c])
-            start = middle + self._window / 2
+            start = self._crossing(starts, scores, first - 1, self._high[c]) + self._window / 2
         if start >= view.ends[first] - _TOUCH:
             # Of the last patches, a part is filled up with silence.
             start = max(float(starts[first]), float(view.ends[first]) - self._hop)
@@ -314,15 +313,15 @@ class EventFinder:
         elif len(unheard):
             end = self._crossing(starts, heard, place, level) + self._filled
         else:
-            middle = self._crossing(starts, scores, last, LOW_SHARE * self._high[c])
-            end = middle + self._window / 2
+            low = LOW_SHARE * self._high[c]
+            end = self._crossing(starts, scores, last, low) + self._window / 2
         return float(min(max(end, sound.least), view.ends[place + 1]))
 
     def _heard(self, c: int, view: "_View") -> tuple[np.ndarray, float]:
         """How much is heard in each patch, (n,), and from which level on it is something."""
         if self._sounds is None:
             trace = _TRACE * self._high[c]
-            # In logarithms, as a trace is crossed nearer to the low score than to the high one.
+            # In logarithms: between two windows it is crossed nearer to the low score.
             return np.log(np.maximum(view.scores[:, c], trace / 10)), float(np.log(trace))
         if view.heard is None:
             view.heard = view.scores[:, self._sounds].sum(axis=1)
