@@ -34,9 +34,9 @@ from unfreeze.audio.feature_store import build_store
 from unfreeze.audio.manifest import build_manifest, examine_source
 from unfreeze.audio.sources import find_source
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.detection.events import ScoreBlock
 from unfreeze.detection.recordings import find_recordings
 from unfreeze.detection.scan import Ended, scan_files
+from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import DataError, show
 from unfreeze.files import write_json
 

@@ -25,9 +25,10 @@ from unfreeze.detection.detector import (
 )
 from unfreeze.detection.event_evaluation import evaluate_recordings
 from unfreeze.detection.event_scoring import Rules
-from unfreeze.detection.events import DetectOptions, Event, ScoreBlock
+from unfreeze.detection.events import DetectOptions, Event
 from unfreeze.detection.live import LiveDetector, live_hop
 from unfreeze.detection.scan import scan_file
+from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.detection.true_events import read_annotations
 from unfreeze.errors import RunError
 from unfreeze.files import atomic_path
@@ -365,6 +366,8 @@ class SoundClassifier:
         min_score: float | None = DetectOptions.min_score,
         smooth: bool = DetectOptions.smooth,
         merge: bool = DetectOptions.merge,
+        min_duration: float = DetectOptions.min_duration,
+        max_gap: float = DetectOptions.max_gap,
     ) -> list[Event]:
         """Find when each class is heard in a recording of any length.
 
@@ -375,15 +378,17 @@ class SoundClassifier:
             min_score: the score at which an event begins.
             smooth: take the median over every three patches first.
             merge: make one event of a class's patches that overlap or adjoin.
+            min_duration: seconds; shorter events are left out.
+            max_gap: seconds; events of a class at most so far apart are one.
 
         Returns:
             Events, sorted by start, then by label. See `unfreeze.detection.events`.
 
         Raises:
-            UnfreezeError: a window, hop or score that cannot be used.
+            UnfreezeError: a window, hop, score or time that cannot be used.
             DataError: the file cannot be read.
         """
-        wanted = DetectOptions(window, hop, min_score, smooth, merge)
+        wanted = DetectOptions(window, hop, min_score, smooth, merge, min_duration, max_gap)
         return all_events(self.detector(wanted), self.scan(path, hop=wanted.hop))
 
     def detect_files(
@@ -410,16 +415,29 @@ class SoundClassifier:
         files, detector = [Path(path) for path in paths], self.detector(options or DetectOptions())
         return detect_files(self._fused, self.front_end, files, detector, progress, self.decoders)
 
-    def live(self, min_score: float | None = None) -> LiveDetector:
+    def live(
+        self,
+        min_score: float | None = DetectOptions.min_score,
+        *,
+        min_duration: float = DetectOptions.min_duration,
+        max_gap: float = DetectOptions.max_gap,
+    ) -> LiveDetector:
         """Make a detector for live sound, which takes it piece by piece.
 
         Args:
-            min_score: as for `detect`.
+            min_score: as for `detect`; so are the others.
+            min_duration: an event's start is told once it has lasted so long.
+            max_gap: an event's end is told once so much has passed without it.
 
         Raises:
-            UnfreezeError: a score that cannot be used.
+            UnfreezeError: a score or time that cannot be used.
         """
-        options = DetectOptions(hop=live_hop(self.front_end), min_score=min_score)
+        options = DetectOptions(
+            hop=live_hop(self.front_end),
+            min_score=min_score,
+            min_duration=min_duration,
+            max_gap=max_gap,
+        )
         return LiveDetector(self._fused, self.front_end, self.detector(options))
 
     @functools.cached_property

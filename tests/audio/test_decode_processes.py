@@ -23,8 +23,8 @@ from unfreeze.audio.rules import examine
 from unfreeze.audio.sound_file import SoundError
 from unfreeze.audio.sources import find_source
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.detection.events import ScoreBlock
 from unfreeze.detection.scan import Begun, Ended, read_patches, scan_files
+from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import DataError, RunError
 
 

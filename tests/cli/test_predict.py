@@ -101,6 +101,9 @@ REFUSED = [
     (["--window", "1"], r"give 0.96 or a multiple"),
     (["--hop", "0.5001"], "hop of 0.5001"),
     (["--min-score", "2"], "above 0 and at most 1"),
+    (["--min-duration", "-1"], "a minimum duration of -1 s cannot be used"),
+    (["--max-gap", "nan"], "a maximum gap of nan s cannot"),
+    (["--max-gap", "1", "--no-merge"], "--no-merge (merge=False) lists each window by itself"),
     (["--events", "--top", "2"], "--top is for the classes"),
     (["--events", "--json"], "use --format jsonl"),
     (["--overwrite"], "give --out, too"),
@@ -173,9 +176,25 @@ def test_a_second_run_does_the_rest_and_other_settings_are_refused(toy_run, fold
     changed = call(*words, "--hop", "0.24")
     assert "hop was 0.48 and is 0.24" in str(changed.exception)
     assert "--overwrite" in str(changed.exception)
+    # A journal from before there was such an option is one without it.
+    head = json.loads((tmp_path / "events.csv.unfreeze-events.jsonl").read_text().splitlines()[0])
+    assert not {"min_duration", "max_gap"} & set(head["settings"])
+    longer = call(*words, "--min-duration", "2.4", "--max-gap", "0.5")
+    assert "min_duration was None and is 2.4; max_gap was None and is 0.5" in str(longer.exception)
     anew = call(*words, "--hop", "0.24", "--overwrite")
     assert anew.exit_code == 0
     assert "4 recordings" in anew.stderr
+
+
+def test_short_events_are_left_out_and_near_ones_are_one(toy_run, scene):
+    def found(*words):
+        rows = rows_of(call(toy_run, scene, "--format", "csv", *words).stdout)
+        return [(row["label"], round(float(row["end"]) - float(row["start"]), 1)) for row in rows]
+
+    every = found()
+    assert [label for label, _ in every] == ["noise", "high", "noise", "low", "noise"]
+    assert found("--min-duration", "2.8") == [row for row in every if row[1] >= 2.8]
+    assert [label for label, _ in found("--max-gap", "2.9")] == ["noise", "high", "noise", "low"]
 
 
 def test_two_searches_at_once_into_one_place_are_refused(toy_run, scene, tmp_path):

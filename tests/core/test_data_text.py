@@ -8,6 +8,7 @@ from unfreeze.core.data import as_data
 from unfreeze.core.fingerprints import fingerprint
 from unfreeze.core.fit import fit
 from unfreeze.core.schedule import Schedule, Stage
+from unfreeze.core.unfreeze_schedule import UnfreezeSchedule
 from unfreeze.errors import DataError
 
 pytestmark = pytest.mark.skipif(
@@ -59,15 +60,32 @@ def test_digests_follow_the_letters():
     assert fingerprint(as_data((TEXTS[::-1], LABELS), model)).content != first
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_ragged_input_trains_in_stages_within_keras_own_fit(batched):
+    tf = pytest.importorskip("tensorflow")
+    x, y = tf.ragged.constant([[1, 2], [3], [4, 5, 6], [1]]), np.array([0, 1, 1, 0])
+    inputs = keras.Input((None,), dtype="int64")
+    words = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(9, 2)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax", name="head")(words))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    stages = UnfreezeSchedule([Stage("head", "head", epochs=1), Stage("all", "*", epochs=1)])
+    data = (tf.data.Dataset.from_tensor_slices((x, y)).batch(2),) if batched else (x, y)
+    model.fit(*data, epochs=2, verbose=0, callbacks=[stages])
+    moved = [sum(row.max_abs > 0 for row in stage.layers) for stage in stages.audit.stages]
+    assert moved == [1, 2]
+
+
 def test_what_is_neither_numbers_nor_text_is_refused():
     tf = pytest.importorskip("tensorflow")
     ragged = tf.ragged.constant([[1, 2], [3]])
     inputs = keras.Input((None,), dtype="int64")
     model = keras.Model(inputs, keras.layers.Embedding(9, 2)(inputs))
-    with pytest.raises(DataError, match=r"neither numbers nor text.*`x\.to_tensor\(\)` does"):
+    with pytest.raises(
+        DataError, match=r"neither numbers nor text.*`x\.to_tensor\(\)` does, or train wi"
+    ):
         as_data((ragged, np.zeros(2)), model)
     dataset = tf.data.Dataset.from_tensor_slices((ragged, np.zeros(2))).batch(2)
-    with pytest.raises(DataError, match=r"rows of unequal size.*`padded_batch`"):
+    with pytest.raises(DataError, match=r"rows of unequal size.*`padded_batch`.*UnfreezeSchedule"):
         as_data(dataset, model)
     with pytest.raises(DataError, match="the labels are text, not numbers"):
         fit(reader(), SCHEDULE, TEXTS, TEXTS, loss="sparse_categorical_crossentropy")

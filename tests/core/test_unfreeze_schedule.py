@@ -409,6 +409,50 @@ def test_a_metric_that_the_log_lacks_is_an_error(stage: Stage, reason: str) -> N
         fit(compiled(), [stage], validation_data=HELD)
 
 
+class NoStep(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        raise AssertionError("a step")
+
+
+@pytest.mark.parametrize("kind", [keras.Model, keras.Sequential])
+@pytest.mark.parametrize(
+    ("units", "loss"), [(2, "sparse_categorical_crossentropy"), (1, "binary_crossentropy")]
+)
+def test_a_metric_that_the_model_lacks_is_told_before_the_first_step(
+    kind: Any, units: int, loss: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model: Any = keras.Sequential([layers.Input((6,)), layers.Dense(units, "sigmoid")])
+    if kind is keras.Model:
+        model = keras.Model(model.inputs, model.outputs)
+    model.compile("sgd", loss, metrics=["accuracy"])
+    stage = Stage("a", train="*", until=Reached("val_accuracies", 0.9, mode="max"))
+    schedule = Schedule([stage], monitor="val_f1")
+    with pytest.raises(AssertionError, match="a step"):
+        fit(model, schedule, NoStep(), validation_data=HELD)
+    monitor, rule = (r.message for r in caplog.records if "watches" in r.message)
+    assert "monitor watches 'val_f1', which `fit` logs only if a callback before Unf" in monitor
+    assert "The model logs accuracy, loss, and the same with val_" in monitor
+    assert "`until` of stage 'a' watches 'val_accuracies'" in rule
+    assert "Did you mean 'val_accuracy'?" in rule
+
+
+def test_metrics_that_there_will_be_or_may_be_are_not_doubted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Own(keras.Model):
+        def train_step(self, *args: Any) -> Any:
+            return super().train_step(*args)
+
+    good = Schedule([HEAD], monitor="val_accuracy")
+    for model, schedule in (
+        (compiled(), good),
+        (compiled(kind=Own), Schedule([HEAD], monitor="own_score")),
+    ):
+        with pytest.raises(AssertionError, match="a step"):
+            fit(model, schedule, NoStep())
+    assert not [r for r in caplog.records if "watches" in r.message]
+
+
 def test_validation_in_some_epochs_only_is_an_error() -> None:
     with pytest.raises(StageError, match="validation_freq=1"):
         fit(compiled(), [HEAD, ALL], validation_data=HELD, validation_freq=2)

@@ -13,7 +13,8 @@ from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.detector import all_events, make_detector
 from unfreeze.detection.event_evaluation import THRESHOLDS, Sweep, Tally, summary
 from unfreeze.detection.event_scoring import RULES, Rules, Truth, as_spans
-from unfreeze.detection.events import DetectOptions, Event, ScoreBlock
+from unfreeze.detection.events import DetectOptions, Event
+from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import DataError, UnfreezeError
 
 

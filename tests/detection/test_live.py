@@ -9,28 +9,86 @@ import pytest
 
 import toy
 from toy_detection import scene_samples
-from unfreeze.detection.events import DetectOptions
-from unfreeze.detection.live import LIMIT, listen
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.detection import live as live_module
+from unfreeze.detection.detector import make_detector
+from unfreeze.detection.events import DetectOptions, Event, EventStart
+from unfreeze.detection.live import LIMIT, LiveDetector, listen
 from unfreeze.detection.live_sources import Inbox
+from unfreeze.detection.scan import PatchBlock
 
 SCENE = scene_samples().astype(np.float32)
 
 
 def tones(events):
-    return [(round(e.start, 6), round(e.end, 6), e.label) for e in events if e.label != "noise"]
+    return [
+        (round(e.start, 6), round(e.end, 6), e.label)
+        for e in events
+        if isinstance(e, Event) and e.label != "noise"
+    ]
 
 
 def test_live_events_are_the_same_however_the_sound_comes(classifier, scene):
-    def heard(step):
-        live = classifier.live()
+    def heard(step, **times):
+        live = classifier.live(**times)
         found = [e for at in range(0, len(SCENE), step) for e in live.push(SCENE[at : at + step])]
-        return tones([*found, *live.finish()])
+        return [*found, *live.finish()]
 
-    assert heard(801) == heard(160_000)
-    recorded = tones(classifier.detect(scene, hop=0.12))
-    assert [label for *_, label in recorded] == ["high", "low"]
-    # The recording's own 16-bit samples move a score, not a time.
-    assert heard(5_000)[0] == recorded[0]
+    times = {"min_duration": 0.5, "max_gap": 1.0}
+    for options in ({}, times):
+        # Starts and events, in the same order.
+        assert heard(801, **options) == heard(160_000, **options)
+        recorded = tones(classifier.detect(scene, hop=0.12, **options))
+        assert [label for *_, label in recorded] == ["high", "low"]
+        # The recording's own 16-bit samples move a score, and times by little.
+        for live, whole in zip(tones(heard(5_000, **options)), recorded, strict=True):
+            assert live[:2] == pytest.approx(whole[:2], abs=0.002)
+
+
+def test_a_steady_sound_is_announced_when_it_begins(classifier):
+    """A tone of a minute: its start is given within a second, its end when it is over."""
+    rate, live = toy.RATE, classifier.live()
+    tone = SCENE[round(5.5 * rate) : round(6.5 * rate)]
+    sound = np.concatenate([SCENE[: 5 * rate], np.tile(tone, 60), SCENE[8 * rate : 12 * rate]])
+    given = []
+    for at in range(0, len(sound), 160):
+        given += [(round((at + 160) / rate, 2), e) for e in live.push(sound[at : at + 160])]
+    high = [(clock, e) for clock, e in given if e.label == "high"]
+    (begun, start), (over, event) = high
+    assert isinstance(start, EventStart)
+    assert isinstance(event, Event)
+    assert event.start == start.start
+    assert event.start == pytest.approx(5.0, abs=0.3)
+    assert event.end == pytest.approx(65.0, abs=0.3)
+    assert begun < 6.0
+    assert 65.0 < over < 66.6
+
+
+class Scripted:
+    """A network whose scores are the first band of each patch's first frame, and its rest."""
+
+    def __call__(self, patches, training=False):
+        first = np.asarray(patches)[:, 0, 0]
+        return np.stack([first, 1 - first], axis=1)
+
+
+@pytest.mark.parametrize("times", [{}, {"min_duration": 0.3}, {"max_gap": 0.4}])
+def test_one_event_of_a_class_is_open_at_a_time(times, monkeypatch):
+    rng = np.random.default_rng(0)
+    scores = rng.choice([0.05, 0.3, 0.9], size=400, p=[0.4, 0.3, 0.3]).astype(np.float32)
+    front_end = FrontEnd()
+    options = DetectOptions(hop=0.12, **times)
+    detector = make_detector(front_end, ["cat", "background"], np.array([0.5, 0.5]), options)
+    monkeypatch.setattr(live_module, "patch_scores", lambda model, patches: model(patches))
+    live = LiveDetector(Scripted(), front_end, detector)
+    patches = np.tile(scores[:, None, None], (1, 96, 64))
+    starts = np.arange(400) * 0.12
+    block = PatchBlock(patches, starts, starts + 0.96)
+    given = [*live._score(block), *live._shifted(live._events.finish())]
+    kinds = [type(event) for event in given]
+    assert kinds == [EventStart, Event] * (len(given) // 2)
+    assert [a.start for a in given[::2]] == [b.start for b in given[1::2]]
+    assert len(given) > 20
 
 
 def test_memory_does_not_grow_with_the_sound(classifier):
@@ -48,14 +106,17 @@ def test_memory_does_not_grow_with_the_sound(classifier):
     assert long < 1.1 * short
 
 
-def test_an_event_is_given_a_hop_after_its_last_patch(classifier):
+def test_a_start_is_given_at_once_and_an_end_when_nothing_can_be_added(classifier):
     live = classifier.live()
     late = {}
     for at in range(0, len(SCENE), 160):
         for event in live.push(SCENE[at : at + 160]):
-            late[event.label] = (at + 160) / toy.RATE - event.end
-    # A quarter of a patch, a hop, 15 ms of the last window, and our steps of 10 ms.
-    assert all(0.3 < late[label] < 0.36 + 0.015 + 0.02 for label in ("high", "low"))
+            time = event.end if isinstance(event, Event) else event.start
+            late[event.label, type(event)] = (at + 160) / toy.RATE - time
+    for label in ("high", "low"):
+        assert late[label, EventStart] < 0.96
+        # A window after the last one in which it is heard, a hop, and our steps.
+        assert 0.9 < late[label, Event] < 1.5
 
 
 def test_dropped_samples_end_an_event_and_move_the_clock(classifier):

@@ -8,8 +8,8 @@ import soundfile
 
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection import scan
-from unfreeze.detection.events import ScoreBlock
 from unfreeze.detection.scan import Ended, neighbours, scan_files, with_neighbours
+from unfreeze.detection.score_blocks import ScoreBlock
 
 FRONT = FrontEnd()
 HOP = 8

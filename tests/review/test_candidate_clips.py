@@ -15,7 +15,7 @@ from unfreeze.audio.manifest import read_manifest
 from unfreeze.audio.segments_file import read_segments
 from unfreeze.audio.sources import find_source
 from unfreeze.audio.split import split_clips
-from unfreeze.detection.events import ScoreBlock
+from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.review.candidate_clips import (
     Candidate,
     best_of,

@@ -13,7 +13,7 @@ from unfreeze.errors import UnfreezeError
 
 if TYPE_CHECKING:
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.detection.events import Event
+    from unfreeze.detection.events import Event, EventStart
     from unfreeze.detection.live import LiveDetector, Summary
     from unfreeze.detection.live_sources import Inbox
 
@@ -47,11 +47,24 @@ def listen(
             show_default="each class's own from the run, or 0.5",
         ),
     ] = None,
+    min_duration: Annotated[
+        float,
+        typer.Option(
+            help="Seconds that an event lasts at least: it is told once it has lasted so long."
+        ),
+    ] = 0.0,
+    max_gap: Annotated[
+        float,
+        typer.Option(
+            help="Seconds: events of a class that are at most so far apart become one, and their "
+            "end is told so much later."
+        ),
+    ] = 0.0,
     form: Annotated[str, typer.Option("--format", help="table or jsonl.")] = "table",
 ) -> None:
-    """Print each sound event as soon as it ends; press Ctrl-C to stop.
+    """Print each sound event as soon as it begins, and again once it ends; Ctrl-C stops.
 
-    Times are seconds from the start. Warns when the network falls behind: sound
+    Times are counted from the start. Warns when the network falls behind: sound
     from a microphone is dropped when more than 10 s of it are waiting; a pipe is
     paused.
     """
@@ -65,10 +78,14 @@ def listen(
         raise UnfreezeError(
             "--rate is for raw samples on standard input: give - as the source, too"
         )
+    from unfreeze.detection.events import DetectOptions
+
     if form not in _FORMATS:
         raise UnfreezeError(f"There is no format {form!r}: give one of {', '.join(_FORMATS)}")
     if source == "-" and sys.stdin.isatty():
         raise UnfreezeError("Standard input is a terminal: pipe sound into this command")
+    # Checked before anything slow.
+    options = DetectOptions(min_score=min_score, min_duration=min_duration, max_gap=max_gap)
     from unfreeze.backend import import_keras
 
     import_keras()
@@ -77,7 +94,9 @@ def listen(
     from unfreeze.detection.live_sources import Inbox, microphone
 
     classifier = SoundClassifier.load(run)
-    detector = classifier.live(min_score)
+    detector = classifier.live(
+        options.min_score, min_duration=options.min_duration, max_gap=options.max_gap
+    )
     # Before any sound arrives, which would have to wait.
     detector.warm_up()
     inbox = Inbox(round(LIMIT * classifier.sample_rate), waits=source is not None)
@@ -99,17 +118,21 @@ def _run(
     classifier: "SoundClassifier", detector: "LiveDetector", inbox: "Inbox", name: str, form: str
 ) -> "Summary":
     from unfreeze.detection.event_files import as_plain, clock
+    from unfreeze.detection.events import Event
     from unfreeze.detection.live import listen as listen_to
 
     _say(f"Listening to {name}; press Ctrl-C to stop")
     width = max(map(len, classifier.labels))
 
-    def show(event: "Event") -> None:
+    def show(event: "EventStart | Event") -> None:
+        over = isinstance(event, Event)
         if form == "jsonl":
-            line = json_module.dumps(as_plain(event), ensure_ascii=False)
+            row = {"event": "end" if over else "start", **as_plain(event)}
+            line = json_module.dumps(row, ensure_ascii=False)
         else:
-            times = f"{clock(event.start)}  {clock(event.end)}"
-            line = f"{times}  {event.label:<{width}}  {event.score:.3f}"
+            start = clock(event.start)
+            end = clock(event.end) if isinstance(event, Event) else "begins"
+            line = f"{start}  {end:<{len(start)}}  {event.label:<{width}}  {event.score:.3f}"
         print(line, flush=True)
 
     def lag(behind: float, dropped: float) -> None:

@@ -278,6 +278,15 @@ def _settings(classifier: "SoundClassifier", run: Path, options: "DetectOptions"
         else dict(zip(detector.labels, levels, strict=True)),
         "smooth": detector.smooth,
         "merge": detector.merge,
+        # Only where they are not as in searches from before there were these options.
+        **{
+            name: value
+            for name, value in (
+                ("min_duration", detector.min_duration),
+                ("max_gap", detector.max_gap),
+            )
+            if value
+        },
     }
 
 
@@ -340,6 +349,22 @@ def predict(
             rich_help_panel=_PANEL,
         ),
     ] = None,
+    min_duration: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that an event lasts at least; shorter ones are left out.",
+            show_default="0",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    max_gap: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds: events of a class that are at most so far apart become one.",
+            show_default="0",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
     form: Annotated[
         str | None,
         typer.Option("--format", help=_FORMATS, show_default="table", rich_help_panel=_PANEL),
@@ -372,7 +397,7 @@ def predict(
     code is then 1. What else is wrong with a file (a wrong header, channels that cancel)
     is a warning.
     """
-    chosen = (window, hop, min_score, smooth, merge, form, out)
+    chosen = (window, hop, min_score, smooth, merge, min_duration, max_gap, form, out)
     folder = any(path.is_dir() for path in paths)
     if not (events or recursive or overwrite or folder or any(v is not None for v in chosen)):
         _classes(run, paths, top or TOP, json)
@@ -392,6 +417,8 @@ def predict(
         min_score=min_score,
         smooth=DetectOptions.smooth if smooth is None else smooth,
         merge=DetectOptions.merge if merge is None else merge,
+        min_duration=DetectOptions.min_duration if min_duration is None else min_duration,
+        max_gap=DetectOptions.max_gap if max_gap is None else max_gap,
     )
     find(run, paths, options, recursive, form or "table", out, overwrite)
 

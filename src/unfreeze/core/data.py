@@ -34,6 +34,9 @@ Batch = tuple[list[np.ndarray], Any, Any]
 #: Number of batches of a dataset without an end.
 ENDLESS = -1
 
+# Keras' own `fit` takes ragged tensors on TensorFlow; they cannot be cached or hashed as rows.
+_AS_THEY_ARE = "or train with model.fit and the callback UnfreezeSchedule, which takes them"
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -178,7 +181,7 @@ def as_data(
     if any(part.dtype.kind == "O" and not _is_text(part) for part in stream.first()[0]):
         raise DataError(
             f"{what}: the {kind_of(source)} gives rows of unequal size (a ragged tensor): "
-            "make rows of one size in it, with `padded_batch` or `x.to_tensor()`"
+            f"make rows of one size in it, with `padded_batch` or `x.to_tensor()`, {_AS_THEY_ARE}"
         )
     _check_shapes(stream.first()[0], model, what)
     return stream
@@ -277,7 +280,8 @@ def _rows(x: Any, y: Any, weight: Any, order: tuple[str, ...], what: str) -> Row
         if getattr(part.dtype, "kind", "f") == "O" and not _is_text(part):
             raise DataError(
                 f"{what}: x holds Python objects, neither numbers nor text. Of rows of unequal "
-                "size (a ragged tensor) make rows of one size, as `x.to_tensor()` does"
+                f"size (a ragged tensor) make rows of one size, as `x.to_tensor()` does, "
+                f"{_AS_THEY_ARE}"
             )
     if len(parts) != len(order):
         raise DataError(f"{what}: the model has {len(order)} inputs, the data {len(parts)}")

@@ -3,6 +3,9 @@
 A schedule's `monitor` and the rules of its stages name metrics. Keras makes these names when it
 sees the first batch; so does this, without training: a misspelt name is refused at once, with
 the names that there are. Where Keras cannot tell them yet, the first epoch decides.
+
+Inside a `fit` of the user's own it is not certain: nothing tells a callback whether there are
+validation data, and one before it may add to the log. There it is a warning.
 """
 
 from collections.abc import Collection, Iterator
@@ -16,7 +19,12 @@ from unfreeze.core.boundary import inference_cut
 from unfreeze.core.callbacks import resolve
 from unfreeze.core.data import Rows, Stream
 from unfreeze.core.graph import Graph
-from unfreeze.core.keras_internals import names_of_logs
+from unfreeze.core.keras_internals import (
+    compiled_with,
+    functional_graph,
+    has_custom_training,
+    names_of_logs,
+)
 from unfreeze.core.objective import fresh
 from unfreeze.core.schedule import AUTO, BEST, Schedule
 from unfreeze.core.step_model import joined_model
@@ -65,6 +73,47 @@ def check_log_names(
             f"{where} watches {name!r}, which the training log will not have.{hint} It will have: "
             f"{', '.join(sorted(names))}"
         )
+
+
+def doubtful_names(model: keras.Model, schedule: Schedule) -> list[str]:
+    """Look up the metrics that a schedule watches in the user's own `fit`, before its first step.
+
+    Args:
+        model: compiled. One that is no graph, or whose class has its own way to train,
+            may log anything: nothing is said of it.
+        schedule: its `monitor`, and the rules of its stages.
+
+    Returns:
+        A warning for each that the model's own metrics do not have.
+    """
+    if functional_graph(model) is None or has_custom_training(model):
+        return []
+    names = _names_of_compiled(model)
+    known = names | {f"val_{name}" for name in names}
+    return [
+        f"{where} watches {name!r}, which `fit` logs only if a callback before UnfreezeSchedule "
+        f"adds it.{did_you_mean(name, known)} The model logs {', '.join(sorted(names))}, and the "
+        "same with val_ before them where there are validation data"
+        for where, name in _watched(schedule, known)
+        if names and name not in known
+    ]
+
+
+def _names_of_compiled(model: keras.Model) -> set[str]:
+    """Names of the loss and the metrics of a compiled model; none where Keras cannot tell."""
+    outputs = [np.zeros([size or 1 for size in t.shape], np.float32) for t in model.outputs]
+    numbers = [np.zeros(part.shape[:-1], np.int32) for part in outputs]
+    given = compiled_with(model)
+    # Labels are not known here: like the outputs, or the number of a class. The names are the same.
+    for y in (outputs, numbers):
+        with suppress(Exception):
+            # Not the model itself, whose metrics would keep what they made of these labels.
+            probe = keras.Model(model.inputs, model.outputs)
+            parts = ("loss", "loss_weights", "metrics", "weighted_metrics")
+            probe.compile("sgd", **{part: fresh(given.get(part)) for part in parts})
+            one = len(outputs) == 1
+            return names_of_logs(probe, y[0] if one else y, outputs[0] if one else outputs)
+    return set()
 
 
 def _watched(schedule: Schedule, names: Collection[str]) -> Iterator[tuple[str, str]]:

@@ -24,6 +24,7 @@ from unfreeze.core.graph import count_numbers, outline
 from unfreeze.core.groups import why_few_groups
 from unfreeze.core.keras_internals import building_scope, compiled_optimizer, resumed_epoch
 from unfreeze.core.layers import Selection, apply, check, unlearned_norms
+from unfreeze.core.log_names import doubtful_names
 from unfreeze.core.optimizers import get_learning_rate
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.run_state import StageResult
@@ -211,6 +212,8 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         self._refuse_too_few(self.params["epochs"])
         for stage in self.schedule:
             check_steps(stage, self.params.get("steps"), "give `fit` steps_per_epoch")
+        for text in doubtful_names(self.model, self.schedule):
+            log.warning(text)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Start the next stage where the one before has ended."""

@@ -19,12 +19,11 @@ from unfreeze.detection.events import (
     DetectOptions,
     Event,
     EventFinder,
-    MedianOfThree,
-    ScoreBlock,
-    WindowMeans,
+    EventStart,
     sorted_events,
 )
 from unfreeze.detection.scan import Begun, Ended, Read, scan_files
+from unfreeze.detection.score_blocks import MedianOfThree, ScoreBlock, WindowMeans
 from unfreeze.errors import UnfreezeError
 
 # Called with bytes of sound files done.
@@ -42,8 +41,7 @@ class Detector:
         hop_seconds: the same in seconds.
         window: seconds that are scored together.
         patches: the number of patches in a window.
-        smooth: as in `DetectOptions`.
-        merge: as in `DetectOptions`.
+        smooth: as in `DetectOptions`; so are the others.
     """
 
     labels: Sequence[str]
@@ -54,15 +52,24 @@ class Detector:
     patches: int
     smooth: bool
     merge: bool
+    min_duration: float
+    max_gap: float
 
-    def stream(self, *, prompt: bool = False) -> "EventStream":
-        """Make an `EventStream` for one recording; `prompt` as for `EventFinder`."""
-        return EventStream(self, prompt=prompt)
+    def stream(self) -> "EventStream":
+        """Make an `EventStream` for one recording."""
+        return EventStream(self)
 
-    def finder(self, thresholds: np.ndarray | float, *, prompt: bool = False) -> EventFinder:
+    def finder(self, thresholds: np.ndarray | float) -> EventFinder:
         """Make an `EventFinder` with these thresholds; its scores are those of a `ScoreStream`."""
         return EventFinder(
-            self.labels, thresholds, self.window, self.hop_seconds, merge=self.merge, prompt=prompt
+            self.labels,
+            thresholds,
+            self.window,
+            self.hop_seconds,
+            patch=self.window - (self.patches - 1) * self.hop_seconds,
+            merge=self.merge,
+            min_duration=self.min_duration,
+            max_gap=self.max_gap,
         )
 
 
@@ -105,16 +112,19 @@ class EventStream:
 
     Args:
         detector: the settings.
-        prompt: as for `EventFinder`.
     """
 
-    def __init__(self, detector: Detector, *, prompt: bool = False) -> None:
+    def __init__(self, detector: Detector) -> None:
         self._scores = ScoreStream(detector)
-        self._finder = detector.finder(detector.thresholds, prompt=prompt)
+        self._finder = detector.finder(detector.thresholds)
 
     def push(self, block: ScoreBlock) -> list[Event]:
         """Take the scores of the next patches; return events that are over, by start."""
         return self._finder.push(self._scores.push(block))
+
+    def take_starts(self) -> list[EventStart]:
+        """Return the events that have begun since this was asked last."""
+        return self._finder.take_starts()
 
     def finish(self) -> list[Event]:
         """Return the events that are left."""
@@ -162,6 +172,8 @@ def make_detector(
         patches=(window - patch) // hop + 1,
         smooth=options.smooth,
         merge=options.merge,
+        min_duration=options.min_duration,
+        max_gap=options.max_gap,
     )
 
 
@@ -266,7 +278,8 @@ def detect_files(
             partly.pop(number, None)
             start = begun.pop(number, None)
             done += file_size(paths[number])
-            events += stream.finish()
+            # A long one may be over after those that began during it.
+            events = sorted_events([*events, *stream.finish()])
             rate = 0 if start is None else start.sample_rate
             told_of = warnings.pop(number, ())
             yield Found(number, events, rate, heard.pop(number, 0.0), item.error, told_of)

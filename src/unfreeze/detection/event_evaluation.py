@@ -36,8 +36,9 @@ from unfreeze.detection.event_scoring import (
     mean_known,
     rates,
 )
-from unfreeze.detection.events import Event, ScoreBlock
+from unfreeze.detection.events import Event
 from unfreeze.detection.scan import Begun, Ended, Read, scan_files
+from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.detection.true_events import Annotations, check_known, truths_of
 from unfreeze.errors import DataError, show
 

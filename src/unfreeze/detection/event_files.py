@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.detection.events import Event
+from unfreeze.detection.events import Event, EventStart
 from unfreeze.detection.journal import Journal
 from unfreeze.detection.recordings import Recording
 from unfreeze.errors import DataError, RunError, show
@@ -123,11 +123,12 @@ FORMATS = {
 }
 
 
-def as_plain(event: Event) -> dict[str, Any]:
+def as_plain(event: Event | EventStart) -> dict[str, Any]:
     """Return an event as JSON can hold it, times to the millisecond."""
+    end = {"end": round(event.end, 3)} if isinstance(event, Event) else {}
     return {
         "start": round(event.start, 3),
-        "end": round(event.end, 3),
+        **end,
         "label": event.label,
         "score": round(event.score, 4),
     }

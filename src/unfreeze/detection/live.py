@@ -1,8 +1,7 @@
-"""Finds events in live sound, and reports each as soon as it is over.
+"""Finds events in live sound, and reports each as soon as it begins and as soon as it is over.
 
-Patches follow each other by an eighth of their length. With YAMNet, an event is
-known to be over 0.37 s after its end (the quarter of the last patch that it does not
-stand for, and a hop), plus the time to compute.
+Patches follow each other by an eighth of their length, and are judged one by one: what is
+reported, and in which order, does not depend on how the sound arrives.
 
 When the network falls behind, all waiting sound is scored at once, in larger
 batches, which is several times as fast: so it catches up after a short stall. If
@@ -19,9 +18,10 @@ import numpy as np
 
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.detector import Detector
-from unfreeze.detection.events import Event, ScoreBlock
+from unfreeze.detection.events import Event, EventStart
 from unfreeze.detection.live_sources import Inbox
 from unfreeze.detection.scan import PatchBlock, PatchStream
+from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.pipeline.inference import SHAPES, patch_scores
 
 # Seconds of sound that may wait.
@@ -62,38 +62,48 @@ class LiveDetector:
         for size in SHAPES:
             patch_scores(self._model, np.zeros((size, *shape), np.float32))
 
-    def push(self, samples: np.ndarray) -> list[Event]:
-        """Take samples (n,) at the model's rate; return the events that are over."""
+    def push(self, samples: np.ndarray) -> list[EventStart | Event]:
+        """Take samples (n,) at the model's rate; return what has begun and what is over.
+
+        Each event is given twice: its start as soon as that is known, and the whole event
+        once it is over. The start of an event is always given before the event.
+        """
         return [e for block in self._patches.push(samples) for e in self._score(block)]
 
-    def skip(self, samples: int) -> list[Event]:
+    def skip(self, samples: int) -> list[EventStart | Event]:
         """Skip samples that were dropped; an event ends where they begin."""
         found = self.finish()
         self._offset = self.seconds + samples / self._front_end.sample_rate
         self._begin()
         return found
 
-    def finish(self) -> list[Event]:
+    def finish(self) -> list[EventStart | Event]:
         """Return the events that last until the end of the sound."""
         found = [e for block in self._patches.finish() for e in self._score(block)]
         return [*found, *self._shifted(self._events.finish())]
 
     def _begin(self) -> None:
         self._patches = PatchStream(self._front_end, self._detector.hop)
-        self._events = self._detector.stream(prompt=True)
+        self._events = self._detector.stream()
 
-    def _score(self, block: PatchBlock) -> list[Event]:
+    def _score(self, block: PatchBlock) -> list[EventStart | Event]:
         scores = patch_scores(self._model, block.patches)
-        silent = block.silent(self._front_end)
-        return self._shifted(
-            self._events.push(ScoreBlock(block.starts, scores, block.ends, silent))
-        )
+        scored = ScoreBlock(block.starts, scores, block.ends, block.silent(self._front_end))
+        one_by_one = (scored[i : i + 1] for i in range(len(scored)))
+        return [e for patch in one_by_one for e in self._shifted(self._events.push(patch))]
 
-    def _shifted(self, events: list[Event]) -> list[Event]:
-        return [
-            replace(event, start=event.start + self._offset, end=event.end + self._offset)
-            for event in events
-        ]
+    def _shifted(self, events: list[Event]) -> list[EventStart | Event]:
+        """What is known now, in seconds of all sound so far.
+
+        Ends before starts, so that at most one event of a class is open; but each event's own
+        start before it.
+        """
+        by = self._offset
+        starts = [replace(s, start=s.start + by) for s in self._events.take_starts()]
+        ends = [replace(e, start=e.start + by, end=e.end + by) for e in events]
+        over = {(e.label, e.start) for e in ends}
+        own = [s for s in starts if (s.label, s.start) in over]
+        return [*own, *ends, *(s for s in starts if (s.label, s.start) not in over)]
 
 
 @dataclass
@@ -117,7 +127,7 @@ def listen(
     detector: LiveDetector,
     inbox: Inbox,
     sample_rate: int,
-    on_event: Callable[[Event], None],
+    on_event: Callable[[EventStart | Event], None],
     on_lag: Callable[[float, float], None],
 ) -> Summary:
     """Find events in the sound of an inbox, until it is closed or Ctrl-C.
@@ -126,7 +136,7 @@ def listen(
         detector: a new one, without any sound yet.
         inbox: another thread fills it.
         sample_rate: hertz of its samples.
-        on_event: called with each event as soon as it is over.
+        on_event: called with the start of each event, and with the event once it is over.
         on_lag: called with the seconds of lag and the seconds dropped, when
             either begins; with zeros when the network has caught up.
 
@@ -135,10 +145,10 @@ def listen(
     """
     total, began, told = Summary(), None, False
 
-    def give(events: list[Event]) -> None:
-        total.events += len(events)
-        for event in events:
-            on_event(event)
+    def give(found: list[EventStart | Event]) -> None:
+        for one in found:
+            total.events += isinstance(one, Event)
+            on_event(one)
 
     try:
         while True:

@@ -23,7 +23,7 @@ from unfreeze.audio.parallel import available_cores
 from unfreeze.audio.rules import as_warnings
 from unfreeze.audio.sound_file import file_size
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.detection.events import ScoreBlock
+from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import DataError
 from unfreeze.pipeline.inference import BATCH, SHAPES, patch_scores
 

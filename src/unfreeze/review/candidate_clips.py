@@ -30,7 +30,7 @@ from unfreeze.files import atomic_path
 from unfreeze.output_folder import holds
 
 if TYPE_CHECKING:
-    from unfreeze.detection.events import ScoreBlock
+    from unfreeze.detection.score_blocks import ScoreBlock
 
 # Sample formats of WAV that are copied bit by bit, and what they are read as. All
 # others (MP3, Vorbis, A-law ...) become 32-bit float, which neither rounds nor clips.

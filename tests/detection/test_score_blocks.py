@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unfreeze.detection.events import MedianOfThree, ScoreBlock, WindowMeans
+from unfreeze.detection.score_blocks import MedianOfThree, ScoreBlock, WindowMeans
 
 
 def run(stage, scores, cuts):
