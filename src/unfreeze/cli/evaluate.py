@@ -224,12 +224,12 @@ def _events(
     console = Console(highlight=False)
     console.print(event_tables(scores, f"{run} on {options.data}"))
     for note in scores["notes"][:_SHOWN]:
-        console.print(f"note: {note}", markup=False, style="yellow")
+        console.print(f"note: {note}", markup=False, style="yellow", soft_wrap=True)
     if len(scores["notes"]) > _SHOWN:
         console.print(f"and {len(scores['notes']) - _SHOWN} more notes: --json has all")
     _left_out(console, scores)
     if out is not None:
-        console.print(f"Written to {show(out)}", markup=False)
+        console.print(f"Written to {show(out)}", markup=False, soft_wrap=True)
 
 
 def _write(out: Path, scores: dict[str, Any]) -> None:
@@ -247,4 +247,9 @@ def _write(out: Path, scores: dict[str, Any]) -> None:
 
 def _left_out(console: Any, scores: dict[str, Any]) -> None:
     for problem in scores["problems"]:
-        console.print(f"left out: {problem['path']}: {problem['cause']}", markup=False, style="dim")
+        console.print(
+            f"left out: {problem['path']}: {problem['cause']}",
+            markup=False,
+            style="dim",
+            soft_wrap=True,
+        )
