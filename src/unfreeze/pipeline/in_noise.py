@@ -193,17 +193,27 @@ def _statistics(patches: np.ndarray, clip: np.ndarray, clips: int) -> np.ndarray
     return np.concatenate([means[loudest] - level[loudest, None], spread, change], axis=1)
 
 
-def merged(model: keras.Model, labels: Sequence[str]) -> tuple[keras.Model, tuple[str, ...]]:
+def labels_with_background(manifest: Manifest, in_noise: bool) -> tuple[str, ...]:
+    """The classes of a model: those of the data and, with `in_noise`, `background`.
+
+    Where clips may have several labels, or none, background is what has none.
+    """
+    if not in_noise or manifest.several:
+        return manifest.labels
+    return tuple(sorted({*manifest.labels, BACKGROUND}))
+
+
+def merged(model: keras.Model, labels: Sequence[str], names: Sequence[str]) -> keras.Model:
     """Add the probabilities of all kinds of background up to one class, `background`.
 
     Args:
         model: a trained patch model with a column for each label, then for each kind.
         labels: the user's classes; one may be `background` already.
+        names: the classes of the result, from `labels_with_background`.
 
     Returns:
-        The model, whose layers are shared, and the names of its classes.
+        The model; its layers are shared.
     """
-    names = tuple(sorted({*labels, BACKGROUND}))
     table = np.zeros((len(labels) + COLUMNS, len(names)), np.float32)
     for row in range(len(table)):
         table[row, names.index(labels[row] if row < len(labels) else BACKGROUND)] = 1
@@ -212,4 +222,4 @@ def merged(model: keras.Model, labels: Sequence[str]) -> tuple[keras.Model, tupl
     )
     scores = adding(model.outputs[0])
     adding.set_weights([table])
-    return keras.Model(model.inputs, scores, name=PATCH_MODEL), names
+    return keras.Model(model.inputs, scores, name=PATCH_MODEL)

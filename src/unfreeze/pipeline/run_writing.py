@@ -14,6 +14,7 @@ from unfreeze.core.schedule_file import write_schedule
 from unfreeze.errors import RunError
 from unfreeze.files import atomic_path, write_json
 from unfreeze.pipeline import run_folder
+from unfreeze.pipeline.in_noise import labels_with_background
 from unfreeze.pipeline.run_plan import described
 from unfreeze.pipeline.train_options import TrainOptions, command_line
 from unfreeze.pipeline.training_data import Inputs, TrainingData
@@ -37,7 +38,7 @@ def begin_run(options: TrainOptions, inputs: Inputs) -> None:
         "unfreeze": __version__,
         "command": command_line(options),
         **described(options),
-        "labels": list(manifest.labels),
+        "labels": list(labels_with_background(manifest, options.in_noise)),
         # Not said of others, so that interrupted runs of earlier versions can be resumed.
         **({"multilabel": True} if manifest.several else {}),
         "data": {

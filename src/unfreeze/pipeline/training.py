@@ -29,7 +29,13 @@ from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.calibration import calibrate
 from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
 from unfreeze.pipeline.evaluation import score_clips
-from unfreeze.pipeline.in_noise import COLUMNS, NoisyParts, merged, with_noise
+from unfreeze.pipeline.in_noise import (
+    COLUMNS,
+    NoisyParts,
+    labels_with_background,
+    merged,
+    with_noise,
+)
 from unfreeze.pipeline.inference import view_scores
 from unfreeze.pipeline.label_scoring import label_thresholds
 from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
@@ -153,20 +159,20 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         class_weight=options.class_weight,
     )
     depths = _depths(plan, cut, listener)
-    scored = cut.manifest
+    labels = labels_with_background(manifest, options.in_noise)
     if noisy is not None and not manifest.several:
-        model, labels = merged(model, manifest.labels)
-        scored = replace(scored, labels=labels)
-    metrics = _scores(model, scored, cut.split, cut.parts, options.seed, noisy) | depths
+        model = merged(model, manifest.labels, labels)
+    cut = replace(cut, manifest=replace(cut.manifest, labels=labels))
+    metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed, noisy) | depths
     own = _own_classes(model, backbone, weights) if options.keep_audioset else None
-    whole = clip_model(model, backbone.front_end, scored.labels, own)
+    whole = clip_model(model, backbone.front_end, labels, own)
     if measure_change is not None:
         cuts = metrics.get("clip_thresholds")
         metrics |= _change(measure_change, parts_of(whole)[0], plan, cut, cuts)
     if options.out is not None:
-        finish_run(options.out, whole, result, metrics, scored.labels, plan.draw)
+        finish_run(options.out, whole, result, metrics, labels, plan.draw)
     listener.on_scores(metrics)
-    return Trained(whole, scored.labels, metrics, result)
+    return Trained(whole, labels, metrics, result)
 
 
 def _depths(plan: RunPlan, cut: Pieces, listener: TrainListener) -> dict[str, Any]:
