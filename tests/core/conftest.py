@@ -15,6 +15,15 @@ settings.register_profile("long", max_examples=300, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "normal"))
 
 
+def pytest_itemcollected(item):
+    """Refuse a test that would run nowhere: all run on PyTorch, or are marked to run elsewhere."""
+    slow = {name for marker in item.iter_markers("slow_on") for name in marker.args}
+    needed = {name for marker in item.iter_markers("needs_backend") for name in marker.args}
+    elsewhere = item.get_closest_marker("on_each_backend") and "tensorflow" not in slow
+    if "torch" in slow or (needed and "torch" not in needed):
+        assert elsewhere or "tensorflow" in needed - slow, f"{item.nodeid} runs on no backend"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread():
     """Threads cost more than they give on layers this small, on a busy machine 30 times more."""

@@ -19,6 +19,8 @@ from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.schedule import Plateau, ReduceRate, Schedule, Stage
 from unfreeze.errors import RunError
 
+pytestmark = pytest.mark.on_each_backend
+
 
 class Killed(BaseException):
     """Not an Exception, as little as a signal is one."""
