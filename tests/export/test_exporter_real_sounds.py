@@ -41,7 +41,7 @@ def plain(shared_data, yamnet_weights, tmp_path_factory):
 
 
 @functools.cache
-def tested(run, data):
+def answers_of(run, data):
     """The run's classifier, its test clips with their class, and how many it has right itself."""
     classifier = unfreeze.SoundClassifier.load(run)
     with (run / "splits.csv").open() as file:
@@ -75,7 +75,7 @@ def test_float_exports_equal_keras_on_50_real_clips(run, tmp_path, name):
 )
 def test_int8_keeps_the_accuracy_on_unseen_clips(request, shared_data, tmp_path, which, name, most):
     need(name, "int8")
-    classifier, clips, right = tested(request.getfixturevalue(which), shared_data / ANIMALS)
+    classifier, clips, right = answers_of(request.getfixturevalue(which), shared_data / ANIMALS)
     done = classifier.export(name, tmp_path / f"out{FORMATS[name].ending}", quantize="int8")
     quantized = importlib.import_module(f"unfreeze.export.to_{name}").load(done.path)
     found = sum(
