@@ -18,11 +18,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import filelock
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from unfreeze.backbones import pretrained_weights, yamnet_spec
 from unfreeze.errors import WeightsError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# On a busy machine an example that takes a millisecond may take half a second.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def pytest_configure():
@@ -38,13 +42,19 @@ def pytest_collection_finish():
 
 
 def pytest_itemcollected(item):
-    """Count a test that is slow on this backend among the slow ones."""
-    backends = {name for marker in item.iter_markers("slow_on") for name in marker.args}
-    if backends:
-        import keras
+    """Count a test that is slow on this backend among the slow ones; skip it on others than its."""
+    slow, needed = (
+        {name for marker in item.iter_markers(kind) for name in marker.args}
+        for kind in ("slow_on", "needs_backend")
+    )
+    if not slow | needed:
+        return
+    import keras
 
-        if keras.backend.backend() in backends:
-            item.add_marker(pytest.mark.slow)
+    if keras.backend.backend() in slow:
+        item.add_marker(pytest.mark.slow)
+    if needed and keras.backend.backend() not in needed:
+        item.add_marker(pytest.mark.skip(reason=f"needs Keras on {' or '.join(sorted(needed))}"))
 
 
 @pytest.fixture(scope="session")

@@ -46,13 +46,14 @@ def main() -> None:
     head = {
         "kills_log": _FORMAT,
         "seed": chosen.seed,
+        "clips": chosen.clips,
         "code": same_code(),
         "threads": THREADS,
         "versions": {name: version(name) for name in ("keras", "tensorflow", "numpy")},
         "machine": machine(),
     }
     done = _begin(chosen.out, head)
-    material = make_material(chosen.work)
+    material = make_material(chosen.work, chosen.clips)
     references: dict[str, Watched] = {}
     for number, name in enumerate(plan):
         if number in done:
@@ -101,7 +102,7 @@ def _begin(log: Path, head: dict) -> dict[int, dict]:
         log.write_text(json.dumps(head) + "\n", encoding="utf-8")
         return {}
     before, *lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
-    for name in ("kills_log", "seed", "code", "threads", "versions"):
+    for name in ("kills_log", "seed", "clips", "code", "threads", "versions"):
         if before.get(name) != head[name]:
             sys.exit(f"{log} was begun with another {name}: give another --out, or remove it")
     return {line["number"]: line for line in lines}
@@ -136,6 +137,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--kills", type=int, default=50)
     options.add_argument("--commands", default=",".join(COMMANDS), help="names, with commas")
     options.add_argument("--seed", type=int, default=0, help="of the moments")
+    options.add_argument("--clips", type=int, default=6, help="of each of 20 classes to train on")
     options.add_argument("--out", type=Path, default=_HERE / ".cache" / "kills.jsonl")
     options.add_argument("--work", type=Path, default=_HERE / ".cache" / "kills")
     chosen = options.parse_args()

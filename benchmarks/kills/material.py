@@ -13,16 +13,17 @@ from benchmarks.kills.commands import Material
 from unfreeze.audio.demo_sounds import write_demo_data
 
 _RATE = 16_000
-_FEW, _MANY, _RECORDINGS, _CLIPS = 6, 60, 30, 12
+_MANY, _RECORDINGS, _CLIPS = 60, 30, 12
 
 
-def make_material(folder: Path) -> Material:
-    """Make it, or find it made by the same code; of other code nothing is kept."""
+def make_material(folder: Path, few: int) -> Material:
+    """Make it, with so many sounds a class to train on, or find it made so by the same code."""
     note, material = folder / "made.json", Material(folder)
-    if note.is_file() and json.loads(note.read_text())["code"] == same_code():
+    made = {"code": same_code(), "clips": few}
+    if note.is_file() and json.loads(note.read_text()) == made:
         return material
     shutil.rmtree(folder, ignore_errors=True)
-    write_demo_data(material.few, clips_per_class=_FEW)
+    write_demo_data(material.few, clips_per_class=few)
     write_demo_data(material.many, clips_per_class=_MANY, seed=1)
     clips = sorted(material.many.glob("*/*.wav"))
     rng = np.random.default_rng(0)
@@ -31,7 +32,7 @@ def make_material(folder: Path) -> Material:
         place = material.field / f"site_{number % 4}" / f"{number:02}.wav"
         place.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(place, np.concatenate(chosen), _RATE)
-    note.write_text(json.dumps({"code": same_code()}))
+    note.write_text(json.dumps(made))
     return material
 
 

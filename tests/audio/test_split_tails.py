@@ -96,7 +96,7 @@ CLASSES = st.tuples(
 
 
 @given(CLASSES, st.integers(0, 9), st.sampled_from([(0.15, 0.15), (0.3, 0.15), (0.15, 0.0)]))
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 def test_each_ungrouped_class_is_within_a_clip_of_its_share(
     sizes: list[int], seed: int, fractions: tuple[float, float]
 ) -> None:
@@ -123,7 +123,7 @@ def test_each_ungrouped_class_is_within_a_clip_of_its_share(
     st.integers(0, 80),
     st.integers(0, 9),
 )
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 def test_a_class_in_equal_groups_is_within_a_group_of_its_share(
     common: list[tuple[int, int]], size: int, rare: int, seed: int
 ) -> None:

@@ -144,7 +144,7 @@ def test_an_end_with_an_error_is_a_difference(tmp_path):
 
 
 def test_a_log_goes_on_and_that_of_other_code_is_refused(tmp_path):
-    log, head = tmp_path / "log.jsonl", {"kills_log": 1, "seed": 0, "code": "a"}
+    log, head = tmp_path / "log.jsonl", {"kills_log": 1, "seed": 0, "clips": 6, "code": "a"}
     head |= {"threads": 2, "versions": {}}
     assert _begin(log, head) == {}
     line = {"number": 0, "command": "train", "kills": [{"phase": "p"}], "differences": ["x"]}

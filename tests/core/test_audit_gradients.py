@@ -40,6 +40,8 @@ def train(model: keras.Model, own_fit: bool):
 
 
 @pytest.mark.parametrize("own_fit", [False, True])
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_a_dead_layer_is_named_and_the_rest_trains(own_fit, caplog):
     with caplog.at_level(logging.WARNING, "unfreeze"):
         audit = train(make(), own_fit)

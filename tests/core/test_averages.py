@@ -126,6 +126,8 @@ def _layered(template):
     return LayerRates(template, paths)
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_a_cached_stage_and_several_steps():
     model = make()
     chosen = Stage("head", train="head", epochs=4, optimizer=adam(), batch_size=8, cache="always")

@@ -211,6 +211,7 @@ def test_streams_of_dicts_are_put_in_the_models_order():
     assert weight.shape == (4,)
 
 
+@pytest.mark.on_each_backend
 def test_tf_data():
     tf = pytest.importorskip("tensorflow")
     whole = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
@@ -225,6 +226,7 @@ def test_tf_data():
     assert as_data(whole.repeat(3), model_of((2,)))
 
 
+@pytest.mark.on_each_backend
 def test_torch_loaders():
     torch = pytest.importorskip("torch")
     pairs = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))

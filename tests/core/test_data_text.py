@@ -11,9 +11,7 @@ from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.core.unfreeze_schedule import UnfreezeSchedule
 from unfreeze.errors import DataError
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="Keras vectorizes text on TensorFlow"
-)
+pytestmark = pytest.mark.needs_backend("tensorflow")  # where alone Keras vectorizes text
 TEXTS = np.array(["good film", "bad film", "a good one", "a really bad thing"] * 6)
 LABELS = np.array([1, 0, 1, 0] * 6)
 SCHEDULE = Schedule([Stage("head", "head", epochs=2), Stage("all", epochs=1)])

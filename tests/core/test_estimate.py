@@ -2,7 +2,6 @@
 
 import logging
 
-import keras
 import numpy as np
 import pytest
 
@@ -30,9 +29,8 @@ from unfreeze.core.layers import check
 from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.core.stage_caching import Source, Whole
 
-step_by_step = pytest.mark.skipif(
-    keras.backend.backend() == "jax", reason="no estimate on JAX, which compiles each operation"
-)
+# There is no estimate on JAX, which compiles each operation.
+step_by_step = pytest.mark.needs_backend("tensorflow", "torch")
 
 
 class Heard(StageCallback):

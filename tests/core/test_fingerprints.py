@@ -130,6 +130,7 @@ def test_description_for_telling_runs_apart():
 
 
 @pytest.mark.parametrize("kind", ["tf", "torch"])
+@pytest.mark.on_each_backend
 def test_streams_of_other_libraries(kind):
     if kind == "tf":
         tf = pytest.importorskip("tensorflow")

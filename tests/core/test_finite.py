@@ -72,6 +72,8 @@ def test_a_solver_names_the_sample_too():
     refused(make(), stage, (X, Y, weights), r"sample weights are not finite.*samples 7")
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_nan_in_weights_of_samples_and_in_labels():
     weights = spoiled(np.ones(48, "float32"), 7)
     refused(make(), ALL, (X, Y, weights), "sample_weight of train, sample 7")
@@ -134,6 +136,8 @@ class Break(keras.callbacks.Callback):
         self.seen.append(logs["loss"])
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_statistics_that_no_loss_shows_are_found_and_the_best_epoch_comes_back():
     # In training mode the statistics are written, but not read.
     broken = Break(lambda model: model.get_layer("norm1").moving_variance)
@@ -156,6 +160,8 @@ def test_statistics_that_no_loss_shows_are_found_and_the_best_epoch_comes_back()
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), kept[1], strict=True))
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_an_optimizer_with_infinite_state_ends_the_stage():
     def largest(model):
         return next(v for v in model.optimizer.variables if "velocity_hat" in v.path)
@@ -207,6 +213,8 @@ def test_a_model_that_is_broken_already_is_refused():
         fit(model, [Stage("s", **ALL)], (X, Y), verbose=0)
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_inside_a_fit_of_ones_own():
     model = make()
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -223,6 +231,8 @@ def test_inside_a_fit_of_ones_own():
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_what_counts_as_finite():
     assert is_finite(np.zeros(0))
     assert is_finite(np.array(["a"]))

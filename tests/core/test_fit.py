@@ -47,6 +47,8 @@ def test_a_run_tells_what_it_did():
 
 
 @pytest.mark.several_steps
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_the_same_seed_gives_the_same_run_and_another_one_does_not():
     first, second, other = make(), make(), make()
     a, b, c = run(first), run(second), run(other, seed=2)
@@ -196,6 +198,7 @@ def test_a_dataset_that_augments_trains_uncached_with_the_reason():
 
 
 @pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_augmentation_in_the_model_trains_uncached_or_in_views():
     result = run(make(augment=True), HEAD)
     assert "flip draws at random" in result.stages[0].cache
@@ -220,6 +223,8 @@ def test_a_batch_size_that_a_dataset_cannot_have_is_noted():
 
 
 @pytest.mark.parametrize("kind", ["tf.data", "torch loader"])
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_datasets_of_other_libraries_train_the_same_cached_and_uncached(kind):
     if kind == "tf.data":
         tf = pytest.importorskip("tensorflow")
@@ -238,6 +243,8 @@ def test_datasets_of_other_libraries_train_the_same_cached_and_uncached(kind):
     assert_same_weights(runs["always"], runs["never"], atol=1e-6)
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_tf_data_that_shuffles_or_has_no_end():
     tf = pytest.importorskip("tensorflow")
     whole = tf.data.Dataset.from_tensor_slices(({"x": X}, Y)).shuffle(24, seed=0).batch(8)
@@ -249,6 +256,8 @@ def test_tf_data_that_shuffles_or_has_no_end():
 
 
 @pytest.mark.parametrize("cache", ["always", "never"])
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_sample_and_class_weights_count(cache):
     schedule = [Stage("s", "head", epochs=2, cache=cache, learning_rate=0.05)]
     by_class, by_sample, plain = make(), make(), make()
@@ -303,6 +312,8 @@ def test_a_batch_size_must_be_a_whole_number_above_0(size):
 
 
 @pytest.mark.filterwarnings("error::ResourceWarning", "error::UserWarning")
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_a_lone_stage_is_a_schedule_and_the_saved_model_loads_without_a_warning(tmp_path):
     result = run(schedule=Stage("only", "head", epochs=1))
     assert [row["stage"] for row in result.history] == ["only"]

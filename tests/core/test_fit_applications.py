@@ -109,7 +109,7 @@ def check(name: str, schedule: Schedule, cache: str = "always") -> None:
             np.testing.assert_array_equal(v.numpy(), before[v.path], err_msg=v.path)
 
 
-# The essence on every backend: a stage of head and top on a cache, and one preset with
+# The essence on TensorFlow, too: a stage of head and top on a cache, and one preset with
 # a stage that trains everything. PyTorch, which has nothing to compile, runs all presets
 # on the smallest model, and on other families those that train the most differently.
 
@@ -117,10 +117,11 @@ def check(name: str, schedule: Schedule, cache: str = "always") -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "MobileNetV3Small",
+        pytest.param("MobileNetV3Small", marks=pytest.mark.slow_on("jax")),
         *(pytest.param(name, marks=pytest.mark.slow_on("tensorflow", "jax")) for name in NAMES[1:]),
     ],
 )
+@pytest.mark.on_each_backend
 def test_the_top_trains_on_the_cache(name):
     check(name, one_step(Schedule(gradual(groups=4).stages[1:2])))
 
@@ -133,10 +134,17 @@ def test_two_stages_train_a_small_model():
 def cases():
     """Each preset on each model; the largest of them takes half of the time."""
     few = {"classic", "gradual", "probe_tune"}
-    for name in NAMES:
-        for which in sorted(PRESETS):
-            quick = name == NAMES[0] or (which in few and name != "ResNet50")
-            yield pytest.param(name, which, marks=() if quick else pytest.mark.slow)
+    return [
+        pytest.param(
+            name,
+            which,
+            marks=()
+            if name == NAMES[0] or (which in few and name != "ResNet50")
+            else pytest.mark.slow,
+        )
+        for name in NAMES
+        for which in sorted(PRESETS)
+    ]
 
 
 @pytest.mark.slow_on("tensorflow", "jax")

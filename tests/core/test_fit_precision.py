@@ -7,6 +7,9 @@ import pytest
 from small_runs import HEAD, TWO, X, Y, assert_same_weights, make, run
 from unfreeze.core.schedule import Stage
 
+# Compiling for JAX takes minutes.
+pytestmark = [pytest.mark.slow_on("jax"), pytest.mark.on_each_backend]
+
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_cached_is_uncached(policy):

@@ -95,6 +95,8 @@ def test_batch_norm_policies(policy):
     assert moved == {"frozen": set(), "affine": affine, "train": affine | statistics}[policy]
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_batch_norm_policies_one_after_the_other():
     # On TensorFlow a flag that has its value already is not passed on (internals.set_trainable).
     model = make()
@@ -130,6 +132,8 @@ def test_a_rule_for_a_metric_that_is_not_there_says_what_there_is():
         run(schedule=[Stage("s", "head", until=Plateau("val_recall"))])
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_factors_of_the_rate_reach_the_layers():
     model = make()
     rates = {"default": 0.01, "conv": 0.1}
@@ -170,6 +174,8 @@ def test_a_failed_run_leaves_the_flags_as_they_were():
 
 @pytest.mark.parametrize(("name", "value"), [("conv", True), ("head", False)])
 @pytest.mark.parametrize("last", [False, True])
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_flags_that_a_callback_changes_in_a_stage_are_found(name, value, last):
     """The common mistake: unfreezing (or freezing) without a new compile."""
     model = make()
@@ -196,6 +202,8 @@ def test_flags_that_a_callback_sets_to_what_they_are_do_no_harm():
     assert run(model, [Stage("s", "head", epochs=2)], callbacks=[Set()]).history
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_flags_that_change_within_an_epoch_are_found_too():
     model = make()
 

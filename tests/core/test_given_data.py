@@ -138,6 +138,7 @@ def test_data_without_an_end_train_uncached_and_a_cache_is_refused():
     assert len(find_lr(make(), batches(), steps=12).rates) == 12
 
 
+@pytest.mark.on_each_backend
 def test_tensors_of_other_libraries_are_arrays(model):
     torch = pytest.importorskip("torch")
     numpy = pytest.importorskip("jax.numpy")

@@ -7,6 +7,8 @@ from keras import layers
 
 from unfreeze.core import keras_internals
 
+pytestmark = pytest.mark.on_each_backend
+
 
 def nested() -> keras.Model:
     x = keras.Input((3,))

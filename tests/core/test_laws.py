@@ -18,7 +18,7 @@ from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.core.step_model import joined_model, masks_of, prefix_model, suffix_model
 from unfreeze.errors import ScheduleError
 
-pytestmark = pytest.mark.several_steps
+pytestmark = [pytest.mark.several_steps, pytest.mark.on_each_backend]
 
 # Each example of the laws on training compiles two to six models, which is quick on
 # PyTorch and takes many seconds on JAX; shrinking would take hours.

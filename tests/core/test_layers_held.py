@@ -154,6 +154,8 @@ def test_embeddings_under_lora():
 
 
 @pytest.mark.parametrize("with_lora", [False, True])
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_quantized_weights_stay_as_they_are(with_lora):
     layer = layers.Dense(8, name="mid")
     model = make(layer)

@@ -43,6 +43,8 @@ def look(data=(X, Y), held=HELD, loss=None, metrics=None, scored=False, model=No
         {"data": Batches(), "held": Batches(), "monitor": "val_accuracy"},
     ],
 )
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_names_that_there_will_be_pass(options):
     look(**options)
 

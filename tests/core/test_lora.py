@@ -74,6 +74,8 @@ def whole():
     return run(model, callbacks=[see]), model, before, names, see
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_kernels_stay_while_it_trains_and_hold_its_product_afterwards(whole):
     result, model, before, names, see = whole
     assert [v.path for v in model.weights] == names
@@ -92,6 +94,8 @@ def test_kernels_stay_while_it_trains_and_hold_its_product_afterwards(whole):
     assert all(v.trainable for v in model.get_layer("mid").weights)
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_the_audit_and_the_plan_show_it(whole):
     result, _, _, _, see = whole
     rows = {row.layer: row for row in result.audit.stages[0].layers}

@@ -12,7 +12,6 @@ from unfreeze.core.presets import preset
 from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.errors import ScheduleError
 
-BACKEND = keras.backend.backend()
 LOSS = "sparse_categorical_crossentropy"
 
 
@@ -32,6 +31,8 @@ class Look(StageCallback):
         self.notes.append(text)
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_optimizer_eager_steps_and_weights_of_losses_are_taken_over():
     model, look = make(), Look()
     sgd = keras.optimizers.SGD(7.0, momentum=0.5)
@@ -58,7 +59,7 @@ def test_optimizer_eager_steps_and_weights_of_losses_are_taken_over():
     assert row["loss"] > 1.0
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras has no such steps on PyTorch")
+@pytest.mark.needs_backend("tensorflow", "jax")
 def test_several_steps_in_a_call_are_those_of_the_user():
     model, look = make(), Look()
     model.compile("adam", LOSS, steps_per_execution=2, jit_compile=False)

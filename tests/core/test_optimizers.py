@@ -12,6 +12,8 @@ from unfreeze.core.optimizers import (
 )
 from unfreeze.errors import ScheduleError
 
+pytestmark = pytest.mark.on_each_backend
+
 
 def make_variables(values: tuple[float, ...] = (1.0, -2.0)) -> list[keras.Variable]:
     return [keras.Variable(np.full((2, 3), value), name=f"v{i}") for i, value in enumerate(values)]

@@ -18,6 +18,8 @@ from unfreeze.core.optimizers import (
 )
 from unfreeze.errors import ScheduleError
 
+pytestmark = pytest.mark.on_each_backend
+
 FACTORS = {"low": 0.0, "mid": 0.1, "top": 0.5}  # "out" is not named: 1
 OPTIMIZERS = {
     "adam": lambda: keras.optimizers.Adam(),

@@ -33,6 +33,7 @@ def test_a_file_gets_one_line_per_epoch(capsys):
 
 
 @pytest.mark.several_steps
+@pytest.mark.on_each_backend
 def test_a_terminal_has_a_running_line_with_right_numbers(capsys, monkeypatch):
     monkeypatch.setattr(progress, "_can_replace", lambda out: True)
     monkeypatch.setattr(progress, "_EVERY", 0.0)

@@ -24,6 +24,8 @@ from unfreeze.core.read_out_layers import MeanPool
 from unfreeze.core.schedule import Stage
 from unfreeze.errors import DataError, ScheduleError
 
+pytestmark = pytest.mark.on_each_backend
+
 RNG = np.random.default_rng(1)
 
 

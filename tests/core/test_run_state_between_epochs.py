@@ -19,6 +19,10 @@ from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.schedule import Plateau, ReduceRate, Schedule, Stage
 from unfreeze.errors import RunError
 
+pytestmark = pytest.mark.on_each_backend
+# What else the state holds, plain arrays; PyTorch alone has nothing to compile.
+compiles = pytest.mark.slow_on("jax", "tensorflow")
+
 
 class Killed(BaseException):
     """Not an Exception, as little as a signal is one."""
@@ -81,7 +85,7 @@ def test_killed_after_any_epoch_it_ends_with_the_same_weights(after, tmp_path):
     assert not (tmp_path / run_state.EPOCH_FILE).exists()
 
 
-@pytest.mark.slow_on("jax")
+@compiles
 def test_killed_between_the_last_epoch_and_the_record_of_a_stage_it_trains_no_more(tmp_path):
     class AtTheEnd(StageCallback):
         def on_train_end(self, logs=None):
@@ -111,7 +115,7 @@ def test_every_slot_of_an_optimizer_comes_back(name, tmp_path):
     assert_same_weights(expected.model, resumed)
 
 
-@pytest.mark.slow_on("jax")
+@compiles
 def test_rates_by_layer_come_back(tmp_path):
     stages = [Stage("s", "all", epochs=4, learning_rate=0.02, layer_decay=0.5)]
     expected = run(schedule=stages)
@@ -133,7 +137,7 @@ RULES = Schedule(
 )
 
 
-@pytest.mark.slow_on("jax")
+@compiles
 @pytest.mark.parametrize("after", [2, 5])
 def test_rules_go_on_counting(after, tmp_path):
     expected = whole(RULES)
@@ -150,7 +154,7 @@ BY_ACCURACY = Schedule(
 )
 
 
-@pytest.mark.slow_on("jax")
+@compiles
 @pytest.mark.parametrize("after", [2, 5])
 def test_the_best_epoch_by_accuracy_is_known_again(after, tmp_path):
     expected = whole(BY_ACCURACY)
@@ -165,7 +169,7 @@ def test_the_best_epoch_by_accuracy_is_known_again(after, tmp_path):
     assert_same_weights(expected.model, resumed)
 
 
-@pytest.mark.slow_on("jax")
+@compiles
 @pytest.mark.parametrize("cache", ["never", "auto"])
 def test_batches_of_a_dataset_go_on_in_their_order(cache, tmp_path):
     stages = [Stage("s", "head", epochs=4, learning_rate=0.05, cache=cache)]
@@ -174,7 +178,7 @@ def test_batches_of_a_dataset_go_on_in_their_order(cache, tmp_path):
     assert_same_weights(expected.model, resumed)
 
 
-@pytest.mark.slow_on("jax")
+@compiles
 def test_variants_of_augmented_samples_go_on_in_their_order(tmp_path):
     stages = [Stage("s", "head", epochs=4, learning_rate=0.05, cache="always", views=3)]
     unbroken, broken, resumed = (make(augment=True) for _ in range(3))
@@ -193,7 +197,7 @@ def begun(tmp_path):
     return tmp_path / run_state.EPOCH_FILE
 
 
-@pytest.mark.slow_on("jax")
+@compiles
 def test_a_damaged_checkpoint_is_named_with_the_cure(begun, tmp_path):
     content = begun.read_bytes()
     other_format = content.replace(b'\\"format\\": 2', b'\\"format\\": 9')
@@ -207,7 +211,7 @@ def test_a_damaged_checkpoint_is_named_with_the_cure(begun, tmp_path):
     run(make(), HEAD, run_dir=tmp_path)
 
 
-@pytest.mark.slow_on("jax")
+@compiles
 def test_a_checkpoint_holds_no_code_and_tells_what_it_is(begun, tmp_path):
     with safe_open(begun, framework="numpy") as stored:
         meta = json.loads(stored.metadata()["unfreeze"])

@@ -19,6 +19,8 @@ from unfreeze.core.solve import STRENGTHS, regression
 from unfreeze.core.unfreeze_schedule import UnfreezeSchedule
 from unfreeze.errors import ScheduleError, StageError
 
+pytestmark = pytest.mark.on_each_backend
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 5)).astype("float32")
 Y = (X[:, :3] + 0.7 * RNG.normal(size=(90, 3))).argmax(axis=1)

@@ -15,7 +15,7 @@ from unfreeze.core.graph import flatten
 from unfreeze.core.stage_fit import feed_by_threads, hears_batches, steps_a_call
 from unfreeze.core.step_model import joined_model
 
-pytestmark = pytest.mark.several_steps
+pytestmark = [pytest.mark.several_steps, pytest.mark.on_each_backend]
 
 SEVERAL = 16 if keras.backend.backend() == "tensorflow" else 1
 
@@ -69,6 +69,7 @@ def test_large_steps_are_fed_by_threads_and_small_ones_are_not():
         assert (stage.train.workers > 1) == wanted
 
 
+@pytest.mark.slow_on("jax")
 def test_threads_change_nothing_in_a_run(monkeypatch):
     alone, threads = whole().model, make()
     monkeypatch.setattr("unfreeze.core.stage_fit.has_small_steps", lambda stage: False)

@@ -65,6 +65,8 @@ def test_the_stage_follows_it_and_a_resumed_one_ends_the_same(tmp_path, monkeypa
     assert_same_weights(expected, resumed)
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_the_same_inside_a_fit_of_the_user():
     seen = Rates()
     model = make()
@@ -96,6 +98,8 @@ def test_data_that_do_not_know_their_length_are_refused():
         callback.on_train_begin()
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_a_dataset_that_does_not_know_its_length_is_refused():
     tensorflow = pytest.importorskip("tensorflow")
     data = tensorflow.data.Dataset.from_tensor_slices((X, Y)).filter(lambda x, y: True).batch(8)

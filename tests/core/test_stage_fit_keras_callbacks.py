@@ -13,7 +13,11 @@ from unfreeze.core.schedule import Stage
 from unfreeze.core.step_model import StepModel
 
 # These sit above the backend, and JAX compiles for long.
-pytestmark = [pytest.mark.slow_on("jax"), pytest.mark.several_steps]
+pytestmark = [
+    pytest.mark.slow_on("jax"),
+    pytest.mark.several_steps,
+    pytest.mark.on_each_backend,
+]
 
 
 def test_keras_callbacks_work_in_stages(tmp_path):

@@ -10,6 +10,8 @@ from unfreeze.core.optimizers import stage_optimizer
 from unfreeze.core.stale_flags import DetectStaleFlags, check_compiled
 from unfreeze.errors import StageError
 
+pytestmark = pytest.mark.on_each_backend
+
 layers = keras.layers
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 4)).astype("float32")

@@ -10,6 +10,8 @@ from unfreeze.core.graph import flatten
 from unfreeze.core.keras_internals import get_keras_mask
 from unfreeze.core.step_model import joined_model, masks_of, prefix_model, suffix_model
 
+pytestmark = pytest.mark.on_each_backend
+
 NONE: frozenset[int] = frozenset()
 
 

@@ -15,7 +15,7 @@ from unfreeze.core.unfreeze_schedule import UnfreezeSchedule
 from unfreeze.errors import ScheduleError, StageError
 
 layers = keras.layers
-BACKEND = keras.backend.backend()
+needs_graphs = pytest.mark.needs_backend("tensorflow", "jax")
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 6)).astype("float32")
 Y = (X[:, 0] > 0).astype("int32")
@@ -82,6 +82,8 @@ def test_batch_norm_policies(policy: Any) -> None:
     assert changed == {"frozen": set(), "affine": {"gamma", "beta"}, "train": names}[policy]
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_the_same_as_compiling_and_fitting_stage_by_stage() -> None:
     """Fresh slots, rates and variables in each stage: weights agree after five epochs."""
     one = compiled(keras.optimizers.Adam(0.5, beta_1=0.8))
@@ -214,6 +216,8 @@ def test_a_rate_schedule_starts_anew_in_its_stage() -> None:
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_mixed_precision(policy: str) -> None:
     keras.config.set_dtype_policy(policy)
     try:
@@ -233,14 +237,9 @@ def test_mixed_precision(policy: str) -> None:
     "setting",
     [
         {"run_eagerly": True},
-        pytest.param(
-            {"jit_compile": True},
-            marks=pytest.mark.skipif(BACKEND == "torch", reason="torch.compile takes minutes"),
-        ),
-        pytest.param(
-            {"steps_per_execution": 3},
-            marks=pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses it on PyTorch"),
-        ),
+        # On PyTorch the one takes minutes, and Keras refuses the other.
+        pytest.param({"jit_compile": True}, marks=needs_graphs),
+        pytest.param({"steps_per_execution": 3}, marks=needs_graphs),
     ],
 )
 def test_ways_of_execution_give_the_same(setting: dict[str, Any]) -> None:
@@ -262,6 +261,8 @@ class Counting(keras.Model):
         return 2.0 * super().compute_loss(*args, **kwargs)
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_a_model_with_a_training_method_of_its_own() -> None:
     """What `unfreeze.fit` has to refuse, this callback can do."""
     Counting.calls = 0
@@ -491,6 +492,8 @@ def test_backup_and_restore_is_refused_when_it_would_resume(tmp_path: Path) -> N
         fit(model, [HEAD, ALL], again)
 
 
+@pytest.mark.slow_on("jax")
+@pytest.mark.on_each_backend
 def test_flags_changed_by_another_callback_are_an_error() -> None:
     class Meddle(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -1,6 +1,7 @@
 """YAMNet's real weights and real recordings through every format."""
 
 import csv
+import functools
 import importlib
 import importlib.util
 
@@ -39,6 +40,17 @@ def plain(shared_data, yamnet_weights, tmp_path_factory):
     return out
 
 
+@functools.cache
+def answers_of(run, data):
+    """The run's classifier, its test clips with their class, and how many it has right itself."""
+    classifier = unfreeze.SoundClassifier.load(run)
+    with (run / "splits.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    clips = [(decode(data / row["path"]), classifier.labels.index(row["label"])) for row in rows]
+    right = sum(int(classifier.predict(sound).argmax() == truth) for sound, truth in clips)
+    return classifier, clips, right
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_float_exports_equal_keras_on_50_real_clips(run, tmp_path, name):
     need(name)
@@ -63,18 +75,12 @@ def test_float_exports_equal_keras_on_50_real_clips(run, tmp_path, name):
 )
 def test_int8_keeps_the_accuracy_on_unseen_clips(request, shared_data, tmp_path, which, name, most):
     need(name, "int8")
-    run = request.getfixturevalue(which)
-    classifier = unfreeze.SoundClassifier.load(run)
+    classifier, clips, right = answers_of(request.getfixturevalue(which), shared_data / ANIMALS)
     done = classifier.export(name, tmp_path / f"out{FORMATS[name].ending}", quantize="int8")
     quantized = importlib.import_module(f"unfreeze.export.to_{name}").load(done.path)
-    with (run / "splits.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
-    right = {"float": 0, "int8": 0}
-    for row in rows:
-        sound = decode(shared_data / ANIMALS / row["path"])
-        truth = classifier.labels.index(row["label"])
-        right["float"] += int(classifier.predict(sound).argmax() == truth)
-        right["int8"] += int(np.argmax(quantized(sound[None])["probabilities"]) == truth)
-    assert len(rows) == 60
-    assert right["int8"] >= right["float"] - 3
+    found = sum(
+        int(np.argmax(quantized(sound[None])["probabilities"]) == truth) for sound, truth in clips
+    )
+    assert len(clips) == 60
+    assert found >= right - 3
     assert done.details["bytes"] < most
