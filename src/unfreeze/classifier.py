@@ -122,6 +122,11 @@ class SoundClassifier:
         loaded = load_classifier(Path(run))
         return cls(loaded.model, loaded.metrics, loaded.source)
 
+    @property
+    def knows_background(self) -> bool:
+        """Whether it may hear none of its classes; if not, it calls noise one of them."""
+        return self.multilabel or any(is_quiet(label) for label in self.labels)
+
     def predict(self, sounds: Sound | Sequence[Sound]) -> np.ndarray:
         """Class probabilities of recordings or waveforms: the mean over their patches.
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from typer.testing import CliRunner
@@ -77,6 +78,19 @@ def test_what_is_wrong_with_a_file_is_a_warning(toy_run, scene, tmp_path):
     assert row["warnings"] == [said.partition("wav: ")[2].strip()]
     (row,) = json.loads(call(toy_run, scene, "--json").stdout)
     assert row["warnings"] == []
+
+
+def test_a_model_without_background_and_a_long_recording_are_said(toy_run, scene, tmp_path):
+    found = call(toy_run, scene, "--events", "--format", "csv")
+    assert found.stderr.count("note: this model was trained without background") == 1
+    assert "--in-noise" in found.stderr
+    assert "note" not in found.stdout
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.tile(scene_samples()[: 20 * toy.RATE], 4), toy.RATE)
+    said = call(toy_run, path).stderr
+    assert said.startswith(f"note: {path} lasts 80 s, and these are its classes on average")
+    assert "--events" in said
+    assert call(toy_run, scene).stderr == ""
 
 
 def test_csv_of_a_folder_in_order(toy_run, folder):

@@ -59,8 +59,8 @@ def wait_until(condition, seconds=10):
 def test_labels_and_limits(url, classifier):
     answer = httpx.get(f"{url}/labels").json()
     assert answer == {
-        "labels": list(classifier.labels), "multilabel": False, "sample_rate": 16_000,
-        "max_mb": 50.0, "max_seconds": 600.0,
+        "labels": list(classifier.labels), "multilabel": False, "background": False,
+        "sample_rate": 16_000, "max_mb": 50.0, "max_seconds": 600.0,
     }  # fmt: skip
 
 

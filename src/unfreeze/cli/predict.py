@@ -70,6 +70,12 @@ def find(
     from unfreeze.classifier import SoundClassifier
 
     classifier = SoundClassifier.load(run)
+    if not classifier.knows_background:
+        typer.echo(
+            "note: this model was trained without background, so it calls noise one of its "
+            "classes: train it again with --in-noise (unfreeze train DATA --in-noise --out RUN)",
+            err=True,
+        )
     if out is None:
         errors = _print(classifier, recordings, options, form)
     else:
@@ -291,6 +297,8 @@ def _settings(classifier: "SoundClassifier", run: Path, options: "DetectOptions"
 
 
 TOP = 3
+# Seconds from which on a mean over the recording says little of what is heard in it.
+_LONG = 60.0
 _PANEL = "Events"
 _FORMATS = "table, csv, jsonl, audacity, raven"
 
@@ -455,6 +463,7 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
         found.append({**row, **({"audioset": own} if own else {})})
         if not json:
             _warn(file, warnings)
+            _propose_events(classifier, file)
             several = f"{', '.join(names)}  | " if classifier.multilabel else ""
             nothing = "digital silence" if silent else "none of the classes"
             shown = several if names else f"{nothing}: "
@@ -464,6 +473,20 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
         typer.echo(json_module.dumps(found, indent=2, ensure_ascii=False))
     if failed:
         raise typer.Exit(1)
+
+
+def _propose_events(classifier: "SoundClassifier", file: Path) -> None:
+    from unfreeze.audio.decode import Resampler
+
+    resampler = Resampler(classifier.sample_rate, classifier.front_end.channel)
+    with classifier.decoders.waveform(file, resampler) as sound:
+        seconds = sound.promised / sound.sample_rate
+    if seconds > _LONG:
+        typer.echo(
+            f"note: {show(file)} lasts {seconds:.0f} s, and these are its classes on average: "
+            "--events finds when each is heard",
+            err=True,
+        )
 
 
 def _likeliest(scores: "np.ndarray", labels: tuple[str, ...], top: int) -> dict[str, float]:

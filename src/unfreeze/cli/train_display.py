@@ -45,6 +45,7 @@ class TrainDisplay(TrainListener):
         self._tasks: dict[str, Any] = {}
         self._stage: Any = None
         self._example = "FILE"
+        self._background = True
 
     def on_progress(self, what: str, done: int, total: int) -> None:
         """Move the bar of work before training."""
@@ -56,6 +57,7 @@ class TrainDisplay(TrainListener):
         """Show the data and the plan."""
         self._clear()
         manifest, split = summary.manifest, summary.split
+        self._background = summary.background
         if len(split.test):
             self._example = shlex.quote(str(manifest.clips[split.test[0]].path))
         hours = sum(clip.seconds for clip in manifest.clips) / 3600
@@ -168,6 +170,12 @@ class TrainDisplay(TrainListener):
         if "change" in metrics:
             self.console.print()
             self.console.print(change_table(metrics["change"]))
+        if self.shown and not self._background:
+            self.console.print(
+                "\nTrained without background: in long recordings, noise would be called one of "
+                "the classes. For those, repeat the command with --in-noise.",
+                soft_wrap=True,
+            )
         if self.shown and self.out is not None:
             self.console.print(
                 f"\n{time.perf_counter() - self.began:.0f} s in all. "

@@ -15,6 +15,7 @@ import numpy as np
 
 from unfreeze.audio.background_clips import Pieces, cut_quiet
 from unfreeze.audio.clip_model import clip_model, own_scores, parts_of
+from unfreeze.audio.entries import is_quiet
 from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.patches import PatchView
 from unfreeze.audio.segments_file import Corrections
@@ -65,6 +66,7 @@ class Summary:
     patches: dict[str, int]
     corrected: int = 0
     corrections: Corrections | None = None
+    background: bool = True
 
 
 class TrainListener(StageCallback):
@@ -116,6 +118,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     manifest, weights = data.manifest, plan.inputs.weights
     watching = trackers(options)
     measure_change = None if plan.load_earlier is None else plan.load_earlier()
+    labels = labels_with_background(manifest, options.in_noise)
     classes = len(manifest.labels)
     if options.in_noise and not manifest.several:
         classes += COLUMNS
@@ -144,6 +147,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
             patches={name: len(view) for name, view in given.parts.items()},
             corrected=len(data.corrected),
             corrections=data.corrections,
+            background=manifest.several or any(map(is_quiet, labels)),
         )
     )
     if options.out is not None:
@@ -159,7 +163,6 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         class_weight=options.class_weight,
     )
     depths = _depths(plan, cut, listener)
-    labels = labels_with_background(manifest, options.in_noise)
     if noisy is not None and not manifest.several:
         model = merged(model, manifest.labels, labels)
     cut = replace(cut, manifest=replace(cut.manifest, labels=labels))

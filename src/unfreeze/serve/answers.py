@@ -75,6 +75,10 @@ class Labels:
         bool,
         Field(description="Whether each class is judged by itself, so that several may be heard."),
     ]
+    background: Annotated[
+        bool,
+        Field(description="Whether it may hear none of them; if not, noise is called one."),
+    ]
     sample_rate: Annotated[int, Field(description="The model's own, in hertz.")]
     max_mb: Annotated[float, Field(description="Largest file, in megabytes (10^6 bytes).")]
     max_seconds: Annotated[float, Field(description="Longest recording, in seconds.")]

@@ -197,6 +197,7 @@ def create_app(
         return Labels(
             list(classifier.labels),
             classifier.multilabel,
+            classifier.knows_background,
             classifier.sample_rate,
             limits.max_mb,
             limits.max_seconds,

@@ -5,7 +5,7 @@ import { Player } from "./player.js";
 import { microphoneProblem, startRecording } from "./recorder.js";
 import { byId, clock, csv, download, make, score } from "./text.js";
 
-let known = { labels: [], multilabel: false, max_mb: Infinity, max_seconds: 600 };
+let known = { labels: [], multilabel: false, background: true, max_mb: Infinity, max_seconds: 600 };
 let sound = null; // {blob, name}: what is shown or on its way
 let prediction = null;
 let part = null; // the event that is being played
@@ -141,7 +141,11 @@ async function learn() {
   if (known.labels.length > some.length) {
     some.push(make("li", { textContent: `and ${known.labels.length - some.length} more` }));
   }
-  document.querySelector(".known")?.remove();
+  document.querySelectorAll(".known").forEach((old) => old.remove());
+  if (!known.background) {
+    const text = "It was trained without background, so it calls noise one of these. Train it with --in-noise.";
+    byId("lead").after(make("p", { className: "known", textContent: text }));
+  }
   byId("lead").after(make("ul", { className: "known", "aria-label": "Classes that it knows" }, ...some));
 }
 
