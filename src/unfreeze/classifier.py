@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,22 @@ from unfreeze.planning import complete_options, train_classifier
 
 if TYPE_CHECKING:
     from unfreeze.export.exporter import Export
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What is to be known of a recording, beside its classes.
+
+    Attributes:
+        silent: whether it holds digital silence alone: not one sample other than 0.
+        seconds: its length.
+        warnings: a clause each, such as that the header states another length, that channels
+            cancel, or that nearly all of the energy is above what the network hears.
+    """
+
+    silent: bool
+    seconds: float
+    warnings: tuple[str, ...]
 
 
 class SoundClassifier:
@@ -148,15 +164,10 @@ class SoundClassifier:
         Raises:
             DataError: the file cannot be read.
         """
-        return self.examine(path)[0]
+        return self.examine(path).silent
 
-    def examine(self, path: str | Path) -> tuple[bool, tuple[str, ...]]:
-        """Whether a recording holds digital silence alone, and what is wrong with it.
-
-        Returns:
-            True where not one sample is other than 0; and warnings, a clause each, such as
-            that the header states another length, that channels cancel, or that nearly all
-            of the energy is above what the network hears.
+    def examine(self, path: str | Path) -> Examined:
+        """Read a recording to its end, and say what is to be known of it.
 
         Raises:
             DataError: the file cannot be read.
@@ -164,10 +175,11 @@ class SoundClassifier:
         resampler = Resampler(self.sample_rate, self.front_end.channel)
         with self.decoders.waveform(Path(path), resampler, judge=True) as sound:
             # To the end: what is wrong shows only there.
-            sounding = [block.any() for block in sound.blocks]
-            silent = not any(sounding)
+            blocks = [(bool(block.any()), len(block)) for block in sound.blocks]
+            silent = not any(sounding for sounding, _ in blocks)
             rest = [one for one in sound.findings if not (silent and one[0] == SILENT)]
-            return silent, as_warnings(rest, self.front_end.slow_down)
+            seconds = sum(length for _, length in blocks) / self.sample_rate
+            return Examined(silent, seconds, as_warnings(rest, self.front_end.slow_down))
 
     def heard(self, chances: np.ndarray, *, silent: bool = False) -> tuple[str, ...]:
         """The classes that are heard in a clip.

@@ -154,6 +154,7 @@ def test_starts_are_told_within_a_second_and_ends_soon_after(toy_run):
     process.stdin.close()
     reader.join(30)
     said = process.stderr.read().decode()
+    assert said.startswith("note: this model was trained without background")
     assert process.wait(30) == 0
     assert len(late["start"]) == len(late["end"]) >= 4
     # Shown with -s: the numbers of docs/detection.md.

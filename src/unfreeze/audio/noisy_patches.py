@@ -116,7 +116,7 @@ class NoisyView:
         copies: int,
     ) -> None:
         self._clean, self._bank, self._offset = clean, bank, np.float32(offset)
-        copies = min(copies, _MOST // max(len(clean), 1)) if len(clean) > _MOST // 2 else copies
+        copies = min(copies, _MOST // max(len(clean), 1))
         ids, place = np.unique(clean.clip, return_inverse=True)
         amount = len(ids) * copies
         steady = [bank.kinds.index(k) for k in _STEADY if k in bank.kinds] or [0]
@@ -132,12 +132,12 @@ class NoisyView:
         self._noise = np.concatenate(of_kind)[among]
         self._own = np.tile(np.arange(len(clean)), copies)
         self._above, self._level = above[number], level[number]
-        power = [
-            self._power(clean[np.arange(at, min(at + _READ, len(clean)))])
-            for at in range(0, len(clean), _READ)
-        ]
-        loud = np.bincount(place, np.concatenate(power)) / np.bincount(place)
-        self._loud = _log(loud[place][self._own])
+        # Without copies there is no need to read all clips.
+        read = range(0, len(clean) if copies else 0, _READ)
+        power = [self._power(clean[np.arange(at, min(at + _READ, len(clean)))]) for at in read]
+        if power:
+            loud = np.bincount(place, np.concatenate(power)) / np.bincount(place)
+            self._loud = _log(loud[place][self._own])
         self._quiet = _log(self._power(bank.patches)[self._noise])
         self.source = np.concatenate([np.tile(ids, copies), np.full(len(bank.kind), -1)])
         own = clean.clip, clips + number, clips + amount + bank.clip

@@ -38,6 +38,36 @@ Budget = Annotated[
     typer.Option(parser=read_seconds, metavar="TIME", help="Start no run after: 90s, 30m, 2h."),
 ]
 
+_EVENTS = "Events"
+Window = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds scored together: the network's input length or a multiple of it.",
+        show_default="0.96",
+        rich_help_panel=_EVENTS,
+    ),
+]
+Hop = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds from one window to the next.", show_default="0.48", rich_help_panel=_EVENTS
+    ),
+]
+MinScore = Annotated[
+    float | None,
+    typer.Option(
+        help="Score at which an event begins.",
+        show_default="each class's own from the run, or 0.5",
+        rich_help_panel=_EVENTS,
+    ),
+]
+Smooth = Annotated[
+    bool | None,
+    typer.Option(
+        "--smooth", help="Take the median over every three windows.", rich_help_panel=_EVENTS
+    ),
+]
+
 
 def takes(
     *names: str,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from unfreeze.cli.arguments import Json, takes
+from unfreeze.cli.arguments import Hop, Json, MinScore, Smooth, Window, takes
 from unfreeze.errors import UnfreezeError, show
 from unfreeze.pipeline.train_options import FULLY, TrainOptions
 
@@ -52,36 +52,10 @@ def evaluate(
             rich_help_panel=_PANEL,
         ),
     ] = None,
-    window: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds scored together: the network's input length or a multiple of it.",
-            show_default="0.96",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None,
-    hop: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds from one window to the next.",
-            show_default="0.48",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None,
-    min_score: Annotated[
-        float | None,
-        typer.Option(
-            help="Score at which an event begins.",
-            show_default="each class's own from the run, or 0.5",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None,
-    smooth: Annotated[
-        bool,
-        typer.Option(
-            "--smooth", help="Take the median over every three windows.", rich_help_panel=_PANEL
-        ),
-    ] = False,
+    window: Window = None,
+    hop: Hop = None,
+    min_score: MinScore = None,
+    smooth: Smooth = None,
     share: Annotated[
         float | None,
         typer.Option(
@@ -128,8 +102,9 @@ def evaluate(
     predict --events, and compared with the true ones in the tables.
     """
     rules = {"share": share, "iou": iou, "collar": collar, "segment": segment}
-    asked = {"window": window, "hop": hop, "min_score": min_score, **rules, "out": out}
-    given = [name for name, value in asked.items() if value is not None] + ["smooth"] * smooth
+    asked: dict[str, Any] = {"window": window, "hop": hop, "min_score": min_score, "smooth": smooth}
+    asked |= {**rules, "out": out}
+    given = [name for name, value in asked.items() if value is not None]
     if annotated is not None:
         options = attrs.evolve(options, annotated=annotated)
     if annotations is None:
@@ -151,7 +126,7 @@ def evaluate(
         from unfreeze.output_folder import holds
 
         holds(out, None, "scores")
-    search = DetectOptions(window=window, hop=hop, min_score=min_score, smooth=smooth)
+    search = DetectOptions(window=window, hop=hop, min_score=min_score, smooth=bool(smooth))
     judged = Rules(**{name: value for name, value in rules.items() if value is not None})
     _events(run, options, annotations, search, judged, out, json)
 

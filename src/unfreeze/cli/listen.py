@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unfreeze.cli.arguments import MinScore
 from unfreeze.errors import UnfreezeError
 
 if TYPE_CHECKING:
@@ -40,13 +41,7 @@ def listen(
             min=1, help="Hertz of raw samples on standard input.", show_default="the model's"
         ),
     ] = None,
-    min_score: Annotated[
-        float | None,
-        typer.Option(
-            help="Score at which an event begins.",
-            show_default="each class's own from the run, or 0.5",
-        ),
-    ] = None,
+    min_score: MinScore = None,
     min_duration: Annotated[
         float,
         typer.Option(
@@ -117,11 +112,13 @@ def listen(
 def _run(
     classifier: "SoundClassifier", detector: "LiveDetector", inbox: "Inbox", name: str, form: str
 ) -> "Summary":
+    from unfreeze.cli.terminal import say_without_background
     from unfreeze.detection.event_files import as_plain, clock
     from unfreeze.detection.events import Event
     from unfreeze.detection.live import listen as listen_to
 
     _say(f"Listening to {name}; press Ctrl-C to stop")
+    say_without_background(classifier)
     width = max(map(len, classifier.labels))
 
     def show(event: "EventStart | Event") -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unfreeze.cli.arguments import Json
+from unfreeze.cli.arguments import Hop, Json, MinScore, Smooth, Window
 from unfreeze.errors import UnfreezeError, show
 
 if TYPE_CHECKING:
@@ -68,14 +68,10 @@ def find(
 
     import_keras()
     from unfreeze.classifier import SoundClassifier
+    from unfreeze.cli.terminal import say_without_background
 
     classifier = SoundClassifier.load(run)
-    if not classifier.knows_background:
-        typer.echo(
-            "note: this model was trained without background, so it calls noise one of its "
-            "classes: train it again with --in-noise (unfreeze train DATA --in-noise --out RUN)",
-            err=True,
-        )
+    say_without_background(classifier)
     if out is None:
         errors = _print(classifier, recordings, options, form)
     else:
@@ -318,36 +314,10 @@ def predict(
         bool,
         typer.Option("--recursive", "-r", help="Search subfolders, too.", rich_help_panel=_PANEL),
     ] = False,
-    window: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds scored together: the network's input length or a multiple of it.",
-            show_default="0.96",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None,
-    hop: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds from one window to the next.",
-            show_default="0.48",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None,
-    min_score: Annotated[
-        float | None,
-        typer.Option(
-            help="Score at which an event begins.",
-            show_default="each class's own from the run, or 0.5",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None,
-    smooth: Annotated[
-        bool | None,
-        typer.Option(
-            "--smooth", help="Take the median over every three windows.", rich_help_panel=_PANEL
-        ),
-    ] = None,
+    window: Window = None,
+    hop: Hop = None,
+    min_score: MinScore = None,
+    smooth: Smooth = None,
     merge: Annotated[
         bool | None,
         typer.Option(
@@ -456,16 +426,21 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
                 typer.echo(f"error: {error}", err=True)
             continue
         classes = _likeliest(scores, classifier.labels, top)
-        silent, warnings = classifier.examine(file)
-        names = classifier.heard(scores, silent=silent)
+        about = classifier.examine(file)
+        names = classifier.heard(scores, silent=about.silent)
         row = {"file": show(file), "heard": list(names), "classes": classes}
-        row["warnings"] = list(warnings)
+        row["warnings"] = list(about.warnings)
         found.append({**row, **({"audioset": own} if own else {})})
         if not json:
-            _warn(file, warnings)
-            _propose_events(classifier, file)
+            _warn(file, about.warnings)
+            if about.seconds > _LONG:
+                typer.echo(
+                    f"note: {show(file)} lasts {about.seconds:.0f} s, and these are its classes "
+                    "on average: --events finds when each is heard",
+                    err=True,
+                )
             several = f"{', '.join(names)}  | " if classifier.multilabel else ""
-            nothing = "digital silence" if silent else "none of the classes"
+            nothing = "digital silence" if about.silent else "none of the classes"
             shown = several if names else f"{nothing}: "
             heard_as = f"  | AudioSet: {_row(own)}" if own else ""
             typer.echo(f"{show(file)}: {shown}{_row(classes)}{heard_as}")
@@ -473,20 +448,6 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
         typer.echo(json_module.dumps(found, indent=2, ensure_ascii=False))
     if failed:
         raise typer.Exit(1)
-
-
-def _propose_events(classifier: "SoundClassifier", file: Path) -> None:
-    from unfreeze.audio.decode import Resampler
-
-    resampler = Resampler(classifier.sample_rate, classifier.front_end.channel)
-    with classifier.decoders.waveform(file, resampler) as sound:
-        seconds = sound.promised / sound.sample_rate
-    if seconds > _LONG:
-        typer.echo(
-            f"note: {show(file)} lasts {seconds:.0f} s, and these are its classes on average: "
-            "--events finds when each is heard",
-            err=True,
-        )
 
 
 def _likeliest(scores: "np.ndarray", labels: tuple[str, ...], top: int) -> dict[str, float]:

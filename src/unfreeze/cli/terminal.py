@@ -6,8 +6,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,6 +20,9 @@ from rich.progress import (
 )
 
 from unfreeze.backend import first_line, is_out_of_memory
+
+if TYPE_CHECKING:
+    from unfreeze.classifier import SoundClassifier
 
 # Titles of the bars, by the names of work that listeners receive.
 WORK = {
@@ -153,3 +157,13 @@ def explain(error: BaseException) -> str | None:
         return None
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}; {_CURES[error.errno]}"
+
+
+def say_without_background(classifier: "SoundClassifier") -> None:
+    """Say that noise will be called a class, where the model was trained without background."""
+    if not classifier.knows_background:
+        typer.echo(
+            "note: this model was trained without background, so it calls noise one of its "
+            "classes: train it again with --in-noise (unfreeze train DATA --in-noise --out RUN)",
+            err=True,
+        )

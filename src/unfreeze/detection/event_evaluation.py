@@ -210,7 +210,9 @@ def evaluate_recordings(
             notes += [(number, note.cause) for note in told]
             tally.add(truths, found, sweep.seconds, rules)
         else:
-            sweep = sweeps.setdefault(number, Sweep(detector, levels))
+            if number not in sweeps:
+                sweeps[number] = Sweep(detector, levels)
+            sweep = sweeps[number]
             sweep.push(item)
             share = min(sweep.seconds / max(begun[number].seconds, 1e-3), 1.0)
             partly[number] = share * file_size(path)

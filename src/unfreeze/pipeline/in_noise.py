@@ -37,8 +37,8 @@ COPIES = 2
 COLUMNS = len(KINDS)
 # A kind is left out if so many of a class's clips, out of fold, sound like it.
 _CLASH, _FOLDS = 0.2, 3
-# Clips of each class that are compared with the kinds.
-_COMPARED = 60
+# Clips that are compared with the kinds: of each class, and of all. Patches of each.
+_COMPARED, _MOST_COMPARED, _PATCHES = 60, 3_000, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +49,8 @@ class NoisyParts:
         manifest: with the copies and the background of training as further clips.
         parts: the same, but `train` is a `NoisyView`.
         held: validation clips, the same in noise, and background; None without such clips.
-        held_heard: (clips, classes) for `held`, what is heard in each clip by its number, as in
-            `heard_table`; nothing in background.
-        labels: the user's classes, the columns of `held_heard`.
+        held_heard: (clips, classes of the model) for `held`, what is heard in each clip by its
+            number, as in `heard_table`; nothing in background.
         notes: what was left out, one sentence each.
     """
 
@@ -59,7 +58,6 @@ class NoisyParts:
     parts: dict[str, Any]
     held: NoisyView | None
     held_heard: np.ndarray
-    labels: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -86,7 +84,7 @@ def with_noise(cut: Pieces, front_end: FrontEnd, seed: int) -> NoisyParts:
     bank, held_bank = bank.without(tuple(alike)), held_bank.without(tuple(alike))
     if not bank.kinds:
         notes += ("No kind of computed background is left: --in-noise does nothing.",)
-        return NoisyParts(_extended(manifest, None, bank), cut.parts, None, _none(), (), notes)
+        return NoisyParts(_extended(manifest, None, bank), cut.parts, None, _none(), notes)
     clips, offset = len(manifest.clips), front_end.log_offset
     view = NoisyView(train, bank, rng, offset, clips, COPIES)
     whole = _extended(manifest, view, bank)
@@ -94,10 +92,10 @@ def with_noise(cut: Pieces, front_end: FrontEnd, seed: int) -> NoisyParts:
     held, heard = None, _none()
     if len(validation):
         held = NoisyView(validation, held_bank, rng, offset, clips, COPIES)
-        table = heard_table(manifest)
+        table = heard_table(replace(manifest, labels=labels_with_background(manifest, True)))
         more = np.where((held.source >= 0)[:, None], table[held.source], 0)
         heard = np.concatenate([table, more])
-    return NoisyParts(whole, parts, held, heard, manifest.labels, notes)
+    return NoisyParts(whole, parts, held, heard, notes)
 
 
 def _none() -> np.ndarray:
@@ -154,9 +152,11 @@ def like_classes(
     ids = np.unique(train.clip)
     for column in range(len(names)):
         mine = ids[(heard[ids] > 0)[:, column]]
-        chosen.append(rng.permutation(mine)[:_COMPARED])
-    numbers = np.unique(np.concatenate(chosen)) if chosen else _none()
-    rows = np.flatnonzero(np.isin(train.clip, numbers))
+        chosen.append(rng.permutation(mine)[: min(_COMPARED, _MOST_COMPARED // len(names) + 1)])
+    numbers = np.unique(np.concatenate(chosen))
+    order = np.argsort(train.clip, kind="stable")
+    first, end = (np.searchsorted(train.clip[order], numbers, side) for side in ("left", "right"))
+    rows = np.concatenate([_spread(order[a:b]) for a, b in zip(first, end, strict=True)])
     place = np.searchsorted(numbers, train.clip[rows])
     own = _statistics(train[rows], place, len(numbers))
     made = _statistics(bank.patches, bank.clip, len(bank.kind))
@@ -176,6 +176,13 @@ def like_classes(
             if label != BACKGROUND and like >= max(2, _CLASH * len(guesses)):
                 found.setdefault(kind, label)
     return found
+
+
+def _spread(rows: np.ndarray) -> np.ndarray:
+    """At most `_PATCHES` of some numbers, from first to last."""
+    if len(rows) <= _PATCHES:
+        return rows
+    return np.asarray(rows[np.linspace(0, len(rows) - 1, _PATCHES).astype(int)])
 
 
 def _statistics(patches: np.ndarray, clip: np.ndarray, clips: int) -> np.ndarray:
