@@ -1,5 +1,7 @@
 """`--in-noise`, from sounds to a model that is silent where nothing is heard."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -7,12 +9,13 @@ import soundfile
 
 import toy
 import unfreeze
-from unfreeze.audio.entries import BACKGROUND
+from unfreeze.audio.entries import BACKGROUND, check_label
 from unfreeze.audio.made_background import make_background
 from unfreeze.audio.manifest import read_manifest
 from unfreeze.audio.noisy_patches import make_bank
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.pipeline.in_noise import COLUMNS, like_classes, merged
+from unfreeze.errors import DataError
+from unfreeze.pipeline.in_noise import COLUMNS, column_of, column_weights, like_classes, merged
 from unfreeze.pipeline.training import TrainListener
 from unfreeze.pipeline.training_data import build_features
 from unfreeze.planning import complete_options
@@ -143,6 +146,26 @@ def test_probabilities_of_all_kinds_are_added():
     parts, sums = model.predict(logits, verbose=0), whole.predict(logits, verbose=0)
     np.testing.assert_allclose(sums[:, 1:], parts[:, [0, 2]], atol=1e-6)
     np.testing.assert_allclose(sums[:, 0], parts[:, [1, *range(3, 3 + COLUMNS)]].sum(1), atol=1e-6)
+
+
+def test_background_does_not_outweigh_a_few_classes(home):
+    manifest = read_manifest(home / "data")
+    weights = column_weights(manifest)
+    assert len(weights) == COLUMNS == 9
+    assert sum(weights.values()) == pytest.approx(2)
+    many = replace(manifest, labels=tuple("abcdefghijkl"))
+    assert set(column_weights(many).values()) == {1.0}
+    # Trained on few clips, too, the classes are heard.
+    few = unfreeze.SoundClassifier.train(
+        toy.write_sounds(home / "few", clips=10, classes=("high", "low")), in_noise=True, **OPTIONS
+    )
+    confusion = np.array(few.metrics["test"]["confusion"])
+    assert confusion[1:, 0].sum() <= 1
+
+
+def test_no_class_has_the_name_of_a_column():
+    with pytest.raises(DataError, match="cannot be printed"):
+        check_label(column_of("rain"), "here")
 
 
 def test_clips_can_be_added(home, trained, tmp_path):

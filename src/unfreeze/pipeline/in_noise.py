@@ -129,8 +129,19 @@ def _extended(manifest: Manifest, view: NoisyView | None, bank: Bank) -> Manifes
 
 
 def column_of(kind: str) -> str:
-    """The name of a kind's column while the model trains."""
-    return f"{BACKGROUND}: {kind}"
+    """The name of a kind's column while the model trains: one that no class can have."""
+    return f"\x1f{kind}"
+
+
+def column_weights(manifest: Manifest) -> dict[str, float]:
+    """How much each kind counts beside a class: all together not more than all classes.
+
+    With two classes, nine kinds of equal weight would make background likely everywhere.
+
+    Args:
+        manifest: of the user's classes.
+    """
+    return {column_of(kind): min(len(manifest.labels) / COLUMNS, 1.0) for kind in KINDS}
 
 
 def like_classes(

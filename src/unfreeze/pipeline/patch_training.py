@@ -143,6 +143,7 @@ def fit_patches(
     callbacks: Sequence[StageCallback] = (),
     fuse: bool = True,
     class_weight: str = BALANCED,
+    factors: Mapping[str, float] | None = None,
 ) -> FitResult:
     """Train a patch model in stages, on the caches that all runs share.
 
@@ -156,6 +157,7 @@ def fit_patches(
         callbacks: notified of progress.
         fuse: as for `unfreeze.fit`.
         class_weight: as the option of that name.
+        factors: by which the weights of some classes are multiplied.
 
     Raises:
         StageError: a stage did not do what it should, or its loss diverged.
@@ -178,6 +180,10 @@ def fit_patches(
             weights = clip_weights(class_weight, held.clip, held_truth, manifest.labels)
             score = clip_scorer(labels, held.clip, weights)
         validation = held, held_truth, weights
+    weights_of = None if several else sample_weights(class_weight, truth, manifest.labels)
+    if weights_of is not None and factors:
+        for number, label in enumerate(manifest.labels):
+            weights_of[number] *= factors.get(label, 1.0)
     projection = projection_of(model)
     if projection is not None and not projection.is_fitted:
         adapt(model, train, seed=seed)
@@ -192,7 +198,7 @@ def fit_patches(
         seed=seed,
         verbose=0,
         loss=loss_of,
-        class_weight=None if several else sample_weights(class_weight, truth, manifest.labels),
+        class_weight=None if several else weights_of,
         validation_scores=score,
         cache_dir=prefix_folder(),
         cache_limit=CACHE_LIMIT,

@@ -33,6 +33,7 @@ from unfreeze.pipeline.evaluation import score_clips
 from unfreeze.pipeline.in_noise import (
     COLUMNS,
     NoisyParts,
+    column_weights,
     labels_with_background,
     merged,
     with_noise,
@@ -161,6 +162,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         run_dir=None if options.out is None else options.out / run_folder.STAGES,
         callbacks=[listener, *watching],
         class_weight=options.class_weight,
+        factors=column_weights(manifest) if options.in_noise else None,
     )
     depths = _depths(plan, cut, listener)
     if noisy is not None and not manifest.several:
