@@ -30,15 +30,17 @@ from unfreeze.detection.live import LiveDetector, live_hop
 from unfreeze.detection.scan import scan_file
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.detection.true_events import read_annotations
-from unfreeze.errors import RunError
+from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.files import atomic_path
 from unfreeze.pipeline.calibration import thresholds_of
 from unfreeze.pipeline.evaluation import read_known, score_recordings
 from unfreeze.pipeline.inference import Sound, each_sound, fused, sound_scores, view_scores
 from unfreeze.pipeline.saved_model import load_classifier
+from unfreeze.pipeline.thresholds import Choice, at_thresholds, choose, counts_of
 from unfreeze.pipeline.train_options import TrainOptions, default_of, with_fields_of
 from unfreeze.pipeline.training import TrainListener
 from unfreeze.pipeline.training_data import build_features
+from unfreeze.pipeline.wish import Wish
 from unfreeze.planning import complete_options, train_classifier
 
 if TYPE_CHECKING:
@@ -346,6 +348,39 @@ class SoundClassifier:
         """
         return thresholds_of(self.metrics, self.labels)
 
+    def thresholds_for(
+        self, *, precision: float | None = None, max_false_alarms: float | None = None
+    ) -> dict[str, Choice]:
+        """Choose the score from which each class counts as heard, and say what it costs.
+
+        What thresholds do was counted when the model was trained, on validation clips and
+        background that were not trained on.
+
+        Args:
+            precision: share of found sounds that should be right, such as 0.95.
+            max_false_alarms: in an hour of background, of all classes together.
+
+        Returns:
+            For each class its threshold, with recall, precision and false alarms an hour, each
+            with an interval. Without a wish, those of the run's own thresholds.
+
+        Raises:
+            UnfreezeError: the model has no such counts, or knows no background.
+        """
+        wish = Wish(precision, max_false_alarms)
+        counts = counts_of(self.metrics, self.labels)
+        if counts is None:
+            raise UnfreezeError(
+                "What each threshold does is not known of this model: it was saved without its "
+                "run, trained without validation clips, or before version 0.2. Give a run folder, "
+                "train again, or choose a score with --min-score"
+            )
+        if wish.is_given:
+            chosen = choose(counts, wish)
+        else:
+            chosen = at_thresholds(counts, self.thresholds.tolist())
+        return dict(zip(self.labels, chosen, strict=True))
+
     @property
     def clip_thresholds(self) -> np.ndarray:
         """The probability from `predict` from which each class is heard in a clip, (classes,).
@@ -385,6 +420,8 @@ class SoundClassifier:
         merge: bool = DetectOptions.merge,
         min_duration: float = DetectOptions.min_duration,
         max_gap: float = DetectOptions.max_gap,
+        precision: float | None = DetectOptions.precision,
+        max_false_alarms: float | None = DetectOptions.max_false_alarms,
     ) -> list[Event]:
         """Find when each class is heard in a recording of any length.
 
@@ -397,6 +434,8 @@ class SoundClassifier:
             merge: make one event of a class's patches that overlap or adjoin.
             min_duration: seconds; shorter events are left out.
             max_gap: seconds; events of a class at most so far apart are one.
+            precision: instead of `min_score`, as for `thresholds_for`.
+            max_false_alarms: likewise.
 
         Returns:
             Events, sorted by start, then by label. See `unfreeze.detection.events`.
@@ -405,7 +444,10 @@ class SoundClassifier:
             UnfreezeError: a window, hop, score or time that cannot be used.
             DataError: the file cannot be read.
         """
-        wanted = DetectOptions(window, hop, min_score, smooth, merge, min_duration, max_gap)
+        wanted = DetectOptions(
+            *(window, hop, min_score, smooth, merge, min_duration, max_gap),
+            *(precision, max_false_alarms),
+        )
         return all_events(self.detector(wanted), self.scan(path, hop=wanted.hop))
 
     def detect_files(
@@ -438,6 +480,8 @@ class SoundClassifier:
         *,
         min_duration: float = DetectOptions.min_duration,
         max_gap: float = DetectOptions.max_gap,
+        precision: float | None = DetectOptions.precision,
+        max_false_alarms: float | None = DetectOptions.max_false_alarms,
     ) -> LiveDetector:
         """Make a detector for live sound, which takes it piece by piece.
 
@@ -445,6 +489,8 @@ class SoundClassifier:
             min_score: as for `detect`; so are the others.
             min_duration: an event's start is told once it has lasted so long.
             max_gap: an event's end is told once so much has passed without it.
+            precision: instead of `min_score`, as for `thresholds_for`.
+            max_false_alarms: likewise.
 
         Raises:
             UnfreezeError: a score or time that cannot be used.
@@ -454,6 +500,8 @@ class SoundClassifier:
             min_score=min_score,
             min_duration=min_duration,
             max_gap=max_gap,
+            precision=precision,
+            max_false_alarms=max_false_alarms,
         )
         return LiveDetector(self._fused, self.front_end, self.detector(options))
 
@@ -465,9 +513,15 @@ class SoundClassifier:
         """Make a detector of events with this model, after checking the options.
 
         Raises:
-            UnfreezeError: a window, hop or score that cannot be used.
+            UnfreezeError: a window, hop or score that cannot be used, or a wish that the run
+                has no counts for.
         """
-        return make_detector(self.front_end, self.labels, self.thresholds, options)
+        thresholds = self.thresholds
+        if options.wish.is_given:
+            wish = {"precision": options.precision, "max_false_alarms": options.max_false_alarms}
+            chosen = self.thresholds_for(**wish)
+            thresholds = np.array([choice.threshold for choice in chosen.values()])
+        return make_detector(self.front_end, self.labels, thresholds, options)
 
     def save(self, path: str | Path) -> None:
         """Write the model as one `.keras` file (atomically)."""

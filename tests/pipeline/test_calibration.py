@@ -9,9 +9,9 @@ import toy
 import unfreeze
 from unfreeze.errors import DataError
 from unfreeze.pipeline.calibration import (
+    best_threshold,
     calibrate,
     calibration_error,
-    decision_thresholds,
     fit_temperature,
     thresholds_of,
     with_temperature,
@@ -70,53 +70,48 @@ def test_no_clip_is_refused():
 
 
 def test_a_separable_class_is_cut_in_the_middle_of_the_gap():
-    truth = np.array([0, 0, 1, 1])
-    peaks = np.array([[0.9, 0.0], [0.6, 0.1], [0.3, 0.0], [0.1, 0.0]])
-    assert decision_thresholds(truth, peaks)[0] == pytest.approx(0.45)
+    there = np.array([True, True, False, False])
+    assert best_threshold(there, np.array([0.9, 0.6, 0.3, 0.1])) == pytest.approx(0.45)
 
 
 def test_bounds_and_missing_classes():
-    truth = np.array([0, 0])
-    low, high, absent = decision_thresholds(truth, np.array([[1e-4, 1, 0.4], [1e-5, 1, 0.4]]))
-    assert low == 0.1
-    assert absent == 0.5
+    both = np.array([True, True])
+    assert best_threshold(both, np.array([1e-4, 1e-5])) == 0.1
     # Scores of 1 alone: half-way to nothing.
-    assert high == 0.5
+    assert best_threshold(both, np.array([1.0, 1.0])) == 0.5
+    assert best_threshold(~both, np.array([0.4, 0.4])) == 0.5
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 40))
 def test_no_other_threshold_has_a_better_f1(seed, clips):
     rng = np.random.default_rng(seed)
-    truth = rng.integers(2, size=clips)
+    there = rng.random(clips) < 0.5
+    there[0] = True
     # Rounded, so that there are ties; within the bounds, so that none binds.
-    peaks = np.round(rng.uniform(0.2, 0.9, size=(clips, 2)), 2)
-    thresholds = decision_thresholds(truth, peaks)
+    scores = np.round(rng.uniform(0.2, 0.9, size=clips), 2)
 
-    def f1(column, threshold):
-        there, taken = truth == column, peaks[:, column] >= threshold
+    def f1(threshold):
+        taken = scores >= threshold
         return 2 * (there & taken).sum() / max(there.sum() + taken.sum(), 1)
 
-    for column in (0, 1):
-        if (truth == column).any():
-            best = max(f1(column, t) for t in np.arange(0.1, 0.95, 0.005))
-            assert f1(column, thresholds[column]) == pytest.approx(best)
+    best = max(f1(t) for t in np.arange(0.1, 0.95, 0.005))
+    assert f1(best_threshold(there, scores)) == pytest.approx(best)
 
 
 def test_the_entries_of_metrics_json():
     truth, means = drawn(1, 500, 2.0, classes=2)
-    held = (truth, means, means)
-    found = calibrate(["a", "b"], held, held)
+    fitted, held, levels = (truth, means), (truth, means, means), np.array([0.4, 0.6])
+    found = calibrate(["a", "b"], fitted, held, levels)
     told = found["calibration"]
     assert told["clips"] == 500
     assert told["validation"] == told["test"]
     assert told["validation"]["scaled_loss"] < told["validation"]["loss"]
-    assert list(found["thresholds"]) == ["a", "b"]
     row = found["at_thresholds"]["a"]
-    taken = means[:, 0] >= found["thresholds"]["a"]
-    assert row["precision"] == pytest.approx((truth[taken] == 0).mean(), abs=0.01)
-    assert calibrate(["a"], None, held)["thresholds"] is None
-    assert calibrate(["a", "b"], held, None)["at_thresholds"] is None
+    taken = means[:, 0] >= 0.4
+    assert row["precision"] == pytest.approx((truth[taken] == 0).mean())
+    assert calibrate(["a"], None, held) == {"calibration": None, "at_thresholds": None}
+    assert calibrate(["a", "b"], fitted, None, levels)["at_thresholds"] is None
 
 
 def test_thresholds_in_the_order_of_the_labels():

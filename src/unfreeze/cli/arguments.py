@@ -61,6 +61,22 @@ MinScore = Annotated[
         rich_help_panel=_EVENTS,
     ),
 ]
+Precision = Annotated[
+    float | None,
+    typer.Option(
+        help="Choose each class's threshold for this share of right events, such as 0.95, as "
+        "estimated when the model was trained; instead of --min-score.",
+        rich_help_panel=_EVENTS,
+    ),
+]
+MaxFalseAlarms = Annotated[
+    float | None,
+    typer.Option(
+        help="Choose the thresholds for so many false alarms in an hour of background, of all "
+        "classes together, likewise.",
+        rich_help_panel=_EVENTS,
+    ),
+]
 Smooth = Annotated[
     bool | None,
     typer.Option(

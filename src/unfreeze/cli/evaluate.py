@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from unfreeze.cli.arguments import Hop, Json, MinScore, Smooth, Window, takes
+from unfreeze.cli.arguments import (
+    Hop,
+    Json,
+    MaxFalseAlarms,
+    MinScore,
+    Precision,
+    Smooth,
+    Window,
+    takes,
+)
 from unfreeze.errors import UnfreezeError, show
 from unfreeze.pipeline.train_options import FULLY, TrainOptions
 
@@ -55,6 +64,8 @@ def evaluate(
     window: Window = None,
     hop: Hop = None,
     min_score: MinScore = None,
+    precision: Precision = None,
+    max_false_alarms: MaxFalseAlarms = None,
     smooth: Smooth = None,
     share: Annotated[
         float | None,
@@ -102,8 +113,9 @@ def evaluate(
     predict --events, and compared with the true ones in the tables.
     """
     rules = {"share": share, "iou": iou, "collar": collar, "segment": segment}
-    asked: dict[str, Any] = {"window": window, "hop": hop, "min_score": min_score, "smooth": smooth}
-    asked |= {**rules, "out": out}
+    how: dict[str, Any] = {"window": window, "hop": hop, "min_score": min_score}
+    how |= {"precision": precision, "max_false_alarms": max_false_alarms, "smooth": smooth}
+    asked = {**how, **rules, "out": out}
     given = [name for name, value in asked.items() if value is not None]
     if annotated is not None:
         options = attrs.evolve(options, annotated=annotated)
@@ -126,7 +138,7 @@ def evaluate(
         from unfreeze.output_folder import holds
 
         holds(out, None, "scores")
-    search = DetectOptions(window=window, hop=hop, min_score=min_score, smooth=bool(smooth))
+    search = DetectOptions(**{**how, "smooth": bool(smooth)})
     judged = Rules(**{name: value for name, value in rules.items() if value is not None})
     _events(run, options, annotations, search, judged, out, json)
 
@@ -175,11 +187,12 @@ def _events(
     from rich.console import Console
 
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.cli.terminal import bar
+    from unfreeze.cli.terminal import bar, say_what_is_granted
     from unfreeze.pipeline.training_data import reading_of
     from unfreeze.report.event_scores import event_tables
 
     classifier = SoundClassifier.load(run)
+    say_what_is_granted(classifier, search)
     with bar("Finding events", shown=not json, share=True) as progress:
         scores = classifier.evaluate_events(
             options.data,

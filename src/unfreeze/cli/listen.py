@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unfreeze.cli.arguments import MinScore
+from unfreeze.cli.arguments import MaxFalseAlarms, MinScore, Precision
 from unfreeze.errors import UnfreezeError
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def listen(
         ),
     ] = None,
     min_score: MinScore = None,
+    precision: Precision = None,
+    max_false_alarms: MaxFalseAlarms = None,
     min_duration: Annotated[
         float,
         typer.Option(
@@ -80,18 +82,30 @@ def listen(
     if source == "-" and sys.stdin.isatty():
         raise UnfreezeError("Standard input is a terminal: pipe sound into this command")
     # Checked before anything slow.
-    options = DetectOptions(min_score=min_score, min_duration=min_duration, max_gap=max_gap)
+    options = DetectOptions(
+        min_score=min_score,
+        min_duration=min_duration,
+        max_gap=max_gap,
+        precision=precision,
+        max_false_alarms=max_false_alarms,
+    )
     from unfreeze.backend import import_keras
 
     import_keras()
     from unfreeze.classifier import SoundClassifier
+    from unfreeze.cli.terminal import say_what_is_granted
     from unfreeze.detection.live import LIMIT
     from unfreeze.detection.live_sources import Inbox, microphone
 
     classifier = SoundClassifier.load(run)
     detector = classifier.live(
-        options.min_score, min_duration=options.min_duration, max_gap=options.max_gap
+        options.min_score,
+        min_duration=options.min_duration,
+        max_gap=options.max_gap,
+        precision=options.precision,
+        max_false_alarms=options.max_false_alarms,
     )
+    say_what_is_granted(classifier, options)
     # Before any sound arrives, which would have to wait.
     detector.warm_up()
     inbox = Inbox(round(LIMIT * classifier.sample_rate), waits=source is not None)

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unfreeze.cli.arguments import Hop, Json, MinScore, Smooth, Window
+from unfreeze.cli.arguments import (
+    Hop,
+    Json,
+    MaxFalseAlarms,
+    MinScore,
+    Precision,
+    Smooth,
+    Window,
+)
 from unfreeze.errors import UnfreezeError, show
 
 if TYPE_CHECKING:
@@ -68,10 +76,11 @@ def find(
 
     import_keras()
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.cli.terminal import say_without_background
+    from unfreeze.cli.terminal import say_what_is_granted, say_without_background
 
     classifier = SoundClassifier.load(run)
     say_without_background(classifier)
+    say_what_is_granted(classifier, options)
     if out is None:
         errors = _print(classifier, recordings, options, form)
     else:
@@ -317,6 +326,8 @@ def predict(
     window: Window = None,
     hop: Hop = None,
     min_score: MinScore = None,
+    precision: Precision = None,
+    max_false_alarms: MaxFalseAlarms = None,
     smooth: Smooth = None,
     merge: Annotated[
         bool | None,
@@ -375,7 +386,10 @@ def predict(
     code is then 1. What else is wrong with a file (a wrong header, channels that cancel)
     is a warning.
     """
-    chosen = (window, hop, min_score, smooth, merge, min_duration, max_gap, form, out)
+    chosen = (
+        *(window, hop, min_score, smooth, merge, min_duration, max_gap, form, out),
+        *(precision, max_false_alarms),
+    )
     folder = any(path.is_dir() for path in paths)
     if not (events or recursive or overwrite or folder or any(v is not None for v in chosen)):
         _classes(run, paths, top or TOP, json)
@@ -397,6 +411,8 @@ def predict(
         merge=DetectOptions.merge if merge is None else merge,
         min_duration=DetectOptions.min_duration if min_duration is None else min_duration,
         max_gap=DetectOptions.max_gap if max_gap is None else max_gap,
+        precision=precision,
+        max_false_alarms=max_false_alarms,
     )
     find(run, paths, options, recursive, form or "table", out, overwrite)
 

@@ -4,7 +4,7 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,16 @@ from rich.progress import (
 )
 
 from unfreeze.backend import first_line, is_out_of_memory
+from unfreeze.errors import show
 
 if TYPE_CHECKING:
     from unfreeze.classifier import SoundClassifier
+    from unfreeze.detection.events import DetectOptions
+    from unfreeze.pipeline.thresholds import Choice
+    from unfreeze.pipeline.wish import Wish
 
+# Classes that are named one by one.
+_REFUSED = 8
 # Titles of the bars, by the names of work that listeners receive.
 WORK = {
     "reading": "Reading recordings",
@@ -157,6 +163,43 @@ def explain(error: BaseException) -> str | None:
         return None
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}; {_CURES[error.errno]}"
+
+
+def say_what_is_granted(classifier: "SoundClassifier", options: "DetectOptions") -> None:
+    """Say what a wish for thresholds costs, and for which classes it cannot be granted."""
+    if not options.wish.is_given:
+        return
+    chosen = classifier.thresholds_for(
+        precision=options.precision, max_false_alarms=options.max_false_alarms
+    )
+    for line in estimates(options.wish, chosen):
+        typer.echo(f"note: {line}", err=True)
+
+
+def estimates(wish: "Wish", chosen: "Mapping[str, Choice]") -> Iterator[str]:
+    """What a wish costs, in words.
+
+    Args:
+        wish: what thresholds were chosen for.
+        chosen: by class.
+    """
+    recalls = [choice.recall for choice in chosen.values() if choice.recall is not None]
+    rates = [choice.false_alarms for choice in chosen.values() if choice.false_alarms is not None]
+    words = []
+    if recalls:
+        words.append(f"{sum(recalls) / len(recalls):.0%} of the sounds are found")
+    if rates:
+        words.append(f"{sum(rates):.3g} false alarms in an hour of background")
+    if words:
+        yield f"thresholds for {wish}: on the sounds held out in training, {' and '.join(words)}"
+    refused = {name: choice for name, choice in chosen.items() if not choice.granted}
+    for name, choice in list(refused.items())[:_REFUSED]:
+        best = "nothing was found at any threshold"
+        if choice.precision is not None:
+            best = f"its most precise threshold has {choice.precision:.2f}"
+        yield f"{show(name)} cannot have {wish}: {best}"
+    if len(refused) > _REFUSED:
+        yield f"so it is with {len(refused) - _REFUSED} more classes"
 
 
 def say_without_background(classifier: "SoundClassifier") -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from unfreeze.cli.terminal import WORK, Asked, bars
+from unfreeze.pipeline.thresholds import COUNTS
 from unfreeze.pipeline.training import Summary, TrainListener
 from unfreeze.report.tables import (
     audit_table,
@@ -17,6 +18,7 @@ from unfreeze.report.tables import (
     corrections_line,
     metrics_table,
     plan_table,
+    threshold_table,
 )
 
 
@@ -170,6 +172,7 @@ class TrainDisplay(TrainListener):
         if "change" in metrics:
             self.console.print()
             self.console.print(change_table(metrics["change"]))
+        self._say_thresholds(metrics)
         if self.shown and not self._background:
             self.console.print(
                 "\nTrained without background: in long recordings, noise would be called one of "
@@ -184,6 +187,22 @@ class TrainDisplay(TrainListener):
                 markup=False,
                 soft_wrap=True,
             )
+
+    def _say_thresholds(self, metrics: dict[str, Any]) -> None:
+        """Show from which scores classes are heard, where that is for long recordings."""
+        counted = metrics.get(COUNTS)
+        if not self.shown or not counted or not counted["hours_of_background"]:
+            return
+        hours = counted["hours_of_background"]
+        title = f"In long recordings: thresholds for {metrics['threshold_wish']}"
+        self.console.print()
+        self.console.print(threshold_table(metrics["threshold_choices"], title, limit=12))
+        self.console.print(
+            f"Estimated on validation clips and {60 * hours:.0f} minutes of background. Choose "
+            "others with predict --precision or --max-false-alarms.",
+            style="dim",
+            soft_wrap=True,
+        )
 
     def _move(self, key: str, title: str, done: int, total: int) -> None:
         if key not in self._tasks:

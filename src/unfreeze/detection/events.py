@@ -31,6 +31,7 @@ import numpy as np
 from unfreeze.audio.entries import is_quiet
 from unfreeze.detection.score_blocks import MedianOfThree, ScoreBlock
 from unfreeze.errors import UnfreezeError
+from unfreeze.pipeline.wish import Wish
 
 # The lower threshold as a share of the upper one: Canny's ratio of two.
 LOW_SHARE = 0.5
@@ -59,9 +60,13 @@ class DetectOptions:
             each patch that reaches its threshold is an event.
         min_duration: seconds; events that are shorter, once they are merged, are left out.
         max_gap: seconds; events of a class that are at most so far apart are one.
+        precision: choose the thresholds for this share of right events, as estimated when
+            the model was trained.
+        max_false_alarms: choose them for so many false alarms in an hour, likewise.
 
     Raises:
-        UnfreezeError: a time below 0, or one where events are not merged.
+        UnfreezeError: a time below 0, or one where events are not merged; a wish that cannot
+            be granted, or one beside `min_score`.
     """
 
     window: float | None = None
@@ -71,9 +76,16 @@ class DetectOptions:
     merge: bool = True
     min_duration: float = 0.0
     max_gap: float = 0.0
+    precision: float | None = None
+    max_false_alarms: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the times, which need no model, before anything slow."""
+        """Check what needs no model before anything slow."""
+        if self.wish.is_given and self.min_score is not None:
+            raise UnfreezeError(
+                f"A minimum score of {self.min_score:g} and {self.wish} are both wished for: leave "
+                "out one"
+            )
         times = {"minimum duration": self.min_duration, "maximum gap": self.max_gap}
         for name, seconds in times.items():
             if not (np.isfinite(seconds) and seconds >= 0):
@@ -85,6 +97,11 @@ class DetectOptions:
                     f"a {name} is for merged events, and --no-merge (merge=False) lists each "
                     "window by itself: leave out one of them"
                 )
+
+    @property
+    def wish(self) -> Wish:
+        """What the thresholds are chosen for."""
+        return Wish(self.precision, self.max_false_alarms)
 
 
 @dataclass(frozen=True)

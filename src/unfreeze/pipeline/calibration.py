@@ -1,4 +1,4 @@
-"""How far to trust probabilities, and the score from which a class counts as present.
+"""How far to trust probabilities, and the probability from which a clip has a class.
 
 Both are fitted on validation clips alone; the test clips only measure the result. The
 probabilities of a model are not changed: the temperature is reported, not built in, so
@@ -96,31 +96,18 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def decision_thresholds(truth: np.ndarray, peaks: np.ndarray) -> Floats:
-    """Find for each class the score from which it counts as present.
-
-    This is the score with the largest F1 of "this class or not" over the clips; of
-    equal ones, that in the widest gap between scores. It applies to the largest score
-    of a clip's patches, which is what a detector in a long recording compares.
-
-    Args:
-        truth: (n,) integers, the true columns.
-        peaks: (n, classes) the largest patch score of each clip, 0 to 1.
-
-    Returns:
-        (classes,) between 0.1 and 0.95; 0.5 for a class without a clip.
-    """
-    return np.array(
-        [best_threshold(truth == c, peaks[:, c].astype(np.float64)) for c in range(peaks.shape[1])]
-    )
-
-
 def best_threshold(there: np.ndarray, scores: Floats) -> float:
-    """The score from which one class counts as present, as in `decision_thresholds`.
+    """The score from which one class counts as present in a clip.
+
+    This is the score with the largest F1 of "this class or not" over the clips; of equal
+    ones, that in the widest gap between scores.
 
     Args:
         there: (n,) whether the class is present.
         scores: (n,) of the class.
+
+    Returns:
+        Between 0.1 and 0.95; 0.5 where the class is never present.
     """
     if not there.any():
         return DEFAULT_THRESHOLD
@@ -138,38 +125,36 @@ def best_threshold(there: np.ndarray, scores: Floats) -> float:
 
 def calibrate(
     labels: Sequence[str],
-    fitted: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
+    fitted: tuple[np.ndarray, np.ndarray] | None,
     tested: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
-    heard: tuple[np.ndarray, np.ndarray] | None = None,
+    thresholds: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Fit temperature and thresholds on validation clips; measure them on test clips.
+    """Fit a temperature on validation clips; measure it, and thresholds, on test clips.
 
     Args:
         labels: names of the classes, in the order of the columns.
-        fitted: truth (n,), mean probabilities (n, classes) and peaks (n,
-            classes) of the validation clips; None if there are none.
-        tested: the same for the test clips.
-        heard: truth and peaks that thresholds are fitted to instead; where nothing is heard,
-            the truth is -1.
+        fitted: truth (n,) and mean probabilities (n, classes) of the validation clips; None
+            if there are none.
+        tested: the same for the test clips, and peaks (n, classes): the largest patch score of
+            each clip, which is what a detector in a long recording compares.
+        thresholds: (classes,) for peaks; None if there are none.
 
     Returns:
-        The entries `calibration` and `thresholds` of `metrics.json`: None
+        The entries `calibration` and `at_thresholds` of `metrics.json`: None
         without validation clips, or ::
 
             {"calibration": {"temperature": 1.3, "clips": 60, "bins": 15,
                              "validation": {"error": 0.08, "scaled_error": 0.05,
                                             "loss": 0.31, "scaled_loss": 0.28},
                              "test": {...} or None},
-             "thresholds": {"dog": 0.41, ...},
              "at_thresholds": {"dog": {"precision": 0.9, "recall": 1.0, "f1": 0.95}, ...}}
 
         `at_thresholds` is measured on the test clips; None without them.
     """
     if fitted is None:
-        return {"calibration": None, "thresholds": None, "at_thresholds": None}
-    truth, means, peaks = fitted
+        return {"calibration": None, "at_thresholds": None}
+    truth, means = fitted
     temperature = fit_temperature(truth, means)
-    thresholds = decision_thresholds(*((truth, peaks) if heard is None else heard))
     return {
         "calibration": {
             "temperature": temperature,
@@ -178,11 +163,10 @@ def calibrate(
             "validation": _before_and_after(truth, means, temperature),
             "test": None if tested is None else _before_and_after(*tested[:2], temperature),
         },
-        "thresholds": {
-            label: round(float(value), 4) for label, value in zip(labels, thresholds, strict=True)
-        },
         "at_thresholds": (
-            None if tested is None else _at_thresholds(labels, tested[0], tested[2], thresholds)
+            None
+            if tested is None or thresholds is None
+            else _at_thresholds(labels, tested[0], tested[2], thresholds)
         ),
     }
 

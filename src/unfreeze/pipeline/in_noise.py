@@ -12,7 +12,8 @@ probabilities up to one class, `background`. A kind that sounds like one of the 
 is left out.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ from unfreeze.audio.noisy_patches import SECONDS, Bank, NoisyView, make_bank
 from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.frontend import FrontEnd
 
-# Clips of each kind that are trained on, and others that thresholds are chosen on.
-_TRAINED, _HELD = 20, 12
+# Clips of each kind that are trained on, and others that thresholds are chosen on: in all
+# half an hour, of which the latter are made and scored a few at a time.
+_TRAINED, _HELD, _MORE = 20, 12, (58, 8)
 # How often each training and validation clip is heard in noise.
 COPIES = 2
 # Columns of the model while it trains, a kind each.
@@ -51,6 +53,7 @@ class NoisyParts:
         held: validation clips, the same in noise, and background; None without such clips.
         held_heard: (clips, classes of the model) for `held`, what is heard in each clip by its
             number, as in `heard_table`; nothing in background.
+        kinds: of background that are used.
         notes: what was left out, one sentence each.
     """
 
@@ -58,6 +61,7 @@ class NoisyParts:
     parts: dict[str, Any]
     held: NoisyView | None
     held_heard: np.ndarray
+    kinds: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -84,7 +88,7 @@ def with_noise(cut: Pieces, front_end: FrontEnd, seed: int) -> NoisyParts:
     bank, held_bank = bank.without(tuple(alike)), held_bank.without(tuple(alike))
     if not bank.kinds:
         notes += ("No kind of computed background is left: --in-noise does nothing.",)
-        return NoisyParts(_extended(manifest, None, bank), cut.parts, None, _none(), notes)
+        return NoisyParts(_extended(manifest, None, bank), cut.parts, None, _none(), (), notes)
     clips, offset = len(manifest.clips), front_end.log_offset
     view = NoisyView(train, bank, rng, offset, clips, COPIES)
     whole = _extended(manifest, view, bank)
@@ -95,7 +99,22 @@ def with_noise(cut: Pieces, front_end: FrontEnd, seed: int) -> NoisyParts:
         table = heard_table(replace(manifest, labels=labels_with_background(manifest, True)))
         more = np.where((held.source >= 0)[:, None], table[held.source], 0)
         heard = np.concatenate([table, more])
-    return NoisyParts(whole, parts, held, heard, notes)
+    return NoisyParts(whole, parts, held, heard, bank.kinds, notes)
+
+
+def more_background(front_end: FrontEnd, kinds: Sequence[str], seed: int) -> Iterator[Bank]:
+    """Make further background that nothing was trained on, a few sounds at a time.
+
+    Args:
+        front_end: of the network.
+        kinds: to make.
+        seed: of what is drawn.
+    """
+    rng = np.random.default_rng([seed, 522])
+    unused = tuple(kind for kind in KINDS if kind not in kinds)
+    amount, at_once = _MORE
+    for start in range(0, amount, at_once):
+        yield make_bank(front_end, min(at_once, amount - start), rng).without(unused)
 
 
 def _none() -> np.ndarray:
@@ -154,6 +173,7 @@ def like_classes(
     clips, at least two, are taken for that kind by a logistic regression that was trained on
     other clips.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict
 
@@ -178,7 +198,10 @@ def like_classes(
     counts = np.bincount(truth)
     usable = counts[truth] >= _FOLDS
     guess = truth.copy()
-    guess[usable] = cross_val_predict(model, features[usable], truth[usable], cv=_FOLDS)
+    with warnings.catch_warnings():
+        # Near enough: it only tells noises from other sounds.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        guess[usable] = cross_val_predict(model, features[usable], truth[usable], cv=_FOLDS)
     found: dict[str, str] = {}
     for column, label in enumerate(names):
         guesses = guess[: len(numbers)][truth[: len(numbers)] == column]

@@ -102,6 +102,20 @@ def each_sound(
     return np.stack(rows) if rows else np.zeros((0, classes), np.float32)
 
 
+def all_scores(model: Any, patches: np.ndarray | PatchView | NoisyView) -> np.ndarray:
+    """Class probabilities (patches, classes) of any number of patches, at least one.
+
+    Args:
+        model: patches to probabilities.
+        patches: (patches, patch_frames, bands).
+    """
+    parts = [
+        patch_scores(model, patches[np.arange(start, min(start + BATCH, len(patches)))])
+        for start in range(0, len(patches), BATCH)
+    ]
+    return np.concatenate(parts)
+
+
 def view_scores(
     model: Any, view: PatchView | NoisyView, n_clips: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -115,11 +129,7 @@ def view_scores(
     Returns:
         Means and peaks, each (n_clips, classes).
     """
-    parts = [
-        patch_scores(model, view[np.arange(start, min(start + BATCH, len(view)))])
-        for start in range(0, len(view), BATCH)
-    ]
-    scores = np.concatenate(parts)
+    scores = all_scores(model, view)
     return clip_means(scores, view.clip, n_clips), clip_peaks(scores, view.clip, n_clips)
 
 

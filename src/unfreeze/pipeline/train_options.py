@@ -22,6 +22,7 @@ from attrs.converters import optional
 from unfreeze.core.presets import DEFAULT, preset, split_variant, vary
 from unfreeze.core.schedule import Schedule
 from unfreeze.errors import ScheduleError, UnfreezeError, did_you_mean
+from unfreeze.pipeline.wish import Wish
 
 # Patches in one training step, unless the schedule or the user says otherwise.
 DEFAULT_BATCH = 32
@@ -321,6 +322,22 @@ class TrainOptions:
             inherited=True,
         ),
     )
+    precision: float | None = attrs.field(
+        default=None,
+        metadata=_told(
+            "Share of the sounds found in long recordings that should be right, such as 0.95: "
+            "each class's threshold is chosen for it.",
+            inherited=True,
+        ),
+    )
+    max_false_alarms: float | None = attrs.field(
+        default=None,
+        metadata=_told(
+            "False alarms in an hour of background, of all classes together, that thresholds are "
+            "chosen for.",
+            inherited=True,
+        ),
+    )
     keep_audioset: bool = attrs.field(
         default=False,
         metadata=_told(
@@ -349,6 +366,8 @@ class TrainOptions:
     def __attrs_post_init__(self) -> None:
         for name, option in OPTIONS.items():
             option.check(name, getattr(self, name), _KINDS[name])
+        # Refuses what cannot be wished for.
+        _ = self.wish
 
     def as_plain(self) -> dict[str, Any]:
         """The settings that define the run, as plain values for YAML.
@@ -361,6 +380,11 @@ class TrainOptions:
                 value = self.schedule_name if name == "schedule" else getattr(self, name)
                 values[name] = _plain(value)
         return values
+
+    @property
+    def wish(self) -> Wish:
+        """What thresholds are chosen for."""
+        return Wish(self.precision, self.max_false_alarms)
 
     @property
     def schedule_name(self) -> str:

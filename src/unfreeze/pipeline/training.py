@@ -17,15 +17,18 @@ from unfreeze.audio.background_clips import Pieces, cut_quiet
 from unfreeze.audio.clip_model import clip_model, own_scores, parts_of
 from unfreeze.audio.entries import is_quiet
 from unfreeze.audio.manifest import Manifest, heard_table
-from unfreeze.audio.patches import PatchView
+from unfreeze.audio.noisy_patches import NoisyView
+from unfreeze.audio.patches import PatchView, clip_peaks
 from unfreeze.audio.segments_file import Corrections
 from unfreeze.audio.split import Split
+from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.backbones.registry import Backbone
 from unfreeze.core.boundary import StagePlan, check_stages, plan_stage
 from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.fit import FitResult
 from unfreeze.core.graph import flatten
 from unfreeze.core.schedule import Schedule
+from unfreeze.errors import DataError
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.calibration import calibrate
 from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
@@ -36,16 +39,19 @@ from unfreeze.pipeline.in_noise import (
     column_weights,
     labels_with_background,
     merged,
+    more_background,
     with_noise,
 )
-from unfreeze.pipeline.inference import view_scores
+from unfreeze.pipeline.inference import all_scores, view_scores
 from unfreeze.pipeline.label_scoring import label_thresholds
 from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
 from unfreeze.pipeline.run_plan import RunPlan
 from unfreeze.pipeline.run_writing import begin_run, finish_run, record_schedule
+from unfreeze.pipeline.thresholds import COUNTS, Counts, choose, count
 from unfreeze.pipeline.trackers import trackers
 from unfreeze.pipeline.train_options import DEFAULT_TAPS
 from unfreeze.pipeline.training_data import label_numbers
+from unfreeze.pipeline.wish import Wish
 
 if TYPE_CHECKING:
     from unfreeze.pipeline.run_plan import MeasureChange
@@ -135,6 +141,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     cut = cut_quiet(manifest, data.split, views, backbone.front_end)
     noisy = with_noise(cut, backbone.front_end, options.seed) if options.in_noise else None
     given = cut if noisy is None else noisy
+    _check_wish(options.wish, cut, noisy)
     if options.out is not None:
         begin_run(options, plan.inputs)
     listener.on_summary(
@@ -168,7 +175,9 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     if noisy is not None and not manifest.several:
         model = merged(model, manifest.labels, labels)
     cut = replace(cut, manifest=replace(cut.manifest, labels=labels))
-    metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed, noisy) | depths
+    counts = _counted(model, cut, noisy, backbone.front_end, options.seed)
+    thresholds = _thresholds(counts, options.wish)
+    metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed, thresholds) | depths
     own = _own_classes(model, backbone, weights) if options.keep_audioset else None
     whole = clip_model(model, backbone.front_end, labels, own)
     if measure_change is not None:
@@ -231,11 +240,11 @@ def _scores(
     split: Split,
     parts: dict[str, PatchView],
     seed: int,
-    noisy: NoisyParts | None = None,
+    thresholds: dict[str, Any],
 ) -> dict[str, Any]:
     """Clip-level scores of the held-out parts; None for a part without clips.
 
-    With `noisy`, thresholds are for its clips in noise, too, and its background.
+    `thresholds` are the entries of `_thresholds`.
     """
     views = {
         name: view_scores(model, parts[name], len(manifest.clips)) if len(clips) else None
@@ -243,7 +252,7 @@ def _scores(
         if name in HELD
     }
     if manifest.several:
-        return _label_scores(manifest, split, views, seed, _peaks(model, noisy))
+        return _label_scores(manifest, split, views, seed) | thresholds
     found: dict[str, Any] = {}
     held: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
     numbers = label_numbers(manifest)
@@ -255,20 +264,72 @@ def _scores(
         means, peaks = scores
         found[name] = score_clips(manifest, clips, means[clips], manifest.labels, seed)
         held[name] = numbers[clips], means[clips], peaks[clips]
-    heard = _peaks(model, noisy)
-    if heard is not None:
-        table, peaks = heard
-        heard = np.where(table.max(axis=1) > 0, table.argmax(axis=1), -1), peaks
-    return {**found, **calibrate(manifest.labels, held["validation"], held["test"], heard)}
+    cuts = thresholds["thresholds"]
+    levels = None if cuts is None else np.array(list(cuts.values()))
+    fitted = None if held["validation"] is None else held["validation"][:2]
+    return {**found, **thresholds, **calibrate(manifest.labels, fitted, held["test"], levels)}
 
 
-def _peaks(model: keras.Model, noisy: NoisyParts | None) -> tuple[np.ndarray, np.ndarray] | None:
-    """What is heard in each held-out sound in noise, and its largest patch scores."""
-    if noisy is None or noisy.held is None:
+def _check_wish(wish: Wish, cut: Pieces, noisy: NoisyParts | None) -> None:
+    """Refuse, before training, a wish that nothing held out could be counted for."""
+    if not wish.is_given:
+        return
+    held = cut.parts["validation"]
+    if not len(held):
+        raise DataError(
+            f"{wish} is estimated on validation clips, and there are none: raise --validation"
+        )
+    labels = cut.manifest.labels
+    quiet = [number for number, label in enumerate(labels) if is_quiet(label)]
+    table = heard_table(cut.manifest)[np.unique(held.clip)]
+    loud = np.delete(table, quiet, axis=1)
+    made = noisy is not None and noisy.held is not None
+    if wish.max_false_alarms is not None and not (made or (loud == 0).all(axis=1).any()):
+        raise DataError(
+            "--max-false-alarms is estimated on background, and no validation clip is background: "
+            "add --in-noise, or recordings without the classes with --background"
+        )
+
+
+def _counted(
+    model: keras.Model, cut: Pieces, noisy: NoisyParts | None, front_end: FrontEnd, seed: int
+) -> Counts | None:
+    """What each threshold does with sounds that were not trained on; None without any."""
+    held: PatchView | NoisyView = cut.parts["validation"]
+    labels, table, kinds = cut.manifest.labels, heard_table(cut.manifest), tuple[str, ...]()
+    if not len(held):
         return None
-    clips = np.unique(noisy.held.clip)
-    peaks = view_scores(model, noisy.held, len(noisy.held_heard))[1]
-    return noisy.held_heard[clips], peaks[clips]
+    own = len(np.unique(held.clip))
+    if noisy is not None and noisy.held is not None:
+        held, table, kinds = noisy.held, noisy.held_heard, noisy.kinds
+    clips = np.unique(held.clip)
+    tables, lengths = [table[clips]], [np.bincount(held.clip)[clips]]
+    peaks = [view_scores(model, held, len(table))[1][clips]]
+    for bank in more_background(front_end, kinds, seed) if kinds else ():
+        sounds = len(bank.kind)
+        peaks.append(clip_peaks(all_scores(model, bank.patches), bank.clip, sounds))
+        tables.append(np.zeros((sounds, len(labels))))
+        lengths.append(np.bincount(bank.clip))
+    every, heard = np.concatenate(lengths), np.concatenate(tables)
+    patch, hop = (front_end.hop * n for n in (front_end.patch_frames, front_end.patch_hop))
+    seconds = (patch + (every - 1) * hop) / front_end.sample_rate
+    quiet = [number for number, label in enumerate(labels) if is_quiet(label)]
+    loud = np.delete(heard[: len(clips)], quiet, axis=1)
+    mine = int((loud[:own] != 0).any(axis=1).sum())
+    return count(labels, heard, np.concatenate(peaks), seconds, mine)
+
+
+def _thresholds(counts: Counts | None, wish: Wish) -> dict[str, Any]:
+    """The entries of `metrics.json` about the scores from which classes are heard."""
+    if counts is None:
+        return {"thresholds": None}
+    chosen = dict(zip(counts.labels, choose(counts, wish), strict=True))
+    return {
+        "thresholds": {label: choice.threshold for label, choice in chosen.items()},
+        "threshold_choices": {label: choice.as_plain() for label, choice in chosen.items()},
+        "threshold_wish": str(wish),
+        COUNTS: counts.as_plain(),
+    }
 
 
 def _label_scores(
@@ -276,31 +337,21 @@ def _label_scores(
     split: Split,
     views: dict[str, tuple[np.ndarray, np.ndarray] | None],
     seed: int,
-    heard: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """The same where clips may have several labels.
 
-    `thresholds` are for the largest score of a clip's patches, as in long recordings, and
-    `clip_thresholds` for their mean; both are fitted on validation clips.
+    `clip_thresholds` are for the mean score of a clip's patches, fitted on validation clips.
     """
     labels, table = manifest.labels, heard_table(manifest)
-    cuts: dict[str, np.ndarray | None] = {"clip_thresholds": None, "thresholds": None}
+    cuts = None
     if views["validation"] is not None:
         clips = split.validation
-        for name, scores in zip(cuts, views["validation"], strict=True):
-            cuts[name] = label_thresholds(table[clips], scores[clips])
-        if heard is not None:
-            cuts["thresholds"] = label_thresholds(*heard)
+        cuts = label_thresholds(table[clips], views["validation"][0][clips])
     found: dict[str, Any] = {}
     for name in HELD:
         clips, both = split.parts()[name], views[name]
         found[name] = None
         if both is not None:
-            found[name] = score_clips(
-                manifest, clips, both[0][clips], labels, seed, cuts["clip_thresholds"]
-            )
-    named = {
-        name: None if values is None else dict(zip(labels, values.round(4).tolist(), strict=True))
-        for name, values in cuts.items()
-    }
-    return {**found, "calibration": None, "at_thresholds": None, **named}
+            found[name] = score_clips(manifest, clips, both[0][clips], labels, seed, cuts)
+    named = None if cuts is None else dict(zip(labels, cuts.round(4).tolist(), strict=True))
+    return {**found, "calibration": None, "at_thresholds": None, "clip_thresholds": named}

@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from unfreeze.audio.entries import is_quiet
 from unfreeze.pipeline.label_scoring import BY_CLASS, OVERALL
 from unfreeze.pipeline.scoring import CLASS_METRICS, METRICS
 
@@ -81,6 +82,43 @@ def class_table(scores: Mapping[str, Any], title: str = "", limit: int | None = 
             _interval(row["intervals"][key], digits=2),
             str(row["support"]),
             f"{row['threshold']:.2f}" if several else _taken_for(scores, label),
+        )
+    hidden = len(rows) - len(shown)
+    noun = "class is" if hidden == 1 else "classes are"
+    return Group(table, *[Text(f"{hidden} better {noun} not shown.", style="dim")] * bool(hidden))
+
+
+def threshold_table(
+    choices: Mapping[str, Mapping[str, Any]], title: str = "", limit: int | None = None
+) -> Group:
+    """Tabulate from which score each class is heard, and what that costs, the worst first.
+
+    Args:
+        choices: for each class, `unfreeze.pipeline.thresholds.Choice` as plain data.
+        title: shown above the table.
+        limit: maximum number of rows; None shows all.
+    """
+    rows = sorted(
+        ((label, row) for label, row in choices.items() if not is_quiet(label)),
+        key=lambda item: math.inf if item[1]["precision"] is None else item[1]["precision"],
+    )
+    shown = rows if limit is None else rows[:limit]
+    known = any(row["false_alarms"] is not None for _, row in rows)
+    table = plain_table(title)
+    table.add_column("class", no_wrap=True)
+    for name in ("from score", "recall", "precision", "95% interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if known:
+        table.add_column("false alarms/h", justify="right", no_wrap=True)
+    for label, row in shown:
+        rate = [] if not known else [f"{row['false_alarms']:.3g}"]
+        table.add_row(
+            Text(short(label, LONGEST_CLASS)),
+            f"{row['threshold']:.3f}",
+            three_digits(row["recall"]),
+            three_digits(row["precision"]),
+            _interval(row["precision_interval"], digits=2),
+            *rate,
         )
     hidden = len(rows) - len(shown)
     noun = "class is" if hidden == 1 else "classes are"
