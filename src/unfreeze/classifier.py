@@ -1,7 +1,7 @@
 """`SoundClassifier`, the Python interface: train, load, predict, detect, evaluate, save."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -415,7 +415,7 @@ class SoundClassifier:
         *,
         window: float | None = DetectOptions.window,
         hop: float | None = DetectOptions.hop,
-        min_score: float | None = DetectOptions.min_score,
+        min_score: float | Mapping[str, float] | None = DetectOptions.min_score,
         smooth: bool = DetectOptions.smooth,
         merge: bool = DetectOptions.merge,
         min_duration: float = DetectOptions.min_duration,
@@ -429,7 +429,7 @@ class SoundClassifier:
             path: the recording.
             window: as in `unfreeze.detection.events.DetectOptions`; so are the others.
             hop: seconds from one patch to the next.
-            min_score: the score at which an event begins.
+            min_score: the score at which an event begins, for all classes or by class.
             smooth: take the median over every three patches first.
             merge: make one event of a class's patches that overlap or adjoin.
             min_duration: seconds; shorter events are left out.
@@ -476,7 +476,7 @@ class SoundClassifier:
 
     def live(
         self,
-        min_score: float | None = DetectOptions.min_score,
+        min_score: float | Mapping[str, float] | None = DetectOptions.min_score,
         *,
         min_duration: float = DetectOptions.min_duration,
         max_gap: float = DetectOptions.max_gap,

@@ -8,6 +8,8 @@ import soundfile
 
 import toy
 from serving import make_classifier, running
+from unfreeze import SoundClassifier
+from unfreeze.pipeline.thresholds import count
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +22,17 @@ def classifier(tmp_path_factory):
 def several(tmp_path_factory):
     """The same, but it judges each class by itself."""
     return make_classifier(tmp_path_factory.mktemp("several"), activation="sigmoid")
+
+
+@pytest.fixture(scope="session")
+def counted(classifier):
+    """The same, with what thresholds did in an hour of background."""
+    table = np.eye(3)[np.arange(60) % 3]
+    table[30:] = 0
+    rng = np.random.default_rng(0)
+    peaks = np.clip(0.6 * table + rng.uniform(0, 0.5, table.shape), 0.01, 0.99)
+    counts = count(classifier.labels, table, peaks, np.full(60, 120.0), 30)
+    return SoundClassifier(classifier.model, {"threshold_counts": counts.as_plain()})
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 import toy
+from serving import EVIL
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
@@ -16,6 +17,7 @@ pytest.importorskip("python_multipart")
 httpx = pytest.importorskip("httpx")
 
 import unfreeze  # noqa: E402
+from unfreeze.pipeline.thresholds import LEVELS  # noqa: E402
 from unfreeze.serve.upload import Limits  # noqa: E402
 
 
@@ -60,6 +62,8 @@ def test_labels_and_limits(url, classifier):
     answer = httpx.get(f"{url}/labels").json()
     assert answer == {
         "labels": list(classifier.labels), "multilabel": False, "background": False,
+        "thresholds": dict.fromkeys(classifier.labels, 0.5), "levels": LEVELS.tolist(),
+        "costs": None,
         "sample_rate": 16_000, "max_mb": 50.0, "max_seconds": 600.0,
     }  # fmt: skip
 
@@ -120,9 +124,36 @@ def test_hop_and_least_score_are_passed_on(url, classifier, two_sounds):
         assert [(e["label"], e["start"]) for e in events] == [(e.label, e.start) for e in found]
 
 
+def test_scores_by_class(url, classifier, two_sounds):
+    query = {"class_score": ["high:0.999999", f"{EVIL}:0.5"], "min_score": 0.05}
+    least = {"high": 0.999999, "low": 0.05, EVIL: 0.5}
+    found = classifier.detect(two_sounds, min_score=least)
+    events = send(url, two_sounds, **query).json()["events"]
+    assert [(e["label"], e["start"]) for e in events] == [(e.label, e.start) for e in found]
+    assert {e.label for e in found} != {e.label for e in classifier.detect(two_sounds)}
+
+
+def test_what_thresholds_cost(serve, counted):
+    with serve(counted) as url:
+        answer = httpx.get(f"{url}/labels").json()
+    assert answer["thresholds"] == dict.fromkeys(("high", "low", EVIL), 0.5)
+    at = next(n for n, level in enumerate(answer["levels"]) if level >= 0.5)
+    known = counted.thresholds_for()
+    for label, costs in answer["costs"].items():
+        assert len(costs["recall"]) == len(answer["levels"])
+        assert costs["recall"][at] == pytest.approx(known[label].recall)
+        assert costs["precision"][at] == pytest.approx(known[label].precision)
+        assert costs["false_alarms"][at] == pytest.approx(known[label].false_alarms)
+
+
 @pytest.mark.parametrize(
     ("query", "cause"),
     [
+        ({"class_score": "dog"}, "class_score: 'dog' is not a class and its score"),
+        ({"class_score": "dog:loud"}, "class_score: 'dog:loud' is not"),
+        ({"class_score": "lo:0.5"}, "a score is given for 'lo', which the model does not know"),
+        ({"class_score": "low:1.5"}, "a minimum score of 1.5 cannot be used"),
+        ({"class_score": "low:nan"}, "a minimum score of nan cannot be used"),
         ({"hop": "5"}, "hop: "),
         ({"hop": "fast"}, "hop: "),
         ({"hop": "0.123"}, "multiple of 0.01"),
@@ -290,7 +321,9 @@ def test_the_openapi_description_covers_the_form_and_all_answers(url):
     post = api["paths"]["/predict"]["post"]
     form = post["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert form["required"] == ["file"]
-    assert {p["name"] for p in post["parameters"]} == {"hop", "min_score", "spectrogram"}
+    assert {p["name"] for p in post["parameters"]} == {
+        *("hop", "min_score", "class_score", "spectrogram")
+    }
     assert set(post["responses"]) == {"200", "400", "408", "413", "415", "422", "503", "507"}
     body = post["responses"]["422"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/Refusal"}

@@ -17,6 +17,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("python_multipart")
 playwright = pytest.importorskip("playwright.sync_api")
 
+from unfreeze.pipeline.thresholds import LEVELS  # noqa: E402
 from unfreeze.serve.upload import Limits  # noqa: E402
 from unfreeze.serve.web_app import pages  # noqa: E402
 
@@ -336,6 +337,38 @@ def test_the_least_score_can_be_chosen(page, classifier, tmp_path):
         assert rows(page) == shown(classifier.detect(path, min_score=float(least)))
         seen.append(rows(page))
     assert seen[0] != seen[1]
+
+
+def test_a_slider_for_each_class(browser, serve, counted, two_sounds):
+    with serve(counted) as url:
+        opened = browser.new_page(viewport={"width": 375, "height": 800})
+        opened.set_default_timeout(WAIT)
+        faults = watch(opened)
+        opened.goto(url)
+        give(opened, two_sounds)
+        usual = rows(opened)
+        opened.click("#thresholds summary")
+        sliders = opened.locator("#sliders input")
+        assert sliders.count() == 3
+        known = counted.thresholds_for()["high"]
+        alarms = f"{known.false_alarms:.0f} false alarm{'' if known.false_alarms == 1 else 's'}"
+        words = opened.locator("#sliders output").first.inner_text()
+        assert words == (
+            f"from 0.50, finds {known.recall:.0%}, {known.precision:.0%} right, {alarms} an hour"
+        ).replace("%", " %")
+        assert opened.evaluate("() => document.documentElement.scrollWidth") <= 375
+        with opened.expect_response(lambda answer: "class_score=high" in answer.url):
+            sliders.first.press("End")
+        opened.wait_for_function("() => !document.querySelector('#status.busy')")
+        assert opened.locator("#sliders output").first.inner_text().startswith("from 0.9999")
+        least = {"high": float(LEVELS[-1])}
+        assert rows(opened) == shown(counted.detect(two_sounds, min_score=least)) != usual
+        with opened.expect_response(lambda answer: "/predict" in answer.url):
+            opened.click("#as-trained")
+        opened.wait_for_function("() => !document.querySelector('#status.busy')")
+        assert rows(opened) == usual
+        assert faults == []
+        opened.close()
 
 
 def test_it_fits_a_phone_and_zooms(page, two_sounds):

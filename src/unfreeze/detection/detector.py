@@ -4,7 +4,7 @@
 `EventStream` turns them into events; `detect_files` does so for many recordings at once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from unfreeze.detection.events import (
 )
 from unfreeze.detection.scan import Begun, Ended, Read, scan_files
 from unfreeze.detection.score_blocks import MedianOfThree, ScoreBlock, WindowMeans
-from unfreeze.errors import UnfreezeError
+from unfreeze.errors import UnfreezeError, did_you_mean, show
 
 # Called with bytes of sound files done.
 Progress = Callable[[float], None]
@@ -158,14 +158,10 @@ def make_detector(
                 f"{patch * frame:g} s at once, so give {patch * frame:g} or a multiple of it "
                 f"(2 x is {2 * patch * frame:g})"
             )
-    score = options.min_score
-    if score is not None and not 0 < score <= 1:
-        raise UnfreezeError(
-            f"a minimum score of {score:g} cannot be used: give one above 0 and at most 1"
-        )
+    levels = with_scores(labels, thresholds, options.min_score)
     return Detector(
         labels=labels,
-        thresholds=thresholds if score is None else np.full(len(labels), score),
+        thresholds=levels,
         hop=hop,
         hop_seconds=hop * frame,
         window=window * frame,
@@ -175,6 +171,37 @@ def make_detector(
         min_duration=options.min_duration,
         max_gap=options.max_gap,
     )
+
+
+def with_scores(
+    labels: Sequence[str], thresholds: np.ndarray, wanted: float | Mapping[str, float] | None
+) -> np.ndarray:
+    """The thresholds, changed as wanted.
+
+    Args:
+        labels: name of each class.
+        thresholds: (classes,) that of each.
+        wanted: one for all classes, some by class, or None for no change.
+
+    Raises:
+        UnfreezeError: a score out of range, or of a class that the model does not know.
+    """
+    chosen = dict(zip(labels, thresholds.tolist(), strict=True))
+    given = wanted if isinstance(wanted, Mapping) else dict.fromkeys(labels, wanted)
+    for label, score in given.items():
+        if score is None:
+            continue
+        if label not in chosen:
+            raise UnfreezeError(
+                f"a score is given for {show(label)!r}, which the model does not know."
+                f"{did_you_mean(label, labels)}"
+            )
+        if not 0 < score <= 1:
+            raise UnfreezeError(
+                f"a minimum score of {score:g} cannot be used: give one above 0 and at most 1"
+            )
+        chosen[label] = score
+    return np.array([float(chosen[label]) for label in labels])
 
 
 def hop_frames(front_end: FrontEnd, hop: float | None) -> int:

@@ -23,7 +23,7 @@ recording's start too, the last one for its end. Events do not depend on how the
 cut into blocks; the patches of a window's length are kept in memory.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +53,8 @@ class DetectOptions:
         window: seconds that are scored together: one patch, or a multiple of it,
             over whose patches the scores are averaged; None takes one patch.
         hop: seconds from one patch to the next; None takes the front end's.
-        min_score: the score that begins an event, for all classes; None takes
-            each class's own threshold.
+        min_score: the score that begins an event: one for all classes, or by class; None, and
+            a class that is not named, take each class's own threshold.
         smooth: first take the median of every three patches (or windows).
         merge: join patches of a class that overlap or adjoin into one event; else
             each patch that reaches its threshold is an event.
@@ -71,7 +71,7 @@ class DetectOptions:
 
     window: float | None = None
     hop: float | None = None
-    min_score: float | None = None
+    min_score: float | Mapping[str, float] | None = None
     smooth: bool = False
     merge: bool = True
     min_duration: float = 0.0
@@ -83,8 +83,7 @@ class DetectOptions:
         """Check what needs no model before anything slow."""
         if self.wish.is_given and self.min_score is not None:
             raise UnfreezeError(
-                f"A minimum score of {self.min_score:g} and {self.wish} are both wished for: leave "
-                "out one"
+                f"A minimum score and {self.wish} are both wished for: leave out one"
             )
         times = {"minimum duration": self.min_duration, "maximum gap": self.max_gap}
         for name, seconds in times.items():

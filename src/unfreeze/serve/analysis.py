@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def analyse(
     upload: Upload,
     limits: Limits,
     hop: float | None,
-    min_score: float | None,
+    min_score: float | Mapping[str, float] | None,
     spectrogram: bool,
 ) -> Prediction:
     """Find out what is in a file, and when.
@@ -59,7 +60,8 @@ def analyse(
         upload: the file.
         limits: of duration and decoding time.
         hop: seconds from one scored patch to the next; None is the model's.
-        min_score: smallest score of an event; None is each class's threshold.
+        min_score: smallest score of an event, for all classes or by class; None is each class's
+            threshold.
         spectrogram: add the picture.
 
     Raises:

@@ -67,6 +67,21 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What each threshold of a class did with sounds that the model was not trained on."""
+
+    recall: Annotated[
+        list[float] | None, Field(description="Share of the class's sounds that are found.")
+    ]
+    precision: Annotated[
+        list[float | None], Field(description="Share of what is found that is right.")
+    ]
+    false_alarms: Annotated[
+        list[float] | None, Field(description="In an hour of background; null without any.")
+    ]
+
+
+@dataclass(frozen=True)
 class Labels:
     """The classes that the model knows, and the limits of the server."""
 
@@ -78,6 +93,14 @@ class Labels:
     background: Annotated[
         bool,
         Field(description="Whether it may hear none of them; if not, noise is called one."),
+    ]
+    thresholds: Annotated[
+        dict[str, float], Field(description="The score from which each class is an event.")
+    ]
+    levels: Annotated[list[float], Field(description="Thresholds that `costs` are known of.")]
+    costs: Annotated[
+        dict[str, Costs] | None,
+        Field(description="Of each class, a number for each level; null where they are unknown."),
     ]
     sample_rate: Annotated[int, Field(description="The model's own, in hertz.")]
     max_mb: Annotated[float, Field(description="Largest file, in megabytes (10^6 bytes).")]

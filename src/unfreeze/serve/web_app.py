@@ -17,9 +17,19 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import ClientDisconnect
 
+from unfreeze.audio.entries import is_quiet
 from unfreeze.classifier import SoundClassifier
+from unfreeze.pipeline.thresholds import LEVELS, counts_of
 from unfreeze.serve.analysis import analyse
-from unfreeze.serve.answers import Health, Labels, Prediction, Refusal, RefusalResponse, Refused
+from unfreeze.serve.answers import (
+    Costs,
+    Health,
+    Labels,
+    Prediction,
+    Refusal,
+    RefusalResponse,
+    Refused,
+)
 from unfreeze.serve.upload import FIELD, Limits, Line, received
 from unfreeze.version import __version__
 
@@ -37,6 +47,7 @@ _PAGES = {
     "/page/figure.js": ("figure.js", _SCRIPT),
     "/page/player.js": ("player.js", _SCRIPT),
     "/page/recorder.js": ("recorder.js", _SCRIPT),
+    "/page/thresholds.js": ("thresholds.js", _SCRIPT),
     "/page/tap.js": ("tap.js", _SCRIPT),
     "/page/text.js": ("text.js", _SCRIPT),
 }
@@ -198,6 +209,7 @@ def create_app(
             list(classifier.labels),
             classifier.multilabel,
             classifier.knows_background,
+            *_thresholds(classifier),
             classifier.sample_rate,
             limits.max_mb,
             limits.max_seconds,
@@ -220,6 +232,48 @@ def create_app(
     return guarded(app, local_only=local_only)
 
 
+def _thresholds(
+    classifier: SoundClassifier,
+) -> tuple[dict[str, float], list[float], dict[str, Costs] | None]:
+    """The thresholds of the classes that are reported, and what others would cost."""
+    own = dict(zip(classifier.labels, classifier.thresholds.tolist(), strict=True))
+    counts = counts_of(classifier.metrics, classifier.labels)
+    levels, costs = LEVELS.tolist(), None
+    if counts is not None:
+        costs = {}
+        for number, label in enumerate(counts.labels):
+            there, found = counts.there[number], counts.found[number]
+            taken = found + counts.wrong[number]
+            rates = (counts.alarms[number] / counts.hours).tolist() if counts.hours else None
+            costs[label] = Costs(
+                (found / there).tolist() if there else None,
+                [int(a) / int(b) if b else None for a, b in zip(found, taken, strict=True)],
+                rates,
+            )
+    loud = [label for label in classifier.labels if not is_quiet(label)]
+    kept = None if costs is None else {label: costs[label] for label in loud}
+    return {label: own[label] for label in loud}, levels, kept
+
+
+def _scores_by_class(given: list[str]) -> dict[str, float]:
+    """`dog:0.7` and the like, as a mapping.
+
+    Raises:
+        Refused: one has another form (422).
+    """
+    scores = {}
+    for text in given:
+        label, colon, number = text.rpartition(":")
+        try:
+            scores[label] = float(number)
+        except ValueError:
+            colon = ""
+        if not colon:
+            cause = f"class_score: {text!r} is not a class and its score"
+            raise Refused(422, cause, "Give it as in class_score=dog:0.7.")
+    return scores
+
+
 def _add_predict(app: FastAPI, classifier: SoundClassifier, limits: Limits, line: Line) -> None:
     async def predict(
         request: Request,
@@ -237,18 +291,27 @@ def _add_predict(app: FastAPI, classifier: SoundClassifier, limits: Limits, line
                 gt=0, le=1, description="Smallest score of an event; else each class's threshold."
             ),
         ] = None,
+        class_score: Annotated[
+            list[str] | None,
+            Query(description="The same for one class, such as `dog:0.7`; may be repeated."),
+        ] = None,
         spectrogram: Annotated[
             bool, Query(description="Add the picture of what the network sees.")
         ] = False,
     ) -> Prediction:
         """Classify a recording as a whole, and find the events in it."""
+        least: float | dict[str, float] | None = min_score
+        if class_score:
+            # All that are not named keep `min_score` or, without it, their own thresholds.
+            all_alike = {} if min_score is None else dict.fromkeys(classifier.labels, min_score)
+            least = {**all_alike, **_scores_by_class(class_score)}
         with line.place():
             async with received(request, limits) as upload, line.turn():
                 if await request.is_disconnected():
                     # The client no longer waits for the answer.
                     raise ClientDisconnect
                 return await asyncio.to_thread(
-                    analyse, classifier, upload, limits, hop, min_score, spectrogram
+                    analyse, classifier, upload, limits, hop, least, spectrogram
                 )
 
     app.add_api_route(

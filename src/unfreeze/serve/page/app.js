@@ -4,6 +4,7 @@ import { Figure } from "./figure.js";
 import { Player } from "./player.js";
 import { microphoneProblem, startRecording } from "./recorder.js";
 import { byId, clock, csv, download, make, score } from "./text.js";
+import { Thresholds } from "./thresholds.js";
 
 let known = { labels: [], multilabel: false, background: true, max_mb: Infinity, max_seconds: 600 };
 let sound = null; // {blob, name}: what is shown or on its way
@@ -27,6 +28,10 @@ const player = new Player(audio, moved, () => {
     "This browser cannot play this kind of file. The events are right all the same.";
 });
 const figure = new Figure(playEvent, seek, hueOf);
+const thresholds = new Thresholds(() => {
+  byId("least").value = "";
+  again();
+});
 
 // --- taking a recording ---------------------------------------------------------------
 
@@ -111,7 +116,8 @@ async function send() {
   const form = new FormData();
   form.append("file", blob, name);
   const least = byId("least").value;
-  const query = new URLSearchParams({ spectrogram: "true", ...(least && { min_score: least }) });
+  const scores = least ? [["min_score", least]] : thresholds.query;
+  const query = new URLSearchParams([["spectrogram", "true"], ...scores]);
   try {
     const answer = await fetch(`predict?${query}`, { method: "POST", body: form, signal: request.signal });
     const body = await answer.json();
@@ -127,7 +133,14 @@ async function send() {
 }
 
 byId("retry").addEventListener("click", () => (sound ? send() : learn()));
-byId("least").addEventListener("change", () => prediction && take(prediction.blob, prediction.name));
+byId("least").addEventListener("change", () => {
+  thresholds.clear();
+  again();
+});
+
+function again() {
+  if (prediction) take(prediction.blob, prediction.name);
+}
 
 async function learn() {
   showError(null);
@@ -137,6 +150,7 @@ async function learn() {
     return showError({ cause: "The server does not answer", cure: "Is it still running? It was started with: unfreeze serve RUN", again: true });
   }
   byId("hint").textContent = hint();
+  thresholds.show(known);
   const some = known.labels.slice(0, 12).map((label) => make("li", { textContent: label, title: label }));
   if (known.labels.length > some.length) {
     some.push(make("li", { textContent: `and ${known.labels.length - some.length} more` }));
