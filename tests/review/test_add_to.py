@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from unfreeze.audio.segments_file import (
     find_corrections,
     write_segments,
 )
+from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.review.add_to import divide, merge
 from unfreeze.review.old_run import inherited_options, run_source
 
@@ -253,6 +255,32 @@ def test_the_change_is_measured_on_the_same_clips(home, added):
     assert low <= held["difference"]["accuracy"] <= high
 
 
+def test_what_is_worse_by_more_than_chance_is_saved_only_if_forced(home, tmp_path):
+    """Clips with exchanged labels: on the old test clips the model is wrong about both."""
+    rng = np.random.default_rng(8)
+    time = np.arange(16_000) / 16_000
+    for number in range(40):
+        for label, pitch in (("low", 2500), ("high", 200)):
+            sound = 0.3 * np.sin(6.283 * pitch * rng.uniform(0.9, 1.1) * time)
+            file = tmp_path / "wrong" / label / f"{number}.wav"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(file, sound + 0.01 * rng.normal(size=len(time)), 16_000)
+    out, given = tmp_path / "new", {"add_to": home / "run"}
+    with pytest.raises(RunError) as caught:
+        unfreeze.SoundClassifier.train(tmp_path / "wrong", out=out, **given)
+    message = str(caught.value)
+    assert re.search(r"worse than .* accuracy 1\.000 before, 0\.\d+ now", message)
+    assert "It is not saved" in message
+    assert not (out / "model.keras").exists()
+    given |= {"resume": True, "even_if_worse": True}
+    forced = unfreeze.SoundClassifier.train(tmp_path / "wrong", out=out, **given)
+    assert forced.metrics["change"]["test"]["intervals"]["accuracy"][1] < 0
+    assert (out / "model.keras").exists()
+    assert forced.metrics["test"]["accuracy"] < 0.9
+    with pytest.raises(UnfreezeError, match="even_if_worse is for runs that add to another"):
+        unfreeze.SoundClassifier.train(home / "data", even_if_worse=True)
+
+
 def test_no_old_test_clip_is_trained_on_whatever_it_is_called(home, added):
     """Poisoned labels of the run's test clips leave all weights as they are."""
     shutil.copytree(home / "run", home / "poisoned")
@@ -298,7 +326,9 @@ def test_a_segment_of_a_test_recording_of_the_run_is_never_trained_on(home, tmp_
     leak = {**found["segments"][0], "file": "low/leak.wav", "source_sha256": content_hash(source)}
     found["segments"].append(leak)
     (folder / "segments.json").write_text(json.dumps(found))
-    unfreeze.SoundClassifier.train(folder, out=tmp_path / "new", add_to=home / "run", epochs=1)
+    # After an epoch the model may be worse than the run's.
+    given = {"add_to": home / "run", "epochs": 1, "even_if_worse": True}
+    unfreeze.SoundClassifier.train(folder, out=tmp_path / "new", **given)
     (leaked,) = [r for r in rows_of(tmp_path / "new") if r["path"].endswith("leak.wav")]
     assert leaked["split"] == "test"
     assert leaked["group"] == row["group"]

@@ -354,7 +354,7 @@ def test_a_slider_for_each_class(browser, serve, counted, two_sounds):
         alarms = f"{known.false_alarms:.0f} false alarm{'' if known.false_alarms == 1 else 's'}"
         words = opened.locator("#sliders output").first.inner_text()
         assert words == (
-            f"from 0.50, finds {known.recall:.0%}, {known.precision:.0%} right, {alarms} an hour"
+            f"from 0.50, finds {known.recall:.0%}, {known.precision:.0%} right, {alarms}/h"
         ).replace("%", " %")
         assert opened.evaluate("() => document.documentElement.scrollWidth") <= 375
         with opened.expect_response(lambda answer: "class_score=high" in answer.url):

@@ -349,6 +349,14 @@ class TrainOptions:
         converter=optional(Path),
         metadata=_told("Earlier run to add the data to; its test clips and settings are kept."),
     )
+    even_if_worse: bool = attrs.field(
+        default=False,
+        metadata=_told(
+            "With --add-to: save the model even if it is worse than the earlier one on the earlier "
+            "run's test clips, by more than chance.",
+            describes_run=False,
+        ),
+    )
     tensorboard: Path | None = attrs.field(
         default=None,
         converter=optional(Path),
@@ -368,6 +376,8 @@ class TrainOptions:
             option.check(name, getattr(self, name), _KINDS[name])
         # Refuses what cannot be wished for.
         _ = self.wish
+        if self.even_if_worse and self.add_to is None:
+            raise UnfreezeError("even_if_worse is for runs that add to another: leave it out")
 
     def as_plain(self) -> dict[str, Any]:
         """The settings that define the run, as plain values for YAML.

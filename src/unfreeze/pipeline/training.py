@@ -28,7 +28,7 @@ from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.fit import FitResult
 from unfreeze.core.graph import flatten
 from unfreeze.core.schedule import Schedule
-from unfreeze.errors import DataError
+from unfreeze.errors import DataError, RunError
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.calibration import calibrate
 from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
@@ -49,7 +49,7 @@ from unfreeze.pipeline.run_plan import RunPlan
 from unfreeze.pipeline.run_writing import begin_run, finish_run, record_schedule
 from unfreeze.pipeline.thresholds import COUNTS, Counts, choose, count
 from unfreeze.pipeline.trackers import trackers
-from unfreeze.pipeline.train_options import DEFAULT_TAPS
+from unfreeze.pipeline.train_options import DEFAULT_TAPS, TrainOptions
 from unfreeze.pipeline.training_data import label_numbers
 from unfreeze.pipeline.wish import Wish
 
@@ -183,6 +183,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     if measure_change is not None:
         cuts = metrics.get("clip_thresholds")
         metrics |= _change(measure_change, parts_of(whole)[0], plan, cut, cuts)
+        _refuse_worse(options, metrics["change"]["test"])
     if options.out is not None:
         finish_run(options.out, whole, result, metrics, labels, plan.draw)
     listener.on_scores(metrics)
@@ -232,6 +233,34 @@ def _change(
     change = measure(model, cut.manifest, cut.parts, seed)
     described = {"run": str(plan.options.add_to), "corrections": data.corrections.as_plain()}
     return {"corrected": scores, "change": {**described, **change}}
+
+
+def _refuse_worse(options: TrainOptions, test: dict[str, Any] | None) -> None:
+    """Refuse a model that lost what the one before knew.
+
+    Args:
+        options: of the run.
+        test: of both models on the earlier run's test clips; None without such clips.
+
+    Raises:
+        RunError: a score fell by more than chance explains; says how to save the model anyway.
+    """
+    if test is None or options.even_if_worse:
+        return
+    for name, bounds in test["intervals"].items():
+        if bounds is None or bounds[1] >= 0:
+            continue
+        before, after = test["before"][name], test["after"][name]
+        how = "repeat the command with --resume --even-if-worse, which trains nothing again"
+        if options.out is None:
+            how = "give even_if_worse=True"
+        raise RunError(
+            f"The new model is worse than {options.add_to} on that run's test clips, by more than "
+            f"chance explains: {name.replace('_', ' ')} {before:.3f} before, {after:.3f} now (the "
+            f"change is {bounds[0]:+.3f} to {bounds[1]:+.3f}, 95 %). It is not saved. Check the "
+            "labels of what you added, and add clips of the old classes, too; or, to save it "
+            f"all the same, {how}"
+        )
 
 
 def _scores(

@@ -3,7 +3,7 @@
 import { byId, make } from "./text.js";
 
 const percent = (share) => `${Math.round(100 * share)} %`;
-const alarms = (rate) => `${rate < 10 ? Number(rate.toFixed(1)) : Math.round(rate)} false alarm${rate === 1 ? "" : "s"} an hour`;
+const alarms = (rate) => `${rate < 10 ? Number(rate.toFixed(1)) : Math.round(rate)} false alarm${rate === 1 ? "" : "s"}`;
 
 export class Thresholds {
   /** @param {() => void} onChange called when a threshold has been moved */
@@ -75,7 +75,7 @@ export class Thresholds {
     const costs = this.known.costs?.[label];
     if (costs?.recall) words.push(`finds ${percent(costs.recall[at])}`);
     if (costs?.precision[at] != null) words.push(`${percent(costs.precision[at])} right`);
-    if (costs?.false_alarms) words.push(alarms(costs.false_alarms[at]));
+    if (costs?.false_alarms) words.push(`${alarms(costs.false_alarms[at])}/h`);
     output.textContent = words.join(", ");
     input.setAttribute("aria-valuetext", output.textContent);
   }
@@ -84,7 +84,7 @@ export class Thresholds {
     const inputs = [...byId("sliders").querySelectorAll("input")];
     const rates = inputs.map((input) => this.known.costs?.[input.dataset.label]?.false_alarms?.[Number(input.value)]);
     const whole = rates.length > 0 && rates.every((rate) => rate !== undefined);
-    byId("all-alarms").textContent = whole ? `All classes: ${alarms(rates.reduce((a, b) => a + b))} of background.` : "";
+    byId("all-alarms").textContent = whole ? `All classes: ${alarms(rates.reduce((a, b) => a + b))} in an hour of background.` : "";
     byId("as-trained").disabled = this.moved.size === 0;
   }
 }
