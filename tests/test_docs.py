@@ -26,7 +26,7 @@ from unfreeze.detection.event_scoring import Rules
 from unfreeze.detection.live import live_hop
 from unfreeze.export import check
 from unfreeze.export.formats import FORMATS
-from unfreeze.pipeline import calibration, train_options
+from unfreeze.pipeline import calibration, thresholds, train_options, wish
 from unfreeze.pipeline.train_options import TrainOptions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -316,6 +316,10 @@ STATED = [
         ("docs/detection.md", rf"`--{name} ([\d.]+)` \|", getattr(Rules(), name))
         for name in ("share", "iou", "collar", "segment")
     ],
+    ("docs/detection.md", r"counted what each of (\d+) thresholds", len(thresholds.LEVELS)),
+    ("docs/design.md", r"What each of (\d+) does", len(thresholds.LEVELS)),
+    ("docs/detection.md", r"with a precision of at least (0\.\d+);", wish.FLOOR),
+    ("CHANGELOG.md", r"now have a precision of at\s+least (0\.\d+)", wish.FLOOR),
     ("docs/detection.md", r"(\d+) more thresholds", len(THRESHOLDS)),
     ("docs/detection.md", r"more thresholds, from (0\.\d+) to", round(THRESHOLDS[0], 4)),
     ("docs/detection.md", r"more thresholds, from 0\.\d+ to (0\.\d+)", round(THRESHOLDS[-1], 4)),

@@ -34,10 +34,10 @@ def build_toy(weights=None, progress=None):
     return keras.Model(patches, x, name="toy")
 
 
-def register(monkeypatch, folder, pictures=False):
+def register(monkeypatch, folder, pictures=False, gate=False):
     """Make `toy` a backbone, with its file of weights and all caches in `folder`.
 
-    Runs draw no pictures unless asked to: those take a quarter of the time that training takes.
+    Runs draw no pictures and have no gate unless asked to: those take longer than toy trainings.
     """
     monkeypatch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
     weights = folder / "toy.safetensors"
@@ -47,8 +47,17 @@ def register(monkeypatch, folder, pictures=False):
     monkeypatch.setitem(BACKBONES, "toy", toy)
     # The same to the bit, as the tests of core show, and traced in half the time.
     monkeypatch.setattr("unfreeze.core.stage_fit._STEPS", 1)
+    if not gate:
+        monkeypatch.setattr("unfreeze.pipeline.training.with_gate", without_gate)
     if not pictures:
         monkeypatch.setattr("unfreeze.planning._draw", lambda *run: None)
+
+
+def without_gate(model, cut, front_end, seed):
+    """The model as it is."""
+    from unfreeze.pipeline.gate import Gated
+
+    return Gated(model, cut.manifest.labels, None, ())
 
 
 def write_sounds(folder, clips=8, classes=("high", "low", "noise"), seed=0):

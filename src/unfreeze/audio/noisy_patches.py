@@ -103,6 +103,8 @@ class NoisyView:
         clip: (patches,) int64, each patch's clip.
         source: the clip that each further clip is a copy of, from number `clips` on; -1 for
             background.
+        kind: the kind of background that each further clip is, a number in the bank's kinds;
+            -1 for copies.
         fingerprint: a digest of the content.
     """
 
@@ -140,6 +142,7 @@ class NoisyView:
             self._loud = _log(loud[place][self._own])
         self._quiet = _log(self._power(bank.patches)[self._noise])
         self.source = np.concatenate([np.tile(ids, copies), np.full(len(bank.kind), -1)])
+        self.kind = np.concatenate([np.full(amount, -1), bank.kind])
         own = clean.clip, clips + number, clips + amount + bank.clip
         self.clip = np.concatenate(own).astype(np.int64)
         self.shape = (len(self.clip), *clean.shape[1:])

@@ -162,7 +162,10 @@ def _parameter(
         kind = str
     if option.least is not None or option.most is not None:
         more |= {"min": option.least, "max": option.most}
-    flags = [f"--{name.replace('_', '-')}", *([option.flag] if option.flag else [])]
+    plain = f"--{name.replace('_', '-')}"
+    # What is on by default can be turned off.
+    pair = f"{plain}/--no-{plain[2:]}" if default is True else plain
+    flags = [pair, *([option.flag] if option.flag else [])]
     info = typer.Argument(help=more["help"]) if name == "data" else typer.Option(*flags, **more)
     if required:
         kind, default = _without_none(kind), inspect.Parameter.empty

@@ -38,6 +38,7 @@ WORK = {
     "trials": "Trying strategies",
     "proposals": "Proposals",
     "depths": "Reading each depth",
+    "gate": "Telling background apart",
     "odd": "Comparing clips",
     "copies": "Looking for copies",
     "excerpts": "Cutting excerpts",
@@ -207,6 +208,6 @@ def say_without_background(classifier: "SoundClassifier") -> None:
     if not classifier.knows_background:
         typer.echo(
             "note: this model was trained without background, so it calls noise one of its "
-            "classes: train it again with --in-noise (unfreeze train DATA --in-noise --out RUN)",
+            "classes: train it again, without --no-gate (unfreeze train DATA --out RUN)",
             err=True,
         )

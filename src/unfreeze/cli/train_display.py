@@ -176,7 +176,7 @@ class TrainDisplay(TrainListener):
         if self.shown and not self._background:
             self.console.print(
                 "\nTrained without background: in long recordings, noise would be called one of "
-                "the classes. For those, repeat the command with --in-noise.",
+                "the classes. For those, repeat the command without --no-gate.",
                 soft_wrap=True,
             )
         if self.shown and self.out is not None:

@@ -3,7 +3,7 @@
 A wish is a precision, or a number of false alarms an hour; without one, each threshold is
 that with the best F1 among those with a precision of at least `FLOOR`. What each threshold
 does is counted once, after training, on sounds that were not trained on: validation clips
-and, with `--in-noise`, the same in noise and half an hour of computed background. The counts
+and, with a gate or `--in-noise`, the same in noise and half an hour of background. The counts
 are kept in `metrics.json` as `threshold_counts`, so that another wish needs no new training.
 
 A sound counts by its largest patch score, which is what a detector compares with the
@@ -188,7 +188,7 @@ def choose(counts: Counts, wish: Wish) -> list[Choice]:
         if not counts.hours:
             raise UnfreezeError(
                 "How many false alarms an hour a threshold gives is not known: the run was "
-                "trained without background. Train it with --in-noise or --background"
+                "trained without background. Train it without --no-gate, or with --background"
             )
         places = _few_alarms(counts, wish.max_false_alarms)
     return [_choice(counts, n, place, wish) for n, place in enumerate(places)]

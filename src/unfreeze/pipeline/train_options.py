@@ -322,6 +322,14 @@ class TrainOptions:
             inherited=True,
         ),
     )
+    gate: bool = attrs.field(
+        default=True,
+        metadata=_told(
+            "Name nothing where only background is heard: noise, hum, wind, rain, tones, babble, "
+            "all computed. Without it, noise is called one of the classes.",
+            inherited=True,
+        ),
+    )
     precision: float | None = attrs.field(
         default=None,
         metadata=_told(
@@ -528,8 +536,8 @@ def command_line(options: TrainOptions) -> str:
         skipped = name == "data" or not option.describes_run or value is None
         if skipped or (name not in always and value == default_of(name)):
             continue
-        words.append(f"--{name.replace('_', '-')}")
-        if value is not True:
+        words.append(f"--{'no-' if value is False else ''}{name.replace('_', '-')}")
+        if not isinstance(value, bool):
             words.append(str(value))
     return shlex.join(words)
 

@@ -33,6 +33,7 @@ from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.calibration import calibrate
 from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
 from unfreeze.pipeline.evaluation import score_clips
+from unfreeze.pipeline.gate import with_gate
 from unfreeze.pipeline.in_noise import (
     COLUMNS,
     NoisyParts,
@@ -82,7 +83,7 @@ class TrainListener(StageCallback):
     def on_progress(self, what: str, done: int, total: int) -> None:
         """Progress of other work than training.
 
-        `what` is "reading", "weights" or "features"; after training, "depths".
+        `what` is "reading", "weights" or "features"; after training, "depths" or "gate".
         """
 
     def on_summary(self, summary: Summary) -> None:
@@ -125,7 +126,6 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     manifest, weights = data.manifest, plan.inputs.weights
     watching = trackers(options)
     measure_change = None if plan.load_earlier is None else plan.load_earlier()
-    labels = labels_with_background(manifest, options.in_noise)
     classes = len(manifest.labels)
     if options.in_noise and not manifest.several:
         classes += COLUMNS
@@ -141,7 +141,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     cut = cut_quiet(manifest, data.split, views, backbone.front_end)
     noisy = with_noise(cut, backbone.front_end, options.seed) if options.in_noise else None
     given = cut if noisy is None else noisy
-    _check_wish(options.wish, cut, noisy)
+    _check_wish(options, cut, noisy)
     if options.out is not None:
         begin_run(options, plan.inputs)
     listener.on_summary(
@@ -155,7 +155,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
             patches={name: len(view) for name, view in given.parts.items()},
             corrected=len(data.corrected),
             corrections=data.corrections,
-            background=manifest.several or any(map(is_quiet, labels)),
+            background=options.gate or options.in_noise or any(map(is_quiet, manifest.labels)),
         )
     )
     if options.out is not None:
@@ -172,11 +172,22 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         factors=column_weights(manifest) if options.in_noise else None,
     )
     depths = _depths(plan, cut, listener)
+    labels = labels_with_background(manifest, options.in_noise)
     if noisy is not None and not manifest.several:
         model = merged(model, manifest.labels, labels)
+    elif noisy is None and options.gate:
+        listener.on_progress("gate", 0, 0)
+        gated = with_gate(model, cut, backbone.front_end, options.seed)
+        model, labels, noisy = gated.model, gated.labels, gated.noisy
+        for note in gated.notes:
+            listener.on_note(note)
     cut = replace(cut, manifest=replace(cut.manifest, labels=labels))
     counts = _counted(model, cut, noisy, backbone.front_end, options.seed)
-    thresholds = _thresholds(counts, options.wish)
+    wish = options.wish
+    if wish.max_false_alarms is not None and counts is not None and not counts.hours:
+        listener.on_note(f"Without background, {wish} cannot be chosen for; the best F1 was")
+        wish = Wish()
+    thresholds = _thresholds(counts, wish)
     metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed, thresholds) | depths
     own = _own_classes(model, backbone, weights) if options.keep_audioset else None
     whole = clip_model(model, backbone.front_end, labels, own)
@@ -299,8 +310,9 @@ def _scores(
     return {**found, **thresholds, **calibrate(manifest.labels, fitted, held["test"], levels)}
 
 
-def _check_wish(wish: Wish, cut: Pieces, noisy: NoisyParts | None) -> None:
+def _check_wish(options: TrainOptions, cut: Pieces, noisy: NoisyParts | None) -> None:
     """Refuse, before training, a wish that nothing held out could be counted for."""
+    wish = options.wish
     if not wish.is_given:
         return
     held = cut.parts["validation"]
@@ -312,11 +324,11 @@ def _check_wish(wish: Wish, cut: Pieces, noisy: NoisyParts | None) -> None:
     quiet = [number for number, label in enumerate(labels) if is_quiet(label)]
     table = heard_table(cut.manifest)[np.unique(held.clip)]
     loud = np.delete(table, quiet, axis=1)
-    made = noisy is not None and noisy.held is not None
+    made = (noisy is not None and noisy.held is not None) or (noisy is None and options.gate)
     if wish.max_false_alarms is not None and not (made or (loud == 0).all(axis=1).any()):
         raise DataError(
             "--max-false-alarms is estimated on background, and no validation clip is background: "
-            "add --in-noise, or recordings without the classes with --background"
+            "leave out --no-gate, or give recordings without the classes with --background"
         )
 
 

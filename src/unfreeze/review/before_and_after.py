@@ -1,6 +1,7 @@
 """What corrections changed: scores of the model before and after, on the same clips."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def measure_change(
         clips may have several labels, `unfreeze.pipeline.label_scoring.label_change`; None
         without clips.
     """
-    labels = manifest.labels
+    # A model may know background where the other does not.
+    labels = (*manifest.labels, *(label for label in old[1] if label not in manifest.labels))
     columns = [labels.index(label) for label in old[1]]
     found: dict[str, Any] = {}
     for name in ("test", "corrected"):
@@ -60,10 +62,11 @@ def measure_change(
         chosen = [manifest.clips[int(i)] for i in clips]
         before = np.zeros((len(clips), len(labels)))
         before[:, columns] = view_scores(old[0], view, len(manifest.clips))[0][clips]
-        after = view_scores(new, view, len(manifest.clips))[0][clips]
+        after = np.zeros_like(before)
+        after[:, : len(manifest.labels)] = view_scores(new, view, len(manifest.clips))[0][clips]
         groups = [clip.group for clip in chosen]
         if manifest.several:
-            table = heard_table(manifest)[clips]
+            table = heard_table(replace(manifest, labels=labels))[clips]
             found[name] = label_change(table, before, after, labels, groups, seed=seed)
         else:
             truth = np.array([labels.index(clip.label) for clip in chosen])

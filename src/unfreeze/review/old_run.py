@@ -17,7 +17,7 @@ from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.train_options import NO_TAPS, OPTIONS, TrainOptions
 
 # What runs of version 0.1.0 did, before they could say otherwise.
-_BEFORE_READ_OUTS = {"taps": NO_TAPS, "augment": "none", "class_weight": "none"}
+_BEFORE_READ_OUTS = {"taps": NO_TAPS, "augment": "none", "class_weight": "none", "gate": False}
 
 
 def inherited_options(run: Path, data: Path, given: Mapping[str, Any]) -> TrainOptions:

@@ -157,7 +157,7 @@ async function learn() {
   }
   document.querySelectorAll(".known").forEach((old) => old.remove());
   if (!known.background) {
-    const text = "It was trained without background, so it calls noise one of these. Train it with --in-noise.";
+    const text = "It was trained without background, so it calls noise one of these. Train it again, without --no-gate.";
     byId("lead").after(make("p", { className: "known", textContent: text }));
   }
   byId("lead").after(make("ul", { className: "known", "aria-label": "Classes that it knows" }, ...some));

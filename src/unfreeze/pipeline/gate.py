@@ -1,0 +1,213 @@
+"""A gate before the classes: nothing is named where computed background is heard.
+
+A model that has only ever heard its classes calls everything one of them. The gate is a
+second head, solved after training on what the first one reads: logistic regression with a
+column for each class and one for each kind of computed background
+(`unfreeze.audio.made_background`), on training clips, the same in noise, and background. The
+probabilities of the classes are multiplied by the chance that the gate gives all of them
+together; the rest is the class `background`. So which of the classes is likeliest does not
+change, and nothing is trained for longer. (`--in-noise` trains the classes themselves in noise,
+which tells them apart better there, at the cost of time.)
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from unfreeze.audio.background_clips import Pieces
+from unfreeze.audio.clip_model import PATCH_MODEL, head_input
+from unfreeze.audio.entries import BACKGROUND, is_quiet
+from unfreeze.audio.manifest import Manifest, heard_table
+from unfreeze.audio.noisy_patches import NoisyView
+from unfreeze.audio.patches import PatchView
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.pipeline.in_noise import COLUMNS, NoisyParts, labels_with_background, with_noise
+from unfreeze.pipeline.inference import all_scores, view_scores
+
+#: Name of the gate's layer.
+GATE = "background_gate"
+# The inverse strength of its penalty, on standardized inputs.
+_STRENGTH, _ITERATIONS = 0.03, 300
+# Training clips that it is solved on, at most; and so many of each class, at least.
+_CLIPS, _OF_EACH = 3_000, 3
+# The largest share of validation clips that may be taken for background.
+_TAKEN = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Gated:
+    """A model with a gate.
+
+    Attributes:
+        model: patches to probabilities of `labels`.
+        labels: the classes, with `background` among them; where clips may have several
+            labels, the classes alone.
+        noisy: what the gate was solved on, and what thresholds are counted with; None if the
+            model has no gate.
+        notes: why it has none, or what was left out; one sentence each.
+    """
+
+    model: keras.Model
+    labels: tuple[str, ...]
+    noisy: NoisyParts | None
+    notes: tuple[str, ...]
+
+
+def with_gate(model: keras.Model, cut: Pieces, front_end: FrontEnd, seed: int) -> Gated:
+    """Put a gate before a trained model's classes.
+
+    Args:
+        model: patches to probabilities, from `patch_model`; its layers are shared.
+        cut: the data set that it was trained on.
+        front_end: of the network.
+        seed: of what is drawn.
+    """
+    few = replace(cut, parts={**cut.parts, "train": _some(cut, seed)})
+    noisy = with_noise(few, front_end, seed)
+    if not noisy.kinds:
+        return Gated(model, cut.manifest.labels, None, noisy.notes)
+    read = keras.Model(model.inputs, head_input(model))
+    kernel, bias, quiet = _solved(read, noisy, cut)
+    classes, labels = len(cut.manifest.labels), labels_with_background(cut.manifest, True)
+    gate = keras.layers.Dense(len(bias), activation="softmax", trainable=False, name=GATE)
+    chances = gate(head_input(model))
+    gate.set_weights([kernel, bias])
+    # The chance that it is any class, for each of them.
+    sound = _fixed(np.repeat(~quiet[:, None], classes, axis=1), f"{GATE}_open", chances)
+    scores = keras.layers.Multiply(name=f"{GATE}_classes")([model.outputs[0], sound])
+    rest = _fixed(quiet[:, None], f"{GATE}_closed", chances)
+    if not cut.manifest.several:
+        both = keras.layers.Concatenate(name=f"{GATE}_all")([scores, rest])
+        columns = np.zeros((classes + 1, len(labels)))
+        for row, label in enumerate((*cut.manifest.labels, BACKGROUND)):
+            columns[row, labels.index(label)] = 1
+        scores = _fixed(columns, f"{GATE}_order", both)
+    gated = keras.Model(model.inputs, scores, name=PATCH_MODEL)
+    taken, clips = _taken(gated, keras.Model(model.inputs, rest), cut, labels)
+    if taken > max(1, _TAKEN * clips):
+        note = (
+            f"Computed background sounds like your clips: it was heard in {taken} of {clips} "
+            "validation clips. So the model knows no background; give it your own with --background"
+        )
+        return Gated(model, cut.manifest.labels, None, (*noisy.notes, note))
+    return Gated(gated, labels, noisy, noisy.notes)
+
+
+def _fixed(kernel: np.ndarray, name: str, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """A fixed matrix, as a layer that every backend and export knows."""
+    layer = keras.layers.Dense(
+        kernel.shape[1], use_bias=False, trainable=False, dtype="float32", name=name
+    )
+    result = layer(tensor)
+    layer.set_weights([kernel.astype(np.float32)])
+    return result
+
+
+def _some(cut: Pieces, seed: int) -> PatchView:
+    """Patches of at most `_CLIPS` training clips, as many of each class as there can be."""
+    view = cut.parts["train"]
+    ids = np.unique(view.clip)
+    if len(ids) <= _CLIPS:
+        return view
+    rng = np.random.default_rng([seed, 523])
+    heard = heard_table(cut.manifest)[ids] > 0
+    share = max(_OF_EACH, _CLIPS // heard.shape[1])
+    chosen = [rng.permutation(ids[column])[:share] for column in heard.T]
+    rows = np.flatnonzero(np.isin(view.clip, np.concatenate(chosen)))
+    return view.take(rows, view.clip[rows])
+
+
+def _solved(
+    read: keras.Model, noisy: NoisyParts, cut: Pieces
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Solve the gate.
+
+    Args:
+        read: patches to what the head reads.
+        noisy: clips, the same in noise, and background.
+        cut: the data set.
+
+    Returns:
+        Its kernel (numbers, columns), bias (columns,), and which columns are background.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    manifest = cut.manifest
+    view: NoisyView = noisy.parts["train"]
+    truth, quiet, factors = _columns(manifest, view, len(noisy.kinds))
+    known = np.flatnonzero(truth >= 0)
+    truth = truth[known]
+    inputs = all_scores(read, view)[known].astype(np.float64)
+    mean, spread = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
+    # Each column counts by its factor, however many patches it has.
+    weights = (factors / np.maximum(np.bincount(truth, minlength=len(factors)), 1))[truth]
+    model = LogisticRegression(C=_STRENGTH, max_iter=_ITERATIONS)
+    with threadpool_limits(1), warnings.catch_warnings():
+        # Near enough: a gate need not be exact.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit((inputs - mean) / spread, truth, sample_weight=weights / weights.mean())
+    rows, biases = model.coef_, model.intercept_
+    if len(model.classes_) == 2:
+        # One row for two columns: half of it for each gives the same probabilities.
+        rows, biases = (np.concatenate([-part, part]) / 2 for part in (rows, biases))
+    kernel = (rows / spread).T
+    bias = biases - mean @ kernel
+    return kernel.astype(np.float32), bias.astype(np.float32), quiet[model.classes_]
+
+
+def _columns(
+    manifest: Manifest, view: NoisyView, kinds: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What each patch is.
+
+    Returns:
+        (patches,) its column, -1 where nobody knows; (columns,) which of them are background,
+        and how much each counts. Where a clip has one label, there is a column for each, else
+        one for any and one for none; then one for each kind of background.
+    """
+    clips = len(manifest.clips)
+    further = view.clip >= clips
+    number = np.where(further, view.clip - clips, 0)
+    origin = np.where(further, view.source[number], view.clip)
+    heard = heard_table(manifest)
+    if manifest.several:
+        # -1 is unknown: a clip of which no class is known to be there may have one.
+        nothing, unknown = (heard <= 0).all(axis=1), (heard < 0).any(axis=1)
+        of_clip = np.where(nothing & unknown, -1, nothing.astype(np.int64))
+        quiet, factors = np.array([False, True]), np.array([float(kinds), 1.0])
+    else:
+        of_clip = heard.argmax(axis=1)
+        quiet = np.array([is_quiet(label) for label in manifest.labels])
+        factors = np.ones(len(quiet))
+    truth = np.where(origin >= 0, of_clip[origin], len(quiet) + view.kind[number])
+    share = min(len(manifest.labels) / COLUMNS, 1.0)
+    quiet = np.concatenate([quiet, np.ones(kinds, bool)])
+    return truth, quiet, np.concatenate([factors, np.full(kinds, share)])
+
+
+def _taken(
+    model: keras.Model, rest: keras.Model, cut: Pieces, labels: tuple[str, ...]
+) -> tuple[int, int]:
+    """How many validation clips of a class are taken for background, and how many there are.
+
+    Args:
+        model: patches to probabilities of `labels`.
+        rest: patches to the chance of background.
+        cut: the data set.
+        labels: the classes.
+    """
+    view = cut.parts["validation"]
+    if not len(view):
+        return 0, 0
+    heard = heard_table(cut.manifest)
+    loud = np.array([not is_quiet(label) for label in cut.manifest.labels])
+    clips = np.array([i for i in np.unique(view.clip) if (heard[i][loud] > 0).any()], np.int64)
+    if cut.manifest.several:
+        chances = view_scores(rest, view, len(cut.manifest.clips))[0][clips, 0]
+        return int((chances > 0.5).sum()), len(clips)
+    scores = view_scores(model, view, len(cut.manifest.clips))[0][clips]
+    return int((scores.argmax(axis=1) == labels.index(BACKGROUND)).sum()), len(clips)

@@ -1,0 +1,124 @@
+"""The gate, on toy sounds and on what it must leave alone."""
+
+import numpy as np
+import pytest
+import soundfile
+
+import toy
+import unfreeze
+from unfreeze.audio.entries import BACKGROUND
+from unfreeze.audio.made_background import RATE, make_background
+from unfreeze.pipeline import in_noise
+
+SETTINGS = {"backbone": "toy", "schedule": "probe", "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A run on high and low tones that glide, with a gate, and one without."""
+    folder = tmp_path_factory.mktemp("gate")
+    rng = np.random.default_rng(1)
+    for label, (low, high) in {"rising": (300, 2000), "falling": (2000, 300)}.items():
+        for number in range(24):
+            ticks = np.arange(int(1.2 * toy.RATE)) / toy.RATE
+            pitch = np.geomspace(low, high, len(ticks)) * rng.uniform(0.8, 1.25)
+            sound = 0.3 * np.sin(6.283 * np.cumsum(pitch) / toy.RATE)
+            file = folder / "data" / label / f"{number}.wav"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(file, sound + 0.01 * rng.normal(size=len(ticks)), toy.RATE)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        toy.register(monkeypatch, folder, gate=True)
+        few(monkeypatch)
+        unfreeze.SoundClassifier.train(folder / "data", out=folder / "gated", **SETTINGS)
+        unfreeze.SoundClassifier.train(folder / "data", out=folder / "open", gate=False, **SETTINGS)
+        yield folder
+
+
+def few(monkeypatch):
+    """Less background, so that the test takes seconds."""
+    for name, value in {"_TRAINED": 8, "_HELD": 2, "_MORE": (4, 3)}.items():
+        monkeypatch.setattr(in_noise, name, value)
+
+
+def test_the_classes_keep_their_order_and_share_what_background_leaves(home):
+    gated, plain = (unfreeze.SoundClassifier.load(home / name) for name in ("gated", "open"))
+    assert gated.labels == (BACKGROUND, "falling", "rising")
+    assert plain.labels == ("falling", "rising")
+    for file in sorted((home / "data").rglob("*.wav"))[::5]:
+        blocks = [next(iter(one.scan(file))).scores for one in (gated, plain)]
+        np.testing.assert_allclose(blocks[0].sum(axis=1), 1, atol=1e-5)
+        shares = blocks[0][:, 1:] / blocks[0][:, 1:].sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(shares, blocks[1], atol=1e-4)
+
+
+def test_background_is_heard_as_such_and_clips_are_not(home):
+    gated = unfreeze.SoundClassifier.load(home / "gated")
+    plain = unfreeze.SoundClassifier.load(home / "open")
+    assert gated.knows_background
+    assert not plain.knows_background
+    rng = np.random.default_rng(99)
+    kinds = ("coloured noise", "wind", "hum", "hiss")
+    sounds = [make_background(kind, 3.0, rng).astype("float32") for kind in kinds for _ in range(4)]
+    assert RATE == gated.sample_rate
+    told = [gated.heard(gated.predict(sound)) for sound in sounds]
+    assert sum(not names for names in told) >= 14
+    assert all(plain.heard(plain.predict(sound)) for sound in sounds)
+    assert gated.metrics["test"]["accuracy"] == plain.metrics["test"]["accuracy"]
+    files = sorted((home / "data").rglob("*.wav"))
+    assert sum(gated.heard(gated.predict(file)) == (file.parent.name,) for file in files) >= 45
+
+
+def test_thresholds_are_counted_with_background(home):
+    counted = unfreeze.SoundClassifier.load(home / "gated").metrics["threshold_counts"]
+    # Six sounds of each kind that is used, 2.88 s each.
+    sounds = counted["hours_of_background"] * 3600 / 2.88
+    assert sounds == pytest.approx(round(sounds))
+    assert 6 * 5 <= sounds <= 6 * 9
+    assert counted["independent"] == pytest.approx(1 / 3)
+    other = unfreeze.SoundClassifier.load(home / "open").metrics["threshold_counts"]
+    assert (other["hours_of_background"], other["independent"]) == (0, 1)
+
+
+def test_the_same_seed_gives_the_same_gate(home, tmp_path, monkeypatch):
+    toy.register(monkeypatch, home, gate=True)
+    few(monkeypatch)
+    again = unfreeze.SoundClassifier.train(home / "data", **SETTINGS)
+    first = unfreeze.SoundClassifier.load(home / "gated")
+    for a, b in zip(first.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert again.metrics["thresholds"] == first.metrics["thresholds"]
+
+
+def test_classes_that_are_noise_have_no_gate_that_takes_them(tmp_path, monkeypatch):
+    """Three classes of noise: the kinds that resemble them are left out, and nothing is lost."""
+    rng = np.random.default_rng(4)
+    for label, kind in {"sea": "coloured noise", "storm": "wind", "engine": "hum"}.items():
+        for number in range(16):
+            file = tmp_path / "data" / label / f"{number}.wav"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            sound = make_background(kind, 1.5, rng)
+            soundfile.write(file, 0.5 * sound / np.abs(sound).max(), RATE)
+    toy.register(monkeypatch, tmp_path, gate=True)
+    few(monkeypatch)
+    trained = unfreeze.SoundClassifier.train(tmp_path / "data", **SETTINGS)
+    files = sorted((tmp_path / "data").rglob("*.wav"))
+    named = sum(trained.heard(trained.predict(file)) == (file.parent.name,) for file in files)
+    plain = unfreeze.SoundClassifier.train(tmp_path / "data", gate=False, **SETTINGS)
+    without = sum(plain.heard(plain.predict(file)) == (file.parent.name,) for file in files)
+    assert named >= without - 2
+
+
+def test_several_labels_fall_silent_in_background(tmp_path, monkeypatch):
+    toy.write_mixed(tmp_path / "data", clips=60)
+    toy.register(monkeypatch, tmp_path, gate=True)
+    few(monkeypatch)
+    table = tmp_path / "data" / "manifest.csv"
+    gated = unfreeze.SoundClassifier.train(table, **SETTINGS)
+    plain = unfreeze.SoundClassifier.train(table, gate=False, **SETTINGS)
+    assert gated.labels == plain.labels == ("high", "low", "noise")
+    rng = np.random.default_rng(7)
+    tones = [make_background("clicks", 3.0, rng).astype("float32") for _ in range(6)]
+    before, after = (np.array([one.predict(t) for t in tones]) for one in (plain, gated))
+    assert (after <= before + 1e-6).all()
+    for name in ("mean_average_precision",):
+        assert gated.metrics["test"][name] >= plain.metrics["test"][name] - 0.05
