@@ -156,7 +156,7 @@ def patch_model(
         model = read_out(
             backbone, classes, taps=taps, pool="time", activation=activation, seed=seed
         )
-        return keras.Model(model.inputs, model.outputs[0], name=PATCH_MODEL)
+        return keras.Model(model.input, model.outputs[0], name=PATCH_MODEL)
     return _classic(backbone, classes, seed, activation)
 
 
@@ -187,7 +187,7 @@ def _classic(backbone: keras.Model, classes: int, seed: int, activation: str) ->
     x = layers.Dense(64, "relu", kernel_initializer=start(0), name="transfer_dense")(x)
     x = layers.Dropout(0.5, seed=seed, name="transfer_dropout")(x)
     x = layers.Dense(classes, activation, kernel_initializer=start(1), name=OUTPUT)(x)
-    return keras.Model(backbone.inputs, x, name=PATCH_MODEL)
+    return keras.Model(backbone.input, x, name=PATCH_MODEL)
 
 
 def head_input(model: keras.Model) -> keras.KerasTensor:
@@ -221,7 +221,7 @@ def clip_model(
     outputs = patches_to_scores.outputs[0]
     if own is not None:
         outputs = [outputs, own[0]]
-    bare = keras.Model(patches_to_scores.inputs, outputs, name=PATCH_MODEL)
+    bare = keras.Model(patches_to_scores.input, outputs, name=PATCH_MODEL)
     waveform = keras.Input((None,), dtype="float32", name="waveform")
     patches = logmel_layer.LogMel(front_end, name="log_mel")(waveform)
     scores = bare(PatchRows(name="patch_rows")(patches))
@@ -248,7 +248,7 @@ def parts_of(model: keras.Model) -> tuple[keras.Model, FrontEnd, tuple[str, ...]
         raise ValueError("not a model of a sound classifier")
     patches = model.get_layer(PATCH_MODEL)
     if len(patches.outputs) > 1:
-        patches = keras.Model(patches.inputs, patches.outputs[0], name=PATCH_MODEL)
+        patches = keras.Model(patches.input, patches.outputs[0], name=PATCH_MODEL)
     front_end = model.get_layer("log_mel").front_end
     return patches, front_end, model.get_layer(CLASSES_MEAN).labels
 
@@ -270,4 +270,4 @@ def own_part_of(model: keras.Model) -> tuple[keras.Model, tuple[str, ...]] | Non
         return None
     patches = model.get_layer(PATCH_MODEL)
     both = keras.layers.Concatenate(name="both")(patches.outputs)
-    return keras.Model(patches.inputs, both), model.get_layer(OWN_MEAN).labels
+    return keras.Model(patches.input, both), model.get_layer(OWN_MEAN).labels

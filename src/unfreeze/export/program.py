@@ -74,7 +74,7 @@ def with_outputs(model: keras.Model, embeddings: bool) -> keras.Model:
     outputs = [patch_model.outputs[0]]
     if embeddings:
         outputs.append(head_input(patch_model))
-    inner = keras.Model(patch_model.inputs, outputs)
+    inner = keras.Model(patch_model.input, outputs)
     waveform = keras.Input((None,), dtype="float32", name=INPUT)
     patches = LogMel(front_end, name=FRONT_END)(waveform)
     given = inner(PatchRows(name="patch_rows")(patches))

@@ -69,7 +69,7 @@ def with_gate(model: keras.Model, cut: Pieces, front_end: FrontEnd, seed: int) -
     noisy = with_noise(few, front_end, seed)
     if not noisy.kinds:
         return Gated(model, cut.manifest.labels, None, noisy.notes)
-    read = keras.Model(model.inputs, head_input(model))
+    read = keras.Model(model.input, head_input(model))
     kernel, bias, quiet = _solved(read, noisy, cut)
     classes, labels = len(cut.manifest.labels), labels_with_background(cut.manifest, True)
     gate = keras.layers.Dense(len(bias), activation="softmax", trainable=False, name=GATE)
@@ -85,8 +85,8 @@ def with_gate(model: keras.Model, cut: Pieces, front_end: FrontEnd, seed: int) -
         for row, label in enumerate((*cut.manifest.labels, BACKGROUND)):
             columns[row, labels.index(label)] = 1
         scores = _fixed(columns, f"{GATE}_order", both)
-    gated = keras.Model(model.inputs, scores, name=PATCH_MODEL)
-    taken, clips = _taken(gated, keras.Model(model.inputs, rest), cut, labels)
+    gated = keras.Model(model.input, scores, name=PATCH_MODEL)
+    taken, clips = _taken(gated, keras.Model(model.input, rest), cut, labels)
     if taken > max(1, _TAKEN * clips):
         note = (
             f"Computed background sounds like your clips: it was heard in {taken} of {clips} "

@@ -263,4 +263,4 @@ def merged(model: keras.Model, labels: Sequence[str], names: Sequence[str]) -> k
     )
     scores = adding(model.outputs[0])
     adding.set_weights([table])
-    return keras.Model(model.inputs, scores, name=PATCH_MODEL)
+    return keras.Model(model.input, scores, name=PATCH_MODEL)

@@ -188,7 +188,7 @@ def _describe(
     adapt(model, chosen, seed=seed)
     projection = projection_of(model)
     assert projection is not None
-    reader = fused(keras.Model(model.inputs, projection.output))
+    reader = fused(keras.Model(model.input, projection.output))
     parts = []
     for at in range(0, len(chosen), BATCH):
         parts.append(patch_scores(reader, chosen[at : at + BATCH]))
