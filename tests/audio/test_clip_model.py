@@ -24,6 +24,8 @@ from unfreeze.core.presets import preset, vary
 from unfreeze.core.read_out import adapt, projection_of
 from unfreeze.errors import ScheduleError
 
+pytestmark = pytest.mark.on_each_backend
+
 PATCHES = np.random.default_rng(0).normal(-2, 2, size=(5, 96, 64)).astype("float32")
 
 

@@ -17,6 +17,8 @@ from unfreeze.audio.logmel import hann_window, log_mel_frames, mel_matrix, patch
 from unfreeze.audio.logmel_layer import LogMel
 from unfreeze.backbones.frontend import FrontEnd
 
+pytestmark = pytest.mark.on_each_backend
+
 FRONT = FrontEnd()
 TIME = np.arange(48_000) / 16_000
 SIGNALS = {
@@ -242,7 +244,7 @@ def test_model_of_any_length_loads_in_a_new_process(tmp_path):
         )
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a TensorFlow format")
+@pytest.mark.needs_backend("tensorflow")
 def test_saved_model_takes_any_length(tmp_path):
     import tensorflow
 
@@ -253,7 +255,7 @@ def test_saved_model_takes_any_length(tmp_path):
         np.testing.assert_allclose(serve(wave[np.newaxis])[0], patches(wave), atol=1e-4, rtol=0)
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch compiles by its own means")
+@pytest.mark.needs_backend("tensorflow", "jax")  # torch compiles by its own means
 def test_compiled_by_xla():
     # An optimizing compiler may not undo the split into coarse and fine parts.
     waveform = SIGNALS["chirp"][np.newaxis].astype(np.float32)

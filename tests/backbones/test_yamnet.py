@@ -16,6 +16,8 @@ from unfreeze.backbones import weight_files, yamnet_spec
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.backbones.yamnet import build_yamnet, yamnet_with_top
 
+pytestmark = pytest.mark.on_each_backend
+
 FRONT = FrontEnd()
 TIME = np.arange(48_000) / 16_000
 LOUD = {

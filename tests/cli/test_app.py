@@ -131,6 +131,7 @@ def test_missing_weights_without_a_network_name_the_cure(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.on_each_backend
 def test_train_predict_evaluate_round_trip(monkeypatch, tmp_path):
     toy.register(monkeypatch, tmp_path)
     data, out = toy.write_sounds(tmp_path / "data", clips=6), tmp_path / "run"
