@@ -60,7 +60,6 @@ def real(tmp_path_factory):
         yield data, folder
 
 
-@pytest.mark.on_each_backend
 def test_real_runs_broken_off_and_gone_on_with(real, tmp_path):
     sounds, whole = real
     assert len(records(whole)) == 2

@@ -82,7 +82,6 @@ def history(run):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-@pytest.mark.on_each_backend
 @pytest.mark.parametrize("epochs", [0, 2, 4])
 def test_it_ends_as_if_it_had_not_been_broken_off(place, killed, tmp_path, epochs):
     run = tmp_path / "run"

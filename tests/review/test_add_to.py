@@ -187,7 +187,6 @@ def added(home):
     return unfreeze.SoundClassifier.train(home / "fix", out=home / "new", add_to=home / "run")
 
 
-@pytest.mark.on_each_backend
 def test_the_old_test_clips_are_the_test_set(home, added):
     before, after = rows_of(home / "run"), rows_of(home / "new")
     old = {Path(row["path"]).name: (row["label"], row["split"]) for row in before}
@@ -236,7 +235,6 @@ def test_a_run_from_before_read_outs_goes_on_without_them(home, tmp_path):
     assert (kept.taps, kept.augment, kept.class_weight) == ("auto", "strong", "balanced")
 
 
-@pytest.mark.on_each_backend
 def test_the_change_is_measured_on_the_same_clips(home, added):
     change = json.loads((home / "new" / "metrics.json").read_text())["change"]
     corrections = change["corrections"]
