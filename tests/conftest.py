@@ -42,19 +42,35 @@ def pytest_collection_finish():
 
 
 def pytest_itemcollected(item):
-    """Count a test that is slow on this backend among the slow ones; skip it on others than its."""
+    """Count a test that is slow on this backend among the slow ones; skip it on others than its.
+
+    One that would run nowhere is refused: all run on PyTorch, or are marked to run elsewhere.
+    """
     slow, needed = (
         {name for marker in item.iter_markers(kind) for name in marker.args}
         for kind in ("slow_on", "needs_backend")
     )
     if not slow | needed:
         return
+    elsewhere = item.get_closest_marker("on_each_backend") and "tensorflow" not in slow
+    left_out = "torch" in slow or (needed and "torch" not in needed)
+    if left_out and not elsewhere and "tensorflow" not in needed - slow:
+        raise pytest.UsageError(f"{item.nodeid} would run on no backend")
     import keras
 
     if keras.backend.backend() in slow:
         item.add_marker(pytest.mark.slow)
     if needed and keras.backend.backend() not in needed:
         item.add_marker(pytest.mark.skip(reason=f"needs Keras on {' or '.join(sorted(needed))}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread():
+    """Threads cost more than they give on layers this small, on a busy machine 30 times more."""
+    if os.environ.get("KERAS_BACKEND") == "torch":
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ import pytest
 from unfreeze.audio.augment_layer import AugmentPatches
 from unfreeze.audio.augmentation import AUGMENTATIONS, Augmentation
 
+pytestmark = pytest.mark.on_each_backend
+
 FRAMES, BANDS = 20, 16
 X = np.random.default_rng(0).normal(-2, 2, (300, FRAMES, BANDS)).astype("float32")
 

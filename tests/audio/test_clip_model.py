@@ -73,6 +73,7 @@ def test_a_copy_is_needed_for_statistics_that_moved(yamnet_weights, published):
     np.testing.assert_allclose(own, published[1], atol=1e-6)
 
 
+@pytest.mark.on_each_backend
 def test_the_clip_model_gives_both_by_name_and_loads_in_safe_mode(
     yamnet_weights, published, tmp_path
 ):
@@ -117,6 +118,7 @@ def read_everywhere(augmentation=None, seed=0, backbone=None):
     return model
 
 
+@pytest.mark.on_each_backend
 def test_taps_read_each_block_by_its_frequencies():
     model = patch_model(build_toy(), 3, 0, "auto")
     assert model.name == "patch_classifier"
@@ -133,6 +135,7 @@ def test_taps_read_each_block_by_its_frequencies():
         patch_model(build_toy(), 3, 0, "block7")
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("taps", ["auto", None])
 def test_augmentation_changes_nothing_but_training(taps):
     plain, augmented = (

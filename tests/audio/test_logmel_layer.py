@@ -53,6 +53,7 @@ def by_definition(waveform):
     return np.log(magnitudes @ mel_matrix(FRONT) + 0.001)
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("name", SIGNALS)
 def test_both_ways_agree(name):
     waveform = SIGNALS[name]
@@ -80,12 +81,14 @@ def test_both_ways_agree_on_recordings(shared_data):
     assert len(files) >= 10
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("name", ["silence", "white noise", "faint noise"])
 def test_parity_with_googles_graph(name, google_yamnet):
     _, _, expected = google_yamnet(SIGNALS[name])
     np.testing.assert_allclose(log_mel_frames(SIGNALS[name], FRONT), expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("name", ["sine 440 Hz", "sine 3 kHz", "chirp"])
 def test_parity_with_googles_graph_on_loud_tones(name, google_yamnet):
     # At full scale the reference's float32 spectrum is off by more than 1e-3 in
@@ -131,6 +134,7 @@ def test_patch_starts_of_few_frames():
     assert patch_starts(200, FRONT).tolist() == [0, 48, 96]
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("samples", [1, 400, 15_599, 15_600, 15_601, 23_280, 23_281, 100_000])
 def test_layer_takes_any_length(samples):
     waveform = np.random.default_rng(samples).uniform(-1, 1, samples)
@@ -170,6 +174,7 @@ def test_batch_rows_are_independent():
         np.testing.assert_allclose(row, in_graph(waveform), atol=1e-5, rtol=0)
 
 
+@pytest.mark.on_each_backend
 def test_threads_do_not_disturb_each_other():
     waves = [np.roll(SIGNALS["chirp"], shift) for shift in range(0, 16_000, 1_000)]
     with ThreadPoolExecutor(4) as pool:
@@ -183,6 +188,7 @@ def test_waveform_must_have_one_axis():
         log_mel_frames(np.zeros((2, 100), np.float32), FRONT)
 
 
+@pytest.mark.on_each_backend
 def test_float32_under_mixed_precision():
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -242,7 +248,7 @@ def test_model_of_any_length_loads_in_a_new_process(tmp_path):
         )
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a TensorFlow format")
+@pytest.mark.needs_backend("tensorflow")
 def test_saved_model_takes_any_length(tmp_path):
     import tensorflow
 
@@ -253,7 +259,7 @@ def test_saved_model_takes_any_length(tmp_path):
         np.testing.assert_allclose(serve(wave[np.newaxis])[0], patches(wave), atol=1e-4, rtol=0)
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch compiles by its own means")
+@pytest.mark.needs_backend("tensorflow", "jax")  # torch compiles by its own means
 def test_compiled_by_xla():
     # An optimizing compiler may not undo the split into coarse and fine parts.
     waveform = SIGNALS["chirp"][np.newaxis].astype(np.float32)

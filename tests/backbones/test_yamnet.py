@@ -66,11 +66,13 @@ def check_parity(waveform, google, base, top):
     np.testing.assert_allclose(top.predict(patches(frames), verbose=0), scores, atol=1e-3, rtol=0)
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("name", SIGNALS)
 def test_parity_with_googles_graph(name, google_yamnet, base, top):
     check_parity(SIGNALS[name], google_yamnet, base, top)
 
 
+@pytest.mark.on_each_backend
 def test_parity_on_a_real_clip(real_clip, google_yamnet, base, top):
     check_parity(real_clip, google_yamnet, base, top)
 
@@ -130,6 +132,7 @@ def test_structure():
     assert model.get_layer("block13_pointwise_relu").output.shape == (None, 3, 2, 1024)
 
 
+@pytest.mark.on_each_backend
 def test_batch_norm_is_the_references():
     norms = [
         layer

@@ -9,9 +9,13 @@ from benchmarks.evidence_chance import accuracies, chance
 from comparing import record
 
 
-def test_strategies_that_differ_by_chance_alone():
+def test_strategies_that_differ_by_chance_alone(monkeypatch):
     rng = np.random.default_rng(0)
-    found = [chance(70 + 9 * rng.normal(size=5) + 3 * rng.normal(size=(8, 5))) for _ in range(200)]
+    tables = [70 + 9 * rng.normal(size=5) + 3 * rng.normal(size=(8, 5)) for _ in range(200)]
+    found = [chance(table) for table in tables[:3]]
+    # Those decide about `best` alone, which is only looked at in the first three.
+    monkeypatch.setattr("benchmarks.evidence_chance.DRAWS", 10)
+    found += [chance(table) for table in tables[3:]]
     assert np.sqrt(np.mean([one["residual"] ** 2 for one in found])) == pytest.approx(3, rel=0.05)
     # The mean of the largest of eight standard normal numbers is 1.4236.
     for one in found[:3]:

@@ -59,6 +59,7 @@ def listen(toy_run, tmp_path, monkeypatch, capfd):
     return call
 
 
+@pytest.mark.on_each_backend
 def test_a_wav_file_on_standard_input(listen, scene):
     out, said = listen(scene.read_bytes(), "--format", "jsonl")
     high, low = tones(out.encode())

@@ -35,6 +35,7 @@ def start(*words):
     )  # fmt: skip
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("0.0.0.0", marks=pytest.mark.slow)])
 def test_it_serves_until_ctrl_c_and_ends_cleanly(model, tmp_path, host):

@@ -85,6 +85,7 @@ def place(tmp_path_factory, data):
     return folder, errors
 
 
+@pytest.mark.on_each_backend
 def test_ctrl_c_once_finishes_the_step_and_keeps_the_state(place, data):
     folder, errors = place
     assert "stopping after this step; press Ctrl-C again to stop at once" in errors

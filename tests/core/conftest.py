@@ -15,25 +15,6 @@ settings.register_profile("long", max_examples=300, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "normal"))
 
 
-def pytest_itemcollected(item):
-    """Refuse a test that would run nowhere: all run on PyTorch, or are marked to run elsewhere."""
-    slow = {name for marker in item.iter_markers("slow_on") for name in marker.args}
-    needed = {name for marker in item.iter_markers("needs_backend") for name in marker.args}
-    elsewhere = item.get_closest_marker("on_each_backend") and "tensorflow" not in slow
-    left_out = "torch" in slow or (needed and "torch" not in needed)
-    if left_out and not elsewhere and "tensorflow" not in needed - slow:
-        raise pytest.UsageError(f"{item.nodeid} would run on no backend")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_torch_thread():
-    """Threads cost more than they give on layers this small, on a busy machine 30 times more."""
-    if keras.backend.backend() == "torch":
-        import torch
-
-        torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _all_digits():
     """A GPU shortens float32 to 10 bits within convolutions unless told otherwise."""

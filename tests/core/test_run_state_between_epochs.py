@@ -70,7 +70,10 @@ def killed_and_resumed(folder, after, schedule, **options):
 
 
 @pytest.mark.several_steps
-@pytest.mark.parametrize("after", [0, 1, 3, 5])
+@pytest.mark.parametrize(
+    "after",
+    [*(pytest.param(n, marks=compiles) for n in (0, 1)), 3, 5],
+)
 def test_killed_after_any_epoch_it_ends_with_the_same_weights(after, tmp_path):
     expected = whole(LONG)
     resumed, result, notes = killed_and_resumed(tmp_path, after, LONG)

@@ -58,7 +58,7 @@ def _schedules(draw: st.DrawFn) -> Schedule:
     return Schedule(tuple(stages), draw(_names), groups, draw(_monitors))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(_schedules())
 def test_parse_of_dump_is_the_schedule(schedule: Schedule) -> None:
     assert parse_schedule(dump_schedule(schedule)) == schedule

@@ -21,6 +21,7 @@ def tones(events):
     return [(e.start, e.end, e.label) for e in events if e.label != "noise"]
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("options", [{}, {"hop": 0.12}, {"smooth": True}, {"window": 1.92}])
 def test_the_events_of_a_scene_are_found_at_their_times(classifier, scene, options):
     found = tones(classifier.detect(scene, **options))
@@ -31,6 +32,7 @@ def test_the_events_of_a_scene_are_found_at_their_times(classifier, scene, optio
         assert abs(stop - end) <= options.get("window", 0.96) / 2
 
 
+@pytest.mark.on_each_backend
 def test_the_mean_of_the_patch_scores_is_the_prediction(classifier, scene):
     blocks = list(classifier.scan(scene))
     scores = np.concatenate([block.scores for block in blocks])

@@ -130,6 +130,7 @@ def field(scene, tmp_path):
     return folder, table
 
 
+@pytest.mark.on_each_backend
 def test_a_classifier_is_scored_as_a_detector(classifier, field):
     recordings, table = field
     found = classifier.evaluate_events(recordings, table)

@@ -7,26 +7,36 @@ import toy
 import unfreeze
 
 
+class Runs(dict):
+    """Run folders by name, trained when they are first asked for."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name):
+        classes = {"three": ("high", "low", "noise"), "two": ("high", "low")}[name]
+        data = toy.write_sounds(self.folder / f"{name} data", clips=8, classes=classes)
+        if name == "three":
+            for old, new in zip(classes, ("Kuh & Kalb", "犬", "the cat's"), strict=True):
+                (data / old).rename(data / new)
+        # The toy's few patches give a projection of noise, which 8 bits cannot keep:
+        # tests/export/test_exporter_real_sounds.py has read-outs in int8.
+        plain = {"schedule": "two_stage", "taps": "none", "learning_rate": 0.005}
+        settings = plain if name == "three" else {"schedule": "probe_tune"}
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            toy.register(monkeypatch, self.folder)
+            unfreeze.SoundClassifier.train(
+                data, out=self.folder / name, backbone="toy", epochs=6, **settings
+            )
+        self[name] = self.folder / name
+        return self[name]
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """Run folders by name: three odd labels with a trained backbone; two classes by a read-out."""
-    folder, made = tmp_path_factory.mktemp("runs"), {}
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        toy.register(monkeypatch, folder)
-        for name, classes in (("three", ("high", "low", "noise")), ("two", ("high", "low"))):
-            data = toy.write_sounds(folder / f"{name} data", clips=8, classes=classes)
-            if name == "three":
-                for old, new in zip(classes, ("Kuh & Kalb", "犬", "the cat's"), strict=True):
-                    (data / old).rename(data / new)
-            # The toy's few patches give a projection of noise, which 8 bits cannot keep:
-            # tests/export/test_exporter_real_sounds.py has read-outs in int8.
-            plain = {"schedule": "two_stage", "taps": "none", "learning_rate": 0.005}
-            settings = plain if name == "three" else {"schedule": "probe_tune"}
-            unfreeze.SoundClassifier.train(
-                data, out=folder / name, backbone="toy", epochs=6, **settings
-            )
-            made[name] = folder / name
-    return made
+    """Three odd labels with a trained backbone; two classes by a read-out."""
+    return Runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture

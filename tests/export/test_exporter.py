@@ -17,6 +17,7 @@ from unfreeze.export.formats import FORMATS
 from unfreeze.export.program import with_outputs
 
 pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.needs_backend("tensorflow")
 
 
 def reader(name):

@@ -15,6 +15,7 @@ from unfreeze.export import to_saved_model
 from unfreeze.export.formats import FORMATS
 
 pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.needs_backend("tensorflow")
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 BLOCKS = dict(
     re.findall(r"```(?:python|js)\n(?:#|//) (\S+)\n(.*?)```", DOCS.read_text(), re.DOTALL)

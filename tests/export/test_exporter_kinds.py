@@ -11,6 +11,7 @@ from exporting import need
 from unfreeze.export.formats import FORMATS
 
 pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.needs_backend("tensorflow")
 LABELS = ["Kuh & Kalb", "the cat's", "犬"]
 # OpenVINO's conversion takes ten times as long; its int8 is compared on real sounds, too.
 CASES = [

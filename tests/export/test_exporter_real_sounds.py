@@ -13,7 +13,7 @@ from unfreeze.audio.decode import decode
 from unfreeze.export.formats import FORMATS
 
 pytest.importorskip("tensorflow")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs_backend("tensorflow")]
 ANIMALS = "animal-sounds"
 
 

@@ -6,6 +6,7 @@ from unfreeze.export.program import freeze, with_outputs
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("tf2onnx")
+pytestmark = pytest.mark.needs_backend("tensorflow")
 
 
 def test_sizes_are_whole_numbers_throughout(runs, tmp_path):

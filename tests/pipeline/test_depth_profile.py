@@ -81,6 +81,7 @@ def test_the_peak_is_where_the_answer_is(profile):
     assert json.loads(json.dumps(profile.as_plain()))["groups"][1]["group"] == "block2"
 
 
+@pytest.mark.on_each_backend
 def test_the_network_is_read_as_keras_runs_it(parts):
     # Every group knows this one, and BatchNorm with statistics of its own is fused.
     network = toy.build_toy()

@@ -26,7 +26,7 @@ def test_three_stages_on_real_recordings(animals, tmp_path):
     schedule = unfreeze.Schedule(
         (
             unfreeze.Stage("head", train=HEAD, epochs=8),
-            unfreeze.Stage("top", train=[HEAD, "top:1"], epochs=2, learning_rate=1e-4),
+            unfreeze.Stage("top", train=[HEAD, "top:1"], epochs=1, learning_rate=1e-4),
             unfreeze.Stage("all", epochs=1, learning_rate=1e-4, batch_norm="affine"),
         )
     )
@@ -59,7 +59,7 @@ def test_three_stages_on_real_recordings(animals, tmp_path):
 @pytest.mark.slow
 def test_the_default_schedule_on_animal_sounds(animals, tmp_path):
     # Its 20 epochs take minutes; the head alone has 0.917 of this split right.
-    classifier = unfreeze.SoundClassifier.train(animals, out=tmp_path / "run", seed=0, epochs=2)
+    classifier = unfreeze.SoundClassifier.train(animals, out=tmp_path / "run", seed=0, epochs=1)
     assert classifier.metrics["test"]["accuracy"] >= 0.85
     assert classifier.metrics["depths"]["peak"] is not None
     assert all(

@@ -81,6 +81,7 @@ def test_a_model_of_one_label_refuses_clips_with_several(run):
     assert more.metrics["validation"]["multilabel"]
 
 
+@pytest.mark.needs_backend("tensorflow")
 def test_exports_give_the_same_scores(run, tmp_path):
     trained, data, _ = run
     exported = trained.export("onnx", tmp_path / "model.onnx")

@@ -85,6 +85,7 @@ def test_healthz(url):
     }  # fmt: skip
 
 
+@pytest.mark.on_each_backend
 def test_a_prediction_is_that_of_the_classifier(url, classifier, two_sounds):
     answer = send(url, two_sounds, "two sounds.wav").json()
     scores = dict(zip(classifier.labels, classifier.predict(two_sounds), strict=True))
@@ -231,6 +232,7 @@ def test_the_name_of_a_file_is_text_and_never_a_path(url, uploads, two_sounds, n
     assert list(uploads.iterdir()) == []
 
 
+@pytest.mark.on_each_backend
 def test_twenty_requests_at_once_go_through_the_network_one_by_one(serve, classifier):
     rng = np.random.default_rng(1)
     files = [
