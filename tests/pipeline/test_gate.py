@@ -59,7 +59,7 @@ def test_background_is_heard_as_such_and_clips_are_not(home):
     rng = np.random.default_rng(99)
     kinds = ("coloured noise", "wind", "hum", "hiss")
     sounds = [make_background(kind, 3.0, rng).astype("float32") for kind in kinds for _ in range(4)]
-    assert RATE == gated.sample_rate
+    assert gated.sample_rate == RATE
     told = [gated.heard(gated.predict(sound)) for sound in sounds]
     assert sum(not names for names in told) >= 14
     assert all(plain.heard(plain.predict(sound)) for sound in sounds)
