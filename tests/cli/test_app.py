@@ -160,7 +160,7 @@ def test_train_predict_evaluate_round_trip(monkeypatch, tmp_path):
     assert re.search(best, told)
     # The last line is a command that can be run as it stands, on a clip of the test set.
     assert "Trained without background" in first.output
-    assert "repeat the command with --in-noise" in first.output
+    assert "repeat the command without --no-gate" in first.output
     last = next(line for line in first.output.splitlines() if line.startswith("Try it: "))
     told = shlex.split(last.removeprefix("Try it: "))
     assert told[:3] == ["unfreeze", "predict", str(out)]

@@ -19,6 +19,8 @@ from power_cut import Disk, restore
 from toy_detection import scene_samples
 from unfreeze.cli.app import app
 from unfreeze.errors import UnfreezeError
+from unfreeze.pipeline import run_folder
+from unfreeze.pipeline.thresholds import count
 
 
 def call(*words):
@@ -83,7 +85,7 @@ def test_what_is_wrong_with_a_file_is_a_warning(toy_run, scene, tmp_path):
 def test_a_model_without_background_and_a_long_recording_are_said(toy_run, scene, tmp_path):
     found = call(toy_run, scene, "--events", "--format", "csv")
     assert found.stderr.count("note: this model was trained without background") == 1
-    assert "--in-noise" in found.stderr
+    assert "without --no-gate" in found.stderr
     assert "note" not in found.stdout
     path = tmp_path / "long.wav"
     soundfile.write(path, np.tile(scene_samples()[: 20 * toy.RATE], 4), toy.RATE)
@@ -91,6 +93,33 @@ def test_a_model_without_background_and_a_long_recording_are_said(toy_run, scene
     assert said.startswith(f"note: {path} lasts 80 s, and these are its classes on average")
     assert "--events" in said
     assert call(toy_run, scene).stderr == ""
+
+
+def test_a_wish_chooses_thresholds_and_says_what_it_costs(toy_run, scene, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(toy_run, run / "model.keras")
+    labels = ("high", "low", "noise")
+    table = np.eye(3)[np.arange(60) % 3]
+    table[30:] = 0
+    peaks = 0.85 * table
+    peaks[30:34, 0], peaks[:3, 1] = 0.9, 0.95
+    counts = count(labels, table, peaks, np.full(60, 120.0), 30)
+    run_folder.write_config(run, {"labels": list(labels)})
+    run_folder.write_scores(run, {"threshold_counts": counts.as_plain()})
+    found = call(run, scene, "--events", "--max-false-alarms", "0")
+    # Above the alarms there is no high tone among the counted sounds.
+    said = (
+        "note: thresholds for at most 0 false alarms an hour: on the sounds held out in training, "
+        "67% of the sounds are found and 0 false alarms in an hour of background"
+    )
+    assert said in found.stderr
+    found = call(run, scene, "--precision", "0.99")
+    assert found.exit_code == 0, found.output
+    said = "note: low cannot have a precision of 0.99: its most precise threshold has 0.83"
+    assert said in found.stderr
+    listed = call(run, scene, "--format", "csv", "--min-score", "0.5").stdout
+    assert len(rows_of(listed)) >= len(rows_of(call(run, scene, "--format", "csv").stdout)) > 0
 
 
 def test_csv_of_a_folder_in_order(toy_run, folder):
@@ -115,6 +144,14 @@ REFUSED = [
     (["--window", "1"], r"give 0.96 or a multiple"),
     (["--hop", "0.5001"], "hop of 0.5001"),
     (["--min-score", "2"], "above 0 and at most 1"),
+    (["--precision", "1.5"], "A precision of 1.5 cannot be promised"),
+    (["--max-false-alarms", "-1"], "-1 false alarms an hour cannot be wished for"),
+    (["--precision", "0.9", "--max-false-alarms", "1"], "both wished for: leave out one"),
+    (
+        ["--precision", "0.9", "--min-score", "0.5"],
+        "A minimum score and a precision of 0.9",
+    ),
+    (["--precision", "0.9"], "What each threshold does is not known of this model"),
     (["--min-duration", "-1"], "a minimum duration of -1 s cannot be used"),
     (["--max-gap", "nan"], "a maximum gap of nan s cannot"),
     (["--max-gap", "1", "--no-merge"], "--no-merge (merge=False) lists each window by itself"),

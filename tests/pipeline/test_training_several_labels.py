@@ -94,6 +94,7 @@ def test_exports_give_the_same_scores(run, tmp_path):
     told = json.loads(next(iter(settings.values())))
     assert told["multilabel"] is True
     assert list(told["thresholds"].values()) == pytest.approx(trained.clip_thresholds, abs=1e-4)
+    assert list(told["event_thresholds"].values()) == pytest.approx(trained.thresholds, abs=1e-4)
 
 
 def test_events_of_several_classes_at_the_same_time(run, tmp_path):

@@ -244,10 +244,14 @@ def _settings(
 
 
 def _thresholds(classifier: "Classifier") -> dict[str, Any]:
-    if not classifier.multilabel:
-        return {}
-    levels = [round(float(level), 4) for level in classifier.clip_thresholds]
-    return {"thresholds": dict(zip(classifier.labels, levels, strict=True))}
+    """From which score a window of a long recording has a class; and a clip, where that differs."""
+    named = {"event_thresholds": classifier.thresholds}
+    if classifier.multilabel:
+        named["thresholds"] = classifier.clip_thresholds
+    return {
+        name: dict(zip(classifier.labels, levels.round(6).tolist(), strict=True))
+        for name, levels in named.items()
+    }
 
 
 def _files(form: Format, path: Path) -> list[Path]:

@@ -173,6 +173,10 @@ class Classifier(Protocol):
         """Whether each class is judged by itself, so that probabilities need not sum to 1."""
 
     @property
+    def thresholds(self) -> np.ndarray:
+        """(classes,) the score from which each is heard in a window of a long recording."""
+
+    @property
     def clip_thresholds(self) -> np.ndarray:
         """(classes,) the probability from which each is heard, where `multilabel`."""
 
@@ -200,6 +204,11 @@ class LoadedClassifier:
     source: Path
     metrics: dict[str, Any] | None
     multilabel: bool
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """(classes,) the score from which each is heard in a window of a long recording."""
+        return thresholds_of(self.metrics, self.labels)
 
     @property
     def clip_thresholds(self) -> np.ndarray:
