@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
-from unfreeze.audio.logmel import log_mel_frames, patch_starts
+from unfreeze.audio.front_ends import patches_of
 from unfreeze.audio.made_background import KINDS, RATE, make_background
 from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.frontend import FrontEnd
@@ -78,10 +78,8 @@ def make_bank(front_end: FrontEnd, sounds: int, rng: np.random.Generator) -> Ban
             sound = make_background(name, SECONDS, rng)
             if rate != RATE:
                 sound = soxr.resample(sound, RATE, rate)
-            frames = log_mel_frames(sound, front_end)
-            starts = patch_starts(len(frames), front_end)
-            patches.append(frames[starts[:, None] + np.arange(front_end.patch_frames)])
-            clip.append(np.full(len(starts), len(kind)))
+            patches.append(patches_of(sound, front_end))
+            clip.append(np.full(len(patches[-1]), len(kind)))
             kind.append(number)
     return Bank(np.concatenate(patches), np.concatenate(clip), np.array(kind), tuple(KINDS))
 

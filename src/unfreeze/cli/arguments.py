@@ -142,6 +142,8 @@ def _parameter(
     option, kind = OPTIONS[name], get_type_hints(TrainOptions)[name]
     default = defaults.get(name, default_of(name))
     more: dict[str, Any] = {"help": help or option.help}
+    if option.hidden:
+        more["hidden"] = True
     if name == "schedule":
         kind = str
     if option.least is not None or option.most is not None:

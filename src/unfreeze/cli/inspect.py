@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Files listed for each rule; --json has all.
 _SHOWN = 6
-_NETWORK = ("backbone", "weights")
+_NETWORK = ("backbone", "weights", "accept_licence")
 
 
 @takes(
@@ -180,7 +180,10 @@ def _network(
     backbone = get_backbone(options.backbone, options.slow_down, options.channel)
     with named_bars(shown) as (progress, _):
         weights = resolve_weights(
-            backbone.weights, path=options.weights, progress=partial(progress, "weights")
+            backbone.weights,
+            path=options.weights,
+            progress=partial(progress, "weights"),
+            accept_licence=options.accept_licence,
         )
         store = build_features(manifest, backbone.front_end, partial(progress, "features"))
         yield backbone, weights, store, progress

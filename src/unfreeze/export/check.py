@@ -16,8 +16,8 @@ import numpy as np
 from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.demo_sounds import CLASSES, synthesize
-from unfreeze.audio.logmel import log_mel_frames, patch_starts
-from unfreeze.audio.logmel_layer import LogMel
+from unfreeze.audio.clip_model import front_end_layer
+from unfreeze.audio.front_ends import patches_of
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, RunError
 from unfreeze.export.program import EMBEDDINGS, PROBABILITIES, Runner
@@ -207,13 +207,11 @@ def compare(
 def front_end_difference(
     front_end: FrontEnd, sounds: Sequence[np.ndarray], samples: int | None
 ) -> float:
-    """The largest difference in log-mel between the layer in the graph and the NumPy one."""
-    layer, worst = LogMel(front_end), 0.0
-    rows = np.arange(front_end.patch_frames)
+    """The largest difference in a patch between the layer in the graph and the NumPy one."""
+    layer, worst = front_end_layer(front_end), 0.0
     for sound in sounds:
         batch = fitted(sound, samples)
-        frames = log_mel_frames(batch[0], front_end)
-        patches = frames[patch_starts(len(frames), front_end)[:, np.newaxis] + rows]
+        patches = patches_of(batch[0], front_end)
         worst = max(worst, _largest(np.abs(np.asarray(layer(batch))[0] - patches)))
     return worst
 

@@ -220,6 +220,9 @@ def _settings(
     classifier: "Classifier", form: Format, graph: Any, model: Any, quantize: str | None
 ) -> dict[str, Any]:
     """The settings that a user of the file must know, as plain values."""
+    from unfreeze.audio.clip_model import notice_of
+
+    notice = notice_of(classifier.model)
     front_end = classifier.front_end
     shape = ["sounds", "samples"] if graph.samples is None else [1, graph.samples]
     outputs = {
@@ -238,8 +241,9 @@ def _settings(
         "input": {"waveform": shape, "dtype": "float32", "range": [-1, 1], "channels": 1},
         "outputs": outputs,
         "patch_samples": front_end.min_samples,
-        "patch_hop_samples": front_end.patch_hop * front_end.hop,
-        "front_end": asdict(front_end),
+        "patch_hop_samples": front_end.steps * front_end.step,
+        "front_end": front_end.as_plain(),
+        **({"licence": notice} if notice else {}),
     }
 
 

@@ -122,6 +122,8 @@ def new_model(
     base = backbone.build(weights=weights)
     activation = "sigmoid" if several else "softmax"
     changes = read_augmentation(augment)
+    if taps == DEFAULT_TAPS:
+        taps = backbone.taps
     return patch_model(base, classes, seed, tap_names(taps), changes, activation)
 
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from unfreeze.audio.background_clips import Pieces, cut_quiet
-from unfreeze.audio.clip_model import clip_model, own_scores, parts_of
+from unfreeze.audio.clip_model import OwnClasses, clip_model, own_scores, parts_of
 from unfreeze.audio.entries import is_quiet
 from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.patches import PatchView
@@ -169,8 +169,8 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         model = merged(model, manifest.labels, labels)
     cut = replace(cut, manifest=replace(cut.manifest, labels=labels))
     metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed, noisy) | depths
-    own = _own_classes(model, backbone, weights) if options.keep_audioset else None
-    whole = clip_model(model, backbone.front_end, labels, own)
+    own = _own_classes(model, backbone, weights) if options.keep_published else None
+    whole = clip_model(model, backbone.front_end, labels, own, backbone.notice)
     if measure_change is not None:
         cuts = metrics.get("clip_thresholds")
         metrics |= _change(measure_change, parts_of(whole)[0], plan, cut, cuts)
@@ -197,11 +197,12 @@ def _depths(plan: RunPlan, cut: Pieces, listener: TrainListener) -> dict[str, An
 
 def _own_classes(
     model: keras.Model, backbone: Backbone, weights: Path
-) -> tuple[keras.KerasTensor, tuple[str, ...]]:
+) -> OwnClasses:
     assert backbone.build_published is not None
     assert backbone.published_classes is not None
-    published = backbone.build_published(weights=weights)
-    return own_scores(model, published), backbone.published_classes()
+    key, published = backbone.published_key, backbone.build_published(weights=weights)
+    scores = own_scores(model, published, f"{key}_")
+    return OwnClasses(scores, backbone.published_classes(), key, backbone.published_title)
 
 
 def _change(

@@ -24,7 +24,11 @@ from unfreeze.audio.segments_file import Corrections
 from unfreeze.audio.sources import Reading, Source, find_background, find_source, join_sources
 from unfreeze.audio.split import Split, split_clips, split_notes
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.backbones.pretrained_weights import cache_folder, resolve_weights
+from unfreeze.backbones.pretrained_weights import (
+    cache_folder,
+    resolve_weights,
+    settle_licence,
+)
 from unfreeze.backbones.registry import Backbone
 from unfreeze.errors import sentence
 from unfreeze.pipeline.class_weights import read_class_weights
@@ -185,6 +189,7 @@ def read_inputs(
     Raises:
         UnfreezeError: the data or the weights cannot be used.
     """
+    settle_licence(backbone.weights, options.accept_licence)
     data = read(options, lambda done, total: progress("reading", done, total))
     slow = (problem.cause for problem in data.manifest.problems if problem.rule == SLOW)
     data = replace(data, notes=(*data.notes, *(sentence(cause) for cause in slow)))

@@ -137,6 +137,7 @@ def picture(waveform: np.ndarray, front_end: FrontEnd) -> Spectrogram:
         waveform: (samples,) mono at the front end's rate.
         front_end: the model's.
     """
+    front_end = front_end.picture
     frames = log_mel_frames(waveform, front_end)
     # Without the padding after the recording's end.
     frames = frames[: max(-(-len(waveform) // front_end.hop), 1)]
