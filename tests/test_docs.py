@@ -311,7 +311,7 @@ STATED = [
     ("docs/detection.md", r"Windows are (0\.\d+) s apart", live_hop(FRONT_END)),
     ("docs/detection.md", r"when it is (one) second behind", {1.0: "one"}[live.BEHIND]),
     ("docs/detection.md", r"waits longer than (\d+) s", live.LIMIT),
-    ("docs/detection.md", r"batches of (\d+) windows", scan.BATCH),
+    ("docs/detection.md", r"batches of (\d+) windows", inference.batch_size(FRONT_END)),
     *[
         ("docs/detection.md", rf"`--{name} ([\d.]+)` \|", getattr(Rules(), name))
         for name in ("share", "iou", "collar", "segment")
@@ -334,7 +334,7 @@ STATED = [
     ("docs/export.md", r"up to (\d+) test clips", check.MOST_TESTED),
     ("docs/export.md", r"the first (\d+) s of each", check.LONGEST),
     ("docs/export.md", r"up to (\d+) training clips", check.MOST_CALIBRATED),
-    ("docs/export.md", r"training patches within (1e-4)", power(check.FRONT_END_TOLERANCE)),
+    ("docs/export.md", r"training patches within (1e-4)", power(FRONT_END.tolerance)),
     ("docs/export.md", r"`--length (\w+)` \(the default\)", default("export", "--length")),
     ("docs/serve.md", r"a multiple of 0\.01 \| (0\.\d+) \|", HOP),
 ]

@@ -43,7 +43,7 @@ def register(monkeypatch, folder, pictures=False):
     weights = folder / "toy.safetensors"
     write_safetensors(weights, _TENSORS, {})
     monkeypatch.setenv(_WEIGHTS.env, str(weights))
-    toy = Backbone("toy", "for tests", "Apache-2.0", FrontEnd(), 64, _WEIGHTS, build_toy)
+    toy = Backbone("toy", "Toy", "for tests", "tones", FrontEnd(), 64, _WEIGHTS, build_toy)
     monkeypatch.setitem(BACKBONES, "toy", toy)
     # The same to the bit, as the tests of core show, and traced in half the time.
     monkeypatch.setattr("unfreeze.core.stage_fit._STEPS", 1)

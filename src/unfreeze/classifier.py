@@ -178,7 +178,8 @@ class SoundClassifier:
         Raises:
             DataError: the file cannot be read.
         """
-        resampler = Resampler(self.sample_rate, self.front_end.channel)
+        front = self.front_end
+        resampler = Resampler(front.sample_rate, front.channel, front.high_hz / front.slow_down)
         with self.decoders.waveform(Path(path), resampler, judge=True) as sound:
             # To the end: what is wrong shows only there.
             blocks = [(bool(block.any()), len(block)) for block in sound.blocks]

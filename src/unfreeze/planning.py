@@ -81,7 +81,9 @@ def planned(
     # Files that the options name are read once for their faults, before any work.
     described(options)
     if options.keep_published and backbone.build_published is None:
-        raise UnfreezeError(f"{backbone.name} has no classes of its own: leave out --keep-published")
+        raise UnfreezeError(
+            f"{backbone.name} has no classes of its own: leave out --keep-published"
+        )
     if options.keep_published and options.slow_down != 1:
         raise UnfreezeError(
             f"{backbone.published_title}'s classes are of sounds at their own speed: leave out "

@@ -133,7 +133,8 @@ def mel_bands(mel: Mel, rate: float, bands: int) -> np.ndarray:
         (fft / 2 + 1, bands) float32, read-only.
     """
     bins = _mel(_even_steps(np.float32(0), np.float32(rate / 2), mel.fft // 2 + 1)[1:])
-    edges = _even_steps(*_mel(np.array([mel.low_hz, mel.high_hz], np.float32)), bands + 2)
+    lowest, highest = _mel(np.array([mel.low_hz, mel.high_hz], np.float32))
+    edges = _even_steps(lowest, highest, bands + 2)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, np.newaxis] - low) / (centre - low)
     falling = (high - bins[:, np.newaxis]) / (high - centre)

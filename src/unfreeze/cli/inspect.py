@@ -246,7 +246,6 @@ def _write_page(
     from unfreeze.backend import import_keras
 
     import_keras()
-    from unfreeze.audio.annotations import WINDOW
     from unfreeze.pipeline.odd_clips import find_odd_clips
     from unfreeze.report.data_page import class_sections, odd_sections, write_data_page
 
@@ -254,7 +253,7 @@ def _write_page(
         odd = find_odd_clips(
             manifest, store, backbone, weights, seed=options.seed, progress=progress
         )
-        window = WINDOW / options.slow_down
+        window = backbone.front_end.patch_seconds
         first = odd_sections(manifest, split, odd, window)
         rest = class_sections(manifest, split, odd.numbers(), window, options.seed)
         write_data_page(

@@ -128,7 +128,8 @@ class PatchBlock:
 @functools.cache
 def _silence(front_end: FrontEnd) -> np.ndarray:
     """A patch of digital silence."""
-    return patches_of(np.zeros(front_end.min_samples, np.float32), front_end)[0]
+    nothing: np.ndarray = patches_of(np.zeros(front_end.min_samples, np.float32), front_end)[0]
+    return nothing
 
 
 class PatchStream:
@@ -457,7 +458,8 @@ def read_patches(
         SoundError: (a DataError) the file cannot be decoded.
     """
     stream = PatchStream(front_end, hop)
-    resampler = Resampler(front_end.sample_rate, front_end.channel)
+    hears = front_end.high_hz / front_end.slow_down
+    resampler = Resampler(front_end.sample_rate, front_end.channel, hears)
     with decoders.waveform(path, resampler, block=_BLOCK, judge=True) as sound:
         yield Begun(sound.sample_rate, sound.promised / sound.sample_rate)
         for samples in sound.blocks:

@@ -13,10 +13,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from unfreeze.audio.clip_model import front_end_layer
 from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.demo_sounds import CLASSES, synthesize
-from unfreeze.audio.clip_model import front_end_layer
 from unfreeze.audio.front_ends import patches_of
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, RunError
@@ -120,9 +120,6 @@ def _spaced(paths: list[Path], most: int) -> list[Path]:
     return [paths[int(i)] for i in np.linspace(0, len(paths) - 1, most)]
 
 
-# Largest difference in log-mel between the front end in the graph and the one that
-# the training patches were made with.
-FRONT_END_TOLERANCE = 1e-4
 # A sound is decided if the first class leads the second by this much; only on such
 # sounds does the top class have to agree.
 DECIDED = 0.1
@@ -216,15 +213,23 @@ def front_end_difference(
     return worst
 
 
-def complaints(check: dict[str, Any], quantize: str | None) -> list[str]:
-    """What in a comparison exceeds the tolerance, in words; empty if nothing does."""
+def complaints(
+    check: dict[str, Any], quantize: str | None, front_end: FrontEnd | None = None
+) -> list[str]:
+    """What in a comparison exceeds the tolerance, in words; empty if nothing does.
+
+    Args:
+        check: from `compare`, perhaps with `front_end_difference`.
+        quantize: how the export is quantized.
+        front_end: says how much its patches may differ; YAMNet's if not given.
+    """
     allowed = TOLERANCES[quantize]
     found = []
     for key, most in (
         ("largest_difference", allowed.largest),
         ("mean_difference", allowed.mean),
         ("embedding_difference", allowed.embedding),
-        ("front_end_difference", FRONT_END_TOLERANCE),
+        ("front_end_difference", (front_end or FrontEnd()).tolerance),
     ):
         # Written so that NaN exceeds it, too.
         if key in check and not check[key] <= most:

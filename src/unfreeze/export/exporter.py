@@ -182,7 +182,7 @@ def _write(
     compared["front_end_difference"] = check.front_end_difference(
         front_end, (*tested.waveforms, *hard), length
     )
-    found = check.complaints(compared, quantize)
+    found = check.complaints(compared, quantize, front_end)
     if quantize != "int8":
         # Eight bits cover the range of ordinary sounds; on hard ones, int8 is only reported.
         found += [f"{text} on {check.HARD}" for text in check.complaints(extreme, quantize)]

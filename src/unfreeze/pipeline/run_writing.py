@@ -47,7 +47,7 @@ def begin_run(options: TrainOptions, inputs: Inputs) -> None:
             "clips": len(manifest.clips),
         },
         "weights": {"file": str(inputs.weights), "sha256": inputs.backbone.weights.sha256},
-        **({"licence": inputs.backbone.licence.name} if notice else {}),
+        **({"licence": notice} if notice else {}),
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
     }

@@ -195,9 +195,7 @@ def _depths(plan: RunPlan, cut: Pieces, listener: TrainListener) -> dict[str, An
     return {"depths": profile.as_plain()}
 
 
-def _own_classes(
-    model: keras.Model, backbone: Backbone, weights: Path
-) -> OwnClasses:
+def _own_classes(model: keras.Model, backbone: Backbone, weights: Path) -> OwnClasses:
     assert backbone.build_published is not None
     assert backbone.published_classes is not None
     key, published = backbone.published_key, backbone.build_published(weights=weights)

@@ -29,7 +29,7 @@ from unfreeze.backbones.pretrained_weights import (
     resolve_weights,
     settle_licence,
 )
-from unfreeze.backbones.registry import Backbone
+from unfreeze.backbones.registry import Backbone, get_backbone
 from unfreeze.errors import sentence
 from unfreeze.pipeline.class_weights import read_class_weights
 from unfreeze.pipeline.train_options import FULLY, TrainOptions
@@ -129,6 +129,7 @@ def read_training_data(options: TrainOptions, progress: Progress | None = None) 
         strict=options.strict,
         max_bad=options.max_bad,
         several=joined.several,
+        window=how.window,
     )
     split = split_clips(
         manifest, validation=options.validation, test=options.test, seed=options.seed
@@ -141,10 +142,9 @@ def reading_of(options: TrainOptions) -> Reading:
     columns = Columns(
         options.path_column, options.label_column, options.audio_folder, options.multilabel
     )
-    full, channel = options.annotated == FULLY, options.channel or 0
-    return Reading(
-        options.group_regex, columns, options.label_map, full, channel, options.slow_down
-    )
+    full = options.annotated == FULLY
+    front_end = get_backbone(options.backbone, options.slow_down, options.channel).front_end
+    return Reading(options.group_regex, columns, options.label_map, full).by(front_end)
 
 
 def background_sources(options: TrainOptions) -> list[Source]:

@@ -115,7 +115,8 @@ def decode_within(path: Path, front_end: FrontEnd, limits: Limits, decoders: Dec
     blocks, samples = [], 0
     deadline = time.monotonic() + limits.decode_seconds
     sample_rate = front_end.sample_rate
-    resampler = Resampler(sample_rate, front_end.channel)
+    hears = front_end.high_hz / front_end.slow_down
+    resampler = Resampler(sample_rate, front_end.channel, hears)
     with decoders.waveform(path, resampler, judge=True) as sound:
         for block in sound.blocks:
             blocks.append(block)
