@@ -20,13 +20,13 @@ from unfreeze.cli.app import app
 from unfreeze.compare.strategies import STRATEGIES, CompareOptions
 from unfreeze.core import array_files, boundary, presets, run_state, stage_fit
 from unfreeze.core.schedule import Plateau, ReduceRate, Schedule, Stage
-from unfreeze.detection import events, live, scan
+from unfreeze.detection import events, live
 from unfreeze.detection.event_evaluation import THRESHOLDS
 from unfreeze.detection.event_scoring import Rules
 from unfreeze.detection.live import live_hop
 from unfreeze.export import check
 from unfreeze.export.formats import FORMATS
-from unfreeze.pipeline import calibration, train_options
+from unfreeze.pipeline import calibration, inference, train_options
 from unfreeze.pipeline.train_options import TrainOptions
 
 ROOT = Path(__file__).resolve().parents[1]

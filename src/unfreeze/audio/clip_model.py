@@ -155,6 +155,7 @@ def patch_model(
     taps: str | Sequence[str] | None = None,
     augmentation: Augmentation | None = None,
     activation: str = "softmax",
+    front_end: FrontEnd | None = None,
 ) -> keras.Model:
     """Put a new head on a backbone; its layers are named `transfer_*`.
 
@@ -169,12 +170,20 @@ def patch_model(
         augmentation: random changes of patches in training, None for none. The
             backbone's layers are then copied.
         activation: of the head: "softmax", or "sigmoid" for independent classes.
+        front_end: the backbone's, for what is changed at random; YAMNet's if not given.
 
     Raises:
         ScheduleError: a tap matches no layer.
     """
     if augmentation is not None:
-        changes = augment_layer.AugmentPatches(augmentation, seed=seed, name="augment")
+        usual = FrontEnd()
+        front = front_end or usual
+        # Settings are for YAMNet's patches; those of others are changed in proportion.
+        pairs = zip(front.patch_shape, usual.patch_shape, strict=False)
+        scale = [ours / theirs for ours, theirs in pairs]
+        changes = augment_layer.AugmentPatches(
+            augmentation, seed=seed, powers=front.powers, scale=scale, name="augment"
+        )
         backbone = _after(changes, backbone)
     if taps is not None:
         from unfreeze.core.read_out import read_out

@@ -4,10 +4,13 @@ As in `unfreeze.audio.logmel_layer`, there is no FFT operation, so that it runs 
 backend and exports to every format. The mel values of a window are a linear function of its
 samples, since only the real part of the transform is used: so one matrix product gives them.
 
-The samples are multiplied with the Hann window in float32, as in the published graph, and
-each product is split into a coarse part, a multiple of 2**-8, and the small rest (see
-`logmel_layer`); the matrix, too. Coarse by coarse is a sum of multiples of 2**-16, exact
-below 256. So the patches agree with `mel_windows` wherever they are not close to 0.
+The samples are multiplied with the Hann window in float32, as in the published graph. Where
+a recording holds no sound, all that is left of a mel value is the rounding of these
+products, 1e-6, and the exponents make much of it. So the sums must be nearly exact, whatever
+the order in which a runtime adds. Each product is split into three parts, and so is the
+matrix: multiples of 2**-8, multiples of 2**-16, and the rest (see `logmel_layer`). The sums
+of the large parts are then exact in float32, and the others are small. As cosines are even,
+the two halves of a window are added first, which halves the work.
 """
 
 import functools
@@ -83,13 +86,28 @@ class MelPatches(keras.layers.Layer):
 
     def _mel(self, x: Any, mel: Mel) -> Any:
         front = self.front_end
-        coarse_matrix, fine_matrix = _matrices(front, mel)
+        matrices = _matrices(front, mel)
         products = _windows(x, mel, front.columns) * _constant(rounded_window(mel.fft))
         coarse = ops.round(products * _GRID) / _GRID
-        value = ops.matmul(coarse, _constant(coarse_matrix))
-        value += ops.matmul(products - coarse, _constant(coarse_matrix))
-        value += ops.matmul(products, _constant(fine_matrix))
+        rest = products - coarse
+        middle = ops.round(rest * _GRID**2) / _GRID**2
+        fine = _folded(rest - middle)
+        coarse, middle = _folded(coarse), _folded(middle)
+        by_coarse, by_middle, by_fine, whole = (_constant(matrix) for matrix in matrices)
+        # From the largest to the smallest: what is left after they cancel is not lost.
+        value = ops.matmul(coarse, by_coarse)
+        value += ops.matmul(coarse, by_middle) + ops.matmul(middle, by_coarse)
+        value += ops.matmul(coarse, by_fine) + ops.matmul(middle, by_middle)
+        value += ops.matmul(middle, by_fine) + ops.matmul(fine, whole)
         return ops.power(value * value, mel.power)
+
+
+def _folded(x: Any) -> Any:
+    """(..., fft) to (..., fft / 2 + 1): each sample and the one as far from the end, added."""
+    half = x.shape[-1] // 2
+    behind = ops.flip(x[..., half + 1 :], axis=-1)
+    both = x[..., 1:half] + behind
+    return ops.concatenate([x[..., :1], both, x[..., half : half + 1]], axis=-1)
 
 
 def _windows(x: Any, mel: Mel, columns: int) -> Any:
@@ -114,16 +132,19 @@ def _constant(values: np.ndarray) -> Any:
 
 
 @functools.cache
-def _matrices(front_end: MelWindows, mel: Mel) -> tuple[np.ndarray, np.ndarray]:
-    """The matrix from the products of a window to its mel values, as coarse part and rest.
+def _matrices(front_end: MelWindows, mel: Mel) -> tuple[np.ndarray, ...]:
+    """The matrix from the products of half a window to its mel values.
 
     Returns:
-        Two arrays (fft, bands) float32, whose sum it is.
+        Four arrays (fft / 2 + 1, bands) float32: its parts, coarse, middle and fine, whose
+        sum it is, and all of it.
     """
     rate = front_end.sample_rate / front_end.slow_down
     bands = mel_bands(mel, rate, front_end.bands).astype(np.float64)
     used = np.nonzero(bands.any(axis=1))[0]
-    angles = 2 * np.pi / mel.fft * (np.arange(mel.fft)[:, np.newaxis] * used % mel.fft)
-    matrix = np.cos(angles) @ bands[used]
+    turns = np.arange(mel.fft // 2 + 1)[:, np.newaxis] * used % mel.fft
+    matrix = np.cos(2 * np.pi / mel.fft * turns) @ bands[used]
     coarse = np.round(matrix * _GRID) / _GRID
-    return coarse.astype(np.float32), (matrix - coarse).astype(np.float32)
+    middle = np.round((matrix - coarse) * _GRID**2) / _GRID**2
+    parts = coarse, middle, matrix - coarse - middle, matrix
+    return tuple(part.astype(np.float32) for part in parts)

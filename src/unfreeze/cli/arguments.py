@@ -43,14 +43,16 @@ Window = Annotated[
     float | None,
     typer.Option(
         help="Seconds scored together: the network's input length or a multiple of it.",
-        show_default="0.96",
+        show_default="its input length: 0.96 with YAMNet, 3 with BirdNET",
         rich_help_panel=_EVENTS,
     ),
 ]
 Hop = Annotated[
     float | None,
     typer.Option(
-        help="Seconds from one window to the next.", show_default="0.48", rich_help_panel=_EVENTS
+        help="Seconds from one window to the next.",
+        show_default="half of the input length: 0.48 with YAMNet, 1.5 with BirdNET",
+        rich_help_panel=_EVENTS,
     ),
 ]
 MinScore = Annotated[

@@ -124,7 +124,8 @@ def new_model(
     changes = read_augmentation(augment)
     if taps == DEFAULT_TAPS:
         taps = backbone.taps
-    return patch_model(base, classes, seed, tap_names(taps), changes, activation)
+    read, front = tap_names(taps), backbone.front_end
+    return patch_model(base, classes, seed, read, changes, activation, front)
 
 
 def tap_names(taps: str) -> str | list[str] | None:
