@@ -132,7 +132,7 @@ class FrameWriter:
         row, end = self._offsets[number : number + 2]
         maker, resampler = self._tools()
         with self._decoders.waveform(self._clips[number].path, resampler) as sound:
-            for frames in waveform_frames(sound.blocks, maker, self._front_end):
+            for frames in waveform_frames(sound.blocks, maker):
                 # Never beyond this clip's place, should the file have grown.
                 self._write(frames[: max(end - row, 0)], row)
                 row += len(frames)
@@ -163,20 +163,17 @@ class FrameWriter:
             self._file.write(data)
 
 
-def waveform_frames(
-    blocks: Iterator[np.ndarray], maker: Maker, front_end: FrontEnd
-) -> Iterator[np.ndarray]:
+def waveform_frames(blocks: Iterator[np.ndarray], maker: Maker) -> Iterator[np.ndarray]:
     """Compute the frames of a waveform that comes piece by piece.
 
     Args:
         blocks: (samples,) float32 each, at the front end's rate.
-        maker: of the front end.
-        front_end: the settings.
+        maker: with the settings.
 
     Yields:
         (n, frame_values) float32; together `frames_of` the whole waveform.
     """
-    front = front_end
+    front = maker.front_end
     step = _HOPS * front.patch_hop
     samples = front.padded_samples(step * front.hop + front.window)
     waiting = np.zeros(0, dtype=np.float32)

@@ -1,6 +1,7 @@
 """What computes the frames of a front end, whichever kind it is; no Keras needed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -8,8 +9,16 @@ from unfreeze.audio.logmel import FrameMaker, log_mel_frames, patch_starts
 from unfreeze.audio.mel_windows import MelWindowMaker, mel_windows
 from unfreeze.backbones.frontend import FrontEnd, MelWindows
 
-#: Takes waveforms, (samples,) each, and returns their frames, one waveform after the other.
-Maker = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+class Maker(Protocol):
+    """Computes frames of waveforms; see `frame_maker`."""
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """The settings."""
+
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the frames of waveforms, (samples,) each, one waveform after the other."""
 
 
 def frame_maker(front_end: FrontEnd) -> Maker:

@@ -137,8 +137,8 @@ def class_names() -> tuple[str, ...]:
     except OSError as error:
         raise WeightsError(
             f"There is no list of BirdNET's own classes at {file}. Run "
-            f"`{BIRDNET_WEIGHTS.fetch_command}`, or `unfreeze weights --backbone birdnet --path "
-            f"FILE` with {MODEL_FILE} and {LABELS_FILE} in one folder."
+            f"`{BIRDNET_WEIGHTS.fetch_command}`, or `unfreeze weights --path FILE --backbone "
+            f"birdnet` with {MODEL_FILE} and {LABELS_FILE} in one folder."
         ) from error
     _check_labels(data, file)
     return tuple(data.decode("utf-8").splitlines())

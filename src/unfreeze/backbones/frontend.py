@@ -105,6 +105,11 @@ class FrontEnd:
         """The largest difference between a patch that is computed in the graph and outside."""
         return 1e-4
 
+    @property
+    def slack(self) -> float:
+        """How many times more than those of YAMNet's classifiers an export's scores may differ."""
+        return 1.0
+
     def slowed(self, factor: float) -> Self:
         """The same network, for sound that it hears `factor` times slower, and lower.
 
@@ -226,6 +231,11 @@ class MelWindows(FrontEnd):
     def powers(self) -> tuple[float, ...]:
         """Of each spectrogram in a patch, the exponent of its squared mel values."""
         return tuple(mel.power for mel in self.mels)
+
+    @property
+    def slack(self) -> float:
+        """A read-out takes the root of values around 0, which the network gives to 1e-5."""
+        return 10.0
 
     def as_plain(self) -> dict[str, Any]:
         """Plain values for JSON; `front_end_from` reads them."""

@@ -278,6 +278,6 @@ def _nothing_found(spec: WeightsSpec, cached: Path, failures: list[tuple[str, st
     lines.append(
         f"What you can do: with a network, run `{spec.fetch_command}`. Without one, copy "
         f"{spec.own_file}, or the cached file of another machine, to this machine and run "
-        f"`unfreeze weights --backbone {spec.name} --path FILE`, or set {spec.env} to its path."
+        f"`unfreeze weights --path FILE --backbone {spec.name}`, or set {spec.env} to its path."
     )
     return "\n".join(lines)

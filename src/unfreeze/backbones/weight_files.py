@@ -80,7 +80,7 @@ class WeightsSpec:
     @property
     def fetch_command(self) -> str:
         """The command that downloads the weights."""
-        return f"unfreeze weights --backbone {self.name} --fetch"
+        return f"unfreeze weights --fetch --backbone {self.name}"
 
 
 def tensor_digest(tensors: Mapping[str, np.ndarray]) -> str:

@@ -6,7 +6,7 @@ has none, synthetic ones; some hard sounds are always compared, too.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,17 @@ TOLERANCES: dict[str | None, Tolerance] = {
 }
 
 
+def tolerance_of(quantize: str | None, front_end: FrontEnd) -> Tolerance:
+    """How much an export of a classifier with this front end may differ from its model."""
+    usual, slack = TOLERANCES[quantize], front_end.slack if quantize is None else 1.0
+    return replace(
+        usual,
+        largest=usual.largest * slack,
+        embedding=usual.embedding * slack,
+        mean=usual.mean * slack,
+    )
+
+
 def compare(
     model: keras.Model,
     run: Runner,
@@ -221,15 +232,16 @@ def complaints(
     Args:
         check: from `compare`, perhaps with `front_end_difference`.
         quantize: how the export is quantized.
-        front_end: says how much its patches may differ; YAMNet's if not given.
+        front_end: says how much its patches and scores may differ; YAMNet's if not given.
     """
-    allowed = TOLERANCES[quantize]
+    front = front_end or FrontEnd()
+    allowed = tolerance_of(quantize, front)
     found = []
     for key, most in (
         ("largest_difference", allowed.largest),
         ("mean_difference", allowed.mean),
         ("embedding_difference", allowed.embedding),
-        ("front_end_difference", (front_end or FrontEnd()).tolerance),
+        ("front_end_difference", front.tolerance),
     ):
         # Written so that NaN exceeds it, too.
         if key in check and not check[key] <= most:

@@ -185,7 +185,9 @@ def _write(
     found = check.complaints(compared, quantize, front_end)
     if quantize != "int8":
         # Eight bits cover the range of ordinary sounds; on hard ones, int8 is only reported.
-        found += [f"{text} on {check.HARD}" for text in check.complaints(extreme, quantize)]
+        found += [
+            f"{text} on {check.HARD}" for text in check.complaints(extreme, quantize, front_end)
+        ]
     if found:
         raise ExportError(
             f"The {form.title} export differs from the model: {'; '.join(found)}. It was not kept"
@@ -196,7 +198,7 @@ def _write(
         "runtime": form.runtime,
         **compared,
         "hard_sounds": {"compared_on": check.HARD, **extreme},
-        "tolerance": asdict(check.TOLERANCES[quantize]),
+        "tolerance": asdict(check.tolerance_of(quantize, front_end)),
         "speed": {
             "samples": samples,
             "export": check.speed(runner, samples, front_end.sample_rate),

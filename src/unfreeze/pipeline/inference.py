@@ -84,7 +84,7 @@ def file_scores(
         using(decoders) as reading,
         reading.waveform(path, resampler) as sound,
     ):
-        frames = waveform_frames(sound.blocks, frame_maker(front_end), front_end)
+        frames = waveform_frames(sound.blocks, frame_maker(front_end))
         return _mean_scores(model, front_end, frames)
 
 
