@@ -14,9 +14,11 @@ import soxr
 from unfreeze.audio.front_ends import patches_of
 from unfreeze.backbones import birdnet_spec
 from unfreeze.backbones.birdnet import birdnet_with_top, build_birdnet
+from unfreeze.core.fit import fit
 from unfreeze.core.graph import flatten
 from unfreeze.core.groups import base_groups, find_groups
 from unfreeze.core.read_out import tap_points
+from unfreeze.core.schedule import Schedule, Stage
 
 FRONT = birdnet_spec.FRONT_END
 RNG = np.random.default_rng(0)
@@ -148,3 +150,21 @@ def test_other_backends_agree(backend, weights, published, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", ["top:1", "*"])
+def test_it_trains_in_stages(trained):
+    """One step of each stage; the audit would refuse a layer that moved or stood still."""
+    base = build_birdnet(weights=None)
+    head = keras.layers.Dense(2, activation="softmax", name="transfer_output")(base.output)
+    model = keras.Model(base.inputs, head)
+    stages = (
+        Stage("head", train="transfer_*", epochs=1, learning_rate=1e-3),
+        Stage("next", train=["transfer_*", trained], epochs=1, learning_rate=1e-4),
+    )
+    x = RNG.uniform(0, 3, (8, *FRONT.patch_shape)).astype(np.float32)
+    result = fit(model, Schedule(stages), (x, np.arange(8) % 2), batch_size=4, verbose=0)
+    moved = [row["layer"] for row in result.audit.as_list()[-1]["layers"] if row["moved"] > 0]
+    assert "block17_conv" in moved
+    assert ("block0_conv" in moved) == (trained == "*")
