@@ -31,6 +31,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from unfreeze.audio.decode import Resampler, mono_blocks, waveform_blocks
+from unfreeze.audio.hearing import HIGHEST_HEARD
 from unfreeze.audio.rules import Extent, examine_sound
 from unfreeze.audio.sound_file import (
     MEMORY,
@@ -120,11 +121,11 @@ def _answer(
         with open_sound(path) as sound:
             sound.take(request.get("channel", 0))
             if "sample_rate" not in request:
-                _examine(sound, request["hears"], out)
+                _examine(sound, request.get("hears", HIGHEST_HEARD), out)
             else:
                 rate = request["sample_rate"]
                 resampler = resamplers.setdefault(rate, Resampler(rate))
-                resampler.hears = request["hears"]
+                resampler.hears = request.get("hears", HIGHEST_HEARD)
                 _decode(sound, resampler, request["block"], request["judge"], out)
     except SoundError as error:
         _send_json(out, REFUSED, {"rule": error.rule, "cause": error.cause})
