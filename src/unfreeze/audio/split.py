@@ -530,8 +530,7 @@ def clip_units(clips: Sequence[Clip]) -> list[list[int]]:
             recording = clip.content.partition("@")[0]
             sounds[recording].append((index, (clip.start, clip.end)))
     for own in sounds.values():
-        window = max(clips[index].window for index, _ in own)
-        for chain in chains([span for _, span in own], window):
+        for chain in chains([span for _, span in own], clips[own[0][0]].window):
             for position in chain[1:]:
                 parent[find(own[position][0])] = find(own[chain[0]][0])
     units: dict[int, list[int]] = defaultdict(list)
