@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from unfreeze.backbones import pretrained_weights, yamnet_spec
+from unfreeze.backbones import birdnet_spec, licence, pretrained_weights, yamnet_spec
 from unfreeze.errors import WeightsError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -124,6 +124,30 @@ def google_yamnet(yamnet_saved_model: Path) -> Callable[[np.ndarray], tuple[np.n
 
     run.model = model  # keeps the graph's variables alive
     return run
+
+
+@pytest.fixture(scope="session")
+def birdnet_folder() -> Path:
+    """A folder with BirdNET's published TFLite file and its list of classes.
+
+    Kept in the cache for the tests alone, and only where its licence was accepted.
+    """
+    cache = pretrained_weights.cache_folder()
+    if not licence.is_accepted("birdnet", birdnet_spec.LICENCE, cache):
+        pytest.skip(f"the licence of BirdNET's weights was not accepted ({licence.VARIABLE})")
+    folder = cache / "tests" / "birdnet"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder.with_suffix(".lock"), timeout=900):
+        if not folder.is_dir():
+            partial = Path(tempfile.mkdtemp(dir=folder.parent))
+            try:
+                birdnet_spec.fetch_published(partial)
+                partial.rename(folder)
+            except WeightsError as error:
+                _give_up(f"no published file of BirdNET: {error}")
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return folder
 
 
 def _give_up(reason: str) -> NoReturn:

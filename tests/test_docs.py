@@ -20,13 +20,13 @@ from unfreeze.cli.app import app
 from unfreeze.compare.strategies import STRATEGIES, CompareOptions
 from unfreeze.core import array_files, boundary, presets, run_state, stage_fit
 from unfreeze.core.schedule import Plateau, ReduceRate, Schedule, Stage
-from unfreeze.detection import events, live, scan
+from unfreeze.detection import events, live
 from unfreeze.detection.event_evaluation import THRESHOLDS
 from unfreeze.detection.event_scoring import Rules
 from unfreeze.detection.live import live_hop
 from unfreeze.export import check
 from unfreeze.export.formats import FORMATS
-from unfreeze.pipeline import calibration, thresholds, train_options, wish
+from unfreeze.pipeline import calibration, inference, thresholds, train_options, wish
 from unfreeze.pipeline.train_options import TrainOptions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -311,7 +311,7 @@ STATED = [
     ("docs/detection.md", r"Windows are (0\.\d+) s apart", live_hop(FRONT_END)),
     ("docs/detection.md", r"when it is (one) second behind", {1.0: "one"}[live.BEHIND]),
     ("docs/detection.md", r"waits longer than (\d+) s", live.LIMIT),
-    ("docs/detection.md", r"batches of (\d+) windows", scan.BATCH),
+    ("docs/detection.md", r"batches of (\d+) windows", inference.batch_size(FRONT_END)),
     *[
         ("docs/detection.md", rf"`--{name} ([\d.]+)` \|", getattr(Rules(), name))
         for name in ("share", "iou", "collar", "segment")
@@ -338,7 +338,7 @@ STATED = [
     ("docs/export.md", r"up to (\d+) test clips", check.MOST_TESTED),
     ("docs/export.md", r"the first (\d+) s of each", check.LONGEST),
     ("docs/export.md", r"up to (\d+) training clips", check.MOST_CALIBRATED),
-    ("docs/export.md", r"training patches within (1e-4)", power(check.FRONT_END_TOLERANCE)),
+    ("docs/export.md", r"training patches within (1e-4)", power(FRONT_END.tolerance)),
     ("docs/export.md", r"`--length (\w+)` \(the default\)", default("export", "--length")),
     ("docs/serve.md", r"a multiple of 0\.01 \| (0\.\d+) \|", HOP),
 ]

@@ -1,9 +1,13 @@
 """A small backbone and a small sound set, so that the whole road is tested in seconds."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import soundfile
 
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.frontend import FrontEnd, Mel, MelWindows
+from unfreeze.backbones.licence import Licence
 from unfreeze.backbones.registry import BACKBONES, Backbone
 from unfreeze.backbones.weight_files import WeightsSpec, tensor_digest, write_safetensors
 
@@ -46,7 +50,7 @@ def register(monkeypatch, folder, pictures=False, gate=False):
     weights = folder / "toy.safetensors"
     write_safetensors(weights, _TENSORS, {})
     monkeypatch.setenv(_WEIGHTS.env, str(weights))
-    toy = Backbone("toy", "for tests", "Apache-2.0", FrontEnd(), 64, _WEIGHTS, build_toy)
+    toy = Backbone("toy", "Toy", "for tests", "tones", FrontEnd(), 64, _WEIGHTS, build_toy)
     monkeypatch.setitem(BACKBONES, "toy", toy)
     # The same to the bit, as the tests of core show, and traced in half the time.
     monkeypatch.setattr("unfreeze.core.stage_fit._STEPS", 1)
@@ -61,6 +65,60 @@ def without_gate(model, cut, front_end, seed):
     from unfreeze.pipeline.gate import Gated
 
     return Gated(model, cut.manifest.labels, None, ())
+
+
+#: As BirdNET's, but 0.5 s at 12 kHz, every 0.25 s.
+WINDOWS = MelWindows(
+    sample_rate=12_000,
+    window=6_000,
+    hop=3_000,
+    fft=0,
+    bands=24,
+    low_hz=0.0,
+    high_hz=5_000.0,
+    log_offset=0.0,
+    patch_frames=1,
+    patch_hop=1,
+    min_samples=6_000,
+    mels=(Mel(512, 120, 0.0, 1_000.0, 0.23), Mel(256, 124, 300.0, 5_000.0, 0.19)),
+    smallest_hop=120,
+)
+TERMS = Licence("Toy licence", "https://example.org", "the toy", ("play",), "toys", True)
+OWN = ("up", "down", "left", "right")
+
+
+def build_windows(weights=None, progress=None, own=False):
+    """A convolution and a mean over time, on mel windows; with `own` classes on top."""
+    import keras
+
+    layers, seed = keras.layers, keras.initializers.GlorotUniform
+    x = patches = keras.Input(WINDOWS.patch_shape, name="patches")
+    for number in (1, 2):
+        x = layers.Conv2D(
+            8, 3, 2, "same", kernel_initializer=seed(seed=number), name=f"block{number}_conv"
+        )(x)
+        x = layers.ReLU(name=f"block{number}_relu")(x)
+    x = layers.AveragePooling2D((x.shape[1], 1), name="over_time")(x)
+    x = layers.Flatten(name="embedding")(x)
+    if own:
+        start = seed(seed=3)
+        x = layers.Dense(len(OWN), "sigmoid", kernel_initializer=start, name="scores")(x)
+    return keras.Model(patches, x, name="windows")
+
+
+def register_windows(monkeypatch, folder):
+    """As `register`, for `windows`: mel windows, a licence to accept, and classes of its own."""
+    register(monkeypatch, folder)
+    spec = replace(_WEIGHTS, name="windows", licence=TERMS)
+    monkeypatch.setenv(spec.env, str(folder / "toy.safetensors"))
+    windows = Backbone(
+        *("windows", "Windows", "for tests", "tones", WINDOWS, 48, spec, build_windows),
+        build_published=partial(build_windows, own=True),
+        published_classes=lambda: OWN,
+        published_title="Toy",
+        published_key="own",
+    )
+    monkeypatch.setitem(BACKBONES, "windows", windows)
 
 
 def write_sounds(folder, clips=8, classes=("high", "low", "noise"), seed=0):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from unfreeze.audio.clip_model import has_independent_classes, own_part_of, parts_of
+from unfreeze.audio.clip_model import has_independent_classes, notice_of, own_part_of, parts_of
 from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.entries import is_of_silence, is_quiet
@@ -20,7 +20,7 @@ from unfreeze.detection.detector import (
     Found,
     all_events,
     detect_files,
-    hop_frames,
+    hop_steps,
     make_detector,
 )
 from unfreeze.detection.event_evaluation import evaluate_recordings
@@ -71,10 +71,15 @@ class SoundClassifier:
     Attributes:
         model: Keras model, from mono waveforms (batch, samples) in [-1, 1] at
             `sample_rate` to probabilities (batch, classes); after a run with
-            `keep_audioset`, to a dict of `classes` (these) and `audioset`.
+            `keep_published`, to a dict of `classes` (these) and, by its key (`audioset`,
+            `birdnet`), the backbone's own.
         labels: name of each class, in the order of the probabilities.
-        audioset_labels: name of each of the backbone's own classes; empty if the
+        published_labels: name of each of the backbone's own classes; empty if the
             run did not keep them.
+        published_key: their name in outputs, such as `audioset`.
+        published_title: what people call them, such as AudioSet.
+        notice: the licence that goes with the model and all that is made from it; empty if
+            the backbone's asks for none.
         front_end: how waveforms become patches.
         sample_rate: of the waveforms that `model` and `predict` take, in Hz.
         multilabel: whether each class is judged by itself: a clip may have several
@@ -97,9 +102,10 @@ class SoundClassifier:
         self.multilabel = has_independent_classes(self._patch_model)
         self.metrics = metrics
         self.decoders = Decoders()
-        both = own_part_of(model)
-        self._both: keras.Model | None = None if both is None else both[0]
-        self.audioset_labels: tuple[str, ...] = () if both is None else both[1]
+        self.notice = notice_of(model)
+        self._own = own = own_part_of(model)
+        self.published_labels: tuple[str, ...] = () if own is None else own.labels
+        self.published_key, self.published_title = ("", "") if own is None else (own.key, own.title)
 
     @classmethod
     @with_fields_of(complete_options)
@@ -174,7 +180,8 @@ class SoundClassifier:
         Raises:
             DataError: the file cannot be read.
         """
-        resampler = Resampler(self.sample_rate, self.front_end.channel)
+        front = self.front_end
+        resampler = Resampler(front.sample_rate, front.channel, front.high_hz / front.slow_down)
         with self.decoders.waveform(Path(path), resampler, judge=True) as sound:
             # To the end: what is wrong shows only there.
             blocks = [(bool(block.any()), len(block)) for block in sound.blocks]
@@ -207,7 +214,16 @@ class SoundClassifier:
         likeliest = self.labels[order[0]]
         return () if is_quiet(likeliest) else (likeliest,)
 
+    @property
+    def audioset_labels(self) -> tuple[str, ...]:
+        """The old name of `published_labels`."""
+        return self.published_labels
+
     def predict_audioset(self, sounds: Sound | Sequence[Sound]) -> np.ndarray:
+        """The old name of `predict_published`."""
+        return self.predict_published(sounds)
+
+    def predict_published(self, sounds: Sound | Sequence[Sound]) -> np.ndarray:
         """Scores of the backbone's own classes: the mean over the patches.
 
         As published, unaffected by training; each in [0, 1], independent of the others.
@@ -217,7 +233,7 @@ class SoundClassifier:
 
         Returns:
             (classes,) for one sound, (sounds, classes) for a list, in the order
-            of `audioset_labels`.
+            of `published_labels`.
 
         Raises:
             RunError: the run did not keep them.
@@ -226,17 +242,20 @@ class SoundClassifier:
         return self.predict_both(sounds)[1]
 
     def predict_both(self, sounds: Sound | Sequence[Sound]) -> tuple[np.ndarray, np.ndarray]:
-        """`predict` and `predict_audioset` for the cost of one.
+        """`predict` and `predict_published` for the cost of one.
 
         Raises:
             RunError: the run did not keep the backbone's own classes.
             DataError: as `predict`.
         """
-        both = self._both
-        if both is None:
-            raise RunError("This model has no AudioSet classes: train with --keep-audioset")
-        width = len(self.labels) + len(self.audioset_labels)
-        score = functools.partial(sound_scores, both, self.front_end, decoders=self.decoders)
+        own = self._own
+        if own is None:
+            raise RunError(
+                "This model has not kept the classes that its network was published with: train "
+                "with --keep-published"
+            )
+        width = len(self.labels) + len(own.labels)
+        score = functools.partial(sound_scores, own.model, self.front_end, decoders=self.decoders)
         rows = each_sound(sounds, score, width)
         return rows[..., : len(self.labels)], rows[..., len(self.labels) :]
 
@@ -396,18 +415,18 @@ class SoundClassifier:
         Args:
             path: the recording.
             hop: seconds from one patch to the next, a multiple of 0.01; None
-                takes the model's own (0.48).
+                takes the network's own (0.48 with YAMNet).
 
         Returns:
-            An iterator of blocks of patch scores, in order. A patch lasts 0.96 s;
-            the last is padded with silence to that.
+            An iterator of blocks of patch scores, in order. A patch lasts as long as the
+            network hears at once (0.96 s with YAMNet); the last is padded with silence.
 
         Raises:
             UnfreezeError: a hop that cannot be used.
             DataError: the file cannot be read; raised when the scan reaches the damage.
         """
-        frames = hop_frames(self.front_end, hop)
-        return scan_file(self._fused, self.front_end, Path(path), frames, self.decoders)
+        steps = hop_steps(self.front_end, hop)
+        return scan_file(self._fused, self.front_end, Path(path), steps, self.decoders)
 
     def detect(
         self,

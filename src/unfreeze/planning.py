@@ -12,6 +12,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
+from unfreeze.backbones.pretrained_weights import settle_licence
 from unfreeze.backbones.registry import get_backbone
 from unfreeze.errors import UnfreezeError
 from unfreeze.pipeline import run_folder
@@ -79,13 +80,16 @@ def planned(
     backbone = get_backbone(options.backbone, options.slow_down, options.channel)
     # Files that the options name are read once for their faults, before any work.
     described(options)
-    if options.keep_audioset and backbone.build_published is None:
-        raise UnfreezeError(f"{backbone.name} has no AudioSet classes: leave out --keep-audioset")
-    if options.keep_audioset and options.slow_down != 1:
+    if options.keep_published and backbone.build_published is None:
         raise UnfreezeError(
-            "AudioSet's classes are of sounds at their own speed: leave out --keep-audioset or "
-            "--slow-down"
+            f"{backbone.name} has no classes of its own: leave out --keep-published"
         )
+    if options.keep_published and options.slow_down != 1:
+        raise UnfreezeError(
+            f"{backbone.published_title}'s classes are of sounds at their own speed: leave out "
+            "--keep-published or --slow-down"
+        )
+    settle_licence(backbone.weights, options.accept_licence)
     with nullcontext() if options.out is None else _held(options, options.out):
         if make_data is not None:
             make_data()

@@ -8,9 +8,10 @@ from toy import build_toy
 from unfreeze.audio.augment_layer import AugmentPatches
 from unfreeze.audio.augmentation import AUGMENTATIONS
 from unfreeze.audio.clip_model import (
-    PREFIX,
+    OwnClasses,
     clip_model,
     head_input,
+    notice_of,
     own_part_of,
     own_scores,
     parts_of,
@@ -55,12 +56,12 @@ def test_published_scores_stay_whatever_has_moved(yamnet_weights, published, mov
     _, expected = published
     model = trained(yamnet_weights, *moved)
     before = model.predict(PATCHES, verbose=0)
-    scores = own_scores(model, yamnet_with_top(yamnet_weights))
+    scores = own_scores(model, yamnet_with_top(yamnet_weights), "audioset_")
     both = keras.Model(model.inputs, [model.outputs[0], scores])
     mine, own = both.predict(PATCHES, verbose=0)
     np.testing.assert_allclose(own, expected, atol=1e-6)
     np.testing.assert_allclose(mine, before, atol=1e-6)
-    assert sum(layer.name.startswith(PREFIX) for layer in both.layers) == copied
+    assert sum(layer.name.startswith("audioset_") for layer in both.layers) == copied
 
 
 def test_a_copy_is_needed_for_statistics_that_moved(yamnet_weights, published):
@@ -68,7 +69,7 @@ def test_a_copy_is_needed_for_statistics_that_moved(yamnet_weights, published):
     model = trained(yamnet_weights)
     norm = model.get_layer("block14_pointwise_bn")
     norm.moving_variance.assign(norm.moving_variance * 4)
-    scores = own_scores(model, yamnet_with_top(yamnet_weights))
+    scores = own_scores(model, yamnet_with_top(yamnet_weights), "audioset_")
     own = keras.Model(model.inputs, scores).predict(PATCHES, verbose=0)
     np.testing.assert_allclose(own, published[1], atol=1e-6)
 
@@ -78,9 +79,10 @@ def test_the_clip_model_gives_both_by_name_and_loads_in_safe_mode(
     yamnet_weights, published, tmp_path
 ):
     model = trained(yamnet_weights, "block14_pointwise")
-    scores = own_scores(model, yamnet_with_top(yamnet_weights))
+    scores = own_scores(model, yamnet_with_top(yamnet_weights), "audioset_")
     labels = ("cat", "dog", "frog")
-    clip_model(model, FrontEnd(), labels, (scores, class_names())).save(tmp_path / "m.keras")
+    own = OwnClasses(scores, class_names(), "audioset", "AudioSet")
+    clip_model(model, FrontEnd(), labels, own, "a notice").save(tmp_path / "m.keras")
     whole = keras.models.load_model(tmp_path / "m.keras", compile=False, safe_mode=True)
     waveform = np.random.default_rng(1).normal(scale=0.1, size=(2, 40_000)).astype("float32")
     out = whole.predict(waveform, verbose=0)
@@ -92,9 +94,10 @@ def test_the_clip_model_gives_both_by_name_and_loads_in_safe_mode(
     patches, _, found = parts_of(whole)
     assert found == labels
     assert len(patches.outputs) == 1
-    both, names = own_part_of(whole)
-    assert names == class_names()
-    rows = both.predict(PATCHES, verbose=0)
+    part = own_part_of(whole)
+    assert (part.labels, part.key, part.title) == (class_names(), "audioset", "AudioSet")
+    assert notice_of(whole) == "a notice"
+    rows = part.model.predict(PATCHES, verbose=0)
     np.testing.assert_allclose(rows[:, :3], patches.predict(PATCHES, verbose=0), atol=1e-6)
     np.testing.assert_allclose(rows[:, 3:], published[1], atol=1e-6)
 
@@ -215,8 +218,8 @@ def test_seeds_of_augmentation_share_the_cache_of_a_head_that_is_solved(tmp_path
 
 def test_published_scores_stay_beside_a_head_that_reads_everywhere(yamnet_weights, published):
     model = patch_model(build_yamnet(yamnet_weights), 3, 0, "auto", STRONG)
-    scores = own_scores(model, yamnet_with_top(yamnet_weights))
+    scores = own_scores(model, yamnet_with_top(yamnet_weights), "audioset_")
     both = keras.Model(model.inputs, [model.outputs[0], scores])
     np.testing.assert_allclose(both.predict(PATCHES, verbose=0)[1], published[1], atol=1e-6)
     # The mean over the last map, which no tap reads, and the published top.
-    assert sum(layer.name.startswith(PREFIX) for layer in both.layers) == 2
+    assert sum(layer.name.startswith("audioset_") for layer in both.layers) == 2

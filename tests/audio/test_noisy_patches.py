@@ -10,7 +10,6 @@ from unfreeze.audio.noisy_patches import NoisyView, make_bank
 from unfreeze.backbones.frontend import FrontEnd
 
 FRONT = FrontEnd()
-OFFSET = FRONT.log_offset
 
 
 class Stored:
@@ -37,12 +36,12 @@ def bank():
 def stored():
     rng = np.random.default_rng(1)
     magnitudes = rng.uniform(0, 1, (9, 96, 64)) * 10 ** rng.uniform(-2, 1, (9, 1, 1))
-    patches = np.log(magnitudes + OFFSET).astype(np.float32)
+    patches = np.log(magnitudes + FRONT.log_offset).astype(np.float32)
     return Stored(patches, np.array([2, 2, 2, 5, 5, 7, 7, 7, 7]))
 
 
 def view_of(stored, bank, seed=3, copies=2):
-    return NoisyView(stored, bank, np.random.default_rng(seed), OFFSET, 10, copies)
+    return NoisyView(stored, bank, np.random.default_rng(seed), FRONT, 10, copies)
 
 
 def test_each_kind_of_background_is_there(bank):
@@ -90,7 +89,7 @@ def test_noise_is_so_far_below_the_clip_as_was_drawn(stored, bank, monkeypatch):
         view = view_of(stored, bank, copies=1)
 
         def power(patches):
-            magnitude = np.exp(patches.astype(np.float64)) - OFFSET
+            magnitude = np.exp(patches.astype(np.float64)) - FRONT.log_offset
             return (magnitude**2).mean(axis=(1, 2))
 
         copies, own = power(view[9:18]), power(stored.patches)

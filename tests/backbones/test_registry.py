@@ -14,14 +14,16 @@ def test_yamnet_is_known():
     backbone = get_backbone("yamnet")
     assert backbone.embedding_size == 1024
     assert backbone.front_end == FrontEnd()
-    assert backbone.license == "Apache-2.0"
+    assert backbone.licence.name == "Apache-2.0"
     assert backbone.weights.env == "UNFREEZE_YAMNET_WEIGHTS"
 
 
 def test_unknown_name_lists_the_known_ones_and_the_closest():
-    with pytest.raises(UnfreezeError, match=r"'yamnett'; known: yamnet. Did you mean 'yamnet'\?"):
+    with pytest.raises(
+        UnfreezeError, match=r"'yamnett'; known: yamnet, birdnet. Did you mean 'yamnet'\?"
+    ):
         get_backbone("yamnett")
-    with pytest.raises(UnfreezeError, match=r"'qqq'; known: yamnet\.$"):
+    with pytest.raises(UnfreezeError, match=r"'qqq'; known: yamnet, birdnet\.$"):
         get_backbone("qqq")
 
 
@@ -30,7 +32,7 @@ def test_built_model_fits_its_entry(name):
     backbone = get_backbone(name)
     model = backbone.build(weights=None)
     front = backbone.front_end
-    assert model.input_shape == (None, front.patch_frames, front.bands)
+    assert model.input_shape == (None, *front.patch_shape)
     assert model.output_shape == (None, backbone.embedding_size)
 
 

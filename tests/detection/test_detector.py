@@ -5,7 +5,7 @@ import soundfile
 import toy
 from unfreeze.audio.entries import is_of_silence
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.detection.detector import all_events, hop_frames, make_detector
+from unfreeze.detection.detector import all_events, hop_steps, make_detector
 from unfreeze.detection.events import DetectOptions, Event
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import UnfreezeError
@@ -19,13 +19,13 @@ def make(**options):
 
 @pytest.mark.parametrize(("hop", "frames"), [(None, 48), (0.48, 48), (0.01, 1), (0.96, 96)])
 def test_a_hop_is_whole_frames(hop, frames):
-    assert hop_frames(FRONT, hop) == frames
+    assert hop_steps(FRONT, hop) == frames
 
 
 @pytest.mark.parametrize("hop", [0, -0.48, 0.005, 0.485, 0.97, float("nan"), float("inf")])
 def test_other_hops_are_refused(hop):
     with pytest.raises(UnfreezeError, match=r"multiple of 0\.01 s, from 0\.01 to 0\.96"):
-        hop_frames(FRONT, hop)
+        hop_steps(FRONT, hop)
 
 
 @pytest.mark.parametrize("window", [0, 0.48, 1.0, 1.44, -0.96, float("nan")])

@@ -113,7 +113,7 @@ def test_the_command_repeats_what_was_given_and_no_default():
     options = attrs.evolve(options, strict=True, overwrite=True, keep_audioset=True)
     assert command_line(options) == (
         "unfreeze train 'my data' --schedule probe --out run --seed 0 --test 0.2 --strict "
-        "--keep-audioset"
+        "--keep-published"
     )
 
 

@@ -107,7 +107,7 @@ def test_a_run_that_did_not_keep_them_says_so(monkeypatch, tmp_path):
     data = toy.write_sounds(tmp_path / "data", clips=4)
     classifier = unfreeze.SoundClassifier.train(data, "head_only", backbone="toy", epochs=1)
     assert classifier.audioset_labels == ()
-    with pytest.raises(unfreeze.RunError, match="--keep-audioset"):
+    with pytest.raises(unfreeze.RunError, match="--keep-published"):
         classifier.predict_audioset(data / "low/low_0.wav")
-    with pytest.raises(unfreeze.UnfreezeError, match="has no AudioSet classes"):
+    with pytest.raises(unfreeze.UnfreezeError, match="has no classes of its own"):
         unfreeze.SoundClassifier.train(data, backbone="toy", keep_audioset=True)

@@ -1,5 +1,6 @@
 """A layer that changes log-mel patches at random: every training step draws new ones."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,20 +12,36 @@ from unfreeze.audio.augmentation import Augmentation
 # How much weaker the added patch is than its own level, in dB of amplitude.
 _WEAKER = (5.0, 20.0)
 _NEPER = 8.685889638
+# Powers below this are nothing, in patches that hold no logarithms.
+_LEAST = 1e-3
 
 
 @keras.saving.register_keras_serializable(package="unfreeze")
 class AugmentPatches(keras.layers.Layer):
     """Changes patches (batch, frames, bands) at random in training; else does nothing.
 
+    Patches may have several spectrograms, (batch, frames, bands, spectrograms), that are
+    changed alike, and hold powers instead of logarithms (`FrontEnd.powers`): changes are made
+    to their logarithms then. The level stays, as the samples of such a patch are scaled.
+
     Args:
         augmentation: how much.
         seed: of the random numbers.
+        powers: of each spectrogram, the exponent of its squared mel values; empty where
+            patches hold logarithms.
+        scale: how many times more frames and bands patches have than the settings are for.
     """
 
-    def __init__(self, augmentation: Augmentation, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        seed: int | None = None,
+        powers: Sequence[float] = (),
+        scale: Sequence[float] = (1.0, 1.0),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.augmentation = augmentation
+        self.augmentation, self.powers, self.scale = augmentation, tuple(powers), tuple(scale)
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, patches: Any, training: bool | None = None) -> Any:
@@ -32,26 +49,52 @@ class AugmentPatches(keras.layers.Layer):
         if not training:
             return patches
         # Half precision would round places in a patch.
-        how, x = self.augmentation, ops.cast(patches, "float32")
-        batch, frames, bands = ops.shape(x)[0], x.shape[1], x.shape[2]
+        x = ops.cast(patches, "float32")
+        if not self.powers:
+            return ops.cast(self._changed([x])[0], patches.dtype)
+        # Twice the exponent, as that is of the squares.
+        logs = [
+            ops.log(ops.maximum(x[..., i], _LEAST)) / (2 * power)
+            for i, power in enumerate(self.powers)
+        ]
+        found = [
+            ops.exp(2 * power * log)
+            for power, log in zip(self.powers, self._changed(logs), strict=True)
+        ]
+        return ops.cast(ops.stack(found, axis=-1), patches.dtype)
+
+    def _changed(self, each: list[Any]) -> list[Any]:
+        """The same changes to each of some spectrograms (batch, frames, bands)."""
+        how, first = self.augmentation, each[0]
+        batch, frames, bands = ops.shape(first)[0], first.shape[1], first.shape[2]
+        longer, wider = self.scale
         if how.shift:
-            start = ops.floor(self._even(batch, -how.shift, how.shift + 1))
-            x = _resampled(x, ops.arange(frames, dtype=x.dtype)[None] + start, axis=1)
+            most = round(how.shift * longer)
+            start = ops.floor(self._even(batch, -most, most + 1))
+            places = ops.arange(frames, dtype="float32")[None] + start
+            each = [_resampled(x, places, axis=1) for x in each]
         if how.warp:
             factor = 1 + self._even(batch, -how.warp, how.warp)
-            x = _resampled(x, ops.arange(bands, dtype=x.dtype)[None] * factor, axis=2)
-        if how.level:
-            x = x + how.level * self._normal((batch, 1, 1))
+            places = ops.arange(bands, dtype="float32")[None] * factor
+            each = [_resampled(x, places, axis=2) for x in each]
+        if how.level and not self.powers:
+            level = how.level * self._normal((batch, 1, 1))
+            each = [x + level for x in each]
         if how.response:
-            x = x + how.response * self._curve(batch, bands)
+            curve = how.response * self._curve(batch, bands)
+            each = [x + curve for x in each]
         if how.mix:
-            x = ops.where(self._even(batch, 0, 1)[:, :, None] < how.mix, self._mixed(x, batch), x)
-        middle = ops.mean(x, axis=(1, 2), keepdims=True)
+            drawn = self._even(batch, 0, 1)[:, :, None] < how.mix
+            weaker = self._even(batch, *_WEAKER)[:, :, None] / _NEPER
+            each = [ops.where(drawn, _mixed(x, weaker), x) for x in each]
+        middles = [ops.mean(x, axis=(1, 2), keepdims=True) for x in each]
         for _ in range(how.band_masks):
-            x = ops.where(self._stretch(batch, bands, how.band_width)[:, None, :], middle, x)
+            masked = self._stretch(batch, bands, round(how.band_width * wider))[:, None, :]
+            each = [ops.where(masked, m, x) for m, x in zip(middles, each, strict=True)]
         for _ in range(how.frame_masks):
-            x = ops.where(self._stretch(batch, frames, how.frame_width)[:, :, None], middle, x)
-        return ops.cast(x, patches.dtype)
+            masked = self._stretch(batch, frames, round(how.frame_width * longer))[:, :, None]
+            each = [ops.where(masked, m, x) for m, x in zip(middles, each, strict=True)]
+        return each
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shape is kept."""
@@ -59,17 +102,15 @@ class AugmentPatches(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """For saving; without the seed, so that runs with other seeds share their caches."""
-        return {**super().get_config(), "augmentation": asdict(self.augmentation)}
+        more: dict[str, Any] = {}
+        if self.powers:
+            more = {"powers": list(self.powers), "scale": list(self.scale)}
+        return {**super().get_config(), "augmentation": asdict(self.augmentation), **more}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "AugmentPatches":
         """From `get_config`."""
         return cls(**{**config, "augmentation": Augmentation(**config["augmentation"])})
-
-    def _mixed(self, x: Any, batch: Any) -> Any:
-        """Each patch with its neighbour in the batch, which has a random order, behind it."""
-        weaker = self._even(batch, *_WEAKER)[:, :, None] / _NEPER
-        return ops.logaddexp(x, ops.roll(x, 1, axis=0) - weaker)
 
     def _even(self, batch: Any, low: float, high: float) -> Any:
         return keras.random.uniform((batch, 1), low, high, "float32", self.seed_generator)
@@ -89,6 +130,11 @@ class AugmentPatches(keras.layers.Layer):
         begin = ops.floor(self._even(batch, 0, 1) * (length - width + 1))
         place = ops.arange(length, dtype="float32")[None]
         return ops.logical_and(place >= begin, place < begin + width)
+
+
+def _mixed(x: Any, weaker: Any) -> Any:
+    """Each patch with its neighbour in the batch, which has a random order, behind it."""
+    return ops.logaddexp(x, ops.roll(x, 1, axis=0) - weaker)
 
 
 def _resampled(x: Any, place: Any, axis: int) -> Any:

@@ -20,6 +20,9 @@ from unfreeze.errors import ScheduleError
 class Augmentation:
     """How much patches are changed; 0 leaves a change out.
 
+    Frames and bands are those of YAMNet's patches, 96 by 64; patches of other networks are
+    changed in proportion.
+
     Attributes:
         shift: frames, the largest shift in time, either way; edges are repeated.
         level: standard deviation of the level, in natural-log units (0.5 is 4.3 dB of

@@ -75,8 +75,9 @@ def cut_quiet(
         for first, end, alone in spans:
             clip = manifest.clips[view.clip[first]]
             if not alone:
-                frames = front_end.patch_frames + (end - first - 1) * front_end.patch_hop
-                seconds = frames * front_end.hop / front_end.sample_rate
+                hop = front_end.steps * front_end.step
+                samples = front_end.patch_samples + (end - first - 1) * hop
+                seconds = samples / front_end.sample_rate
                 numbers[first:end] = len(clips)
                 clips.append(replace(clip, seconds=seconds, content=f"{clip.content}+{first}"))
         kept = [np.arange(first, end) for first, end, _ in spans]

@@ -11,6 +11,7 @@ head alone, a second backbone after a run of all layers.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -19,24 +20,43 @@ from keras import ops
 
 # The module, not the class: importing Keras imports both of our modules with
 # layers (see `unfreeze`), and one may be half-way through its own import.
-from unfreeze.audio import augment_layer, logmel_layer
+from unfreeze.audio import augment_layer, logmel_layer, mel_windows_layer
 from unfreeze.audio.augmentation import Augmentation
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.frontend import FrontEnd, MelWindows
 
-#: Put before the names of the layers that are copied.
-PREFIX = "audioset_"
-
+#: Names of the layer that makes patches of a waveform, by its kind.
+LOG_MEL, MEL_WINDOWS = FRONT_ENDS = ("log_mel", "mel_windows")
 PATCH_MODEL = "patch_classifier"
 OUTPUT = "transfer_output"
-CLASSES_MEAN, OWN_MEAN = "clip_mean", "audioset_mean"
+CLASSES_MEAN = "clip_mean"
+# Put behind a backbone's `published_key`.
+_MEAN = "_mean"
 
 
-def own_scores(trained: keras.Model, published: keras.Model) -> keras.KerasTensor:
+@dataclass(frozen=True, eq=False)
+class OwnClasses:
+    """The classes that a backbone was published with, kept beside those of a new head.
+
+    Attributes:
+        scores: a tensor in the graph of the patch model.
+        labels: their names, in the order of the scores.
+        key: their name in the model's outputs.
+        title: what people call them.
+    """
+
+    scores: Any
+    labels: Sequence[str]
+    key: str
+    title: str
+
+
+def own_scores(trained: keras.Model, published: keras.Model, prefix: str) -> keras.KerasTensor:
     """Connect the published scores to the input of a trained model.
 
     Args:
         trained: patches to anything; of the published model's layers, by name.
         published: patches to scores, as it was before any training.
+        prefix: put before the names of the layers that are copied.
 
     Returns:
         The published model's output, as a tensor of the graph of `trained`.
@@ -59,7 +79,7 @@ def own_scores(trained: keras.Model, published: keras.Model) -> keras.KerasTenso
             return tensors[leaf.index] if isinstance(leaf, Ref) else leaf
 
         args, kwargs = tree.map_structure(tensor, (step.args, step.kwargs))
-        operation = _copy(step.operation)
+        operation = _copy(step.operation, prefix)
         tensors[step.outputs[0]] = operation(*args, **kwargs)
         if step.is_layer:
             operation.set_weights(step.operation.get_weights())
@@ -74,16 +94,16 @@ def _same(layer: keras.layers.Layer, published: Any) -> bool:
     )
 
 
-def _copy(operation: Any) -> Any:
+def _copy(operation: Any, prefix: str) -> Any:
     if not isinstance(operation, keras.layers.Layer):
         return operation
     config = operation.get_config()
-    return type(operation).from_config({**config, "name": PREFIX + operation.name})
+    return type(operation).from_config({**config, "name": prefix + operation.name})
 
 
 @keras.saving.register_keras_serializable(package="unfreeze")
 class PatchRows(keras.layers.Layer):
-    """(batch, patches, frames, bands) -> (batch * patches, frames, bands)."""
+    """(batch, patches, *patch_shape) -> (batch * patches, *patch_shape)."""
 
     def call(self, patches: Any) -> Any:
         """Put the patches of all clips on one axis."""
@@ -96,15 +116,19 @@ class PatchRows(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="unfreeze")
 class ClipMean(keras.layers.Layer):
-    """Mean of the scores of each clip's patches; keeps the class names in the model.
+    """Mean of the scores of each clip's patches; keeps what is said of them in the model.
 
     Args:
         labels: name of each class, in the order of the scores.
+        title: what people call these classes, where they are a backbone's own.
+        notice: the licence that goes with the model; empty for none.
     """
 
-    def __init__(self, labels: Sequence[str], **kwargs: Any) -> None:
+    def __init__(
+        self, labels: Sequence[str], title: str = "", notice: str = "", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.labels = tuple(labels)
+        self.labels, self.title, self.notice = tuple(labels), title, notice
 
     def call(self, scores: Any, patches: Any) -> Any:
         """(batch * patches, classes) and the patches they came from -> (batch, classes)."""
@@ -119,7 +143,9 @@ class ClipMean(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """For saving; the labels travel with the model."""
-        return {**super().get_config(), "labels": list(self.labels)}
+        said = {"title": self.title, "notice": self.notice}
+        said = {name: text for name, text in said.items() if text}
+        return {**super().get_config(), "labels": list(self.labels), **said}
 
 
 def patch_model(
@@ -129,6 +155,7 @@ def patch_model(
     taps: str | Sequence[str] | None = None,
     augmentation: Augmentation | None = None,
     activation: str = "softmax",
+    front_end: FrontEnd | None = None,
 ) -> keras.Model:
     """Put a new head on a backbone; its layers are named `transfer_*`.
 
@@ -143,12 +170,20 @@ def patch_model(
         augmentation: random changes of patches in training, None for none. The
             backbone's layers are then copied.
         activation: of the head: "softmax", or "sigmoid" for independent classes.
+        front_end: the backbone's, for what is changed at random; YAMNet's if not given.
 
     Raises:
         ScheduleError: a tap matches no layer.
     """
     if augmentation is not None:
-        changes = augment_layer.AugmentPatches(augmentation, seed=seed, name="augment")
+        usual = FrontEnd()
+        front = front_end or usual
+        # Settings are for YAMNet's patches; those of others are changed in proportion.
+        pairs = zip(front.patch_shape, usual.patch_shape, strict=False)
+        scale = [ours / theirs for ours, theirs in pairs]
+        changes = augment_layer.AugmentPatches(
+            augmentation, seed=seed, powers=front.powers, scale=scale, name="augment"
+        )
         backbone = _after(changes, backbone)
     if taps is not None:
         from unfreeze.core.read_out import read_out
@@ -201,7 +236,8 @@ def clip_model(
     patches_to_scores: keras.Model,
     front_end: FrontEnd,
     labels: Sequence[str],
-    own: tuple[keras.KerasTensor, Sequence[str]] | None = None,
+    own: OwnClasses | None = None,
+    notice: str = "",
 ) -> Any:
     """Wrap a patch model: mono waveforms (batch, samples) in, (batch, classes) out.
 
@@ -209,30 +245,39 @@ def clip_model(
         patches_to_scores: from `patch_model`; its layers are shared, not copied.
         front_end: the backbone's.
         labels: name of each class.
-        own: the scores of the backbone's own classes, a tensor in the graph of
-            `patches_to_scores`, and their names.
+        own: the backbone's own classes; the tensor is in the graph of `patches_to_scores`.
+        notice: the licence that goes with the model; empty for none.
 
     Returns:
-        A model with one output; with `own` it has two, in a dict: `classes` and
-        `audioset`, each (batch, names), the mean over the clip's patches.
+        A model with one output; with `own` it has two, in a dict: `classes` and the
+        key of the own classes (`audioset`), each (batch, names), the mean over the clip's
+        patches.
     """
     # A model of its own around the same layers: the one that was trained is
     # compiled, and its optimizer would be saved with it.
     outputs = patches_to_scores.outputs[0]
     if own is not None:
-        outputs = [outputs, own[0]]
+        outputs = [outputs, own.scores]
     bare = keras.Model(patches_to_scores.input, outputs, name=PATCH_MODEL)
     waveform = keras.Input((None,), dtype="float32", name="waveform")
-    patches = logmel_layer.LogMel(front_end, name="log_mel")(waveform)
+    patches = front_end_layer(front_end)(waveform)
     scores = bare(PatchRows(name="patch_rows")(patches))
     if own is None:
-        means = ClipMean(labels, name=CLASSES_MEAN)(scores, patches)
+        means = ClipMean(labels, notice=notice, name=CLASSES_MEAN)(scores, patches)
     else:
+        of_own = ClipMean(own.labels, title=own.title, name=own.key + _MEAN)
         means = {
-            "classes": ClipMean(labels, name=CLASSES_MEAN)(scores[0], patches),
-            "audioset": ClipMean(own[1], name=OWN_MEAN)(scores[1], patches),
+            "classes": ClipMean(labels, notice=notice, name=CLASSES_MEAN)(scores[0], patches),
+            own.key: of_own(scores[1], patches),
         }
     return keras.Model(waveform, means, name="sound_classifier")
+
+
+def front_end_layer(front_end: FrontEnd) -> keras.layers.Layer:
+    """The layer from waveforms to patches of a front end, whichever kind it is."""
+    if isinstance(front_end, MelWindows):
+        return mel_windows_layer.MelPatches(front_end, name=MEL_WINDOWS)
+    return logmel_layer.LogMel(front_end, name=LOG_MEL)
 
 
 def parts_of(model: keras.Model) -> tuple[keras.Model, FrontEnd, tuple[str, ...]]:
@@ -244,12 +289,13 @@ def parts_of(model: keras.Model) -> tuple[keras.Model, FrontEnd, tuple[str, ...]
         ValueError: it is not the model of a sound classifier.
     """
     names = {layer.name for layer in model.layers}
-    if not {PATCH_MODEL, "log_mel", CLASSES_MEAN} <= names:
+    makers = [name for name in FRONT_ENDS if name in names]
+    if not makers or not {PATCH_MODEL, CLASSES_MEAN} <= names:
         raise ValueError("not a model of a sound classifier")
     patches = model.get_layer(PATCH_MODEL)
     if len(patches.outputs) > 1:
         patches = keras.Model(patches.input, patches.outputs[0], name=PATCH_MODEL)
-    front_end = model.get_layer("log_mel").front_end
+    front_end = model.get_layer(makers[0]).front_end
     return patches, front_end, model.get_layer(CLASSES_MEAN).labels
 
 
@@ -258,16 +304,38 @@ def has_independent_classes(model: keras.Model) -> bool:
     return bool(model.get_layer(OUTPUT).activation is keras.activations.sigmoid)
 
 
-def own_part_of(model: keras.Model) -> tuple[keras.Model, tuple[str, ...]] | None:
-    """The patch model of all classes, and the names of the backbone's own.
+@dataclass(frozen=True, eq=False)
+class OwnPart:
+    """A clip model's part for the backbone's own classes.
 
-    Returns:
-        A model from patches to the scores of the new classes and then of the
-        backbone's own, side by side, so that both take one pass; and the names
-        of the latter. None if the clip model gives the new classes alone.
+    Attributes:
+        model: from patches to the scores of the new classes and then of the backbone's own,
+            side by side, so that both take one pass.
+        labels: names of the backbone's own classes.
+        key: their name in the clip model's outputs.
+        title: what people call them.
     """
-    if OWN_MEAN not in {layer.name for layer in model.layers}:
+
+    model: keras.Model
+    labels: tuple[str, ...]
+    key: str
+    title: str
+
+
+def own_part_of(model: keras.Model) -> OwnPart | None:
+    """The part for the backbone's own classes; None if the clip model has the new ones alone."""
+    means = [layer for layer in model.layers if isinstance(layer, ClipMean)]
+    own = next((layer for layer in means if layer.name != CLASSES_MEAN), None)
+    if own is None:
         return None
     patches = model.get_layer(PATCH_MODEL)
     both = keras.layers.Concatenate(name="both")(patches.outputs)
-    return keras.Model(patches.input, both), model.get_layer(OWN_MEAN).labels
+    key = own.name.removesuffix(_MEAN)
+    # Models from before there were others do not say.
+    title = own.title or "AudioSet"
+    return OwnPart(keras.Model(patches.input, both), own.labels, key, title)
+
+
+def notice_of(model: keras.Model) -> str:
+    """The licence that goes with a clip model; empty for none."""
+    return str(model.get_layer(CLASSES_MEAN).notice)

@@ -14,6 +14,7 @@ import soundfile
 import soxr
 
 from unfreeze.audio.ffmpeg_reader import FfmpegError
+from unfreeze.audio.hearing import HIGHEST_HEARD
 from unfreeze.audio.sound_file import (
     LARGEST_SAMPLE,
     NOT_FINITE,
@@ -185,10 +186,11 @@ class Resampler:
     Args:
         sample_rate: hertz of the results.
         channel: of sounds with several, the one to take, counted from 1; 0 mixes them.
+        hears: the upper edge of what the network hears, hertz; for what is said of sounds.
     """
 
-    def __init__(self, sample_rate: int, channel: int = 0) -> None:
-        self.sample_rate, self.channel = sample_rate, channel
+    def __init__(self, sample_rate: int, channel: int = 0, hears: float = HIGHEST_HEARD) -> None:
+        self.sample_rate, self.channel, self.hears = sample_rate, channel, hears
         self._streams: dict[int, soxr.ResampleStream] = {}
 
     def stream(self, source_rate: int) -> soxr.ResampleStream:

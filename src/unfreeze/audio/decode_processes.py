@@ -31,6 +31,7 @@ import numpy as np
 import unfreeze
 from unfreeze.audio.decode import BLOCK, Resampler, waveform_blocks
 from unfreeze.audio.decode_worker import ALIVE, BEGUN, DONE, HARMFUL, HEAD, PIECE, READY, REFUSED
+from unfreeze.audio.hearing import HIGHEST_HEARD
 from unfreeze.audio.rules import (
     Extent,
     Facts,
@@ -306,12 +307,18 @@ class Decoders:
         with self._change:
             _close_all(self._idle)
 
-    def examine(self, files: Iterable[tuple[Path, Path]], channel: int = 0) -> list[Judged]:
+    def examine(
+        self,
+        files: Iterable[tuple[Path, Path]],
+        channel: int = 0,
+        hears: float = HIGHEST_HEARD,
+    ) -> list[Judged]:
         """Read files from end to end and judge each, as `rules.examine`.
 
         Args:
             files: each file, and what to call it in a problem.
             channel: as for `rules.examine`.
+            hears: as for `rules.examine`.
 
         Returns:
             For each file the facts, None when it must be left out; and its problems.
@@ -330,27 +337,31 @@ class Decoders:
                 plain = plain_sound(path)
                 if plain is not None:
                     plain.take(channel)
-                    judged[-1] = examine_sound(plain, name)
+                    judged[-1] = examine_sound(plain, name, hears=hears)
                 elif not _can_start():
-                    judged[-1] = examine(path, name, channel=channel)
+                    judged[-1] = examine(path, name, channel=channel, hears=hears)
                 else:
                     waiting.append((len(judged) - 1, path, name))
                     size += file_size(path)
             except SoundError as error:
                 judged[-1] = None, [Problem(name, error.rule, error.cause, True)]
             if size > _TOGETHER:
-                self._examine_there(waiting, judged, channel)
+                self._examine_there(waiting, judged, channel, hears)
                 waiting, size = [], 0
-        self._examine_there(waiting, judged, channel)
+        self._examine_there(waiting, judged, channel, hears)
         return judged
 
     def _examine_there(
-        self, files: list[tuple[int, Path, Path]], judged: list[Judged], channel: int
+        self,
+        files: list[tuple[int, Path, Path]],
+        judged: list[Judged],
+        channel: int,
+        hears: float,
     ) -> None:
         tried = -1
         while files:
             paths = [_absolute(path) for _, path, _ in files]
-            request: dict[str, Any] = {"paths": paths, "channel": channel}
+            request: dict[str, Any] = {"paths": paths, "channel": channel, "hears": hears}
             try:
                 with self._process() as process:
                     for kind, rest in process.ask(request):
@@ -405,6 +416,7 @@ class Decoders:
         request = {
             "paths": [_absolute(path)],
             "channel": resampler.channel,
+            "hears": resampler.hears,
             "sample_rate": resampler.sample_rate,
             "block": block,
             "judge": judge,
@@ -479,7 +491,7 @@ def _cause(death: DecoderDied) -> str:
 
 def _here(sound: Sound, resampler: Resampler, block: int, judge: bool) -> Waveform:
     sound.take(resampler.channel)
-    extent, findings = Extent(sound), list[Finding]()
+    extent, findings = Extent(sound, resampler.hears), list[Finding]()
 
     def blocks() -> Iterator[np.ndarray]:
         watch = extent.add if judge else None

@@ -31,6 +31,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from unfreeze.audio.decode import Resampler, mono_blocks, waveform_blocks
+from unfreeze.audio.hearing import HIGHEST_HEARD
 from unfreeze.audio.rules import Extent, examine_sound
 from unfreeze.audio.sound_file import (
     MEMORY,
@@ -120,10 +121,11 @@ def _answer(
         with open_sound(path) as sound:
             sound.take(request.get("channel", 0))
             if "sample_rate" not in request:
-                _examine(sound, out)
+                _examine(sound, request.get("hears", HIGHEST_HEARD), out)
             else:
                 rate = request["sample_rate"]
                 resampler = resamplers.setdefault(rate, Resampler(rate))
+                resampler.hears = request.get("hears", HIGHEST_HEARD)
                 _decode(sound, resampler, request["block"], request["judge"], out)
     except SoundError as error:
         _send_json(out, REFUSED, {"rule": error.rule, "cause": error.cause})
@@ -138,8 +140,9 @@ def _answer(
         _send_json(out, REFUSED, {"rule": HARMFUL, "cause": cause})
 
 
-def _examine(sound: Sound, out: BinaryIO) -> None:
-    facts, problems = examine_sound(sound, Path(), _watched(sound, mono_blocks(sound), out))
+def _examine(sound: Sound, hears: float, out: BinaryIO) -> None:
+    blocks = _watched(sound, mono_blocks(sound), out)
+    facts, problems = examine_sound(sound, Path(), blocks, hears=hears)
     answer = {
         "facts": None if facts is None else dataclasses.asdict(facts),
         "problems": [[p.rule, p.cause, p.fatal] for p in problems],
@@ -149,7 +152,7 @@ def _examine(sound: Sound, out: BinaryIO) -> None:
 
 def _decode(sound: Sound, resampler: Resampler, block: int, judge: bool, out: BinaryIO) -> None:
     _send_json(out, BEGUN, {"sample_rate": sound.sample_rate, "promised": sound.promised})
-    extent = Extent(sound)
+    extent = Extent(sound, resampler.hears)
     watch = extent.add if judge else None
     blocks = waveform_blocks(sound, resampler, block=block, watch=watch)
     for piece in _watched(sound, blocks, out):

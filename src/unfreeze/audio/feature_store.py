@@ -4,7 +4,8 @@ Layout of the folder, format version 3 (there must be a new version whenever the
 a sound change, even in their last bit, because training amplifies that):
   meta.json   format, version, fingerprint, front end, counts, CRC-32 of both; written last
   clips.npy   (clips + 1,) int64, the first frame of each clip, then the total
-  frames.f32  (frames, bands) little-endian float32, clip after clip
+  frames.f32  (frames, values) little-endian float32, clip after clip; `frame_values` of the
+              front end, its bands or a whole patch
 
 Invariants: a folder with a valid meta.json is whole; it is checked against its checksums
 when it is opened, and rebuilt if it differs. Patches are windows over the frames, so their
@@ -13,7 +14,6 @@ their order, not labels, groups or splits: a changed label needs no new store. T
 gives all lengths, so threads write each clip at its own place and memory stays flat.
 """
 
-import dataclasses
 import errno
 import hashlib
 import json
@@ -31,11 +31,12 @@ import numpy as np
 
 from unfreeze.audio.decode import Resampler, resampled_length
 from unfreeze.audio.decode_processes import Decoders, Waveform
-from unfreeze.audio.logmel import FrameMaker, patch_starts
+from unfreeze.audio.front_ends import Maker, frame_maker
+from unfreeze.audio.logmel import patch_starts
 from unfreeze.audio.manifest import Clip, Manifest
 from unfreeze.audio.parallel import Progress, run_bunches
 from unfreeze.audio.patches import FLOAT, FrameFile, PatchView
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.frontend import FrontEnd, front_end_from
 from unfreeze.cache_room import LOCK, make_room
 from unfreeze.core.array_files import checksum
 from unfreeze.errors import DataError, RunError, show
@@ -43,9 +44,9 @@ from unfreeze.files import atomic_path, make_folder, remove, remove_partials, wr
 
 # Patch hops computed at once from a long recording: about 30 s.
 _HOPS = 64
-# Frames of short clips computed and written at once: about 10 s. One clip at a time
-# would cost twice as much.
-_TOGETHER = 1024
+# Values of short clips computed and written at once: YAMNet's frames of about 10 s. One
+# clip at a time would cost twice as much.
+_TOGETHER = 1024 * 64
 
 # What json and numpy raise for damaged files.
 _FOREIGN = (
@@ -78,6 +79,7 @@ class FrameWriter:
     ) -> None:
         self._file, self._front_end, self._decoders = file, front_end, decoders
         self._clips, self._offsets = clips, offsets.tolist()
+        self._together = max(_TOGETHER // front_end.frame_values, 1)
         self._lock = threading.Lock()
         self._own = threading.local()
 
@@ -96,13 +98,13 @@ class FrameWriter:
             first, end = self._offsets[number : number + 2]
             if not short:
                 start = first
-            if end - first > _TOGETHER:
+            if end - first > self._together:
                 self._write_short(short, start)
                 self._write_long(number)
                 short = []
                 continue
             short.append(self._waveform(number))
-            if end - start >= _TOGETHER:
+            if end - start >= self._together:
                 self._write_short(short, start)
                 short = []
         self._write_short(short, start)
@@ -145,31 +147,31 @@ class FrameWriter:
                 f"program writes to the data."
             )
 
-    def _tools(self) -> tuple[FrameMaker, Resampler]:
+    def _tools(self) -> tuple[Maker, Resampler]:
         """Return the frame maker and the resampler of this thread."""
         if not hasattr(self._own, "tools"):
             front = self._front_end
-            self._own.tools = FrameMaker(front), Resampler(front.sample_rate, front.channel)
-        tools: tuple[FrameMaker, Resampler] = self._own.tools
+            self._own.tools = frame_maker(front), Resampler(front.sample_rate, front.channel)
+        tools: tuple[Maker, Resampler] = self._own.tools
         return tools
 
     def _write(self, rows: np.ndarray, first: int) -> None:
         data = rows.astype(FLOAT, copy=False).data.cast("B")
-        place = first * self._front_end.bands * FLOAT.itemsize
+        place = first * self._front_end.frame_values * FLOAT.itemsize
         with self._lock:
             self._file.seek(place)
             self._file.write(data)
 
 
-def waveform_frames(blocks: Iterator[np.ndarray], maker: FrameMaker) -> Iterator[np.ndarray]:
-    """Compute the log-mel frames of a waveform that comes piece by piece.
+def waveform_frames(blocks: Iterator[np.ndarray], maker: Maker) -> Iterator[np.ndarray]:
+    """Compute the frames of a waveform that comes piece by piece.
 
     Args:
         blocks: (samples,) float32 each, at the front end's rate.
         maker: with the settings.
 
     Yields:
-        (n, bands) float32; together `log_mel_frames` of the whole waveform.
+        (n, frame_values) float32; together `frames_of` the whole waveform.
     """
     front = maker.front_end
     step = _HOPS * front.patch_hop
@@ -207,7 +209,7 @@ class PatchStore:
         self.offsets = offsets
         self.spans = np.stack([offsets[:-1], offsets[1:]], axis=1) if spans is None else spans
         self.clips = len(self.spans)
-        self._frames = FrameFile(folder / _FRAMES, front_end.bands)
+        self._frames = FrameFile(folder / _FRAMES, front_end.frame_values)
 
     def patches(self, clip_indices: Sequence[int] | np.ndarray) -> PatchView:
         """Return the patches of some clips, in the order of the numbers.
@@ -231,7 +233,8 @@ class PatchStore:
         starts = np.repeat(self.spans[chosen, 0], counts)
         if len(chosen):
             starts += np.concatenate([cuts[k] for k in kind])
-        return PatchView(self._frames, starts, clip, front.patch_frames, self.fingerprint)
+        shape = front.patch_shape
+        return PatchView(self._frames, starts, clip, front.patch_frames, self.fingerprint, shape)
 
 
 def sound_span(
@@ -240,7 +243,8 @@ def sound_span(
     """The frames that a sound in a recording is heard in.
 
     A sound that is shorter than a patch is in the middle of one; what surrounds it in the
-    recording fills the rest.
+    recording fills the rest. (Where frames are whole patches, in the one whose middle is
+    nearest.)
 
     Args:
         start: seconds from the beginning of the recording.
@@ -252,14 +256,17 @@ def sound_span(
     Returns:
         The first row and the end, at least a patch apart.
     """
-    rate = front_end.sample_rate / front_end.hop
-    size, room = front_end.patch_frames, last - first
+    front, room = front_end, last - first
+    rate, length = front.sample_rate / front.step, front.patch_samples // front.step
     begin, stop = round(start * rate), round(end * rate)
-    if stop - begin < size:
-        begin = (begin + stop - size) // 2
-        stop = begin + size
-    begin = max(min(begin, room - size), 0)
-    return first + begin, first + min(max(stop, begin + size), room)
+    if stop - begin < length:
+        begin = (begin + stop - length) // 2
+        stop = begin + length
+    # From steps to frames.
+    size, apart = front.patch_frames, front.hop // front.step
+    row, end_row = round(begin / apart), round((stop - length) / apart) + size
+    row = max(min(row, room - size), 0)
+    return first + row, first + min(max(end_row, row + size), room)
 
 
 def _units(manifest: Manifest) -> tuple[list[Clip], np.ndarray]:
@@ -390,7 +397,7 @@ def open_store(folder: str | os.PathLike[str]) -> PatchStore | None:
         meta = json.loads((place / _META).read_text(encoding="utf-8"))
         if (meta["format"], meta["version"]) != (_FORMAT, _VERSION):
             return None
-        front_end = FrontEnd(**meta["front_end"])
+        front_end = front_end_from(meta["front_end"])
         offsets = np.load(place / _CLIPS, allow_pickle=False)
         size = (place / _FRAMES).stat().st_size
         whole = (
@@ -398,7 +405,7 @@ def open_store(folder: str | os.PathLike[str]) -> PatchStore | None:
             and offsets.shape == (meta["clips"] + 1,)
             and offsets[0] == 0
             and bool((np.diff(offsets) >= front_end.patch_frames).all())
-            and size == offsets[-1] * front_end.bands * FLOAT.itemsize
+            and size == offsets[-1] * front_end.frame_values * FLOAT.itemsize
             and meta["crc32"] == [checksum(place / name) for name in (_CLIPS, _FRAMES)]
         )
         if not whole:
@@ -414,7 +421,7 @@ def store_fingerprint(manifest: Manifest, front_end: FrontEnd) -> str:
     settings: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSION,
-        "front_end": dataclasses.asdict(front_end),
+        "front_end": front_end.as_plain(),
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode("ascii"))
     for clip in _units(manifest)[0]:
@@ -433,7 +440,7 @@ def _build(
     units = _units(manifest)[0]
     counts = [front_end.frames(_samples(clip, front_end)) for clip in units]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    size = int(offsets[-1]) * front_end.bands * FLOAT.itemsize
+    size = int(offsets[-1]) * front_end.frame_values * FLOAT.itemsize
     # Removed first and durably, or after a power cut it might lie beside other frames.
     remove(folder / _META)
     remove(folder / _FRAMES)
@@ -458,7 +465,7 @@ def _build(
         "format": _FORMAT,
         "version": _VERSION,
         "fingerprint": fingerprint,
-        "front_end": dataclasses.asdict(front_end),
+        "front_end": front_end.as_plain(),
         "clips": len(counts),
         "frames": int(offsets[-1]),
         "dtype": FLOAT.str,

@@ -11,7 +11,7 @@ import numpy as np
 
 from unfreeze.backbones.frontend import FrontEnd
 
-#: The upper edge of what the network hears, hertz.
+#: The upper edge of what YAMNet hears, hertz; other networks have their own.
 HIGHEST_HEARD = FrontEnd().high_hz
 # Samples of one spectrum.
 _FRAME = 4096
@@ -24,20 +24,21 @@ class HighEnergy:
 
     Args:
         sample_rate: hertz of the recording.
+        hears: the upper edge of what the network hears, hertz.
 
     Attributes:
         total: the energy, without an offset.
-        unheard: the part above `HIGHEST_HEARD`.
+        unheard: the part above that edge.
     """
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, hears: float = HIGHEST_HEARD) -> None:
         self.total = self.unheard = 0.0
-        turn = min(2 * math.pi * HIGHEST_HEARD / sample_rate, math.pi)
+        turn = min(2 * math.pi * hears / sample_rate, math.pi)
         # The energy of the steps between samples, over that of the samples, for a
         # tone at the edge; it grows with frequency.
         self._steps = 4 * math.sin(turn / 2) ** 2
-        self._edge = HIGHEST_HEARD / sample_rate
-        self._hears_all = sample_rate <= 2 * HIGHEST_HEARD
+        self._edge = hears / sample_rate
+        self._hears_all = sample_rate <= 2 * hears
 
     @property
     def share(self) -> float:

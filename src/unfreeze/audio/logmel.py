@@ -214,10 +214,22 @@ def mel_matrix(front_end: FrontEnd) -> np.ndarray:
 @functools.cache
 def _sparse_mel(front_end: FrontEnd) -> tuple[int, int, Any]:
     """Return the first bin that some band uses, the end, and (bands, bins) sparse."""
-    matrix = mel_matrix(front_end)
+    return sparse_mel(mel_matrix(front_end), np.float32)
+
+
+def sparse_mel(matrix: np.ndarray, dtype: Any) -> tuple[int, int, Any]:
+    """Return the first bin of a mel matrix that some band uses, the end, and the rest of it.
+
+    Args:
+        matrix: (bins, bands).
+        dtype: of the result.
+
+    Returns:
+        The two bins, and a sparse array (bands, end - first).
+    """
     used = np.nonzero(matrix.any(axis=1))[0]
     first, end = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
-    return first, end, scipy.sparse.csr_array(matrix[first:end].T.astype(np.float32))
+    return first, end, scipy.sparse.csr_array(matrix[first:end].T.astype(dtype))
 
 
 def _hertz_to_mel(hertz: Any) -> Any:

@@ -16,7 +16,6 @@ processors that add in another order. (The split is that of T. J. Dekker, "A flo
 technique for extending the available precision", Numer. Math. 18, 1971.)
 """
 
-import dataclasses
 from typing import Any
 
 import keras
@@ -24,7 +23,7 @@ import numpy as np
 from keras import ops
 
 from unfreeze.audio.logmel import hann_window, mel_matrix
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.frontend import FrontEnd, front_end_from
 
 _GRID = 512.0
 
@@ -58,7 +57,7 @@ class LogMel(keras.layers.Layer):
 
     def call(self, waveform: Any) -> Any:
         """Compute the patches."""
-        frames = self._log_mel(self._pad(waveform))
+        frames = self._log_mel(padded(waveform, self.front_end))
         # Patches overlap by whole hops: cut the frames into hops, then lay the
         # hops of each patch side by side. No gather, so every format takes it.
         front = self.front_end
@@ -80,26 +79,13 @@ class LogMel(keras.layers.Layer):
         config: dict[str, Any] = super().get_config()
         # Fixed by the constructor, so it is no argument of it.
         config.pop("trainable", None)
-        return config | {"front_end": dataclasses.asdict(self.front_end)}
+        return config | {"front_end": self.front_end.as_plain()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LogMel":
         """Build the layer from `get_config`'s result."""
         values = dict(config)
-        return cls(front_end=FrontEnd(**values.pop("front_end")), **values)
-
-    def _pad(self, waveform: Any) -> Any:
-        front = self.front_end
-        hop = front.patch_hop * front.hop
-        samples = ops.shape(waveform)[1]
-        if isinstance(samples, int):
-            padding = front.padded_samples(samples) - samples
-            return ops.pad(waveform, [[0, 0], [0, padding]])
-        # The length is only known when the graph runs (TensorFlow): pad by more
-        # than enough, then cut; as `FrontEnd.padded_samples`.
-        extra = ops.maximum(samples - front.min_samples, 0)
-        total = front.min_samples + (extra + hop - 1) // hop * hop
-        return ops.pad(waveform, [[0, 0], [0, front.min_samples + hop]])[:, :total]
+        return cls(front_end=front_end_from(values.pop("front_end")), **values)
 
     def _log_mel(self, waveform: Any) -> Any:
         coarse = ops.round(waveform * _GRID) / _GRID
@@ -121,6 +107,21 @@ class LogMel(keras.layers.Layer):
             padding="valid",
             data_format="channels_last",
         )
+
+
+def padded(waveform: Any, front_end: FrontEnd) -> Any:
+    """Pad waveforms (batch, samples) at their end, as `FrontEnd.padded_samples` says."""
+    front = front_end
+    hop = front.patch_hop * front.hop
+    samples = ops.shape(waveform)[1]
+    if isinstance(samples, int):
+        padding = front.padded_samples(samples) - samples
+        return ops.pad(waveform, [[0, 0], [0, padding]])
+    # The length is only known when the graph runs (TensorFlow): pad by more
+    # than enough, then cut; as `FrontEnd.padded_samples`.
+    extra = ops.maximum(samples - front.min_samples, 0)
+    total = front.min_samples + (extra + hop - 1) // hop * hop
+    return ops.pad(waveform, [[0, 0], [0, front.min_samples + hop]])[:, :total]
 
 
 def _constants(front_end: FrontEnd) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -22,7 +22,6 @@ from unfreeze.audio.annotations import WINDOW, settle_sounds
 from unfreeze.audio.class_folders import MANIFEST_NAME
 from unfreeze.audio.decode_processes import Decoders, using
 from unfreeze.audio.entries import Entry, is_quiet
-from unfreeze.audio.hearing import HIGHEST_HEARD
 from unfreeze.audio.label_sets import classes_of, heard_in, unsure_in
 from unfreeze.audio.parallel import Progress, run_bunches
 from unfreeze.audio.rules import SILENT, TOO_HIGH, Facts, Problem, examine
@@ -70,6 +69,7 @@ class Clip:
         low: hertz, the lower bound of the sound in its annotation, or None.
         high: hertz, the upper bound, or None.
         clipped: share of its recording's samples that are at full scale, 0 to 1.
+        window: seconds that the network hears at once.
     """
 
     path: Path
@@ -86,6 +86,7 @@ class Clip:
     low: float | None = None
     high: float | None = None
     clipped: float = 0.0
+    window: float = WINDOW
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ def read_manifest(
         strict=strict,
         max_bad=max_bad,
         several=source.several,
+        window=how.window,
     )
 
 
@@ -204,7 +206,7 @@ def examine_source(
     """
     files = list({entry.path: (entry.path, entry.name) for entry in source.entries}.values())
     with using(decoders) as reading:
-        judge = partial(reading.examine, channel=how.channel)
+        judge = partial(reading.examine, channel=how.channel, hears=how.hears)
         bunches = run_bunches(judge, files, workers=workers, progress=progress)
     judged = chain.from_iterable(bunches)
     problems, facts_of = list(source.notes), dict[Path, Facts]()
@@ -214,30 +216,31 @@ def examine_source(
     kept = _kept_silence(source.entries, silent)
     for (path, name), (facts, found) in zip(files, results, strict=True):
         if path in kept:
-            facts, found = examine(path, name, silence=True, channel=how.channel)
+            facts, found = examine(path, name, silence=True, channel=how.channel, hears=how.hears)
         problems += found
         if facts is not None:
             facts_of[path] = facts
     known = [entry for entry in source.entries if entry.path in facts_of]
     lengths = {path: facts.seconds for path, facts in facts_of.items()}
-    window = WINDOW / how.slow_down
+    window = how.window / how.slow_down
     entries, told = settle_sounds(known, lengths, how.full, source.several, window)
     if how.slow_down != 1:
         problems = [problem for problem in problems if problem.rule != TOO_HIGH]
-        told += _too_slow(source.root, facts_of.values(), how.slow_down)
+        told += _too_slow(source.root, facts_of.values(), how)
     if source.several:
         told.append(_counted(source.root, entries))
     return [(entry, facts_of[entry.path]) for entry in entries], [*problems, *told]
 
 
-def _too_slow(root: Path, facts: Iterable[Facts], slow_down: float) -> list[Problem]:
+def _too_slow(root: Path, facts: Iterable[Facts], how: Reading) -> list[Problem]:
     """A note where the network listens for what no recording holds."""
     fastest = max((each.sample_rate for each in facts), default=0)
-    if not 0 < fastest < HIGHEST_HEARD * slow_down:
+    slow_down = how.slow_down
+    if not 0 < fastest < how.hears * slow_down:
         return []
     cause = (
         f"no recording holds sound above {fastest / 2000:g} kHz, and slowed down {slow_down:g} "
-        f"times the network listens up to {HIGHEST_HEARD * slow_down / 1000:g} kHz: a smaller "
+        f"times the network listens up to {how.hears * slow_down / 1000:g} kHz: a smaller "
         "--slow-down, or faster recordings, fit better"
     )
     return [Problem(Path(root.name), SLOW, cause, False)]
@@ -288,6 +291,7 @@ def build_manifest(
     strict: bool = False,
     max_bad: float = 0.10,
     several: bool = False,
+    window: float = WINDOW,
 ) -> Manifest:
     """Make a manifest of recordings that were examined.
 
@@ -299,12 +303,13 @@ def build_manifest(
         strict: allow no bad file at all.
         max_bad: the share of bad files, 0 to 1, above which to refuse the data.
         several: whether a clip may have several labels, or none.
+        window: seconds that the network hears at once.
 
     Raises:
         DataError: too many bad files, or a class without any recording.
     """
     good, repeated = _judge_duplicates(recordings)
-    clips = tuple(_clip(entry, facts) for entry, facts in good)
+    clips = tuple(_clip(entry, facts, window) for entry, facts in good)
     known = sorted([*problems, *repeated], key=lambda p: (os.fsencode(p.path), p.rule))
     fingerprint = _fingerprint(clips)
     manifest = Manifest(root, clips, tuple(labels), tuple(known), fingerprint, several)
@@ -412,7 +417,7 @@ def _judge_sounds(
     return twofold, problems
 
 
-def _clip(entry: Entry, facts: Facts) -> Clip:
+def _clip(entry: Entry, facts: Facts, window: float) -> Clip:
     content, length = facts.content, facts.seconds
     if entry.start is not None and entry.end is not None:
         content += f"@{entry.start:.3f}-{entry.end:.3f}"
@@ -432,6 +437,7 @@ def _clip(entry: Entry, facts: Facts) -> Clip:
         low=entry.low,
         high=entry.high,
         clipped=facts.clipped,
+        window=window,
     )
 
 

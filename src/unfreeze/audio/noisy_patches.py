@@ -6,13 +6,14 @@ with the same seed reads the same.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import soxr
 
-from unfreeze.audio.logmel import log_mel_frames, patch_starts
+from unfreeze.audio.front_ends import patches_of
 from unfreeze.audio.made_background import KINDS, RATE, make_background
 from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.frontend import FrontEnd
@@ -26,8 +27,8 @@ _ABOVE = (0.0, 30.0)
 _NEPER = 20 / np.log(10)
 # The level of a copy, in natural-log units of amplitude, against the clip's own.
 _LEVEL = (-2.3, 0.5)
-# Patches that are read at once.
-_READ = 1024
+# Values that are read at once: 1,024 patches of YAMNet.
+_READ = 1024 * 96 * 64
 # Noise that clips are heard in: what lasts.
 _STEADY = ("coloured noise", "wind", "hiss", "rain", "hum", "clicks")
 
@@ -37,7 +38,7 @@ class Bank:
     """Patches of computed background.
 
     Attributes:
-        patches: (n, patch_frames, bands) float32.
+        patches: (n, *patch_shape) float32.
         clip: (n,) the sound that each is of.
         kind: (sounds,) its kind, a number in `kinds`.
         kinds: their names.
@@ -78,10 +79,8 @@ def make_bank(front_end: FrontEnd, sounds: int, rng: np.random.Generator) -> Ban
             sound = make_background(name, SECONDS, rng)
             if rate != RATE:
                 sound = soxr.resample(sound, RATE, rate)
-            frames = log_mel_frames(sound, front_end)
-            starts = patch_starts(len(frames), front_end)
-            patches.append(frames[starts[:, None] + np.arange(front_end.patch_frames)])
-            clip.append(np.full(len(starts), len(kind)))
+            patches.append(patches_of(sound, front_end))
+            clip.append(np.full(len(patches[-1]), len(kind)))
             kind.append(number)
     return Bank(np.concatenate(patches), np.concatenate(clip), np.array(kind), tuple(KINDS))
 
@@ -93,12 +92,12 @@ class NoisyView:
         clean: the clips' patches.
         bank: the background.
         rng: of which noise is how loud behind which clip.
-        offset: log-mel value of nothing, before the logarithm.
+        front_end: of the network; says what the values of patches are.
         clips: number of the manifest's clips; copies and background are numbered from there.
         copies: of each clip.
 
     Attributes:
-        shape: (patches, patch_frames, bands).
+        shape: (patches, *patch_shape).
         dtype: float32.
         clip: (patches,) int64, each patch's clip.
         source: the clip that each further clip is a copy of, from number `clips` on; -1 for
@@ -113,11 +112,11 @@ class NoisyView:
         clean: PatchView,
         bank: Bank,
         rng: np.random.Generator,
-        offset: float,
+        front_end: FrontEnd,
         clips: int,
         copies: int,
     ) -> None:
-        self._clean, self._bank, self._offset = clean, bank, np.float32(offset)
+        self._clean, self._bank, self._front_end = clean, bank, front_end
         copies = min(copies, _MOST // max(len(clean), 1))
         ids, place = np.unique(clean.clip, return_inverse=True)
         amount = len(ids) * copies
@@ -135,8 +134,9 @@ class NoisyView:
         self._own = np.tile(np.arange(len(clean)), copies)
         self._above, self._level = above[number], level[number]
         # Without copies there is no need to read all clips.
-        read = range(0, len(clean) if copies else 0, _READ)
-        power = [self._power(clean[np.arange(at, min(at + _READ, len(clean)))]) for at in read]
+        at_once = max(_READ // math.prod(clean.shape[1:]), 1)
+        read = range(0, len(clean) if copies else 0, at_once)
+        power = [self._power(clean[np.arange(at, min(at + at_once, len(clean)))]) for at in read]
         if power:
             loud = np.bincount(place, np.concatenate(power)) / np.bincount(place)
             self._loud = _log(loud[place][self._own])
@@ -146,7 +146,7 @@ class NoisyView:
         own = clean.clip, clips + number, clips + amount + bank.clip
         self.clip = np.concatenate(own).astype(np.int64)
         self.shape = (len(self.clip), *clean.shape[1:])
-        self.ndim, self.dtype = 3, clean.dtype
+        self.ndim, self.dtype = len(self.shape), clean.dtype
         digest = hashlib.sha256(f"{clean.fingerprint}{bank.fingerprint()}".encode())
         for part in (self._noise, self._above, self._level):
             digest.update(np.ascontiguousarray(part).tobytes())
@@ -182,17 +182,38 @@ class NoisyView:
         """Powers of sound and noise add up, as those of sounds that know nothing of each other."""
         gain = np.exp(self._loud - self._quiet - self._above)[rows].astype(np.float32)
         sound = self._magnitude(self._clean[self._own[rows]])
-        noise = self._magnitude(self._bank.patches[self._noise[rows]]) * gain[:, None, None]
-        level = np.exp(self._level)[rows].astype(np.float32)[:, None, None]
-        return np.asarray(np.log(np.sqrt(sound**2 + noise**2) * level + self._offset))
+        noise = self._magnitude(self._bank.patches[self._noise[rows]])
+        noise *= _beside(gain, noise)
+        level = np.exp(self._level)[rows].astype(np.float32)
+        if self._front_end.powers:
+            # Samples are scaled by their range, which grows with the noise, about so.
+            level = 1 / np.sqrt(1 + gain**2)
+        return self._values(np.sqrt(sound**2 + noise**2) * _beside(level, noise))
 
     def _magnitude(self, patches: np.ndarray) -> np.ndarray:
-        return np.asarray(np.maximum(np.exp(patches) - self._offset, 0))
+        """Mel magnitudes from what patches hold."""
+        front = self._front_end
+        if front.powers:
+            return np.asarray(patches ** (0.5 / np.array(front.powers, np.float32)))
+        return np.asarray(np.maximum(np.exp(patches) - np.float32(front.log_offset), 0))
+
+    def _values(self, magnitudes: np.ndarray) -> np.ndarray:
+        """What patches hold, from mel magnitudes."""
+        front = self._front_end
+        if front.powers:
+            return np.asarray(magnitudes ** (2 * np.array(front.powers, np.float32)))
+        return np.asarray(np.log(magnitudes + np.float32(front.log_offset)))
 
     def _power(self, patches: np.ndarray) -> np.ndarray:
         """(n,) mean square of each patch's magnitudes."""
-        squares: np.ndarray = (self._magnitude(patches) ** 2).mean(axis=(1, 2), dtype=np.float64)
+        axes = tuple(range(1, patches.ndim))
+        squares: np.ndarray = (self._magnitude(patches) ** 2).mean(axis=axes, dtype=np.float64)
         return squares
+
+
+def _beside(values: np.ndarray, patches: np.ndarray) -> np.ndarray:
+    """(n,) so that each counts for a whole patch of (n, ...)."""
+    return values.reshape(-1, *[1] * (patches.ndim - 1))
 
 
 def _log(power: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ class PatchView:
     """The patches of some clips, as an array that is read when indexed.
 
     Attributes:
-        shape: (patches, patch_frames, bands).
+        shape: (patches, *patch_shape) of the front end: (patches, patch_frames, bands).
         dtype: float32.
         clip: (patches,) int64, each patch's clip, as a number in the manifest.
         fingerprint: SHA-256 over the front end, the clips' contents and order.
@@ -70,11 +70,12 @@ class PatchView:
         clip: np.ndarray,
         patch_frames: int,
         fingerprint: str,
+        patch_shape: tuple[int, ...] | None = None,
     ) -> None:
-        self._frames, self._starts = frames, starts
+        self._frames, self._starts, self._rows = frames, starts, patch_frames
         self.clip = clip
-        self.shape = (len(starts), patch_frames, frames.bands)
-        self.ndim = 3
+        self.shape = (len(starts), *(patch_shape or (patch_frames, frames.bands)))
+        self.ndim = len(self.shape)
         self.dtype = FLOAT
         digest = hashlib.sha256(fingerprint.encode("ascii"))
         digest.update(np.ascontiguousarray(starts, dtype="<i8").tobytes())
@@ -90,17 +91,20 @@ class PatchView:
             index: one number, a slice, or an int or bool array of one axis.
 
         Returns:
-            (n, patch_frames, bands) float32, or (patch_frames, bands) for one
-            number.
+            (n, *patch_shape) float32, or one patch for one number.
 
         Raises:
             IndexError: as numpy raises it.
         """
         starts = self._starts[index]
         if np.ndim(starts) == 0:
-            one: np.ndarray = self._frames.windows(np.asarray([starts]), self.shape[1])[0]
+            one: np.ndarray = self._read(np.asarray([starts]))[0]
             return one
-        return self._frames.windows(starts, self.shape[1])
+        return self._read(starts)
+
+    def _read(self, starts: np.ndarray) -> np.ndarray:
+        windows = self._frames.windows(starts, self._rows)
+        return windows.reshape(len(starts), *self.shape[1:])
 
     def take(self, numbers: np.ndarray, clip: np.ndarray) -> "PatchView":
         """Return a view of some of the patches.
@@ -109,9 +113,9 @@ class PatchView:
             numbers: (n,) int, which patches, in the order wanted.
             clip: (n,) int, the clip of each.
         """
-        starts = self._starts[numbers]
-        rows = self.shape[1]
-        return PatchView(self._frames, starts, np.asarray(clip), rows, self.fingerprint)
+        starts, shape = self._starts[numbers], self.shape[1:]
+        own = np.asarray(clip)
+        return PatchView(self._frames, starts, own, self._rows, self.fingerprint, shape)
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:

@@ -108,7 +108,11 @@ class Facts:
 
 
 def examine(
-    path: Path, name: Path, silence: bool = False, channel: int = 0
+    path: Path,
+    name: Path,
+    silence: bool = False,
+    channel: int = 0,
+    hears: float = HIGHEST_HEARD,
 ) -> tuple[Facts | None, list[Problem]]:
     """Read one file from end to end and check it by the rules.
 
@@ -117,6 +121,7 @@ def examine(
         name: what to call it in a problem.
         silence: whether it may be silent.
         channel: the one to take, counted from 1; 0 mixes them.
+        hears: the upper edge of what the network hears, hertz.
 
     Returns:
         The facts, or None when the file must be left out; and its problems.
@@ -124,7 +129,7 @@ def examine(
     try:
         with open_sound(path) as sound:
             sound.take(channel)
-            return examine_sound(sound, name, silence=silence)
+            return examine_sound(sound, name, silence=silence, hears=hears)
     except SoundError as error:
         return None, [Problem(name, error.rule, error.cause, True)]
 
@@ -134,6 +139,7 @@ def examine_sound(
     name: Path,
     blocks: Iterator[np.ndarray] | None = None,
     silence: bool = False,
+    hears: float = HIGHEST_HEARD,
 ) -> tuple[Facts | None, list[Problem]]:
     """Read an open file to its end and check it, as `examine`.
 
@@ -142,11 +148,12 @@ def examine_sound(
         name: what to call it in a problem.
         blocks: those of `mono_blocks`, where the caller watches them.
         silence: whether it may be silent.
+        hears: the upper edge of what the network hears, hertz.
 
     Returns:
         As `examine`.
     """
-    extent = Extent(sound)
+    extent = Extent(sound, hears)
     try:
         _check_length(sound, sound.promised if sound.exact else 0, "promises")
         content = sound_hash(sound)
@@ -171,17 +178,19 @@ class Extent:
 
     Args:
         sound: an open file, of which each block that is read is added.
+        hears: the upper edge of what the network hears, hertz.
 
     Attributes:
         samples: read so far.
     """
 
-    def __init__(self, sound: Sound) -> None:
+    def __init__(self, sound: Sound, hears: float = HIGHEST_HEARD) -> None:
         self.samples = 0
         self._sound = sound
         self._lowest, self._highest = np.float32(np.inf), np.float32(-np.inf)
         self._at_full = 0
-        self._energy = HighEnergy(sound.sample_rate)
+        self._hears = hears
+        self._energy = HighEnergy(sound.sample_rate, hears)
 
     @property
     def clipped(self) -> float:
@@ -202,7 +211,9 @@ class Extent:
     def judge(self) -> list[Finding]:
         """What breaks a rule, once the file is read to its end."""
         lowest, highest = float(self._lowest), float(self._highest)
-        return list(_judge(self._sound, self.samples, lowest, highest, self._energy.share))
+        return list(
+            _judge(self._sound, self.samples, lowest, highest, self._energy.share, self._hears)
+        )
 
 
 def _check_length(sound: Sound, samples: int, verb: str) -> None:
@@ -213,7 +224,7 @@ def _check_length(sound: Sound, samples: int, verb: str) -> None:
 
 
 def _judge(
-    sound: Sound, samples: int, lowest: float, highest: float, unheard: float
+    sound: Sound, samples: int, lowest: float, highest: float, unheard: float, hears: float
 ) -> Iterator[Finding]:
     if samples == 0:
         yield "empty", "it has a header but no samples", True
@@ -246,7 +257,7 @@ def _judge(
         percent = math.floor(1000 * unheard) / 10
         yield (
             TOO_HIGH,
-            f"{percent:g} % of its energy lies above {HIGHEST_HEARD / 1000:g} kHz, which the "
+            f"{percent:g} % of its energy lies above {hears / 1000:g} kHz, which the "
             f"network does not hear: slow it down, with --slow-down 10 for bats",
             False,
         )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unfreeze.audio.annotations import read_annotated, read_sounds, recording_stem
+from unfreeze.audio.annotations import WINDOW, read_annotated, read_sounds, recording_stem
 from unfreeze.audio.class_folders import MANIFEST_NAME, read_folders, walk_recordings
 from unfreeze.audio.entries import (
     BACKGROUND,
@@ -25,6 +25,7 @@ from unfreeze.audio.entries import (
     rename_labels,
     settle_labels,
 )
+from unfreeze.audio.hearing import HIGHEST_HEARD
 from unfreeze.audio.label_sets import classes_of, is_set
 from unfreeze.audio.label_table import (
     BY_NAME,
@@ -39,6 +40,7 @@ from unfreeze.audio.rules import Problem
 from unfreeze.audio.segments_file import SEGMENTS_NAME, read_segments, with_source_groups
 from unfreeze.audio.sound_formats import READABLE
 from unfreeze.audio.table_file import read_table
+from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, show
 
 _TABLES = (".csv", ".tsv", ".txt")
@@ -69,6 +71,8 @@ class Reading:
             table, so that the rest is background.
         channel: of recordings with several, the one to take, counted from 1; 0 mixes them.
         slow_down: how many times slower the network hears them.
+        hears: the upper edge of what the network hears at their own speed, hertz.
+        window: seconds that it hears at once, likewise.
     """
 
     group_regex: str | None = None
@@ -77,6 +81,19 @@ class Reading:
     full: bool = False
     channel: int = 0
     slow_down: float = 1.0
+    hears: float = HIGHEST_HEARD
+    window: float = WINDOW
+
+    def by(self, front_end: FrontEnd) -> "Reading":
+        """The same for a network: its channel, its speed, its range and its window."""
+        slow = front_end.slow_down
+        return replace(
+            self,
+            channel=front_end.channel,
+            slow_down=slow,
+            hears=front_end.high_hz / slow,
+            window=front_end.patch_seconds * slow,
+        )
 
 
 #: Nothing beyond what the files say.

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unfreeze.audio.annotations import FEWEST_GROUPS, WINDOW, chains
+from unfreeze.audio.annotations import FEWEST_GROUPS, chains
 from unfreeze.audio.label_sets import heard_in, is_set
 from unfreeze.audio.manifest import Clip, Manifest
 from unfreeze.errors import DataError, show
@@ -530,7 +530,7 @@ def clip_units(clips: Sequence[Clip]) -> list[list[int]]:
             recording = clip.content.partition("@")[0]
             sounds[recording].append((index, (clip.start, clip.end)))
     for own in sounds.values():
-        for chain in chains([span for _, span in own], WINDOW):
+        for chain in chains([span for _, span in own], clips[own[0][0]].window):
             for position in chain[1:]:
                 parent[find(own[position][0])] = find(own[chain[0]][0])
     units: dict[int, list[int]] = defaultdict(list)

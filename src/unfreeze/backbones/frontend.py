@@ -3,9 +3,16 @@
 Plain data and integer arithmetic; the spectrum itself is computed in
 `unfreeze.audio`. All lengths are in samples or frames, never in seconds, so
 every place that needs them rounds alike.
+
+There are two kinds. `FrontEnd`: frames that depend on their own samples alone, and patches
+that are windows over them (YAMNet). `MelWindows`: each patch is computed as a whole, because
+its samples are scaled by their own range (BirdNET); such a patch counts as one frame that is
+as long as a patch. So all that stores, streams and cuts frames serves both.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,64 @@ class FrontEnd:
     slow_down: float = 1.0
     channel: int = 0
 
-    def slowed(self, factor: float) -> "FrontEnd":
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """Shape of one patch as the network reads it; time comes first, then bands."""
+        return (self.patch_frames, self.bands)
+
+    @property
+    def frame_values(self) -> int:
+        """Numbers in one frame."""
+        return self.bands
+
+    @property
+    def patch_samples(self) -> int:
+        """Samples that a patch stands for: from its start to that of the next without overlap."""
+        return self.patch_frames * self.hop
+
+    @property
+    def patch_seconds(self) -> float:
+        """The same in seconds."""
+        return self.patch_samples / self.sample_rate
+
+    @property
+    def step(self) -> int:
+        """Samples of the smallest hop from patch to patch; hops are multiples of it."""
+        return self.hop
+
+    @property
+    def steps(self) -> int:
+        """Steps from one patch to the next."""
+        return self.patch_hop
+
+    def with_steps(self, steps: int) -> Self:
+        """The same with patches so many steps apart."""
+        return replace(self, patch_hop=steps)
+
+    @property
+    def powers(self) -> tuple[float, ...]:
+        """Of each spectrogram in a patch, the exponent of its squared mel values.
+
+        Empty where a patch holds logarithms.
+        """
+        return ()
+
+    @property
+    def picture(self) -> "FrontEnd":
+        """Settings of a log-mel spectrogram to look at."""
+        return self
+
+    @property
+    def tolerance(self) -> float:
+        """The largest difference between a patch that is computed in the graph and outside."""
+        return 1e-4
+
+    @property
+    def slack(self) -> float:
+        """How many times more than those of YAMNet's classifiers an export's scores may differ."""
+        return 1.0
+
+    def slowed(self, factor: float) -> Self:
         """The same network, for sound that it hears `factor` times slower, and lower.
 
         Its samples are the same ones, but more of them make a second; so patches last a
@@ -83,3 +147,131 @@ class FrontEnd:
     def patches(self, samples: int) -> int:
         """Number of patches in a waveform of `samples`, after padding; at least 1."""
         return (self.frames(samples) - self.patch_frames) // self.patch_hop + 1
+
+    def as_plain(self) -> dict[str, Any]:
+        """Plain values for JSON; `front_end_from` reads them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Mel:
+    """One of the spectrograms of `MelWindows`.
+
+    Attributes:
+        fft: samples in one periodic Hann window, and points of its Fourier transform.
+        hop: samples from one window to the next.
+        low_hz: lower edge of the lowest band, as the network hears it, hertz.
+        high_hz: upper edge of the highest band, likewise.
+        power: exponent of the squared mel values.
+    """
+
+    fft: int
+    hop: int
+    low_hz: float
+    high_hz: float
+    power: float
+
+
+@dataclass(frozen=True)
+class MelWindows(FrontEnd):
+    """Settings of a front end that computes each patch from its own samples, as a whole.
+
+    The samples of a patch are scaled so that the smallest is -1 and the largest 1. Then
+    there is a spectrogram for each of `mels`: the real part of the transform of each window,
+    summed into mel bands, squared, raised to a power, and with the highest band first.
+    (BirdNET 2.4's graph does so; that the imaginary part is dropped is as published.)
+
+    `window` is the length of a patch, `hop` the distance of patches, and a patch is one
+    frame. `fft` and `log_offset` have no meaning here.
+
+    Attributes:
+        mels: the spectrograms; all have the same number of windows in a patch.
+        smallest_hop: samples; the hop can be set to multiples of it.
+    """
+
+    mels: tuple[Mel, ...] = ()
+    smallest_hop: int = 1
+
+    @property
+    def columns(self) -> int:
+        """Windows of each spectrogram in a patch."""
+        first = self.mels[0]
+        return (self.window - first.fft) // first.hop + 1
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """(columns, bands, spectrograms)."""
+        return (self.columns, self.bands, len(self.mels))
+
+    @property
+    def frame_values(self) -> int:
+        """Numbers in one patch."""
+        return self.columns * self.bands * len(self.mels)
+
+    @property
+    def patch_samples(self) -> int:
+        """Samples in a patch."""
+        return self.window
+
+    @property
+    def step(self) -> int:
+        """Samples of the smallest hop."""
+        return self.smallest_hop
+
+    @property
+    def steps(self) -> int:
+        """Steps from one patch to the next."""
+        return self.hop // self.smallest_hop
+
+    def with_steps(self, steps: int) -> Self:
+        """The same with patches so many steps apart."""
+        return replace(self, hop=steps * self.smallest_hop)
+
+    @property
+    def powers(self) -> tuple[float, ...]:
+        """Of each spectrogram in a patch, the exponent of its squared mel values."""
+        return tuple(mel.power for mel in self.mels)
+
+    @property
+    def slack(self) -> float:
+        """OpenVINO multiplies with reciprocals where others divide, which shows in silence."""
+        return 30.0
+
+    def as_plain(self) -> dict[str, Any]:
+        """Plain values for JSON; `front_end_from` reads them."""
+        return {**asdict(self), "mels": [asdict(mel) for mel in self.mels]}
+
+    @property
+    def picture(self) -> FrontEnd:
+        """A log-mel spectrogram of the same range of frequencies, every 10 ms."""
+        hop = max(round(self.sample_rate / self.slow_down / 100), 1)
+        return FrontEnd(
+            sample_rate=self.sample_rate,
+            window=2 * hop,
+            hop=hop,
+            fft=2048,
+            low_hz=max(self.low_hz, 100.0 * self.slow_down),
+            high_hz=self.high_hz,
+            min_samples=2 * hop,
+            patch_frames=1,
+            patch_hop=1,
+            slow_down=self.slow_down,
+            channel=self.channel,
+        )
+
+    @property
+    def tolerance(self) -> float:
+        """The exponents make much of what is nearly 0: 1e-9, squared and to the 0.2, is 2.5e-4."""
+        return 1e-3
+
+
+def front_end_from(values: Mapping[str, Any]) -> FrontEnd:
+    """Settings from the plain values that `as_plain` gives.
+
+    Raises:
+        TypeError: they are not settings of a front end.
+    """
+    if "mels" not in values:
+        return FrontEnd(**values)
+    mels = tuple(Mel(**mel) for mel in values["mels"])
+    return MelWindows(**{**values, "mels": mels})

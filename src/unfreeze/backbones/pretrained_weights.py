@@ -17,6 +17,7 @@ from pathlib import Path
 import filelock
 import platformdirs
 
+from unfreeze.backbones import licence
 from unfreeze.backbones.weight_files import (
     Progress,
     Tensors,
@@ -96,7 +97,7 @@ def load_tensors(path: str | os.PathLike[str], spec: WeightsSpec) -> Tensors:
         WeightsError: the file is unreadable, belongs to another network, or has the
             wrong checksum.
     """
-    tensors = read_tensors(Path(path), spec.shapes)
+    tensors = read_tensors(Path(path), spec.shapes, spec.readers)
     check_tensors(tensors, spec, str(path))
     return tensors
 
@@ -117,6 +118,7 @@ def resolve_weights(
     path: str | os.PathLike[str] | None = None,
     fetch: bool = True,
     progress: Progress | None = None,
+    accept_licence: bool = False,
 ) -> Path:
     """Return a file of verified weights; download it if necessary.
 
@@ -126,14 +128,18 @@ def resolve_weights(
         fetch: whether the network may be used.
         progress: called as progress(done, total) in bytes while downloading; a
             total of 0 means that it is unknown.
+        accept_licence: accept the licence of the weights, where one must be accepted; it is
+            remembered.
 
     Returns:
         A `.safetensors` file: the user's own, or the one in the cache.
 
     Raises:
         WeightsError: the user's file or the cached one is wrong, or the weights
-            cannot be found or downloaded; the message lists what was tried.
+            cannot be found or downloaded; the message lists what was tried. Or their
+            licence must be accepted first.
     """
+    settle_licence(spec, accept_licence)
     own = path if path is not None else os.environ.get(spec.env)
     if own:
         return _use_own(Path(own).expanduser(), spec, given=path is not None)
@@ -144,6 +150,24 @@ def resolve_weights(
     if not fetch:
         raise WeightsError(_nothing_found(spec, cached, []))
     return fetch_weights(spec, progress=progress, replace=False)
+
+
+def settle_licence(spec: WeightsSpec, accept: bool) -> None:
+    """Accept the licence of a backbone's weights, or refuse to go on without.
+
+    Args:
+        spec: of the weights.
+        accept: whether the user accepts it now; that is remembered.
+
+    Raises:
+        WeightsError: it was not accepted; the message holds it. Or the cache cannot be
+            written.
+    """
+    if accept and spec.licence is not None and spec.licence.must_accept:
+        if not licence.is_accepted(spec.name, spec.licence, cache_folder()):
+            licence.accept(spec.name, spec.licence, cache_folder())
+        return
+    licence.require(spec.name, spec.licence, cache_folder())
 
 
 def install_file(path: str | os.PathLike[str], spec: WeightsSpec) -> Path:
@@ -158,6 +182,8 @@ def install_file(path: str | os.PathLike[str], spec: WeightsSpec) -> Path:
     tensors = load_tensors(path, spec)
     cached = cached_path(spec)
     _store(cached, tensors, spec, f"file {path}")
+    if spec.beside is not None:
+        spec.beside(Path(path), cached.parent)
     return cached
 
 
@@ -219,6 +245,8 @@ def _first_source(
             try:
                 tensors = source.fetch(Path(folder), progress)
                 check_tensors(tensors, spec, source.label)
+                if spec.beside is not None:
+                    spec.beside(Path(folder), cached.parent)
             except (WeightsError, OSError) as error:
                 failures.append((source.label, str(error)))
             else:
@@ -248,8 +276,8 @@ def _nothing_found(spec: WeightsSpec, cached: Path, failures: list[tuple[str, st
     if not failures:
         lines.append("  - the network: not tried")
     lines.append(
-        f"What you can do: with a network, run `unfreeze weights --fetch`. Without one, copy "
-        f"yamnet.h5, or the cached file of another machine, to this machine and run "
-        f"`unfreeze weights --path FILE`, or set {spec.env} to its path."
+        f"What you can do: with a network, run `{spec.fetch_command}`. Without one, copy "
+        f"{spec.own_file}, or the cached file of another machine, to this machine and run "
+        f"`unfreeze weights --path FILE --backbone {spec.name}`, or set {spec.env} to its path."
     )
     return "\n".join(lines)

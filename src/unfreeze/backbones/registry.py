@@ -1,16 +1,19 @@
-"""The backbones by name, with what the rest of the package needs to know about each.
+"""The backbones by name: one record holds all that the rest of the package knows of each.
 
-To add a backbone, add an entry to `BACKBONES`: its front end, where its weights
-come from, and a function that builds it.
+A backbone is data. What it hears and how long at once, how it is built and read, whose
+weights it has and under which licence: everything else follows the record. To add one, add
+an entry to `BACKBONES`: its front end, its weights and a function that builds it
+(docs/backbones.md). No other module knows a backbone by its name.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from unfreeze.backbones import birdnet_spec, yamnet_spec
 from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.licence import Licence
 from unfreeze.backbones.weight_files import WeightsSpec
-from unfreeze.backbones.yamnet_spec import EMBEDDING_SIZE, YAMNET_WEIGHTS, class_names
 from unfreeze.errors import UnfreezeError, did_you_mean
 
 if TYPE_CHECKING:
@@ -21,29 +24,52 @@ if TYPE_CHECKING:
 class Backbone:
     """A pretrained network that turns patches into embeddings.
 
+    Its layer groups follow from the names of its layers (`unfreeze.core.groups`).
+
     Attributes:
         name: what the user calls it.
+        title: what people call it.
         description: one line for people.
-        license: licence of the architecture and its weights.
-        front_end: how a waveform becomes its input.
+        hears: what it was trained on, and so knows, in a few words.
+        front_end: how a waveform becomes its input: sample rate, length of a patch, distance
+            of patches, range of frequencies.
         embedding_size: numbers in one embedding.
-        weights: what its weights must be and where they come from.
+        weights: what its weights must be, where they come from, and their licence.
         build: `build(weights="auto" | path | None)` returns a functional
-            model from patches (patch_frames, bands) to (embedding_size,).
+            model from patches (`front_end.patch_shape`) to (embedding_size,).
+        taps: where a read-out reads it when the user does not say: "auto" for the ends of its
+            layer groups, or names of layers with commas between them.
         build_published: as `build`, but from patches to the scores of the classes
             it was published with; None if it has none.
         published_classes: returns their names, in the order of the scores.
+        published_title: what people call these classes.
+        published_key: their name in outputs and JSON.
     """
 
     name: str
+    title: str
     description: str
-    license: str
+    hears: str
     front_end: FrontEnd
     embedding_size: int
     weights: WeightsSpec
     build: Callable[..., "keras.Model"]
+    taps: str = "auto"
     build_published: Callable[..., "keras.Model"] | None = None
     published_classes: Callable[[], tuple[str, ...]] | None = None
+    published_title: str = ""
+    published_key: str = ""
+
+    @property
+    def licence(self) -> Licence | None:
+        """The licence of its weights; None if it asks nothing of the user."""
+        return self.weights.licence
+
+    @property
+    def notice(self) -> str:
+        """What must go with a model that was trained from it; empty if nothing must."""
+        bound = self.licence is not None and self.licence.must_accept
+        return self.licence.notice() if bound and self.licence is not None else ""
 
 
 def get_backbone(name: str, slow_down: float = 1.0, channel: int | None = None) -> Backbone:
@@ -66,8 +92,10 @@ def get_backbone(name: str, slow_down: float = 1.0, channel: int | None = None) 
     raise UnfreezeError(f"Unknown backbone {name!r}; known: {', '.join(BACKBONES)}.{hint}")
 
 
+# Keras takes seconds to import; the command line must answer without it.
+
+
 def _build_yamnet(*args: Any, **kwargs: Any) -> "keras.Model":
-    # Keras takes seconds to import; the command line must answer without it.
     from unfreeze.backbones.yamnet import build_yamnet
 
     return build_yamnet(*args, **kwargs)
@@ -79,16 +107,46 @@ def _build_yamnet_with_top(*args: Any, **kwargs: Any) -> "keras.Model":
     return yamnet_with_top(*args, **kwargs)
 
 
+def _build_birdnet(*args: Any, **kwargs: Any) -> "keras.Model":
+    from unfreeze.backbones.birdnet import build_birdnet
+
+    return build_birdnet(*args, **kwargs)
+
+
+def _build_birdnet_with_top(*args: Any, **kwargs: Any) -> "keras.Model":
+    from unfreeze.backbones.birdnet import birdnet_with_top
+
+    return birdnet_with_top(*args, **kwargs)
+
+
 BACKBONES: dict[str, Backbone] = {
     "yamnet": Backbone(
         name="yamnet",
+        title="YAMNet",
         description="YAMNet: MobileNet v1 on log-mel patches, trained on AudioSet by Google.",
-        license="Apache-2.0",
+        hears="sounds of every kind: 521 classes of AudioSet",
         front_end=FrontEnd(),
-        embedding_size=EMBEDDING_SIZE,
-        weights=YAMNET_WEIGHTS,
+        embedding_size=yamnet_spec.EMBEDDING_SIZE,
+        weights=yamnet_spec.YAMNET_WEIGHTS,
         build=_build_yamnet,
         build_published=_build_yamnet_with_top,
-        published_classes=class_names,
+        published_classes=yamnet_spec.class_names,
+        published_title="AudioSet",
+        published_key="audioset",
+    ),
+    "birdnet": Backbone(
+        name="birdnet",
+        title="BirdNET 2.4",
+        description="BirdNET 2.4: an EfficientNet-like network on two mel spectrograms, trained "
+        "on birds and other animals by Cornell and Chemnitz.",
+        hears="birds above all, and other animals: 6,522 classes",
+        front_end=birdnet_spec.FRONT_END,
+        embedding_size=birdnet_spec.EMBEDDING_SIZE,
+        weights=birdnet_spec.BIRDNET_WEIGHTS,
+        build=_build_birdnet,
+        build_published=_build_birdnet_with_top,
+        published_classes=birdnet_spec.class_names,
+        published_title="BirdNET",
+        published_key="birdnet",
     ),
 }

@@ -1,9 +1,10 @@
 """Read weights files into named tensors, and verify the tensors by a pinned checksum.
 
-Formats: `.safetensors` (ours); `.weights.h5`, as Keras 3 writes it for the model of
+Formats of any backbone: `.safetensors` (ours); `.weights.h5`, as Keras 3 writes it for the model of
 `yamnet_with_top`; a plain `.h5` in the older Keras layout, in which Google publishes
 `yamnet.h5`; and the data file of a TensorFlow SavedModel, whose pinned sha256 fixes
-the offset of each variable, so that its index need not be parsed.
+the offset of each variable, so that its index need not be parsed. A backbone may have
+readers of further formats (`WeightsSpec.readers`).
 
 Invariant: whatever the format, weights are the same set of named float32 tensors with
 one pinned sha256. `check_tensors` refuses a damaged or different file before a model
@@ -12,7 +13,7 @@ sees it; `read_tensors` does not verify.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from unfreeze.backbones.licence import Licence
 from unfreeze.errors import WeightsError
 from unfreeze.files import atomic_path, system_error
 
@@ -51,17 +53,34 @@ class WeightsSpec:
             in the order of the network.
         sha256: `tensor_digest` of the published weights.
         sources: places on the network, in the order they are tried.
+        size: bytes of the weights as they are kept.
+        licence: of the weights; None if it asks nothing of the user.
+        readers: by suffix, what reads a file in the format they were published in.
+        own_file: name of a file that users may have, for messages.
+        beside: reads what belongs to the weights and is no tensor, such as the names of
+            the published classes, from a user's file or the folder of a download; called
+            with that and with the folder of the cached weights.
     """
 
     name: str
     shapes: Mapping[str, tuple[int, ...]]
     sha256: str
     sources: tuple[Source, ...]
+    size: int = 0
+    licence: Licence | None = None
+    readers: Mapping[str, Callable[[Path], Tensors]] = field(default_factory=dict)
+    own_file: str = ""
+    beside: Callable[[Path, Path], None] | None = None
 
     @property
     def env(self) -> str:
         """Environment variable for the path of the user's own file."""
         return f"UNFREEZE_{self.name.upper()}_WEIGHTS"
+
+    @property
+    def fetch_command(self) -> str:
+        """The command that downloads the weights."""
+        return f"unfreeze weights --fetch --backbone {self.name}"
 
 
 def tensor_digest(tensors: Mapping[str, np.ndarray]) -> str:
@@ -111,7 +130,7 @@ def check_tensors(tensors: Mapping[str, np.ndarray], spec: WeightsSpec, where: s
             f"{where} does not hold the published weights of {spec.name}: the checksum of its "
             f"tensors is\n  found    sha256 {found_digest}\n  expected sha256 {spec.sha256}\n"
             f"The file is damaged, or it holds other weights. Delete it and run "
-            f"`unfreeze weights --fetch`. (To use weights of your own, build the backbone with "
+            f"`{spec.fetch_command}`. (To use weights of your own, build the backbone with "
             f"weights=None and call model.load_weights.)"
         )
 
@@ -165,13 +184,16 @@ _UNREADABLE = (
 )
 
 
-def read_tensors(path: Path, shapes: Shapes) -> Tensors:
-    """Read a weights file in any of the three formats.
+def read_tensors(
+    path: Path, shapes: Shapes, readers: Mapping[str, Callable[[Path], Tensors]] | None = None
+) -> Tensors:
+    """Read a weights file in any of the three formats, or in one of the backbone's own.
 
     Args:
         path: a `.safetensors`, `.weights.h5` or older Keras `.h5` file.
         shapes: canonical names in the order of the network; the HDF5 layouts lack
             these names, so their tensors are matched by layer and order.
+        readers: further formats by suffix.
 
     Returns:
         The tensors by canonical name, not verified.
@@ -182,6 +204,8 @@ def read_tensors(path: Path, shapes: Shapes) -> Tensors:
     if not path.is_file():
         raise WeightsError(f"There is no weights file at {path}. Correct the path.")
     try:
+        if readers and path.suffix in readers:
+            return readers[path.suffix](path)
         if path.suffix == ".safetensors":
             return dict(safetensors.numpy.load_file(path))
         if path.suffix in {".h5", ".hdf5"}:
@@ -193,8 +217,9 @@ def read_tensors(path: Path, shapes: Shapes) -> Tensors:
             f"{path} cannot be read as weights: {error}. "
             f"The file may be incomplete; copy it again, or run `unfreeze weights --fetch`."
         ) from error
+    more = "".join(f"{suffix}, " for suffix in readers or ())
     raise WeightsError(
-        f"{path} has an unknown suffix; give a .safetensors, .weights.h5 or .h5 file."
+        f"{path} has an unknown suffix; give a {more}.safetensors, .weights.h5 or .h5 file."
     )
 
 

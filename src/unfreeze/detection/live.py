@@ -22,7 +22,7 @@ from unfreeze.detection.events import Event, EventStart
 from unfreeze.detection.live_sources import Inbox
 from unfreeze.detection.scan import PatchBlock, PatchStream
 from unfreeze.detection.score_blocks import ScoreBlock
-from unfreeze.pipeline.inference import SHAPES, patch_scores
+from unfreeze.pipeline.inference import batch_sizes, patch_scores
 
 # Seconds of sound that may wait.
 LIMIT = 10.0
@@ -34,7 +34,8 @@ _LOOK = 0.25
 
 def live_hop(front_end: FrontEnd) -> float:
     """Seconds from one patch to the next in live sound: an eighth of a patch."""
-    return max(front_end.patch_frames // 8, 1) * front_end.hop / front_end.sample_rate
+    steps = max(front_end.patch_samples // front_end.step // 8, 1)
+    return steps * front_end.step / front_end.sample_rate
 
 
 class LiveDetector:
@@ -58,8 +59,8 @@ class LiveDetector:
 
     def warm_up(self) -> None:
         """Let the network compile for all its batch sizes, before sound arrives."""
-        shape = (self._front_end.patch_frames, self._front_end.bands)
-        for size in SHAPES:
+        shape = self._front_end.patch_shape
+        for size in batch_sizes(shape):
             patch_scores(self._model, np.zeros((size, *shape), np.float32))
 
     def push(self, samples: np.ndarray) -> list[EventStart | Event]:

@@ -7,10 +7,11 @@ into pieces, the frames and the patches, with their padding at the end, equal th
 waveform; and whichever recording is read first, each batch holds the same patches.
 """
 
+import functools
 import queue
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,14 +19,14 @@ import numpy as np
 
 from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders, using
-from unfreeze.audio.logmel import FrameMaker
+from unfreeze.audio.front_ends import cut_patches, frame_maker, patches_of
 from unfreeze.audio.parallel import available_cores
 from unfreeze.audio.rules import as_warnings
 from unfreeze.audio.sound_file import file_size
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import DataError
-from unfreeze.pipeline.inference import BATCH, SHAPES, patch_scores
+from unfreeze.pipeline.inference import batch_size, batch_sizes, patch_scores
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -35,7 +36,7 @@ _DEPTH = 2
 # Seconds after which a thread that cannot deliver its result checks whether it still should.
 _LOOK = 0.1
 
-# What float32 may add to the logarithm of nothing.
+# What float32 may add to a patch of nothing.
 _ROUNDING = 1e-4
 # Values (samples times channels) decoded at once: 1 MiB, a few seconds of sound.
 _BLOCK = 1 << 18
@@ -55,7 +56,7 @@ class FrameStream:
     """
 
     def __init__(self, front_end: FrontEnd) -> None:
-        self._front_end, self._maker = front_end, FrameMaker(front_end)
+        self._front_end, self._maker = front_end, frame_maker(front_end)
         self._waiting = np.zeros(0, dtype=np.float32)
         self.samples = self.frames = 0
 
@@ -66,7 +67,7 @@ class FrameStream:
             samples: (n,) float32, mono, at the front end's rate.
 
         Returns:
-            (frames, bands) float32; may be empty.
+            (frames, frame_values) float32; may be empty.
         """
         front = self._front_end
         self.samples += len(samples)
@@ -80,7 +81,7 @@ class FrameStream:
         """Return the frames that are left, padded as the whole waveform's are.
 
         Returns:
-            (frames, bands) float32; empty if there were no samples.
+            (frames, frame_values) float32; empty if there were no samples.
         """
         if not self.samples:
             return self._compute(self._waiting, 0)
@@ -92,7 +93,7 @@ class FrameStream:
     def _compute(self, waiting: np.ndarray, count: int) -> np.ndarray:
         front = self._front_end
         if not count:
-            return np.zeros((0, front.bands), dtype=np.float32)
+            return np.zeros((0, front.frame_values), dtype=np.float32)
         self.frames += count
         # The maker pads its input as a whole waveform: cut that padding off.
         return self._maker([waiting[: (count - 1) * front.hop + front.window]])[:count]
@@ -103,7 +104,7 @@ class PatchBlock:
     """Some consecutive patches of a recording.
 
     Attributes:
-        patches: (n, patch_frames, bands) float32, n from 1 to `BATCH`.
+        patches: (n, *patch_shape) float32, n from 1 to a full batch.
         starts: (n,) float64, seconds from the start of the recording.
         ends: (n,) float64, seconds; a patch that is padded ends with the recording.
     """
@@ -119,8 +120,16 @@ class PatchBlock:
 
     def silent(self, front_end: FrontEnd) -> np.ndarray:
         """(n,) whether a patch holds digital silence alone: not one sample other than 0."""
-        floor = np.log(np.float32(front_end.log_offset)) + _ROUNDING
-        return np.asarray(self.patches.max(axis=(1, 2)) <= floor)
+        nothing = _silence(front_end)
+        axes = tuple(range(1, self.patches.ndim))
+        return np.asarray(np.abs(self.patches - nothing).max(axis=axes) <= _ROUNDING)
+
+
+@functools.cache
+def _silence(front_end: FrontEnd) -> np.ndarray:
+    """A patch of digital silence."""
+    nothing: np.ndarray = patches_of(np.zeros(front_end.min_samples, np.float32), front_end)[0]
+    return nothing
 
 
 class PatchStream:
@@ -128,15 +137,15 @@ class PatchStream:
 
     Args:
         front_end: the backbone's settings.
-        hop: frames from one patch to the next, 1 to `patch_frames`.
+        hop: steps of the front end from one patch to the next, at most a patch.
     """
 
     def __init__(self, front_end: FrontEnd, hop: int) -> None:
         # With this hop the front end pads the end to whole hops, so the last
         # samples are always part of a patch.
-        self._front_end = replace(front_end, patch_hop=hop)
+        self._front_end = front_end.with_steps(hop)
         self._stream = FrameStream(self._front_end)
-        self._frames = np.zeros((0, front_end.bands), dtype=np.float32)
+        self._frames = np.zeros((0, front_end.frame_values), dtype=np.float32)
         self._patches = 0
 
     @property
@@ -159,13 +168,13 @@ class PatchStream:
     def _cut(self, frames: np.ndarray) -> Iterator[PatchBlock]:
         front = self._front_end
         self._frames = np.concatenate([self._frames, frames]) if len(self._frames) else frames
-        rows = np.arange(front.patch_frames)
-        at = 0
-        while count := min((len(self._frames) - at - len(rows)) // front.patch_hop + 1, BATCH):
+        at, most = 0, batch_size(front)
+        left = len(self._frames) - front.patch_frames
+        while count := min((left - at) // front.patch_hop + 1, most):
             if count < 0:
                 break
             first = at + front.patch_hop * np.arange(count)
-            yield self._block(self._frames[first[:, None] + rows])
+            yield self._block(cut_patches(self._frames, first, front))
             at += count * front.patch_hop
         self._frames = self._frames[at:].copy()
 
@@ -174,7 +183,7 @@ class PatchStream:
         second = front.hop / front.sample_rate
         starts = (self._patches + np.arange(len(patches))) * front.patch_hop * second
         self._patches += len(patches)
-        ends = np.minimum(starts + front.patch_frames * second, self.seconds)
+        ends = np.minimum(starts + front.patch_seconds, self.seconds)
         return PatchBlock(patches, starts, ends)
 
 
@@ -294,11 +303,11 @@ def scan_file(
         model: patches to probabilities.
         front_end: the backbone's settings.
         path: the recording.
-        hop: frames from one patch to the next.
+        hop: steps of the front end from one patch to the next.
         decoders: to read with; None starts some for this call.
 
     Yields:
-        Blocks of up to `BATCH` patches, in order.
+        Blocks of up to a full batch of patches, in order.
 
     Raises:
         DataError: the file cannot be read; raised when reading reaches the damage.
@@ -357,7 +366,7 @@ def scan_files(
         model: patches to probabilities.
         front_end: the backbone's settings.
         paths: the recordings.
-        hop: frames from one patch to the next.
+        hop: steps of the front end from one patch to the next.
         workers: files that are decoded at once; None takes one per core.
         decoders: to read with; None starts some for this call.
 
@@ -370,10 +379,11 @@ def scan_files(
     groups = {number: group for group in neighbours(paths) for number in group}
     last: dict[int, list[PatchBlock]] = {}
     ended: dict[int, Ended] = {}
+    full = batch_size(front_end)
     with using(decoders) as reading:
 
         def read(path: Path) -> Iterator[Begun | PatchBlock | Read]:
-            return _in_full_blocks(read_patches(path, front_end, hop, reading))
+            return _in_full_blocks(read_patches(path, front_end, hop, reading), full)
 
         stream = run_ahead(read, paths, workers or available_cores(), expected=DataError)
         for number, item in stream:
@@ -381,7 +391,7 @@ def scan_files(
                 ended[number] = item
             elif not isinstance(item, PatchBlock):
                 yield number, item
-            elif len(item.starts) == BATCH:
+            elif len(item.starts) == full:
                 yield from _score(model, [(number, item)], front_end)
             else:
                 last[number] = [item]
@@ -394,9 +404,9 @@ def scan_files(
 
 
 def _in_full_blocks(
-    items: Iterator[Begun | PatchBlock | Read],
+    items: Iterator[Begun | PatchBlock | Read], full: int
 ) -> Iterator[Begun | PatchBlock | Read]:
-    """Join blocks to `BATCH` patches each; the last has what is left, also before an error."""
+    """Join blocks to `full` patches each; the last has what is left, also before an error."""
     waiting: list[PatchBlock] = []
     try:
         for item in items:
@@ -404,10 +414,10 @@ def _in_full_blocks(
                 yield item
                 continue
             waiting.append(item)
-            while sum(len(block.starts) for block in waiting) >= BATCH:
+            while sum(len(block.starts) for block in waiting) >= full:
                 joined = _joined(waiting)
-                yield joined.part(0, BATCH)
-                waiting = [joined.part(BATCH, len(joined.starts))]
+                yield joined.part(0, full)
+                waiting = [joined.part(full, len(joined.starts))]
     except DataError:
         yield from _rest(waiting)
         raise
@@ -438,7 +448,7 @@ def read_patches(
     Args:
         path: the recording.
         front_end: the backbone's settings.
-        hop: frames from one patch to the next.
+        hop: steps of the front end from one patch to the next.
         decoders: to read with.
 
     Yields:
@@ -448,7 +458,8 @@ def read_patches(
         SoundError: (a DataError) the file cannot be decoded.
     """
     stream = PatchStream(front_end, hop)
-    resampler = Resampler(front_end.sample_rate, front_end.channel)
+    hears = front_end.high_hz / front_end.slow_down
+    resampler = Resampler(front_end.sample_rate, front_end.channel, hears)
     with decoders.waveform(path, resampler, block=_BLOCK, judge=True) as sound:
         yield Begun(sound.sample_rate, sound.promised / sound.sample_rate)
         for samples in sound.blocks:
@@ -472,10 +483,10 @@ def _score(
 
 def _in_batches(model: Any, blocks: list[np.ndarray]) -> np.ndarray:
     patches = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
-    parts, at = [], 0
+    parts, at, sizes = [], 0, batch_sizes(patches.shape[1:])
     while at < len(patches):
         # Some small batches take less time than one that is mostly padding.
-        size = BATCH if len(patches) - at > BATCH // 2 else SHAPES[-2]
+        size = sizes[-1] if len(patches) - at > sizes[-1] // 2 else sizes[-2]
         parts.append(patch_scores(model, patches[at : at + size]))
         at += size
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -6,18 +6,18 @@ has none, synthetic ones; some hard sounds are always compared, too.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from unfreeze.audio.clip_model import front_end_layer
 from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.demo_sounds import CLASSES, synthesize
-from unfreeze.audio.logmel import log_mel_frames, patch_starts
-from unfreeze.audio.logmel_layer import LogMel
+from unfreeze.audio.front_ends import patches_of
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, RunError
 from unfreeze.export.program import EMBEDDINGS, PROBABILITIES, Runner
@@ -120,9 +120,6 @@ def _spaced(paths: list[Path], most: int) -> list[Path]:
     return [paths[int(i)] for i in np.linspace(0, len(paths) - 1, most)]
 
 
-# Largest difference in log-mel between the front end in the graph and the one that
-# the training patches were made with.
-FRONT_END_TOLERANCE = 1e-4
 # A sound is decided if the first class leads the second by this much; only on such
 # sounds does the top class have to agree.
 DECIDED = 0.1
@@ -152,6 +149,17 @@ TOLERANCES: dict[str | None, Tolerance] = {
     "float16": Tolerance(largest=0.02, embedding=0.02, mean=0.01, agreement=0.98),
     "int8": Tolerance(largest=0.35, embedding=0.5, mean=0.1, agreement=0.9),
 }
+
+
+def tolerance_of(quantize: str | None, front_end: FrontEnd) -> Tolerance:
+    """How much an export of a classifier with this front end may differ from its model."""
+    usual, slack = TOLERANCES[quantize], front_end.slack if quantize is None else 1.0
+    return replace(
+        usual,
+        largest=usual.largest * slack,
+        embedding=usual.embedding * slack,
+        mean=usual.mean * slack,
+    )
 
 
 def compare(
@@ -207,26 +215,33 @@ def compare(
 def front_end_difference(
     front_end: FrontEnd, sounds: Sequence[np.ndarray], samples: int | None
 ) -> float:
-    """The largest difference in log-mel between the layer in the graph and the NumPy one."""
-    layer, worst = LogMel(front_end), 0.0
-    rows = np.arange(front_end.patch_frames)
+    """The largest difference in a patch between the layer in the graph and the NumPy one."""
+    layer, worst = front_end_layer(front_end), 0.0
     for sound in sounds:
         batch = fitted(sound, samples)
-        frames = log_mel_frames(batch[0], front_end)
-        patches = frames[patch_starts(len(frames), front_end)[:, np.newaxis] + rows]
+        patches = patches_of(batch[0], front_end)
         worst = max(worst, _largest(np.abs(np.asarray(layer(batch))[0] - patches)))
     return worst
 
 
-def complaints(check: dict[str, Any], quantize: str | None) -> list[str]:
-    """What in a comparison exceeds the tolerance, in words; empty if nothing does."""
-    allowed = TOLERANCES[quantize]
+def complaints(
+    check: dict[str, Any], quantize: str | None, front_end: FrontEnd | None = None
+) -> list[str]:
+    """What in a comparison exceeds the tolerance, in words; empty if nothing does.
+
+    Args:
+        check: from `compare`, perhaps with `front_end_difference`.
+        quantize: how the export is quantized.
+        front_end: says how much its patches and scores may differ; YAMNet's if not given.
+    """
+    front = front_end or FrontEnd()
+    allowed = tolerance_of(quantize, front)
     found = []
     for key, most in (
         ("largest_difference", allowed.largest),
         ("mean_difference", allowed.mean),
         ("embedding_difference", allowed.embedding),
-        ("front_end_difference", FRONT_END_TOLERANCE),
+        ("front_end_difference", front.tolerance),
     ):
         # Written so that NaN exceeds it, too.
         if key in check and not check[key] <= most:

@@ -182,10 +182,12 @@ def _write(
     compared["front_end_difference"] = check.front_end_difference(
         front_end, (*tested.waveforms, *hard), length
     )
-    found = check.complaints(compared, quantize)
+    found = check.complaints(compared, quantize, front_end)
     if quantize != "int8":
         # Eight bits cover the range of ordinary sounds; on hard ones, int8 is only reported.
-        found += [f"{text} on {check.HARD}" for text in check.complaints(extreme, quantize)]
+        found += [
+            f"{text} on {check.HARD}" for text in check.complaints(extreme, quantize, front_end)
+        ]
     if found:
         raise ExportError(
             f"The {form.title} export differs from the model: {'; '.join(found)}. It was not kept"
@@ -196,7 +198,7 @@ def _write(
         "runtime": form.runtime,
         **compared,
         "hard_sounds": {"compared_on": check.HARD, **extreme},
-        "tolerance": asdict(check.TOLERANCES[quantize]),
+        "tolerance": asdict(check.tolerance_of(quantize, front_end)),
         "speed": {
             "samples": samples,
             "export": check.speed(runner, samples, front_end.sample_rate),
@@ -220,6 +222,9 @@ def _settings(
     classifier: "Classifier", form: Format, graph: Any, model: Any, quantize: str | None
 ) -> dict[str, Any]:
     """The settings that a user of the file must know, as plain values."""
+    from unfreeze.audio.clip_model import notice_of
+
+    notice = notice_of(classifier.model)
     front_end = classifier.front_end
     shape = ["sounds", "samples"] if graph.samples is None else [1, graph.samples]
     outputs = {
@@ -238,8 +243,9 @@ def _settings(
         "input": {"waveform": shape, "dtype": "float32", "range": [-1, 1], "channels": 1},
         "outputs": outputs,
         "patch_samples": front_end.min_samples,
-        "patch_hop_samples": front_end.patch_hop * front_end.hop,
-        "front_end": asdict(front_end),
+        "patch_hop_samples": front_end.steps * front_end.step,
+        "front_end": front_end.as_plain(),
+        **({"licence": notice} if notice else {}),
     }
 
 

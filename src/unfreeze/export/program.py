@@ -4,7 +4,7 @@ Weights are constants, each convolution and its BatchNorm are one convolution, a
 everything that does not depend on the input is computed once, here. The graph has one
 input, `waveform` (batch, samples) float32, and the outputs `probabilities` (batch,
 classes) and, if requested, `embeddings` (batch, numbers), both means over the patches
-of a sound. All names in the front end contain `log_mel`.
+of a sound. All names in the front end contain one of `FRONT_ENDS`.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,14 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from tensorflow.python.grappler import tf_optimizer
 from tensorflow.python.training.saver import export_meta_graph
 
-from unfreeze.audio.clip_model import ClipMean, PatchRows, head_input, parts_of
-from unfreeze.audio.logmel_layer import LogMel
+from unfreeze.audio.clip_model import (
+    FRONT_ENDS,
+    ClipMean,
+    PatchRows,
+    front_end_layer,
+    head_input,
+    parts_of,
+)
 from unfreeze.core.boundary import inference_cut
 from unfreeze.core.graph import flatten
 from unfreeze.core.read_out import PROJECTION
@@ -32,10 +38,9 @@ Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 INPUT = "waveform"
 PROBABILITIES, EMBEDDINGS = "probabilities", "embeddings"
-FRONT_END = "log_mel"
 # In the names of operations and weights that eight bits would ruin: the front end, and the
 # projection of a read-out, whose sums of ten thousand products cancel.
-EXACT = (FRONT_END, PROJECTION)
+EXACT = (*FRONT_ENDS, PROJECTION)
 SMALL = 256
 """Smaller weights (biases, sizes) stay float32: the saving is not worth an operation."""
 # Without the optimizers that make operations only TensorFlow knows (as `remap` does).
@@ -76,7 +81,7 @@ def with_outputs(model: keras.Model, embeddings: bool) -> keras.Model:
         outputs.append(head_input(patch_model))
     inner = keras.Model(patch_model.input, outputs)
     waveform = keras.Input((None,), dtype="float32", name=INPUT)
-    patches = LogMel(front_end, name=FRONT_END)(waveform)
+    patches = front_end_layer(front_end)(waveform)
     given = inner(PatchRows(name="patch_rows")(patches))
     scores, *rest = given if isinstance(given, list | tuple) else [given]
     means = [ClipMean(labels, name="clip_mean")(scores, patches)]

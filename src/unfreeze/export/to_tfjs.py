@@ -22,7 +22,8 @@ import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow.core.framework import graph_pb2
 
-from unfreeze.export.program import EXACT, FRONT_END, INPUT, SMALL, FrozenGraph, Runner, as_function
+from unfreeze.audio.clip_model import FRONT_ENDS
+from unfreeze.export.program import EXACT, INPUT, SMALL, FrozenGraph, Runner, as_function
 from unfreeze.version import __version__
 
 MODEL = "model.json"
@@ -111,7 +112,11 @@ def _stored(name: str, values: np.ndarray, quantize: str | None) -> tuple[dict[s
     if values.dtype.kind in "iu":
         values = values.astype(np.int32)  # TensorFlow.js has no other integers
     entry: dict[str, Any] = {"name": name, "shape": list(values.shape), "dtype": str(values.dtype)}
-    small = values.dtype != np.float32 or values.size < SMALL or FRONT_END in name
+    small = (
+        values.dtype != np.float32
+        or values.size < SMALL
+        or any(part in name for part in FRONT_ENDS)
+    )
     if quantize is None or small:
         return entry, np.ascontiguousarray(values).tobytes()
     if quantize == "float16" or any(part in name for part in EXACT):

@@ -39,7 +39,7 @@ def read_known(
     Raises:
         DataError: the data cannot be used, or have a class that the model does not know.
     """
-    how = replace(how, channel=front_end.channel, slow_down=front_end.slow_down)
+    how = how.by(front_end)
     if several:
         how = replace(how, columns=replace(how.columns, several=True))
     manifest = read_manifest(data, how=how, strict=strict, max_bad=max_bad, least_classes=1)

@@ -89,13 +89,13 @@ def with_noise(cut: Pieces, front_end: FrontEnd, seed: int) -> NoisyParts:
     if not bank.kinds:
         notes += ("No kind of computed background is left: --in-noise does nothing.",)
         return NoisyParts(_extended(manifest, None, bank), cut.parts, None, _none(), (), notes)
-    clips, offset = len(manifest.clips), front_end.log_offset
-    view = NoisyView(train, bank, rng, offset, clips, COPIES)
+    clips = len(manifest.clips)
+    view = NoisyView(train, bank, rng, front_end, clips, COPIES)
     whole = _extended(manifest, view, bank)
     parts = {**cut.parts, "train": view}
     held, heard = None, _none()
     if len(validation):
-        held = NoisyView(validation, held_bank, rng, offset, clips, COPIES)
+        held = NoisyView(validation, held_bank, rng, front_end, clips, COPIES)
         table = heard_table(replace(manifest, labels=labels_with_background(manifest, True)))
         more = np.where((held.source >= 0)[:, None], table[held.source], 0)
         heard = np.concatenate([table, more])
@@ -225,6 +225,8 @@ def _statistics(patches: np.ndarray, clip: np.ndarray, clips: int) -> np.ndarray
     Less the loudness. The last patch of a clip may be padded, which would tell clips from
     background by their length.
     """
+    # Spectrograms of one patch side by side.
+    patches = patches.reshape(*patches.shape[:2], -1)
     means = patches.mean(axis=1)
     level = means.mean(axis=1)
     order = np.lexsort((-level, clip))

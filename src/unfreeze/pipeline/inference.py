@@ -4,6 +4,7 @@ Audio is decoded and turned into patches outside Keras, which is faster; the res
 agrees with that of the saved clip model to 1e-4.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import numpy as np
 from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders, using
 from unfreeze.audio.feature_store import waveform_frames
-from unfreeze.audio.logmel import FrameMaker, log_mel_frames, patch_starts
+from unfreeze.audio.front_ends import cut_patches, frame_maker, frames_of
+from unfreeze.audio.logmel import patch_starts
 from unfreeze.audio.noisy_patches import NoisyView
 from unfreeze.audio.patches import PatchView, clip_means, clip_peaks
 from unfreeze.backbones.frontend import FrontEnd
@@ -26,9 +28,27 @@ from unfreeze.errors import DataError
 #: A file, or a mono waveform in [-1, 1] at the model's rate.
 Sound = str | Path | np.ndarray
 
-# Patches per batch of the network.
-BATCH = 256
-SHAPES = (4, 32, BATCH)
+# Patches per batch of the network; of large patches fewer, as memory grows with the batch.
+_BATCHES, _BATCHES_OF_LARGE = (4, 32, 256), (4, 32)
+# Values from which a patch is large: those of YAMNet have 6,144, of BirdNET 98,112.
+_LARGE = 1 << 15
+
+
+def batch_sizes(patch_shape: Sequence[int]) -> tuple[int, ...]:
+    """How many patches go through a network at once; smaller batches are filled up to these.
+
+    Args:
+        patch_shape: of one patch.
+
+    Returns:
+        The sizes that functions are compiled for, rising.
+    """
+    return _BATCHES if math.prod(patch_shape) < _LARGE else _BATCHES_OF_LARGE
+
+
+def batch_size(front_end: FrontEnd) -> int:
+    """Patches in a full batch."""
+    return batch_sizes(front_end.patch_shape)[-1]
 
 
 def waveform_scores(model: Any, front_end: FrontEnd, waveform: np.ndarray) -> np.ndarray:
@@ -42,7 +62,7 @@ def waveform_scores(model: Any, front_end: FrontEnd, waveform: np.ndarray) -> np
         raise DataError(f"a waveform must have shape (samples,) (mono), not {samples.shape}")
     if not np.isfinite(samples).all():
         raise DataError("the waveform holds NaN or infinite samples")
-    return _mean_scores(model, front_end, iter([log_mel_frames(samples, front_end)]))
+    return _mean_scores(model, front_end, iter([frames_of(samples, front_end)]))
 
 
 def file_scores(
@@ -64,7 +84,7 @@ def file_scores(
         using(decoders) as reading,
         reading.waveform(path, resampler) as sound,
     ):
-        frames = waveform_frames(sound.blocks, FrameMaker(front_end))
+        frames = waveform_frames(sound.blocks, frame_maker(front_end))
         return _mean_scores(model, front_end, frames)
 
 
@@ -107,11 +127,12 @@ def all_scores(model: Any, patches: np.ndarray | PatchView | NoisyView) -> np.nd
 
     Args:
         model: patches to probabilities.
-        patches: (patches, patch_frames, bands).
+        patches: (patches, *patch_shape).
     """
+    size = batch_sizes(patches.shape[1:])[-1]
     parts = [
-        patch_scores(model, patches[np.arange(start, min(start + BATCH, len(patches)))])
-        for start in range(0, len(patches), BATCH)
+        patch_scores(model, patches[np.arange(start, min(start + size, len(patches)))])
+        for start in range(0, len(patches), size)
     ]
     return np.concatenate(parts)
 
@@ -160,24 +181,24 @@ def _mean_scores(model: Any, front_end: FrontEnd, frames: Iterator[np.ndarray]) 
 
 def _patch_batches(pieces: Iterator[np.ndarray], front_end: FrontEnd) -> Iterator[np.ndarray]:
     """Cut frames that come in pieces into patches; all batches but the last are full."""
-    rows = np.arange(front_end.patch_frames)
-    frames = np.zeros((0, front_end.bands), np.float32)
+    batch = batch_size(front_end)
+    frames = np.zeros((0, front_end.frame_values), np.float32)
     for piece in pieces:
         frames = np.concatenate([frames, piece]) if len(frames) else piece
         starts = patch_starts(len(frames), front_end)
-        while len(starts) > BATCH:
-            yield frames[starts[:BATCH, None] + rows]
-            frames = frames[starts[BATCH] :]
+        while len(starts) > batch:
+            yield cut_patches(frames, starts[:batch], front_end)
+            frames = frames[starts[batch] :]
             starts = patch_starts(len(frames), front_end)
     if len(starts := patch_starts(len(frames), front_end)):
-        yield frames[starts[:, None] + rows]
+        yield cut_patches(frames, starts, front_end)
 
 
 def patch_scores(model: Any, patches: np.ndarray) -> np.ndarray:
-    """Class probabilities (n, classes) of up to `BATCH` patches (n, frames, bands)."""
+    """Class probabilities (n, classes) of up to a full batch of patches (n, *patch_shape)."""
     # A smaller batch is padded, so that the function is compiled for few shapes.
     n = len(patches)
-    size = next(size for size in SHAPES if n <= size)
+    size = next(size for size in batch_sizes(patches.shape[1:]) if n <= size)
     if n < size:
         patches = np.concatenate([patches, np.repeat(patches[-1:], size - n, axis=0)])
     return np.asarray(model.predict_on_batch(patches))[:n]

@@ -33,7 +33,7 @@ from unfreeze.backbones.registry import Backbone
 from unfreeze.core.read_out import adapt, projection_of
 from unfreeze.pipeline.copied_clips import cosines, find_copies
 from unfreeze.pipeline.depth_profile import draw_rows
-from unfreeze.pipeline.inference import BATCH, fused, patch_scores
+from unfreeze.pipeline.inference import batch_sizes, fused, patch_scores
 from unfreeze.pipeline.patch_training import new_model
 from unfreeze.pipeline.training_data import NamedProgress
 
@@ -189,10 +189,10 @@ def _describe(
     projection = projection_of(model)
     assert projection is not None
     reader = fused(keras.Model(model.input, projection.output))
-    parts = []
-    for at in range(0, len(chosen), BATCH):
-        parts.append(patch_scores(reader, chosen[at : at + BATCH]))
-        progress("odd", min(at + BATCH, len(chosen)), len(chosen))
+    parts, size = [], batch_sizes(chosen.shape[1:])[-1]
+    for at in range(0, len(chosen), size):
+        parts.append(patch_scores(reader, chosen[at : at + size]))
+        progress("odd", min(at + size, len(chosen)), len(chosen))
     clips = np.unique(chosen.clip)
     means = clip_means(np.concatenate(parts), chosen.clip, len(manifest.clips))[clips]
     return clips, means.astype(np.float32)

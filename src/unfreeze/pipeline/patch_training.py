@@ -122,7 +122,10 @@ def new_model(
     base = backbone.build(weights=weights)
     activation = "sigmoid" if several else "softmax"
     changes = read_augmentation(augment)
-    return patch_model(base, classes, seed, tap_names(taps), changes, activation)
+    if taps == DEFAULT_TAPS:
+        taps = backbone.taps
+    read, front = tap_names(taps), backbone.front_end
+    return patch_model(base, classes, seed, read, changes, activation, front)
 
 
 def tap_names(taps: str) -> str | list[str] | None:

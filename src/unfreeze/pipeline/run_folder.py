@@ -11,6 +11,7 @@ Layout (all written atomically):
                    also `corrected` and `change` (see docs/review.md); `depths` is what each
                    depth of the pretrained network knows, on the validation clips
     audit.json     what each stage changed
+    LICENCE.txt    the licence that goes with the model, where the pretrained weights ask for it
     *.png          curves, confusion (test), moved, depths
     stages/        the engine's own state while the run is not finished
     .lock          held by the process that trains
@@ -149,6 +150,7 @@ def _stays(name: str, root: Path, home: str, real: dict[str, str]) -> bool:
 FORMAT = 1
 CONFIG, MODEL, METRICS, AUDIT = "config.yaml", "model.keras", "metrics.json", "audit.json"
 HISTORY, SCHEDULE, SPLITS, STAGES = "history.csv", "schedule.yaml", "splits.csv", "stages"
+LICENCE = "LICENCE.txt"
 # `unfreeze.core.run_state.FILE`, which cannot be imported here: Keras takes seconds.
 RECORD = "fit.json"
 

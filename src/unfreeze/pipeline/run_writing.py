@@ -12,7 +12,7 @@ from unfreeze.core.fit import FitResult
 from unfreeze.core.schedule import Schedule
 from unfreeze.core.schedule_file import write_schedule
 from unfreeze.errors import RunError
-from unfreeze.files import atomic_path, write_json
+from unfreeze.files import atomic_path, write_json, write_text
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.in_noise import labels_with_background
 from unfreeze.pipeline.run_plan import described
@@ -33,7 +33,7 @@ def begin_run(options: TrainOptions, inputs: Inputs) -> None:
     out = options.out
     assert out is not None
     run_folder.sweep(out)
-    manifest = inputs.data.manifest
+    manifest, notice = inputs.data.manifest, inputs.backbone.notice
     config = {
         "unfreeze": __version__,
         "command": command_line(options),
@@ -47,6 +47,7 @@ def begin_run(options: TrainOptions, inputs: Inputs) -> None:
             "clips": len(manifest.clips),
         },
         "weights": {"file": str(inputs.weights), "sha256": inputs.backbone.weights.sha256},
+        **({"licence": notice} if notice else {}),
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
     }
@@ -55,6 +56,8 @@ def begin_run(options: TrainOptions, inputs: Inputs) -> None:
     else:
         run_folder.clear(out)
         run_folder.write_config(out, config)
+    if notice:
+        write_text(out / run_folder.LICENCE, notice + "\n")
     # For a resumed run, too: it may have been killed between these files.
     run_folder.write_table(out / run_folder.SPLITS, _split_rows(inputs.data))
 

@@ -61,6 +61,7 @@ class Option:
         flag: a shorter name on the command line.
         choices: the only values allowed.
         or_file: whether a file may be named instead of a choice.
+        hidden: whether `--help` leaves it out.
     """
 
     help: str
@@ -73,6 +74,7 @@ class Option:
     flag: str | None = None
     choices: tuple[str, ...] = ()
     or_file: bool = False
+    hidden: bool = False
 
     def check(self, name: str, value: Any, kinds: tuple[type, ...]) -> None:
         """Refuse a value of another type or out of range.
@@ -135,7 +137,12 @@ class TrainOptions:
         metadata=_told("Folder to write the run to.", flag="-o"),
     )
     backbone: str = attrs.field(
-        default="yamnet", metadata=_told("Pretrained network.", inherited=True, shared=True)
+        default="yamnet",
+        metadata=_told(
+            "Pretrained network: yamnet, birdnet (see `unfreeze backbones`).",
+            inherited=True,
+            shared=True,
+        ),
     )
     weights: Path | None = attrs.field(
         default=None,
@@ -346,10 +353,28 @@ class TrainOptions:
             inherited=True,
         ),
     )
+    keep_published: bool = attrs.field(
+        default=False,
+        metadata=_told(
+            "Keep the classes that the network was published with (AudioSet's 521, BirdNET's "
+            "6,522) as a second output of the model.",
+            inherited=True,
+        ),
+    )
     keep_audioset: bool = attrs.field(
         default=False,
         metadata=_told(
-            "Keep the 521 AudioSet classes as a second output of the model.", inherited=True
+            "The old name of --keep-published.", inherited=True, describes_run=False, hidden=True
+        ),
+    )
+    accept_licence: bool = attrs.field(
+        default=False,
+        metadata=_told(
+            "Accept the licence of the network's weights, where it must be accepted; it is "
+            "remembered.",
+            describes_run=False,
+            shared=True,
+            flag="--accept-license",
         ),
     )
     add_to: Path | None = attrs.field(
@@ -386,6 +411,8 @@ class TrainOptions:
         _ = self.wish
         if self.even_if_worse and self.add_to is None:
             raise UnfreezeError("even_if_worse is for runs that add to another: leave it out")
+        if self.keep_audioset:
+            object.__setattr__(self, "keep_published", True)
 
     def as_plain(self) -> dict[str, Any]:
         """The settings that define the run, as plain values for YAML.

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from unfreeze.audio.background_clips import Pieces, cut_quiet
-from unfreeze.audio.clip_model import clip_model, own_scores, parts_of
+from unfreeze.audio.clip_model import OwnClasses, clip_model, own_scores, parts_of
 from unfreeze.audio.entries import is_quiet
 from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.noisy_patches import NoisyView
@@ -189,8 +189,8 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         wish = Wish()
     thresholds = _thresholds(counts, wish)
     metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed, thresholds) | depths
-    own = _own_classes(model, backbone, weights) if options.keep_audioset else None
-    whole = clip_model(model, backbone.front_end, labels, own)
+    own = _own_classes(model, backbone, weights) if options.keep_published else None
+    whole = clip_model(model, backbone.front_end, labels, own, backbone.notice)
     if measure_change is not None:
         cuts = metrics.get("clip_thresholds")
         metrics |= _change(measure_change, parts_of(whole)[0], plan, cut, cuts)
@@ -216,13 +216,12 @@ def _depths(plan: RunPlan, cut: Pieces, listener: TrainListener) -> dict[str, An
     return {"depths": profile.as_plain()}
 
 
-def _own_classes(
-    model: keras.Model, backbone: Backbone, weights: Path
-) -> tuple[keras.KerasTensor, tuple[str, ...]]:
+def _own_classes(model: keras.Model, backbone: Backbone, weights: Path) -> OwnClasses:
     assert backbone.build_published is not None
     assert backbone.published_classes is not None
-    published = backbone.build_published(weights=weights)
-    return own_scores(model, published), backbone.published_classes()
+    key, published = backbone.published_key, backbone.build_published(weights=weights)
+    scores = own_scores(model, published, f"{key}_")
+    return OwnClasses(scores, backbone.published_classes(), key, backbone.published_title)
 
 
 def _change(
@@ -352,8 +351,8 @@ def _counted(
         tables.append(np.zeros((sounds, len(labels))))
         lengths.append(np.bincount(bank.clip))
     every, heard = np.concatenate(lengths), np.concatenate(tables)
-    patch, hop = (front_end.hop * n for n in (front_end.patch_frames, front_end.patch_hop))
-    seconds = (patch + (every - 1) * hop) / front_end.sample_rate
+    hop = front_end.steps * front_end.step
+    seconds = (front_end.patch_samples + (every - 1) * hop) / front_end.sample_rate
     quiet = [number for number, label in enumerate(labels) if is_quiet(label)]
     loud = np.delete(heard[: len(clips)], quiet, axis=1)
     mine = int((loud[:own] != 0).any(axis=1).sum())

@@ -24,8 +24,12 @@ from unfreeze.audio.segments_file import Corrections
 from unfreeze.audio.sources import Reading, Source, find_background, find_source, join_sources
 from unfreeze.audio.split import Split, split_clips, split_notes
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.backbones.pretrained_weights import cache_folder, resolve_weights
-from unfreeze.backbones.registry import Backbone
+from unfreeze.backbones.pretrained_weights import (
+    cache_folder,
+    resolve_weights,
+    settle_licence,
+)
+from unfreeze.backbones.registry import Backbone, get_backbone
 from unfreeze.errors import sentence
 from unfreeze.pipeline.class_weights import read_class_weights
 from unfreeze.pipeline.train_options import FULLY, TrainOptions
@@ -125,6 +129,7 @@ def read_training_data(options: TrainOptions, progress: Progress | None = None) 
         strict=options.strict,
         max_bad=options.max_bad,
         several=joined.several,
+        window=how.window,
     )
     split = split_clips(
         manifest, validation=options.validation, test=options.test, seed=options.seed
@@ -137,10 +142,9 @@ def reading_of(options: TrainOptions) -> Reading:
     columns = Columns(
         options.path_column, options.label_column, options.audio_folder, options.multilabel
     )
-    full, channel = options.annotated == FULLY, options.channel or 0
-    return Reading(
-        options.group_regex, columns, options.label_map, full, channel, options.slow_down
-    )
+    full = options.annotated == FULLY
+    front_end = get_backbone(options.backbone, options.slow_down, options.channel).front_end
+    return Reading(options.group_regex, columns, options.label_map, full).by(front_end)
 
 
 def background_sources(options: TrainOptions) -> list[Source]:
@@ -185,6 +189,7 @@ def read_inputs(
     Raises:
         UnfreezeError: the data or the weights cannot be used.
     """
+    settle_licence(backbone.weights, options.accept_licence)
     data = read(options, lambda done, total: progress("reading", done, total))
     slow = (problem.cause for problem in data.manifest.problems if problem.rule == SLOW)
     data = replace(data, notes=(*data.notes, *(sentence(cause) for cause in slow)))

@@ -274,6 +274,7 @@ def spectrogram(waveform: np.ndarray, front_end: FrontEnd) -> bytes:
         waveform: (samples,) mono, at the front end's rate.
         front_end: the settings.
     """
+    front_end = front_end.picture
     frames = log_mel_frames(waveform, front_end)
     frames = frames[: max(-(-len(waveform) // front_end.hop), 1)]
     low, high = np.percentile(frames, 2), frames.max()

@@ -97,7 +97,7 @@ def read_both(
     mine, theirs, problems = _examine(joined, len(old.entries), how, progress)
     _check_readable(joined.entries[: len(old.entries)], mine, problems, run)
     segment_of = dict(zip((entry.path for entry in new.entries), segments, strict=True))
-    grouped, left_out = grouped_with(theirs, segment_of, mine, options.group_regex)
+    grouped, left_out = grouped_with(theirs, segment_of, mine, options.group_regex, how.window)
     merged = merge(mine, grouped)
     manifest = build_manifest(
         joined.root,
@@ -107,6 +107,7 @@ def read_both(
         strict=options.strict,
         max_bad=options.max_bad,
         several=joined.several,
+        window=how.window,
     )
     found = find_corrections(new.entries, segments, cut.segments, known, joined.several)
     return divide(manifest, wanted, options.seed, found.with_counts(merged.counts))
@@ -247,6 +248,7 @@ def grouped_with(
     segment_of: Mapping[Path, Segment | None],
     old: Sequence[Recording],
     group_regex: str | None,
+    window: float = WINDOW,
 ) -> tuple[list[Recording], list[Problem]]:
     """Give each new recording its group, by the same rule as the run's clips.
 
@@ -255,6 +257,7 @@ def grouped_with(
         segment_of: the segment that a file is, if it was cut by us.
         old: the run's recordings, each with group and part.
         group_regex: that of the run.
+        window: seconds that the network hears at once.
 
     Returns:
         The recordings that have a group, and those that have none: of a recording of which
@@ -270,7 +273,7 @@ def grouped_with(
         name = entry.name if segment is None else Path(segment.source)
         content = facts.content if segment is None else segment.source_sha256
         span = (entry.start, entry.end) if segment is None else (segment.start, segment.end)
-        near = _near(of_old.get(content, ()), *span)
+        near = _near(of_old.get(content, ()), *span, window)
         if len({one.split for one in near}) > 1:
             cause = (
                 "sounds nearby in the same recording are in several parts of the run; left out, "
@@ -285,15 +288,17 @@ def grouped_with(
     return result, problems
 
 
-def _near(own: Sequence[Entry], start: float | None, end: float | None) -> list[Entry]:
+def _near(
+    own: Sequence[Entry], start: float | None, end: float | None, window: float
+) -> list[Entry]:
     """The run's sounds of a recording that are heard with a stretch of it, or else around it.
 
     A clip that is a whole recording is near to all of them.
     """
     if start is None or end is None or any(one.start is None for one in own):
         return list(own)
-    begin, stop = heard(start, end, WINDOW)
-    spans = [(*heard(one.start or 0.0, one.end or 0.0, WINDOW), one) for one in own]
+    begin, stop = heard(start, end, window)
+    spans = [(*heard(one.start or 0.0, one.end or 0.0, window), one) for one in own]
     together = [one for first, last, one in spans if first < stop and begin < last]
     if together:
         return together

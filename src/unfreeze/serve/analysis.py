@@ -117,7 +117,8 @@ def decode_within(path: Path, front_end: FrontEnd, limits: Limits, decoders: Dec
     blocks, samples = [], 0
     deadline = time.monotonic() + limits.decode_seconds
     sample_rate = front_end.sample_rate
-    resampler = Resampler(sample_rate, front_end.channel)
+    hears = front_end.high_hz / front_end.slow_down
+    resampler = Resampler(sample_rate, front_end.channel, hears)
     with decoders.waveform(path, resampler, judge=True) as sound:
         for block in sound.blocks:
             blocks.append(block)
@@ -139,6 +140,7 @@ def picture(waveform: np.ndarray, front_end: FrontEnd) -> Spectrogram:
         waveform: (samples,) mono at the front end's rate.
         front_end: the model's.
     """
+    front_end = front_end.picture
     frames = log_mel_frames(waveform, front_end)
     # Without the padding after the recording's end.
     frames = frames[: max(-(-len(waveform) // front_end.hop), 1)]

@@ -143,9 +143,9 @@ def _host(scope: Any) -> str:
     return values[0].decode("latin-1") if len(values) == 1 else ""
 
 
-# The smallest and largest hop, in seconds. The front end's own is 0.48 s. A smaller one
-# takes more than a minute for ten minutes of sound; a larger one leaves gaps.
-LEAST_HOP, LARGEST_HOP = 0.1, 0.96
+# The smallest hop, as a share of a patch: YAMNet's of 0.1 s takes more than a minute for ten
+# minutes of sound. A hop longer than a patch would leave gaps.
+LEAST_HOP = 5 / 48
 
 _FORM = {
     "requestBody": {
@@ -275,13 +275,15 @@ def _scores_by_class(given: list[str]) -> dict[str, float]:
 
 
 def _add_predict(app: FastAPI, classifier: SoundClassifier, limits: Limits, line: Line) -> None:
+    patch = classifier.front_end.patch_seconds
+
     async def predict(
         request: Request,
         hop: Annotated[
             float | None,
             Query(
-                ge=LEAST_HOP,
-                le=LARGEST_HOP,
+                ge=round(LEAST_HOP * patch, 6),
+                le=patch,
                 description="Seconds from one scored patch to the next, for events.",
             ),
         ] = None,
