@@ -74,12 +74,12 @@ def test_the_licence_goes_with_the_run_and_the_model(run, loaded):
     assert "--accept-licence" not in config["command"]
 
 
-def test_it_learns_and_reports(run, loaded):
+def test_stages_train_what_they_say(run, loaded):
     assert loaded.labels == ("high", "low", "noise")
-    metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["test"]["accuracy"] > 0.5
-    audit = json.loads((run / "audit.json").read_text())
-    assert len(audit["stages"]) == 2
+    assert set(json.loads((run / "metrics.json").read_text())) >= {"test", "validation"}
+    stages = json.loads((run / "audit.json").read_text())["stages"]
+    moved = [{row["layer"] for row in s["layers"] if row["moved"] > 0} for s in stages]
+    assert moved == [{"transfer_output"}, {"block2_conv", "transfer_output"}]
 
 
 def test_prediction_is_the_saved_models(loaded, data):
