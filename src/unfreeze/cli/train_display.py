@@ -47,7 +47,6 @@ class TrainDisplay(TrainListener):
         self._tasks: dict[str, Any] = {}
         self._stage: Any = None
         self._example = "FILE"
-        self._background = True
 
     def on_progress(self, what: str, done: int, total: int) -> None:
         """Move the bar of work before training."""
@@ -59,7 +58,6 @@ class TrainDisplay(TrainListener):
         """Show the data and the plan."""
         self._clear()
         manifest, split = summary.manifest, summary.split
-        self._background = summary.background
         if len(split.test):
             self._example = shlex.quote(str(manifest.clips[split.test[0]].path))
         hours = sum(clip.seconds for clip in manifest.clips) / 3600
@@ -173,7 +171,7 @@ class TrainDisplay(TrainListener):
             self.console.print()
             self.console.print(change_table(metrics["change"]))
         self._say_thresholds(metrics)
-        if self.shown and not self._background:
+        if self.shown and not metrics["background"]:
             self.console.print(
                 "\nTrained without background: in long recordings, noise would be called one of "
                 "the classes. For those, repeat the command without --no-gate.",

@@ -38,7 +38,8 @@ def begin_run(options: TrainOptions, inputs: Inputs) -> None:
         "unfreeze": __version__,
         "command": command_line(options),
         **described(options),
-        "labels": list(labels_with_background(manifest, options.in_noise or options.gate)),
+        # Those of the data: whether a gate adds background is known once there is one.
+        "labels": list(labels_with_background(manifest, options.in_noise)),
         # Not said of others, so that interrupted runs of earlier versions can be resumed.
         **({"multilabel": True} if manifest.several else {}),
         "data": {

@@ -74,7 +74,6 @@ class Summary:
     patches: dict[str, int]
     corrected: int = 0
     corrections: Corrections | None = None
-    background: bool = True
 
 
 class TrainListener(StageCallback):
@@ -155,7 +154,6 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
             patches={name: len(view) for name, view in given.parts.items()},
             corrected=len(data.corrected),
             corrections=data.corrections,
-            background=options.gate or options.in_noise or any(map(is_quiet, manifest.labels)),
         )
     )
     if options.out is not None:
@@ -189,6 +187,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         wish = Wish()
     thresholds = _thresholds(counts, wish)
     metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed, thresholds) | depths
+    metrics["background"] = manifest.several or any(map(is_quiet, labels))
     own = _own_classes(model, backbone, weights) if options.keep_published else None
     whole = clip_model(model, backbone.front_end, labels, own, backbone.notice)
     if measure_change is not None:
