@@ -537,8 +537,9 @@ class SoundClassifier:
         """
         thresholds = self.thresholds
         if options.wish.is_given:
-            wish = {"precision": options.precision, "max_false_alarms": options.max_false_alarms}
-            chosen = self.thresholds_for(**wish)
+            chosen = self.thresholds_for(
+                precision=options.precision, max_false_alarms=options.max_false_alarms
+            )
             thresholds = np.array([choice.threshold for choice in chosen.values()])
         return make_detector(self.front_end, self.labels, thresholds, options)
 

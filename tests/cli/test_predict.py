@@ -111,7 +111,8 @@ def test_a_wish_chooses_thresholds_and_says_what_it_costs(toy_run, scene, tmp_pa
     # Above the alarms there is no high tone among the counted sounds.
     said = (
         "note: thresholds for at most 0 false alarms an hour: on the sounds held out in training, "
-        "67% of the sounds are found and 0 false alarms in an hour of background"
+        "67% of the sounds are found and there are 0 false alarms in an hour of background "
+        "(0 to 3.69, 95 %)"
     )
     assert said in found.stderr
     found = call(run, scene, "--precision", "0.99")

@@ -8,7 +8,7 @@ import toy
 import unfreeze
 from unfreeze.audio.entries import BACKGROUND
 from unfreeze.audio.made_background import RATE, make_background
-from unfreeze.pipeline import in_noise
+from unfreeze.pipeline import gate, in_noise, training
 
 SETTINGS = {"backbone": "toy", "schedule": "probe", "seed": 3}
 
@@ -87,6 +87,30 @@ def test_the_same_seed_gives_the_same_gate(home, tmp_path, monkeypatch):
     for a, b in zip(first.model.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert again.metrics["thresholds"] == first.metrics["thresholds"]
+
+
+def test_many_and_long_clips_cost_no_more(home, monkeypatch):
+    """What the gate is solved on has a bound; so has what it is tried on."""
+    toy.register(monkeypatch, home, gate=True)
+    few(monkeypatch)
+    seen, scored = [], []
+    monkeypatch.setattr(gate, "_CLIPS", 12)
+    monkeypatch.setattr(gate, "_PATCHES", 10)
+    make, score = gate.with_noise, training.view_scores
+    monkeypatch.setattr(gate, "with_noise", lambda cut, *how: seen.append(cut) or make(cut, *how))
+    monkeypatch.setattr(
+        training,
+        "view_scores",
+        lambda model, view, n: scored.append(len(view)) or score(model, view, n),
+    )
+    found = unfreeze.SoundClassifier.train(home / "data", **SETTINGS)
+    (cut,) = seen
+    assert len(cut.parts["train"]) <= 10
+    labels = {cut.manifest.clips[i].label for i in cut.parts["train"].clip}
+    assert labels == {"rising", "falling"}
+    assert found.labels == (BACKGROUND, "falling", "rising")
+    # The test and the validation clips are scored once each, whatever is counted besides.
+    assert len(scored) == 2
 
 
 def test_classes_that_are_noise_have_no_gate_that_takes_them(tmp_path, monkeypatch):

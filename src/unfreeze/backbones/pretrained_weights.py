@@ -153,7 +153,7 @@ def resolve_weights(
 
 
 def settle_licence(spec: WeightsSpec, accept: bool) -> None:
-    """Accept the licence of a backbone's weights, or refuse to go on without.
+    """Accept the licence of a backbone's weights, or refuse weights whose licence is not.
 
     Args:
         spec: of the weights.

@@ -215,7 +215,8 @@ def read_tensors(
     except _UNREADABLE as error:
         raise WeightsError(
             f"{path} cannot be read as weights: {error}. "
-            f"The file may be incomplete; copy it again, or run `unfreeze weights --fetch`."
+            f"The file may be incomplete; copy it again, or download it with "
+            f"`unfreeze weights --fetch`, and --backbone for another network than YAMNet."
         ) from error
     more = "".join(f"{suffix}, " for suffix in readers or ())
     raise WeightsError(

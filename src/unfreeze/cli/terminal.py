@@ -4,7 +4,7 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,6 @@ from unfreeze.errors import show
 if TYPE_CHECKING:
     from unfreeze.classifier import SoundClassifier
     from unfreeze.detection.events import DetectOptions
-    from unfreeze.pipeline.thresholds import Choice
-    from unfreeze.pipeline.wish import Wish
 
 # Classes that are named one by one.
 _REFUSED = 8
@@ -168,39 +166,37 @@ def explain(error: BaseException) -> str | None:
 
 def say_what_is_granted(classifier: "SoundClassifier", options: "DetectOptions") -> None:
     """Say what a wish for thresholds costs, and for which classes it cannot be granted."""
-    if not options.wish.is_given:
+    wish = options.wish
+    if not wish.is_given:
         return
+    from unfreeze.pipeline.thresholds import counts_of, false_alarms
+
     chosen = classifier.thresholds_for(
         precision=options.precision, max_false_alarms=options.max_false_alarms
     )
-    for line in estimates(options.wish, chosen):
-        typer.echo(f"note: {line}", err=True)
-
-
-def estimates(wish: "Wish", chosen: "Mapping[str, Choice]") -> Iterator[str]:
-    """What a wish costs, in words.
-
-    Args:
-        wish: what thresholds were chosen for.
-        chosen: by class.
-    """
+    counts = counts_of(classifier.metrics, classifier.labels)
     recalls = [choice.recall for choice in chosen.values() if choice.recall is not None]
-    rates = [choice.false_alarms for choice in chosen.values() if choice.false_alarms is not None]
     words = []
     if recalls:
         words.append(f"{sum(recalls) / len(recalls):.0%} of the sounds are found")
-    if rates:
-        words.append(f"{sum(rates):.3g} false alarms in an hour of background")
-    if words:
-        yield f"thresholds for {wish}: on the sounds held out in training, {' and '.join(words)}"
+    if counts is not None and counts.hours:
+        rate, (low, high) = false_alarms(counts, list(chosen.values()))
+        words.append(
+            f"there are {rate:.3g} false alarms in an hour of background ({low:.3g} to {high:.3g}, "
+            "95 %)"
+        )
+    held = f"on the sounds held out in training, {' and '.join(words)}"
+    lines = [f"thresholds for {wish}: {held}"] if words else []
     refused = {name: choice for name, choice in chosen.items() if not choice.granted}
     for name, choice in list(refused.items())[:_REFUSED]:
         best = "nothing was found at any threshold"
         if choice.precision is not None:
             best = f"its most precise threshold has {choice.precision:.2f}"
-        yield f"{show(name)} cannot have {wish}: {best}"
+        lines.append(f"{show(name)} cannot have {wish}: {best}")
     if len(refused) > _REFUSED:
-        yield f"so it is with {len(refused) - _REFUSED} more classes"
+        lines.append(f"so it is with {len(refused) - _REFUSED} more classes")
+    for line in lines:
+        typer.echo(f"note: {line}", err=True)
 
 
 def say_without_background(classifier: "SoundClassifier") -> None:

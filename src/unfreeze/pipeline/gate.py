@@ -33,6 +33,8 @@ GATE = "background_gate"
 _STRENGTH, _ITERATIONS = 0.03, 300
 # Training clips that it is solved on, at most; and so many of each class, at least.
 _CLIPS, _OF_EACH = 3_000, 3
+# Patches of these, at most.
+_PATCHES = 20_000
 # The largest share of validation clips that may be taken for background.
 _TAKEN = 0.02
 
@@ -65,14 +67,16 @@ def with_gate(model: keras.Model, cut: Pieces, front_end: FrontEnd, seed: int) -
         front_end: of the network.
         seed: of what is drawn.
     """
-    few = replace(cut, parts={**cut.parts, "train": _some(cut, seed)})
-    noisy = with_noise(few, front_end, seed)
+    some = {name: _some(cut, name, seed) for name in ("train", "validation")}
+    noisy = with_noise(replace(cut, parts={**cut.parts, "train": some["train"]}), front_end, seed)
     if not noisy.kinds:
         return Gated(model, cut.manifest.labels, None, noisy.notes)
     read = keras.Model(model.input, head_input(model))
     kernel, bias, quiet = _solved(read, noisy, cut)
     classes, labels = len(cut.manifest.labels), labels_with_background(cut.manifest, True)
-    gate = keras.layers.Dense(len(bias), activation="softmax", trainable=False, name=GATE)
+    gate = keras.layers.Dense(
+        len(bias), activation="softmax", trainable=False, dtype="float32", name=GATE
+    )
     chances = gate(head_input(model))
     gate.set_weights([kernel, bias])
     # The chance that it is any class, for each of them.
@@ -86,7 +90,8 @@ def with_gate(model: keras.Model, cut: Pieces, front_end: FrontEnd, seed: int) -
             columns[row, labels.index(label)] = 1
         scores = _fixed(columns, f"{GATE}_order", both)
     gated = keras.Model(model.input, scores, name=PATCH_MODEL)
-    taken, clips = _taken(gated, keras.Model(model.input, rest), cut, labels)
+    held = some["validation"]
+    taken, clips = _taken(gated, keras.Model(model.input, rest), held, cut.manifest, labels)
     if taken > max(1, _TAKEN * clips):
         note = (
             f"Computed background sounds like your clips: it was heard in {taken} of {clips} "
@@ -106,17 +111,18 @@ def _fixed(kernel: np.ndarray, name: str, tensor: keras.KerasTensor) -> keras.Ke
     return result
 
 
-def _some(cut: Pieces, seed: int) -> PatchView:
-    """Patches of at most `_CLIPS` training clips, as many of each class as there can be."""
-    view = cut.parts["train"]
-    ids = np.unique(view.clip)
-    if len(ids) <= _CLIPS:
-        return view
-    rng = np.random.default_rng([seed, 523])
-    heard = heard_table(cut.manifest)[ids] > 0
-    share = max(_OF_EACH, _CLIPS // heard.shape[1])
-    chosen = [rng.permutation(ids[column])[:share] for column in heard.T]
-    rows = np.flatnonzero(np.isin(view.clip, np.concatenate(chosen)))
+def _some(cut: Pieces, part: str, seed: int) -> PatchView:
+    """Some patches of a part: of each class alike, from all over each clip."""
+    view = cut.parts[part]
+    ids, rows = np.unique(view.clip), np.arange(len(view))
+    if len(ids) > _CLIPS:
+        rng = np.random.default_rng([seed, 523])
+        heard = heard_table(cut.manifest)[ids] > 0
+        share = max(_OF_EACH, _CLIPS // heard.shape[1])
+        chosen = [rng.permutation(ids[column])[:share] for column in heard.T]
+        rows = np.flatnonzero(np.isin(view.clip, np.concatenate(chosen)))
+    # Clips may be long; each keeps at least one.
+    rows = rows[:: -(-len(rows) // _PATCHES)] if len(rows) > _PATCHES else rows
     return view.take(rows, view.clip[rows])
 
 
@@ -190,24 +196,28 @@ def _columns(
 
 
 def _taken(
-    model: keras.Model, rest: keras.Model, cut: Pieces, labels: tuple[str, ...]
+    model: keras.Model,
+    rest: keras.Model,
+    view: PatchView,
+    manifest: Manifest,
+    labels: tuple[str, ...],
 ) -> tuple[int, int]:
     """How many validation clips of a class are taken for background, and how many there are.
 
     Args:
         model: patches to probabilities of `labels`.
         rest: patches to the chance of background.
-        cut: the data set.
-        labels: the classes.
+        view: patches of validation clips; may be empty.
+        manifest: of the user's classes.
+        labels: the classes of the model.
     """
-    view = cut.parts["validation"]
     if not len(view):
         return 0, 0
-    heard = heard_table(cut.manifest)
-    loud = np.array([not is_quiet(label) for label in cut.manifest.labels])
-    clips = np.array([i for i in np.unique(view.clip) if (heard[i][loud] > 0).any()], np.int64)
-    if cut.manifest.several:
-        chances = view_scores(rest, view, len(cut.manifest.clips))[0][clips, 0]
+    loud = np.array([not is_quiet(label) for label in manifest.labels])
+    clips = np.unique(view.clip)
+    clips = clips[(heard_table(manifest)[clips][:, loud] > 0).any(axis=1)]
+    if manifest.several:
+        chances = view_scores(rest, view, len(manifest.clips))[0][clips, 0]
         return int((chances > 0.5).sum()), len(clips)
-    scores = view_scores(model, view, len(cut.manifest.clips))[0][clips]
+    scores = view_scores(model, view, len(manifest.clips))[0][clips]
     return int((scores.argmax(axis=1) == labels.index(BACKGROUND)).sum()), len(clips)

@@ -87,7 +87,7 @@ def with_noise(cut: Pieces, front_end: FrontEnd, seed: int) -> NoisyParts:
     )
     bank, held_bank = bank.without(tuple(alike)), held_bank.without(tuple(alike))
     if not bank.kinds:
-        notes += ("No kind of computed background is left: --in-noise does nothing.",)
+        notes += ("No kind of computed background is left, so none is used.",)
         return NoisyParts(_extended(manifest, None, bank), cut.parts, None, _none(), (), notes)
     clips = len(manifest.clips)
     view = NoisyView(train, bank, rng, front_end, clips, COPIES)

@@ -122,17 +122,20 @@ def each_sound(
     return np.stack(rows) if rows else np.zeros((0, classes), np.float32)
 
 
-def all_scores(model: Any, patches: np.ndarray | PatchView | NoisyView) -> np.ndarray:
+def all_scores(
+    model: Any, patches: np.ndarray | PatchView | NoisyView, first: int = 0
+) -> np.ndarray:
     """Class probabilities (patches, classes) of any number of patches, at least one.
 
     Args:
         model: patches to probabilities.
         patches: (patches, *patch_shape).
+        first: the first of them to score.
     """
     size = batch_sizes(patches.shape[1:])[-1]
     parts = [
         patch_scores(model, patches[np.arange(start, min(start + size, len(patches)))])
-        for start in range(0, len(patches), size)
+        for start in range(first, len(patches), size)
     ]
     return np.concatenate(parts)
 

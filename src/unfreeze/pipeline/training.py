@@ -17,8 +17,7 @@ from unfreeze.audio.background_clips import Pieces, cut_quiet
 from unfreeze.audio.clip_model import OwnClasses, clip_model, own_scores, parts_of
 from unfreeze.audio.entries import is_quiet
 from unfreeze.audio.manifest import Manifest, heard_table
-from unfreeze.audio.noisy_patches import NoisyView
-from unfreeze.audio.patches import PatchView, clip_peaks
+from unfreeze.audio.patches import clip_peaks
 from unfreeze.audio.segments_file import Corrections
 from unfreeze.audio.split import Split
 from unfreeze.backbones.frontend import FrontEnd
@@ -59,6 +58,8 @@ if TYPE_CHECKING:
 
 #: The parts that are scored after training, in the order of `metrics.json`.
 HELD = ("test", "validation")
+# Means and peaks by part, as from `view_scores`; a part without clips is left out.
+HeldScores = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,13 +181,18 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         for note in gated.notes:
             listener.on_note(note)
     cut = replace(cut, manifest=replace(cut.manifest, labels=labels))
-    counts = _counted(model, cut, noisy, backbone.front_end, options.seed)
+    held = {
+        name: view_scores(model, cut.parts[name], len(cut.manifest.clips))
+        for name in HELD
+        if len(cut.parts[name])
+    }
+    counts = _counted(model, cut, held, noisy, backbone.front_end, options.seed)
     wish = options.wish
     if wish.max_false_alarms is not None and counts is not None and not counts.hours:
         listener.on_note(f"Without background, {wish} cannot be chosen for; the best F1 was")
         wish = Wish()
     thresholds = _thresholds(counts, wish)
-    metrics = _scores(model, cut.manifest, cut.split, cut.parts, options.seed, thresholds) | depths
+    metrics = _scores(cut, held, options.seed, thresholds) | depths
     metrics["background"] = manifest.several or any(map(is_quiet, labels))
     own = _own_classes(model, backbone, weights) if options.keep_published else None
     whole = clip_model(model, backbone.front_end, labels, own, backbone.notice)
@@ -273,29 +279,20 @@ def _refuse_worse(options: TrainOptions, test: dict[str, Any] | None) -> None:
 
 
 def _scores(
-    model: keras.Model,
-    manifest: Manifest,
-    split: Split,
-    parts: dict[str, PatchView],
-    seed: int,
-    thresholds: dict[str, Any],
+    cut: Pieces, views: HeldScores, seed: int, thresholds: dict[str, Any]
 ) -> dict[str, Any]:
     """Clip-level scores of the held-out parts; None for a part without clips.
 
     `thresholds` are the entries of `_thresholds`.
     """
-    views = {
-        name: view_scores(model, parts[name], len(manifest.clips)) if len(clips) else None
-        for name, clips in split.parts().items()
-        if name in HELD
-    }
+    manifest, split = cut.manifest, cut.split
     if manifest.several:
         return _label_scores(manifest, split, views, seed) | thresholds
     found: dict[str, Any] = {}
     held: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
     numbers = label_numbers(manifest)
     for name in HELD:
-        clips, scores = split.parts()[name], views[name]
+        clips, scores = split.parts()[name], views.get(name)
         if scores is None:
             found[name] = held[name] = None
             continue
@@ -331,31 +328,39 @@ def _check_wish(options: TrainOptions, cut: Pieces, noisy: NoisyParts | None) ->
 
 
 def _counted(
-    model: keras.Model, cut: Pieces, noisy: NoisyParts | None, front_end: FrontEnd, seed: int
+    model: keras.Model,
+    cut: Pieces,
+    scores: HeldScores,
+    noisy: NoisyParts | None,
+    front_end: FrontEnd,
+    seed: int,
 ) -> Counts | None:
     """What each threshold does with sounds that were not trained on; None without any."""
-    held: PatchView | NoisyView = cut.parts["validation"]
-    labels, table, kinds = cut.manifest.labels, heard_table(cut.manifest), tuple[str, ...]()
-    if not len(held):
+    if "validation" not in scores:
         return None
-    own = len(np.unique(held.clip))
-    if noisy is not None and noisy.held is not None:
-        held, table, kinds = noisy.held, noisy.held_heard, noisy.kinds
-    clips = np.unique(held.clip)
-    tables, lengths = [table[clips]], [np.bincount(held.clip)[clips]]
-    peaks = [view_scores(model, held, len(table))[1][clips]]
-    for bank in more_background(front_end, kinds, seed) if kinds else ():
-        sounds = len(bank.kind)
-        peaks.append(clip_peaks(all_scores(model, bank.patches), bank.clip, sounds))
-        tables.append(np.zeros((sounds, len(labels))))
-        lengths.append(np.bincount(bank.clip))
-    every, heard = np.concatenate(lengths), np.concatenate(tables)
-    hop = front_end.steps * front_end.step
-    seconds = (front_end.patch_samples + (every - 1) * hop) / front_end.sample_rate
+    labels, clip = cut.manifest.labels, cut.parts["validation"].clip
+    clips, patches = np.unique(clip, return_counts=True)
+    table, peaks = [heard_table(cut.manifest)[clips]], [scores["validation"][1][clips]]
+    lengths = [patches]
     quiet = [number for number, label in enumerate(labels) if is_quiet(label)]
-    loud = np.delete(heard[: len(clips)], quiet, axis=1)
-    mine = int((loud[:own] != 0).any(axis=1).sum())
-    return count(labels, heard, np.concatenate(peaks), seconds, mine)
+    own = int((np.delete(table[0], quiet, axis=1) != 0).any(axis=1).sum())
+    if noisy is not None and noisy.held is not None:
+        # The copies in noise and the background, which follow the clips themselves.
+        first, number = len(clip), len(cut.manifest.clips)
+        further = noisy.held.clip[first:] - number
+        lengths.append(np.bincount(further))
+        found = all_scores(model, noisy.held, first)
+        peaks.append(clip_peaks(found, further, len(lengths[-1])))
+        table.append(noisy.held_heard[number:])
+        for bank in more_background(front_end, noisy.kinds, seed):
+            lengths.append(np.bincount(bank.clip))
+            found = all_scores(model, bank.patches)
+            peaks.append(clip_peaks(found, bank.clip, len(lengths[-1])))
+            table.append(np.zeros((len(lengths[-1]), len(labels))))
+    hop = front_end.steps * front_end.step
+    samples = front_end.patch_samples + (np.concatenate(lengths) - 1) * hop
+    seconds = samples / front_end.sample_rate
+    return count(labels, np.concatenate(table), np.concatenate(peaks), seconds, own)
 
 
 def _thresholds(counts: Counts | None, wish: Wish) -> dict[str, Any]:
@@ -374,7 +379,7 @@ def _thresholds(counts: Counts | None, wish: Wish) -> dict[str, Any]:
 def _label_scores(
     manifest: Manifest,
     split: Split,
-    views: dict[str, tuple[np.ndarray, np.ndarray] | None],
+    views: HeldScores,
     seed: int,
 ) -> dict[str, Any]:
     """The same where clips may have several labels.
@@ -383,12 +388,12 @@ def _label_scores(
     """
     labels, table = manifest.labels, heard_table(manifest)
     cuts = None
-    if views["validation"] is not None:
+    if "validation" in views:
         clips = split.validation
         cuts = label_thresholds(table[clips], views["validation"][0][clips])
     found: dict[str, Any] = {}
     for name in HELD:
-        clips, both = split.parts()[name], views[name]
+        clips, both = split.parts()[name], views.get(name)
         found[name] = None
         if both is not None:
             found[name] = score_clips(manifest, clips, both[0][clips], labels, seed, cuts)
