@@ -95,19 +95,7 @@ def yamnet_weights() -> Path:
 @pytest.fixture(scope="session")
 def yamnet_saved_model() -> Path:
     """Google's own graph as a SavedModel, kept in the cache for the tests alone."""
-    folder = pretrained_weights.cache_folder() / "tests" / "yamnet_saved_model"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder.with_suffix(".lock"), timeout=900):
-        if not folder.is_dir():
-            partial = Path(tempfile.mkdtemp(dir=folder.parent))
-            try:
-                yamnet_spec.fetch_saved_model(partial)
-                partial.rename(folder)
-            except WeightsError as error:
-                _give_up(f"no reference graph of YAMNet: {error}")
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    return _kept("yamnet_saved_model", yamnet_spec.fetch_saved_model, "reference graph of YAMNet")
 
 
 @pytest.fixture(scope="session")
@@ -135,16 +123,21 @@ def birdnet_folder() -> Path:
     cache = pretrained_weights.cache_folder()
     if not licence.is_accepted("birdnet", birdnet_spec.LICENCE, cache):
         pytest.skip(f"the licence of BirdNET's weights was not accepted ({licence.VARIABLE})")
-    folder = cache / "tests" / "birdnet"
+    return _kept("birdnet", birdnet_spec.fetch_published, "published file of BirdNET")
+
+
+def _kept(name: str, fetch: Callable[[Path], object], what: str) -> Path:
+    """A folder in the cache that is filled once, whichever of pytest's processes comes first."""
+    folder = pretrained_weights.cache_folder() / "tests" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_suffix(".lock"), timeout=900):
         if not folder.is_dir():
             partial = Path(tempfile.mkdtemp(dir=folder.parent))
             try:
-                birdnet_spec.fetch_published(partial)
+                fetch(partial)
                 partial.rename(folder)
             except WeightsError as error:
-                _give_up(f"no published file of BirdNET: {error}")
+                _give_up(f"no {what}: {error}")
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return folder
