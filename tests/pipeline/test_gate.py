@@ -1,5 +1,8 @@
 """The gate, on toy sounds and on what it must leave alone."""
 
+import re
+
+import attrs
 import numpy as np
 import pytest
 import soundfile
@@ -7,8 +10,10 @@ import soundfile
 import toy
 import unfreeze
 from unfreeze.audio.entries import BACKGROUND
-from unfreeze.audio.made_background import RATE, make_background
+from unfreeze.audio.made_background import KINDS, RATE, make_background
 from unfreeze.pipeline import gate, in_noise, training
+from unfreeze.pipeline.training import TrainListener
+from unfreeze.planning import complete_options
 
 SETTINGS = {"backbone": "toy", "schedule": "probe", "seed": 3}
 
@@ -124,12 +129,59 @@ def test_classes_that_are_noise_have_no_gate_that_takes_them(tmp_path, monkeypat
             soundfile.write(file, 0.5 * sound / np.abs(sound).max(), RATE)
     toy.register(monkeypatch, tmp_path, gate=True)
     few(monkeypatch)
-    trained = unfreeze.SoundClassifier.train(tmp_path / "data", **SETTINGS)
+    notes = Notes()
+    options = complete_options(tmp_path / "data", **SETTINGS)
+    trained = unfreeze.SoundClassifier.from_options(options, notes)
+    assert "sounds like your class" in " ".join(notes.texts)
     files = sorted((tmp_path / "data").rglob("*.wav"))
     named = sum(trained.heard(trained.predict(file)) == (file.parent.name,) for file in files)
-    plain = unfreeze.SoundClassifier.train(tmp_path / "data", gate=False, **SETTINGS)
+    plain = unfreeze.SoundClassifier.from_options(attrs.evolve(options, gate=False))
     without = sum(plain.heard(plain.predict(file)) == (file.parent.name,) for file in files)
     assert named >= without - 2
+
+
+def test_a_kind_that_is_heard_in_validation_clips_is_left_out(home, monkeypatch):
+    """As if three of them were taken for hum; so hum goes, and the gate is solved without."""
+    toy.register(monkeypatch, home, gate=True)
+    few(monkeypatch)
+    measured, used = gate._taken, []
+
+    def taken(gated, gate_model, quiet, view, cut):
+        rows, clips = measured(gated, gate_model, quiet, view, cut)
+        used.append(int(quiet.sum()))
+        if len(used) > 1:
+            return rows, clips
+        hum = np.zeros((3, len(quiet)))
+        hum[:, np.flatnonzero(quiet)[list(KINDS).index("hum")]] = 0.9
+        return hum, clips
+
+    monkeypatch.setattr(gate, "_taken", taken)
+    monkeypatch.setattr(in_noise, "like_classes", lambda *given: {})
+    notes = Notes()
+    found = unfreeze.SoundClassifier.from_options(
+        complete_options(home / "data", **SETTINGS), notes
+    )
+    assert used == [9, 8]
+    said = [text for text in notes.texts if text.startswith("Computed")]
+    assert len(said) == 1
+    assert re.fullmatch(
+        r"Computed hum was heard in validation clips \(3 of \d+ were taken for background\), so it "
+        "is not used as background.",
+        said[0],
+    )
+    assert found.labels == (BACKGROUND, "falling", "rising")
+    # Nor are false alarms counted on it.
+    seconds = found.metrics["threshold_counts"]["hours_of_background"] * 3600
+    assert seconds == pytest.approx(8 * 6 * 2.88)
+
+
+class Notes(TrainListener):
+    def __init__(self):
+        super().__init__()
+        self.texts = []
+
+    def on_note(self, text):
+        self.texts.append(text)
 
 
 def test_several_labels_fall_silent_in_background(tmp_path, monkeypatch):

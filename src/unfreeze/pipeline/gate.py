@@ -58,47 +58,77 @@ class Gated:
     notes: tuple[str, ...]
 
 
-def with_gate(model: keras.Model, cut: Pieces, front_end: FrontEnd, seed: int) -> Gated:
+def with_gate(
+    model: keras.Model,
+    cut: Pieces,
+    front_end: FrontEnd,
+    seed: int,
+    left_out: tuple[str, ...] = (),
+) -> Gated:
     """Put a gate before a trained model's classes.
+
+    A kind of background that too many validation clips are taken for is left out, and the gate
+    solved again.
 
     Args:
         model: patches to probabilities, from `patch_model`; its layers are shared.
         cut: the data set that it was trained on.
         front_end: of the network.
         seed: of what is drawn.
+        left_out: kinds of background that are not used.
     """
+    manifest = cut.manifest
     some = {name: _some(cut, name, seed) for name in ("train", "validation")}
-    noisy = with_noise(replace(cut, parts={**cut.parts, "train": some["train"]}), front_end, seed)
+    few = replace(cut, parts={**cut.parts, "train": some["train"]})
+    noisy = with_noise(few, front_end, seed, left_out)
     if not noisy.kinds:
-        return Gated(model, cut.manifest.labels, None, noisy.notes)
+        return Gated(model, manifest.labels, None, noisy.notes)
     read = keras.Model(model.input, head_input(model))
-    kernel, bias, quiet = _solved(read, noisy, cut)
-    classes, labels = len(cut.manifest.labels), labels_with_background(cut.manifest, True)
+    kernel, bias, columns, quiet = _solved(read, noisy, manifest)
     gate = keras.layers.Dense(
         len(bias), activation="softmax", trainable=False, dtype="float32", name=GATE
     )
     chances = gate(head_input(model))
     gate.set_weights([kernel, bias])
+    gated, labels = _gated(model, chances, quiet, manifest)
+    taken, clips = _taken(gated, keras.Model(model.input, chances), quiet, some["validation"], cut)
+    if len(taken) <= max(1, _TAKEN * clips):
+        return Gated(gated, labels, noisy, noisy.notes)
+    # Columns of kinds come last, in their order.
+    own = int(columns[-1]) + 1 - len(noisy.kinds)
+    heard = np.where(columns >= own, taken.mean(axis=0), -1.0)
+    worst = noisy.kinds[int(columns[heard.argmax()]) - own]
+    note = (
+        f"Computed {worst} was heard in validation clips ({len(taken)} of {clips} were taken for "
+        "background), so it is not used as background."
+    )
+    again = with_gate(model, cut, front_end, seed, (*left_out, worst))
+    return replace(again, notes=tuple(dict.fromkeys((*noisy.notes, note, *again.notes))))
+
+
+def _gated(
+    model: keras.Model, chances: keras.KerasTensor, quiet: np.ndarray, manifest: Manifest
+) -> tuple[keras.Model, tuple[str, ...]]:
+    """The model behind a gate, and its classes.
+
+    Args:
+        model: patches to probabilities of the user's classes.
+        chances: of each of the gate's columns, in the model's graph.
+        quiet: (columns,) which of them are background.
+        manifest: of the user's classes.
+    """
+    classes, labels = len(manifest.labels), labels_with_background(manifest, True)
     # The chance that it is any class, for each of them.
     sound = _fixed(np.repeat(~quiet[:, None], classes, axis=1), f"{GATE}_open", chances)
     scores = keras.layers.Multiply(name=f"{GATE}_classes")([model.outputs[0], sound])
-    rest = _fixed(quiet[:, None], f"{GATE}_closed", chances)
-    if not cut.manifest.several:
+    if not manifest.several:
+        rest = _fixed(quiet[:, None], f"{GATE}_closed", chances)
         both = keras.layers.Concatenate(name=f"{GATE}_all")([scores, rest])
-        columns = np.zeros((classes + 1, len(labels)))
-        for row, label in enumerate((*cut.manifest.labels, BACKGROUND)):
-            columns[row, labels.index(label)] = 1
-        scores = _fixed(columns, f"{GATE}_order", both)
-    gated = keras.Model(model.input, scores, name=PATCH_MODEL)
-    held = some["validation"]
-    taken, clips = _taken(gated, keras.Model(model.input, rest), held, cut.manifest, labels)
-    if taken > max(1, _TAKEN * clips):
-        note = (
-            f"Computed background sounds like your clips: it was heard in {taken} of {clips} "
-            "validation clips. So the model knows no background; give it your own with --background"
-        )
-        return Gated(model, cut.manifest.labels, None, (*noisy.notes, note))
-    return Gated(gated, labels, noisy, noisy.notes)
+        order = np.zeros((classes + 1, len(labels)))
+        for row, label in enumerate((*manifest.labels, BACKGROUND)):
+            order[row, labels.index(label)] = 1
+        scores = _fixed(order, f"{GATE}_order", both)
+    return keras.Model(model.input, scores, name=PATCH_MODEL), labels
 
 
 def _fixed(kernel: np.ndarray, name: str, tensor: keras.KerasTensor) -> keras.KerasTensor:
@@ -127,22 +157,22 @@ def _some(cut: Pieces, part: str, seed: int) -> PatchView:
 
 
 def _solved(
-    read: keras.Model, noisy: NoisyParts, cut: Pieces
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    read: keras.Model, noisy: NoisyParts, manifest: Manifest
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Solve the gate.
 
     Args:
         read: patches to what the head reads.
         noisy: clips, the same in noise, and background.
-        cut: the data set.
+        manifest: of the user's classes.
 
     Returns:
-        Its kernel (numbers, columns), bias (columns,), and which columns are background.
+        Its kernel (numbers, columns), bias (columns,), the columns' numbers, as in `_columns`,
+        and which of them are background.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    manifest = cut.manifest
     view: NoisyView = noisy.parts["train"]
     truth, quiet, factors = _columns(manifest, view, len(noisy.kinds))
     known = np.flatnonzero(truth >= 0)
@@ -162,7 +192,8 @@ def _solved(
         rows, biases = (np.concatenate([-part, part]) / 2 for part in (rows, biases))
     kernel = (rows / spread).T
     bias = biases - mean @ kernel
-    return kernel.astype(np.float32), bias.astype(np.float32), quiet[model.classes_]
+    known = model.classes_
+    return kernel.astype(np.float32), bias.astype(np.float32), known, quiet[known]
 
 
 def _columns(
@@ -196,28 +227,29 @@ def _columns(
 
 
 def _taken(
-    model: keras.Model,
-    rest: keras.Model,
-    view: PatchView,
-    manifest: Manifest,
-    labels: tuple[str, ...],
-) -> tuple[int, int]:
-    """How many validation clips of a class are taken for background, and how many there are.
+    gated: keras.Model, gate: keras.Model, quiet: np.ndarray, view: PatchView, cut: Pieces
+) -> tuple[np.ndarray, int]:
+    """The validation clips of a class that are taken for background.
 
     Args:
-        model: patches to probabilities of `labels`.
-        rest: patches to the chance of background.
+        gated: patches to probabilities of the classes.
+        gate: patches to the chances of its columns.
+        quiet: (columns,) which of them are background.
         view: patches of validation clips; may be empty.
-        manifest: of the user's classes.
-        labels: the classes of the model.
+        cut: the data set.
+
+    Returns:
+        (taken, columns) the gate's mean chances in each of them, and how many clips there are.
     """
+    manifest = cut.manifest
     if not len(view):
-        return 0, 0
+        return np.zeros((0, len(quiet))), 0
     loud = np.array([not is_quiet(label) for label in manifest.labels])
     clips = np.unique(view.clip)
     clips = clips[(heard_table(manifest)[clips][:, loud] > 0).any(axis=1)]
+    chances = view_scores(gate, view, len(manifest.clips))[0][clips]
     if manifest.several:
-        chances = view_scores(rest, view, len(manifest.clips))[0][clips, 0]
-        return int((chances > 0.5).sum()), len(clips)
-    scores = view_scores(model, view, len(manifest.clips))[0][clips]
-    return int((scores.argmax(axis=1) == labels.index(BACKGROUND)).sum()), len(clips)
+        return chances[chances[:, quiet].sum(axis=1) > 0.5], len(clips)
+    place = labels_with_background(manifest, True).index(BACKGROUND)
+    scores = view_scores(gated, view, len(manifest.clips))[0][clips]
+    return chances[scores.argmax(axis=1) == place], len(clips)

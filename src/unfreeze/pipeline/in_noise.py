@@ -65,13 +65,16 @@ class NoisyParts:
     notes: tuple[str, ...]
 
 
-def with_noise(cut: Pieces, front_end: FrontEnd, seed: int) -> NoisyParts:
+def with_noise(
+    cut: Pieces, front_end: FrontEnd, seed: int, left_out: Sequence[str] = ()
+) -> NoisyParts:
     """Add background, and copies of clips in noise.
 
     Args:
         cut: the data set.
         front_end: of the network.
         seed: of what is drawn.
+        left_out: kinds of background that are not used, whatever they sound like.
     """
     manifest = cut.manifest
     rng = np.random.default_rng([seed, 521])
@@ -85,7 +88,8 @@ def with_noise(cut: Pieces, front_end: FrontEnd, seed: int) -> NoisyParts:
         f"Computed {kind} sounds like your class {label!r}, so it is not used as background."
         for kind, label in sorted(alike.items())
     )
-    bank, held_bank = bank.without(tuple(alike)), held_bank.without(tuple(alike))
+    unused = (*alike, *left_out)
+    bank, held_bank = bank.without(unused), held_bank.without(unused)
     if not bank.kinds:
         notes += ("No kind of computed background is left, so none is used.",)
         return NoisyParts(_extended(manifest, None, bank), cut.parts, None, _none(), (), notes)

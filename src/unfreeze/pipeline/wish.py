@@ -54,4 +54,4 @@ class Wish:
             return f"a precision of {self.precision:g}"
         if self.max_false_alarms is not None:
             return f"at most {self.max_false_alarms:g} false alarms an hour"
-        return f"the best F1, with a precision of at least {FLOOR:g}"
+        return f"the best F1, where possible with a precision of at least {FLOOR:g}"
