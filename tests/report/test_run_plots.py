@@ -152,6 +152,15 @@ def test_confusion_writes_counts_and_rows(tmp_path):
     assert "0" not in found
 
 
+@pytest.mark.parametrize("taken", [0, 1])
+def test_a_gates_background_is_shown_where_a_clip_was_taken_for_it(taken, tmp_path):
+    counts = [[0, 0, 0], [taken, 5, 1], [0, 0, 4]]
+    plot_confusion(counts, ["background", "cat", "dog"], tmp_path / "confusion.svg")
+    found = texts(tmp_path / "confusion.svg")
+    assert found.count("background") == 2 * taken
+    assert f"9 of {10 + taken} clips right ({900 / (10 + taken):.1f}%)" in found
+
+
 @pytest.mark.parametrize("classes", [2, 10, 50])
 def test_confusion_colours_the_share_of_the_row(tmp_path, classes):
     # Half of each row is right, whatever its number of clips; the rest is next door.

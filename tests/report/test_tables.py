@@ -65,6 +65,14 @@ def test_class_table_starts_with_the_worst(scores):
     assert out[5].split() == ["newt", "–", "–", "–", "–", "0", "–"]
 
 
+@pytest.mark.parametrize("taken", [0, 1])
+def test_a_gates_background_is_listed_where_a_clip_was_taken_for_it(taken):
+    guess = [1, 1, 2, 0 if taken else 2]
+    found = score([1, 1, 2, 2], np.eye(3)[guess], ["background", "cat", "dog"], range(4))
+    names = [line.split()[0] for line in lines(class_table(found))[1:]]
+    assert sorted(names) == ["background"] * taken + ["cat", "dog"]
+
+
 def test_class_table_says_what_it_hides(scores):
     out = lines(class_table(scores, limit=2))
     assert [line.split()[0] for line in out[1:3]] == ["[bold]owl", "dog"]

@@ -53,5 +53,6 @@ class Wish:
         if self.precision is not None:
             return f"a precision of {self.precision:g}"
         if self.max_false_alarms is not None:
-            return f"at most {self.max_false_alarms:g} false alarms an hour"
+            one = self.max_false_alarms == 1
+            return f"at most {self.max_false_alarms:g} false alarm{'' if one else 's'} an hour"
         return f"the best F1, where possible with a precision of at least {FLOOR:g}"

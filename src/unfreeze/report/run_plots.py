@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from unfreeze.audio.entries import is_quiet
 from unfreeze.errors import DataError
 from unfreeze.picture import BLUE, GREY, INK, PALE, VERMILLION, PathLike, Picture, in_percent, page
 from unfreeze.report.tables import short, shortest_unique
@@ -273,6 +274,11 @@ def plot_confusion(confusion: ArrayLike, labels: Sequence[str], path: PathLike) 
     classes = len(labels)
     if classes == 0 or counts.shape != (classes, classes):
         raise DataError(f"confusion has shape {counts.shape}; {classes} labels do not fit it")
+    # A gate's background is no clip's class; it is shown where a clip was taken for it.
+    idle = (counts.sum(axis=0) == 0) & (counts.sum(axis=1) == 0)
+    shown = [n for n, label in enumerate(labels) if not (is_quiet(label) and idle[n])]
+    counts, labels = counts[np.ix_(shown, shown)], [labels[n] for n in shown]
+    classes = len(labels)
     support = counts.sum(axis=1)
     shares = counts / np.maximum(support, 1)[:, None]
 

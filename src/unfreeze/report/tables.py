@@ -65,7 +65,12 @@ def class_table(scores: Mapping[str, Any], title: str = "", limit: int | None = 
     several = bool(scores.get("multilabel"))
     key, names = ("average_precision", BY_CLASS) if several else ("f1", tuple(CLASS_METRICS))
     rows = sorted(
-        scores["per_class"].items(),
+        (
+            (label, row)
+            for label, row in scores["per_class"].items()
+            # A gate's background, where no clip was taken for it.
+            if not (is_quiet(label) and not row["support"] and row[key] is None)
+        ),
         key=lambda item: math.inf if item[1][key] is None else item[1][key],
     )
     shown = rows if limit is None else rows[:limit]
