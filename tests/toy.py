@@ -60,7 +60,7 @@ def register(monkeypatch, folder, pictures=False, gate=False):
         monkeypatch.setattr("unfreeze.planning._draw", lambda *run: None)
 
 
-def without_gate(model, cut, front_end, seed):
+def without_gate(model, published, cut, front_end, seed):
     """The model as it is."""
     from unfreeze.pipeline.gate import Gated
 
@@ -106,9 +106,9 @@ def build_windows(weights=None, progress=None, own=False):
     return keras.Model(patches, x, name="windows")
 
 
-def register_windows(monkeypatch, folder):
+def register_windows(monkeypatch, folder, gate=False):
     """As `register`, for `windows`: mel windows, a licence to accept, and classes of its own."""
-    register(monkeypatch, folder)
+    register(monkeypatch, folder, gate=gate)
     spec = replace(_WEIGHTS, name="windows", licence=TERMS)
     monkeypatch.setenv(spec.env, str(folder / "toy.safetensors"))
     windows = Backbone(

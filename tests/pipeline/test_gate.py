@@ -11,6 +11,7 @@ import toy
 import unfreeze
 from unfreeze.audio.entries import BACKGROUND
 from unfreeze.audio.made_background import KINDS, RATE, make_background
+from unfreeze.backbones.registry import BACKBONES
 from unfreeze.pipeline import gate, in_noise, training
 from unfreeze.pipeline.training import TrainListener
 from unfreeze.planning import complete_options
@@ -198,3 +199,42 @@ def test_several_labels_fall_silent_in_background(tmp_path, monkeypatch):
     assert (after <= before + 1e-6).all()
     for name in ("mean_average_precision",):
         assert gated.metrics["test"][name] >= plain.metrics["test"][name] - 0.05
+
+
+@pytest.mark.parametrize("network", ["toy", "windows"])
+def test_a_network_that_was_trained_is_heard_beside_the_published_one(
+    home, tmp_path, monkeypatch, network
+):
+    """The gate has frozen copies of the published lower blocks; toy takes whole patches alone."""
+    toy.register_windows(monkeypatch, tmp_path, gate=True)
+    few(monkeypatch)
+    settings = {**SETTINGS, "backbone": network, "accept_licence": True, "epochs": 1}
+    files = sorted((home / "data").rglob("*.wav"))[::6]
+    frozen = unfreeze.SoundClassifier.train(home / "data", **settings)
+    settings["schedule"] = "full"
+    given = unfreeze.SoundClassifier.train(home / "data", out=tmp_path / "run", **settings)
+    loaded = unfreeze.SoundClassifier.load(tmp_path / "run")
+    patches, names = {}, {}
+    for name, one in {"frozen": frozen, "trained": loaded}.items():
+        patches[name] = one.model.get_layer("patch_classifier")
+        names[name] = {layer.name for layer in patches[name].layers}
+    copy = f"{gate.GATE}_block1_conv"
+    assert copy not in names["frozen"]
+    published = BACKBONES[network].build()
+    copied = patches["trained"].get_layer(copy)
+    assert not copied.trainable
+    for mine, theirs in zip(
+        copied.get_weights(), published.get_layer("block1_conv").get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+    moved = patches["trained"].get_layer("block1_conv").get_weights()[0]
+    assert np.abs(moved - copied.get_weights()[0]).max() > 0
+    assert f"{gate.GATE}_block2_conv" not in names["trained"]
+    whole, heard = published.input.shape[1], copied.input.shape[1]
+    assert heard == (whole if network == "toy" else -(-whole // 2))
+    for file in files:
+        np.testing.assert_allclose(loaded.predict(file), given.predict(file), atol=1e-6)
+    rng = np.random.default_rng(5)
+    noise = [make_background("hiss", 2.0, rng).astype("float32") for _ in range(6)]
+    if network == "toy":
+        assert sum(not loaded.heard(loaded.predict(sound)) for sound in noise) >= 4

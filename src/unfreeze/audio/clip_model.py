@@ -10,9 +10,9 @@ the published weights leads to the published top: one dense layer more after a r
 head alone, a second backbone after a run of all layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -23,6 +23,9 @@ from keras import ops
 from unfreeze.audio import augment_layer, logmel_layer, mel_windows_layer
 from unfreeze.audio.augmentation import Augmentation
 from unfreeze.backbones.frontend import FrontEnd, MelWindows
+
+if TYPE_CHECKING:
+    from unfreeze.core.graph import Step
 
 #: Names of the layer that makes patches of a waveform, by its kind.
 LOG_MEL, MEL_WINDOWS = FRONT_ENDS = ("log_mel", "mel_windows")
@@ -61,8 +64,7 @@ def own_scores(trained: keras.Model, published: keras.Model, prefix: str) -> ker
     Returns:
         The published model's output, as a tensor of the graph of `trained`.
     """
-    from unfreeze.core.graph import Ref, flatten
-    from unfreeze.core.keras_internals import tree
+    from unfreeze.core.graph import flatten
 
     graph = flatten(published)
     mine = {layer.name: layer for layer in trained.layers}
@@ -73,18 +75,42 @@ def own_scores(trained: keras.Model, published: keras.Model, prefix: str) -> ker
         if layer is not None and untouched.issuperset(step.inputs) and _same(layer, step.operation):
             tensors[step.outputs[0]] = layer.output
             untouched.update(step.outputs)
-            continue
-
-        def tensor(leaf: Any) -> Any:
-            return tensors[leaf.index] if isinstance(leaf, Ref) else leaf
-
-        args, kwargs = tree.map_structure(tensor, (step.args, step.kwargs))
-        operation = _copy(step.operation, prefix)
-        tensors[step.outputs[0]] = operation(*args, **kwargs)
-        if step.is_layer:
-            operation.set_weights(step.operation.get_weights())
-            operation.trainable = False
+        else:
+            tensors[step.outputs[0]] = copied_step(step, tensors, prefix)
     return tensors[graph.outputs[0]]
+
+
+def copied_step(step: "Step", tensors: Mapping[int, Any], prefix: str) -> keras.KerasTensor:
+    """Take a step of a network again, in another graph, with a frozen copy of its layer.
+
+    Args:
+        step: of the flattened network; one with one output.
+        tensors: of the other graph, by the numbers that the step knows them by.
+        prefix: put before the layer's name.
+    """
+    from unfreeze.core.graph import Ref
+    from unfreeze.core.keras_internals import tree
+
+    def tensor(leaf: Any) -> Any:
+        return tensors[leaf.index] if isinstance(leaf, Ref) else leaf
+
+    args, kwargs = tree.map_structure(tensor, (step.args, step.kwargs))
+    operation = _copy(step.operation, prefix)
+    result = operation(*args, **kwargs)
+    if step.is_layer:
+        operation.set_weights(step.operation.get_weights())
+        operation.trainable = False
+    return result
+
+
+def is_as_published(trained: keras.Model, published: keras.Model) -> bool:
+    """Whether a model's layers have the weights of a published network, as far as it has them."""
+    mine = {layer.name: layer for layer in trained.layers}
+    return all(
+        _same(mine[layer.name], layer)
+        for layer in published.layers
+        if layer.weights and layer.name in mine
+    )
 
 
 def _same(layer: keras.layers.Layer, published: Any) -> bool:

@@ -2,9 +2,8 @@
 
 A classifier that has only ever heard its classes must call everything one of them. These
 sounds show it what else there is: silence of a recorder, noise of all colours, wind, rain,
-hum, steady tones, clicks, and babble that is made like speech (a buzz through resonances,
-G. Fant, "Acoustic Theory of Speech Production", 1960). Each draw has other colours, levels
-and rhythms, so that no kind can be learnt by heart.
+hum, steady tones, clicks, and babble that is made like speech (`unfreeze.audio.babble`). Each
+draw has other colours, levels and rhythms, so that no kind can be learnt by heart.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +11,8 @@ from types import MappingProxyType
 
 import numpy as np
 import scipy.signal
+
+from unfreeze.audio.babble import make_babble
 
 #: Samples in a second of what is made.
 RATE = 16_000
@@ -112,39 +113,8 @@ def _clicks(n: int, rng: Rng) -> np.ndarray:
 
 
 def _babble(n: int, rng: Rng) -> np.ndarray:
-    """Syllables without a language: vowels of random resonances, hisses, pauses."""
-    sound, at = np.zeros(n), int(rng.uniform(0, 0.5) * RATE)
-    pitch = rng.uniform(80, 260)
-    while at < n:
-        count = min(int(rng.uniform(0.06, 0.35) * RATE), n - at)
-        if rng.uniform() < 0.25:
-            low = rng.uniform(1500, 4000)
-            syllable = 0.3 * _in_band(rng.normal(size=count), low, 2 * low)
-        else:
-            syllable = _vowel(count, pitch, rng)
-        edge = np.minimum(np.arange(count), np.arange(count)[::-1])
-        syllable *= np.minimum(1, edge / (0.02 * RATE)) / max(np.abs(syllable).max(), 1e-9)
-        sound[at : at + count] += syllable * rng.uniform(0.3, 1)
-        at += count + (int(rng.exponential(0.25) * RATE) if rng.uniform() < 0.3 else 0)
-    return _over(sound, _noise(n, rng, 1), rng.uniform(-2.5, -0.7))
-
-
-def _vowel(n: int, pitch: float, rng: Rng) -> np.ndarray:
-    wander = np.cumsum(rng.normal(size=n)) * 2e-3 + rng.uniform(-0.3, 0.3)
-    phase = np.cumsum(pitch * 2**wander) / RATE
-    buzz = -np.diff((phase % 1) ** 2, prepend=0)
-    resonances = (
-        (rng.uniform(250, 850), 80, 1.0),
-        (rng.uniform(800, 2500), 110, 0.6),
-        (rng.uniform(2200, 3300), 160, 0.35),
-        (rng.uniform(3300, 4200), 250, 0.2),
-    )
-    vowel = np.zeros(n)
-    for centre, width, strength in resonances:
-        r = np.exp(-np.pi * width / RATE)
-        ring = [1, -2 * r * np.cos(2 * np.pi * centre / RATE), r * r]
-        vowel += strength * scipy.signal.lfilter([1 - r], ring, buzz)
-    return vowel
+    """Somebody speaks, in no language."""
+    return _over(make_babble(n, rng), _noise(n, rng, 1), rng.uniform(-2.5, -0.7))
 
 
 KINDS: Mapping[str, Callable[[int, Rng], np.ndarray]] = MappingProxyType(

@@ -1,29 +1,38 @@
 """A gate before the classes: nothing is named where computed background is heard.
 
 A model that has only ever heard its classes calls everything one of them. The gate is a
-second head, solved after training on what the first one reads: logistic regression with a
-column for each class and one for each kind of computed background
-(`unfreeze.audio.made_background`), on training clips, the same in noise, and background. The
-probabilities of the classes are multiplied by the chance that the gate gives all of them
-together; the rest is the class `background`. So which of the classes is likeliest does not
-change, and nothing is trained for longer. (`--in-noise` trains the classes themselves in noise,
-which tells them apart better there, at the cost of time.)
+second head, solved after training: logistic regression with a column for each class and one
+for each kind of computed background (`unfreeze.audio.made_background`), on training clips, the
+same in noise, and background. The probabilities of the classes are multiplied by the chance
+that the gate gives all of them together; the rest is the class `background`. So which of the
+classes is likeliest does not change, and nothing is trained for longer. (`--in-noise` trains the
+classes themselves in noise, which tells them apart better there, at the cost of time.)
+
+While the network is as published, the gate reads what the head reads. A network that was
+trained on knows its classes and forgets the rest: speech, say, moves towards one of them. The
+gate then has frozen copies of the published lower blocks, which hear every other frame; that
+is a quarter of the work of the whole network, or less.
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from unfreeze.audio.background_clips import Pieces
-from unfreeze.audio.clip_model import PATCH_MODEL, head_input
+from unfreeze.audio.clip_model import PATCH_MODEL, copied_step, head_input, is_as_published
 from unfreeze.audio.entries import BACKGROUND, is_quiet
 from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.noisy_patches import NoisyView
 from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.core.graph import Graph, Step, flatten
+from unfreeze.core.read_out import COMPONENTS, adapt, pool_axes, tap_points
+from unfreeze.core.read_out_layers import Compress, MeanPool, Projection
 from unfreeze.pipeline.in_noise import COLUMNS, NoisyParts, labels_with_background, with_noise
 from unfreeze.pipeline.inference import all_scores, view_scores
 
@@ -35,6 +44,8 @@ _STRENGTH, _ITERATIONS = 0.03, 300
 _CLIPS, _OF_EACH = 3_000, 3
 # Patches of these, at most.
 _PATCHES = 20_000
+# Of the depths at which a network is read, the share of the lowest that the gate reads again.
+_LOWER = 3 / 7
 # The largest share of validation clips that may be taken for background.
 _TAKEN = 0.02
 
@@ -60,6 +71,7 @@ class Gated:
 
 def with_gate(
     model: keras.Model,
+    published: keras.Model,
     cut: Pieces,
     front_end: FrontEnd,
     seed: int,
@@ -72,6 +84,7 @@ def with_gate(
 
     Args:
         model: patches to probabilities, from `patch_model`; its layers are shared.
+        published: its backbone as it was before training.
         cut: the data set that it was trained on.
         front_end: of the network.
         seed: of what is drawn.
@@ -83,12 +96,16 @@ def with_gate(
     noisy = with_noise(few, front_end, seed, left_out)
     if not noisy.kinds:
         return Gated(model, manifest.labels, None, noisy.notes)
-    read = keras.Model(model.input, head_input(model))
+    if is_as_published(model, published):
+        read = keras.Model(model.input, head_input(model))
+    else:
+        read = keras.Model(model.input, _lower_blocks(model, published))
+        adapt(read, noisy.parts["train"], seed=seed)
     kernel, bias, columns, quiet = _solved(read, noisy, manifest)
     gate = keras.layers.Dense(
         len(bias), activation="softmax", trainable=False, dtype="float32", name=GATE
     )
-    chances = gate(head_input(model))
+    chances = gate(read.output)
     gate.set_weights([kernel, bias])
     gated, labels = _gated(model, chances, quiet, manifest)
     taken, clips = _taken(gated, keras.Model(model.input, chances), quiet, some["validation"], cut)
@@ -102,8 +119,52 @@ def with_gate(
         f"Computed {worst} was heard in validation clips ({len(taken)} of {clips} were taken for "
         "background), so it is not used as background."
     )
-    again = with_gate(model, cut, front_end, seed, (*left_out, worst))
+    again = with_gate(model, published, cut, front_end, seed, (*left_out, worst))
     return replace(again, notes=tuple(dict.fromkeys((*noisy.notes, note, *again.notes))))
+
+
+def _lower_blocks(model: keras.Model, published: keras.Model) -> keras.KerasTensor:
+    """What the lower blocks of the published network make of every other frame, projected.
+
+    Returns:
+        (batch, numbers) in the model's graph; the projection is to be fitted.
+    """
+    graph, (patches,) = flatten(published), model.inputs
+    points = list(tap_points(graph).values())
+    points = points[: max(1, round(_LOWER * len(points)))]
+    try:
+        taps = _taps(graph, points, _every_other_frame(patches))
+    except ValueError:
+        # A network may be built for one length of patches.
+        taps = _taps(graph, points, patches)
+    vectors = []
+    for number, (step, tap) in enumerate(zip(points, taps, strict=True), start=1):
+        name = f"{GATE}_tap{number}"
+        pooled = MeanPool(pool_axes(graph, step, "time"), name=name)(tap)
+        vectors.append(Compress(name=f"{name}_root")(pooled))
+    x = keras.layers.Concatenate(name=f"{GATE}_join")(vectors) if vectors[1:] else vectors[0]
+    return Projection(COMPONENTS, name=f"{GATE}_projection")(x)
+
+
+def _taps(graph: Graph, points: Sequence[Step], patches: keras.KerasTensor) -> list[Any]:
+    """What a copy of the network makes of other patches at some points."""
+    tensors = {graph.inputs[0]: patches}
+    for step in graph.steps:
+        tensors[step.outputs[0]] = copied_step(step, tensors, f"{GATE}_")
+        if step is points[-1]:
+            break
+    return [tensors[step.outputs[0]] for step in points]
+
+
+def _every_other_frame(patches: keras.KerasTensor) -> keras.KerasTensor:
+    """Half the frames of (batch, time, bands) or (batch, time, bands, channels)."""
+    # Pooling over one frame at a time: a layer that every backend and export knows.
+    name, form = f"{GATE}_frames", "channels_last"
+    if len(patches.shape) == 3:
+        return keras.layers.MaxPooling1D(1, 2, data_format=form, name=name)(patches)
+    if len(patches.shape) == 4:
+        return keras.layers.MaxPooling2D(1, (2, 1), data_format=form, name=name)(patches)
+    return patches
 
 
 def _gated(

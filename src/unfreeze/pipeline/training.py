@@ -176,7 +176,8 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         model = merged(model, manifest.labels, labels)
     elif noisy is None and options.gate:
         listener.on_progress("gate", 0, 0)
-        gated = with_gate(model, cut, backbone.front_end, options.seed)
+        published = backbone.build(weights=weights)
+        gated = with_gate(model, published, cut, backbone.front_end, options.seed)
         model, labels, noisy = gated.model, gated.labels, gated.noisy
         for note in gated.notes:
             listener.on_note(note)
