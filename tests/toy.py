@@ -58,6 +58,7 @@ def register(monkeypatch, folder, pictures=False, gate=False):
         monkeypatch.setattr("unfreeze.pipeline.training.with_gate", without_gate)
     if not pictures:
         monkeypatch.setattr("unfreeze.planning._draw", lambda *run: None)
+        monkeypatch.setattr("unfreeze.planning._report", lambda *run: None)
 
 
 def without_gate(model, cut, front_end, seed):

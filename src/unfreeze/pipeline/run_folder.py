@@ -11,13 +11,17 @@ Layout (all written atomically):
                    also `corrected` and `change` (see docs/review.md); `depths` is what each
                    depth of the pretrained network knows, on the validation clips
     audit.json     what each stage changed
+    predictions.csv  the scores of each clip that was held out (`unfreeze.pipeline.predictions`)
+    notes.json     what was said of the data: warnings, and files left out with the cause
     LICENCE.txt    the licence that goes with the model, where the pretrained weights ask for it
     *.png          curves, confusion (test), moved, depths
+    report.html    all of it to look at and to listen to; written when the run is finished, and
+                   again by `unfreeze report`
     stages/        the engine's own state while the run is not finished
     .lock          held by the process that trains
 
 A folder is a run if it has our `config.yaml`; it is finished if it has `metrics.json`,
-which is written last. A run folder is read as untrusted: `config.yaml` may hold plain
+which is written last but for the report. A run folder is read as untrusted: `config.yaml` may hold plain
 YAML only (no tags, anchors or second documents); a link that leads out of the folder is
 refused, and so is a path in `splits.csv` that leads out of the folder of the recordings.
 That folder may be anywhere: only sound is read there, and nothing is written.
@@ -150,7 +154,7 @@ def _stays(name: str, root: Path, home: str, real: dict[str, str]) -> bool:
 FORMAT = 1
 CONFIG, MODEL, METRICS, AUDIT = "config.yaml", "model.keras", "metrics.json", "audit.json"
 HISTORY, SCHEDULE, SPLITS, STAGES = "history.csv", "schedule.yaml", "splits.csv", "stages"
-LICENCE = "LICENCE.txt"
+LICENCE, NOTES, REPORT = "LICENCE.txt", "notes.json", "report.html"
 # `unfreeze.core.run_state.FILE`, which cannot be imported here: Keras takes seconds.
 RECORD = "fit.json"
 
