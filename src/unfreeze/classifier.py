@@ -13,6 +13,7 @@ from unfreeze.audio.clip_model import has_independent_classes, notice_of, own_pa
 from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.entries import is_of_silence, is_quiet
+from unfreeze.audio.manifest import Manifest
 from unfreeze.audio.rules import SILENT, as_warnings
 from unfreeze.audio.sources import Reading
 from unfreeze.detection.detector import (
@@ -32,8 +33,14 @@ from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.detection.true_events import read_annotations
 from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.files import atomic_path
+from unfreeze.output_folder import holds, locked
 from unfreeze.pipeline.calibration import thresholds_of
-from unfreeze.pipeline.evaluation import read_known, score_recordings
+from unfreeze.pipeline.evaluation import (
+    predict_clips,
+    read_known,
+    score_recordings,
+    write_evaluation,
+)
 from unfreeze.pipeline.inference import Sound, each_sound, fused, sound_scores, view_scores
 from unfreeze.pipeline.saved_model import load_classifier
 from unfreeze.pipeline.thresholds import Choice, at_thresholds, choose, counts_of
@@ -267,6 +274,7 @@ class SoundClassifier:
         how: Reading | None = None,
         strict: bool = False,
         max_bad: float = default_of("max_bad"),
+        out: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
         """Score the classifier on recordings with known classes.
@@ -277,6 +285,8 @@ class SoundClassifier:
             how: further settings of how the data are read, instead of `group_regex`.
             strict: treat any unusable file as an error.
             max_bad: largest fraction of unusable files to leave out.
+            out: new folder for the scores, `predictions.csv` and `report.html`; None writes
+                nothing.
             progress: called as progress(done, total) with counts of clips.
 
         Returns:
@@ -287,7 +297,10 @@ class SoundClassifier:
         Raises:
             DataError: the data cannot be used, or have a class that the model does not
                 know.
+            RunError: `out` is not empty, or cannot be written.
         """
+        if out is not None:
+            holds(Path(out), None, "scores")
         manifest = read_known(
             data,
             self.labels,
@@ -297,17 +310,28 @@ class SoundClassifier:
             strict=strict,
             max_bad=max_bad,
         )
-        cuts = self.clip_thresholds
+        rows = self._clip_scores(manifest, progress)
+        scores = score_recordings(manifest, rows, self.labels, self.clip_thresholds)
+        if out is not None:
+            from unfreeze.report.evaluation_report import write_evaluation_report
+
+            name, folder = str(self.source or "a model that is not saved"), Path(out)
+            with locked(folder):
+                write_evaluation(folder, name, manifest, rows, scores, self.front_end)
+                write_evaluation_report(folder)
+        return scores
+
+    def _clip_scores(
+        self, manifest: Manifest, progress: Callable[[int, int], None] | None
+    ) -> np.ndarray:
+        """Probabilities (clips, classes) of the clips of a data set."""
         if all(clip.start is None for clip in manifest.clips):
-            return score_recordings(
-                manifest, self.labels, lambda c: self._one(c.path), progress, cuts
-            )
+            return predict_clips(manifest, lambda clip: self._one(clip.path), progress)
         # Sounds in recordings are heard as in training, with what surrounds them.
         store = build_features(manifest, self.front_end, progress)
         count = len(manifest.clips)
         means, _ = view_scores(self._patch_model, store.patches(np.arange(count)), count)
-        row_of = dict(zip(manifest.clips, means, strict=True))
-        return score_recordings(manifest, self.labels, lambda clip: row_of[clip], None, cuts)
+        return means
 
     def evaluate_events(
         self,

@@ -21,10 +21,11 @@ Layout (all written atomically):
     .lock          held by the process that trains
 
 A folder is a run if it has our `config.yaml`; it is finished if it has `metrics.json`,
-which is written last but for the report. A run folder is read as untrusted: `config.yaml` may hold plain
-YAML only (no tags, anchors or second documents); a link that leads out of the folder is
-refused, and so is a path in `splits.csv` that leads out of the folder of the recordings.
-That folder may be anywhere: only sound is read there, and nothing is written.
+which is written last, but for the report. A run folder is read as untrusted: `config.yaml`
+may hold plain YAML only (no tags, anchors or second documents); a link that leads out of the
+folder is refused, and so is a path in `splits.csv` or `predictions.csv` that leads out of the
+folder of the recordings. That folder may be anywhere: only sound is read there, and nothing
+is written.
 """
 
 import csv

@@ -24,7 +24,7 @@ from unfreeze.core.html_tables import as_text
 from unfreeze.errors import RunError, show
 from unfreeze.pipeline.predictions import Prediction
 from unfreeze.report.clip_media import Media, cut_media, span_of
-from unfreeze.report.html_page import clip_figure, counted, details, paragraph, section
+from unfreeze.report.html_page import Part, clip_figure, counted, details, paragraph, section
 from unfreeze.report.svg_charts import share_bar
 
 FOUND, MISSED, WRONG = "found", "missed", "wrong"
@@ -190,32 +190,30 @@ class Cards:
         window = 0.0 if self.front_end is None else self.front_end.patch_seconds
         return span_of(self.root / row.path, row.start, row.end, window)
 
-    def sections(self, shown: Shown) -> list[tuple[str, str, str]]:
-        """The sections of clips, as (name, title, HTML)."""
+    def sections(self, shown: Shown) -> list[Part]:
+        """The sections of clips."""
         self._named.clear()
-        parts = [
-            ("mistakes", "Mistakes", self._lead(shown), self._grid(shown.mistakes)),
-            (
-                "uncertain",
-                "Right, but least certain",
-                "Of the clips that were right, the model was least sure of these.",
-                self._grid(shown.uncertain),
-            ),
-        ]
-        made = [(n, t, section(n, t, paragraph(p, "lead"), g) if g else "") for n, t, p, g in parts]
+        mistakes, uncertain = self._grid(shown.mistakes), self._grid(shown.uncertain)
         groups = [
-            details(
-                f"{label or 'none of the classes'}: {counted(len(own), 'clip')}", self._grid(own)
-            )
-            for label, own in shown.right.items()
+            details(f"{x or 'none of the classes'}: {counted(len(own), 'clip')}", self._grid(own))
+            for x, own in shown.right.items()
         ]
-        title = "Right and sure"
-        return [*made, ("right", title, section("right", title, *groups))]
+        lead = "Of the clips that were right, the model was least sure of these."
+        return [
+            section("Mistakes", "Mistakes", self._lead(shown) if mistakes else "", mistakes),
+            section(
+                *("Uncertain", "Right, but least certain"),
+                paragraph(lead, "lead") if uncertain else "",
+                uncertain,
+            ),
+            section("Right", "Right and sure", *groups),
+        ]
 
     def _lead(self, shown: Shown) -> str:
+        said = "The most frequent mistakes first; among equal ones, those the model was surest of."
         if self.several:
-            return "Clips of which a class was missed or wrongly named, the most frequent first."
-        return "The most frequent mistakes first; among equal ones, those the model was surest of."
+            said = "Clips of which a class was missed or wrongly named, the most frequent first."
+        return paragraph(said, "lead")
 
     def _grid(self, judged: Sequence[Judged]) -> str:
         cards = "".join(map(self._card, judged))
@@ -297,6 +295,6 @@ def where(root: Path) -> str:
     if root.is_dir():
         return ""
     return (
-        f"The recordings are no longer in {show(root)}, so clips cannot be shown or played. Put them "
-        "back, and write the report again with unfreeze report."
+        f"The recordings are no longer in {show(root)}, so clips cannot be shown or played. Put "
+        "them back, and write the report again with unfreeze report."
     )

@@ -11,11 +11,20 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
+from typing import NamedTuple
 
 from unfreeze.audio.rules import Problem
 from unfreeze.core.html_tables import as_text
 from unfreeze.report.clip_media import Media
 
+#: Bytes of a page at most.
+LIMIT = 5_000_000
+#: Where the script shows the clips behind a cell.
+DIALOG = (
+    "<dialog id='behind' aria-labelledby='behind-title'><div class='bar-top'>"
+    "<h2 id='behind-title'>Clips</h2><button type='button' data-close>Close</button></div>"
+    "<div class='cards'></div><p class='more lead'></p></dialog>"
+)
 # Problems of one rule that are shown.
 _PROBLEMS_SHOWN = 20
 #: In the place of a number that is not known.
@@ -56,7 +65,9 @@ def _digest(text: str) -> str:
 
 def paragraph(text: str, kind: str = "") -> str:
     """A paragraph of text; nothing for none."""
-    return f"<p{_kind(kind)}>{as_text(text)}</p>" if text else ""
+    # A number and its percent sign stay on one line.
+    shown = as_text(text).replace(" %", "&nbsp;%")
+    return f"<p{_kind(kind)}>{shown}</p>" if text else ""
 
 
 def notes(texts: Iterable[str]) -> str:
@@ -65,26 +76,43 @@ def notes(texts: Iterable[str]) -> str:
     return f"<ul class='notes' aria-label='Warnings'>{items}</ul>" if items else ""
 
 
-def section(name: str, title: str, *parts: str) -> str:
+class Part(NamedTuple):
+    """A section of a page.
+
+    Attributes:
+        short: its name in the contents.
+        html: empty where there is nothing to say.
+    """
+
+    short: str
+    html: str
+
+
+def section(short: str, title: str, *parts: str) -> Part:
     """A section with a heading that links can lead to; nothing where all parts are empty.
 
     Args:
-        name: of the link.
+        short: its name in the contents.
         title: the heading.
         *parts: HTML.
     """
-    inside = "\n".join(filter(None, parts))
+    name, inside = _slug(short), "\n".join(filter(None, parts))
     if not inside:
-        return ""
-    return (
+        return Part(short, "")
+    return Part(
+        short,
         f"<section id='{name}' aria-labelledby='{name}-title'>"
-        f"<h2 id='{name}-title'>{as_text(title)}</h2>\n{inside}\n</section>"
+        f"<h2 id='{name}-title'>{as_text(title)}</h2>\n{inside}\n</section>\n",
     )
 
 
-def contents(sections: Iterable[tuple[str, str, str]]) -> str:
-    """Links to the sections that are there, as (name, title, HTML)."""
-    links = (f"<li><a href='#{n}'>{as_text(t)}</a></li>" for n, t, html in sections if html)
+def _slug(short: str) -> str:
+    return short.lower().replace(" ", "-")
+
+
+def contents(parts: Iterable[Part]) -> str:
+    """Links to the sections that are there."""
+    links = (f"<li><a href='#{_slug(n)}'>{as_text(n)}</a></li>" for n, html in parts if html)
     return f"<nav aria-label='Sections'><ul>{''.join(links)}</ul></nav>"
 
 
@@ -138,14 +166,19 @@ def scrolled(label: str, inside: str) -> str:
     )
 
 
-def facts(pairs: Mapping[str, str]) -> str:
-    """Names with what is to be said of them, as HTML; those without are left out."""
+def facts(pairs: Mapping[str, str], kind: str = "facts") -> str:
+    """Names with what is to be said of them, as HTML; those without are left out.
+
+    Args:
+        pairs: HTML by name.
+        kind: "facts" side by side, "terms" one under the other.
+    """
     rows = "".join(
         f"<div><dt>{as_text(name)}</dt><dd>{value}</dd></div>"
         for name, value in pairs.items()
         if value
     )
-    return f"<dl class='facts'>{rows}</dl>" if rows else ""
+    return f"<dl class='{kind}'>{rows}</dl>" if rows else ""
 
 
 def clip_figure(

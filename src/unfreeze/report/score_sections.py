@@ -14,6 +14,7 @@ from unfreeze.core.html_tables import as_text
 from unfreeze.report.clip_cards import FOUND, MISSED, WRONG, cell_name
 from unfreeze.report.html_page import (
     UNKNOWN,
+    Part,
     bounds_text,
     counted,
     facts,
@@ -119,12 +120,13 @@ def short_result(scores: Scores, clips: str) -> str:
     what = name.replace("_", " ")
     if value is None:
         return f"Nothing could be scored on the {clips}."
-    return f"{what.capitalize()} {number(value)} ({bounds_text(bounds, 3)}) on {scores['clips']:,} {clips}."
+    return (
+        f"{what.capitalize()} {number(value)} ({bounds_text(bounds, 3)}) on {scores['clips']:,} "
+        f"{clips}."
+    )
 
 
-def mistakes_by_class(
-    scores: Scores, counts: Mapping[str, int], linked: Collection[str]
-) -> tuple[str, str, str]:
+def mistakes_by_class(scores: Scores, counts: Mapping[str, int], linked: Collection[str]) -> Part:
     """The confusion matrix, or what was found, missed and wrongly named of each class.
 
     Args:
@@ -133,17 +135,17 @@ def mistakes_by_class(
         linked: the cells that have clips on the page.
 
     Returns:
-        (name, title, HTML) of the section.
+        The section.
     """
     if scores.get("multilabel"):
-        return "cells", "Found, missed, wrongly named", _label_cells(scores, counts, linked)
+        return _label_cells(scores, counts, linked)
     labels, confusion = scores["labels"], np.asarray(scores["confusion"])
     title = "What was taken for what"
     # A gate's background is no clip's class; it is shown where a clip was taken for it.
     idle = (confusion.sum(axis=0) == 0) & (confusion.sum(axis=1) == 0)
     shown = [n for n, label in enumerate(labels) if not (is_quiet(label) and idle[n])]
     if len(shown) > MOST_CLASSES:
-        return "cells", title, _pairs(labels, confusion, linked)
+        return _pairs(labels, confusion, linked)
     heads = "".join(f"<th scope='col'><span>{as_text(labels[n])}</span></th>" for n in shown)
     rows = []
     for n in shown:
@@ -154,8 +156,8 @@ def mistakes_by_class(
             f"<tr><th scope='row'>{as_text(labels[n])}</th>{cells}<td class='sum'>{end}</td></tr>"
         )
     caption = "Confusion matrix: rows are the truth, columns what the model said"
-    return "cells", title, section(
-        "cells",
+    return section(
+        "Confusions",
         title,
         paragraph(
             "A row for each true class, a column for what the model said. Blue is right, orange is "
@@ -164,7 +166,7 @@ def mistakes_by_class(
         scrolled(
             caption,
             f"<table class='matrix'><caption class='hidden'>{caption}</caption><thead><tr>"
-            f"<td></td>{heads}<th scope='col'>right</th></tr></thead>"
+            f"<td></td>{heads}<th scope='col' class='sum'>right</th></tr></thead>"
             f"<tbody>{''.join(rows)}</tbody></table>",
         ),
     )  # fmt: skip
@@ -194,7 +196,7 @@ def _link(cell: str, count: int, said: str, linked: Collection[str], kind: str =
     )
 
 
-def _pairs(labels: Sequence[str], confusion: np.ndarray, linked: Collection[str]) -> str:
+def _pairs(labels: Sequence[str], confusion: np.ndarray, linked: Collection[str]) -> Part:
     wrong = confusion - np.diag(confusion.diagonal())
     order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
     pairs = [divmod(int(place), len(labels)) for place in order if wrong.flat[place]]
@@ -212,7 +214,7 @@ def _pairs(labels: Sequence[str], confusion: np.ndarray, linked: Collection[str]
     ]  # fmt: skip
     more = int((wrong > 0).sum()) - len(pairs)
     return section(
-        "cells",
+        "Confusions",
         "What was taken for what",
         paragraph("The most frequent mistakes. Choose a number to see and hear its clips.", "lead"),
         table("Mistakes", ("class", "taken for", "clips", "of"), rows, plain=2),
@@ -220,8 +222,8 @@ def _pairs(labels: Sequence[str], confusion: np.ndarray, linked: Collection[str]
     )
 
 
-def _label_cells(scores: Scores, counts: Mapping[str, int], linked: Collection[str]) -> str:
-    rows = []
+def _label_cells(scores: Scores, counts: Mapping[str, int], linked: Collection[str]) -> Part:
+    title, rows = "Found, missed, wrongly named", []
     for n, (label, row) in enumerate(scores["per_class"].items()):
         cells = []
         for kind, said in (
@@ -232,24 +234,25 @@ def _label_cells(scores: Scores, counts: Mapping[str, int], linked: Collection[s
             count = counts.get(cell_name(n, kind), 0)
             cells.append(_link(cell_name(n, kind), count, said, linked, "count") if count else "0")
         rows.append((as_text(label), f"{row['support']:,}", *cells, number(row["threshold"], 2)))
-    known = bool(counts)
+    if not counts:
+        return section("Confusions", title)
     return section(
-        "cells",
-        "Found, missed, wrongly named",
+        "Confusions",
+        title,
         paragraph("Each class is judged by itself. Choose a number to see its clips.", "lead"),
         table(
             "Clips of each class that were found, missed or wrongly named",
             ("class", "clips", FOUND, MISSED, "wrongly named", "from score"),
             rows,
         ),
-    ) if known else ""  # fmt: skip
+    )
 
 
-def class_scores(scores: Scores) -> tuple[str, str, str]:
+def class_scores(scores: Scores) -> Part:
     """Precision, recall and F1 of each class with its interval, the worst first.
 
     Returns:
-        (name, title, HTML) of the section.
+        The section.
     """
     several = bool(scores.get("multilabel"))
     key = "average_precision" if several else "f1"
@@ -266,8 +269,7 @@ def class_scores(scores: Scores) -> tuple[str, str, str]:
         (
             as_text(label),
             f"{row['support']:,}",
-            *(number(row[name], 2) for name in names),
-            f"<small>{bounds_text(row['intervals'][key])}</small>",
+            *(_score(row, name) for name in names),
             interval_line(row[key], row["intervals"][key]),
         )
         for label, row in found
@@ -276,24 +278,28 @@ def class_scores(scores: Scores) -> tuple[str, str, str]:
     level = percent(scores["bootstrap"]["level"])
     lead = (
         "Precision: of the clips that were called so, how many are. Recall: of the clips that are, "
-        f"how many were called so. The line is {names[key]} from 0 to 1 with its {level} interval."
+        f"how many were called so. The line is {names[key]}, 0 to 1, with its {level} interval."
     )
-    headers = ("class", "clips", *names.values(), f"{names[key]}, {level} interval", "")
-    return (
-        "classes",
-        title,
-        section("classes", title, paragraph(lead, "lead"), table(title, headers, rows, "bar")),
-    )
+    headers = ("class", "clips", *names.values(), "")
+    made = table(title, headers, rows, "bar")
+    return section("Classes", title, paragraph(lead, "lead"), made)
 
 
-def before_and_after(change: Mapping[str, Any]) -> tuple[str, str, str]:
+def _score(row: Mapping[str, Any], name: str) -> str:
+    """A score of a class; of those that are judged, with the interval."""
+    known = row["intervals"].get(name) if name in ("f1", "average_precision") else None
+    bounds = f" <small>{bounds_text(known)}</small>" if known else ""
+    return f"{number(row[name], 2)}{bounds}"
+
+
+def before_and_after(change: Mapping[str, Any]) -> Part:
     """What a run that adds to another changed, on the same clips.
 
     Args:
         change: `metrics.json["change"]`.
 
     Returns:
-        (name, title, HTML) of the section.
+        The section.
     """
     rows, words = [], []
     for part, name in (("test", "test clips of that run"), ("corrected", "corrected clips")):
@@ -319,4 +325,4 @@ def before_and_after(change: Mapping[str, Any]) -> tuple[str, str, str]:
         f"This run adds to {change.get('run')}. Both models on the same clips:", "lead"
     )
     made = table("Both models on the same clips", headers, rows)
-    return "change", title, section("change", title, lead, made, *words) if made else ""
+    return section("Change", title, *((lead, made, *words) if made else ()))

@@ -16,7 +16,10 @@ _WIDTH, _HEIGHT = 380, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 22, 30
 # With more epochs, dots would hide the line.
 _MOST_DOTS = 40
-_COLOURS = ("one", "two", "three")
+#: Classes of lines, in their order.
+COLOURS = ("one", "two", "three")
+# Of an axis of shares at least.
+_LEAST_SHARE = 0.1
 _Place = Callable[[float], float]
 # Characters of a stage's name for each unit of width.
 _LETTERS = 1 / 6.5
@@ -46,9 +49,10 @@ def curves_chart(curves: Curves) -> str:
     values = np.concatenate(list(curves.lines.values()))
     count = sum(epochs for _, epochs in curves.stages)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    low, high = (low, high) if curves.share else (min(low, 0.0), high)
+    # Small steps of a share must not look like large ones; a loss is shown down to 0.
+    low = max(min(low, high - _LEAST_SHARE), 0.0) if curves.share else min(low, 0.0)
     ticks = _ticks(low, high)
-    low, high = min(ticks[0], low), max(ticks[-1], high)
+    low, high = ticks[0], ticks[-1]
     wide = (_WIDTH - _LEFT - _RIGHT) / count
 
     def x(place: float) -> float:
@@ -77,9 +81,9 @@ def curves_chart(curves: Curves) -> str:
         )
         shown = f"{100 * tick:g} %" if curves.share else f"{tick:g}"
         parts.append(_text(_LEFT - 6, y(tick) + 4, shown, "end"))
-    for colour, line in zip(_COLOURS, curves.lines.values(), strict=False):
+    for colour, line in zip(COLOURS, curves.lines.values(), strict=False):
         parts += [f"<polyline class='{colour}' points='{one}'/>" for one in _pieces(line, x, y)]
-        known = np.flatnonzero(np.isfinite(line))
+        known = np.flatnonzero(np.isfinite(line)).tolist()
         if count <= _MOST_DOTS or len(known) == 1:
             parts += [
                 f"<circle class='{colour}' cx='{x(n):.1f}' cy='{y(line[n]):.1f}' r='2.6'/>"
@@ -121,8 +125,7 @@ def depths_chart(
         chance: of guessing, 0 to 1.
     """
     line = 17
-    left = 8 + 6.2 * max(len(name) for name in names)
-    left = min(left, 150.0)
+    left = min(10 + max(len(name) for name in names) / _LETTERS, 150.0)
     height = line * len(names) + 26
     scale = _WIDTH - left - 46
     parts = []
