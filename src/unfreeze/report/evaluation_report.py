@@ -40,6 +40,7 @@ from unfreeze.report.html_page import (
     paragraph,
     percent,
     problem_list,
+    rate,
     section,
     table,
 )
@@ -153,14 +154,16 @@ def _event_page(folder: Path, scores: Scores) -> str:
         f"{counted(scores['found_events'], 'event')} found"
     )
     alarms = scores["false_alarms"]
-    rate = alarms["per_hour"]
+    false = "How many false alarms there are is not known, as not every sound is annotated."
+    if alarms["per_hour"] is not None:
+        false = (
+            f"There are {rate(alarms['per_hour'])} false alarms in an hour ({alarms['count']:,} in "
+            f"all, {alarms['on_other_classes']:,} on sounds of other classes)."
+        )
     said = [
         f"{percent(recall)} of the {scores['true_events']:,} true events are found",
         f"{percent(precision)} of the {scores['found_events']:,} events that were found are right.",
-        "How many false alarms there are is not known, as not every sound is annotated."
-        if rate is None
-        else f"There are {rate:.2g} false alarms in an hour ({alarms['count']:,} in all, "
-        f"{alarms['on_other_classes']:,} on sounds of other classes).",
+        false,
     ]
     words = "".join(paragraph(text) for text in said)
     big = percent(recall).replace(" %", "&thinsp;%")

@@ -142,6 +142,9 @@ def table(
     """
     head = "".join(
         f"<th scope='col'{_kind('text' if n < plain else '')}>{as_text(name)}</th>"
+        # Bars need no name: they show what stands beside them.
+        if name
+        else "<td></td>"
         for n, name in enumerate(headers)
     )
     body = []
@@ -162,7 +165,7 @@ def table(
 def scrolled(label: str, inside: str) -> str:
     """What may be wider than a phone, and then is scrolled by itself."""
     return (
-        f"<div class='wide' role='region' tabindex='0' aria-label='{as_text(label)}'>{inside}</div>"
+        f"<div class='wide' role='group' tabindex='0' aria-label='{as_text(label)}'>{inside}</div>"
     )
 
 
@@ -226,6 +229,11 @@ def percent(share: float | None, digits: int = 0) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A number with some digits, or a dash where there is none."""
     return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def rate(value: float) -> str:
+    """A number of things in an hour, with about two digits."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def bounds_text(bounds: Sequence[float] | None, digits: int = 2) -> str:

@@ -22,6 +22,7 @@ from unfreeze.report.html_page import (
     notes,
     number,
     paragraph,
+    rate,
     section,
     table,
 )
@@ -87,7 +88,7 @@ def _alarms(row: Row) -> str:
     if row["false_alarms"] is None:
         return UNKNOWN
     low, high = row["false_alarms_interval"]
-    return f"{row['false_alarms']:.2g} <small>{low:.2g} to {high:.2g}</small>"
+    return f"{rate(row['false_alarms'])} <small>{rate(low)} to {rate(high)}</small>"
 
 
 def calibration_part(metrics: Row) -> Part:

@@ -50,14 +50,16 @@ def headline(scores: Scores, clips: str) -> str:
     right = sum(row[place] for place, row in enumerate(scores["confusion"]))
     value, bounds = scores["accuracy"], scores["intervals"]["accuracy"]
     supports = {label: row["support"] for label, row in scores["per_class"].items()}
-    common = max(supports, key=lambda label: supports[label])
-    guess = supports[common] / scores["clips"]
+    most = max(supports.values())
+    common = [label for label, support in supports.items() if support == most]
+    guess = most / scores["clips"]
+    always = f"{common[0]}, the most frequent class," if len(common) == 1 else "one class"
     balanced = _with_bounds(scores, "balanced_accuracy")
     return _panel(
         percent(value).replace(" %", "&thinsp;%"),
         f"{right:,} of {counted(scores['clips'], clips[:-1], clips)} are right",
         _probably(bounds, scores),
-        f"Always guessing {common}, the most frequent class, would be right for {percent(guess)}.",
+        f"Always guessing {always} would be right for {percent(guess)} of them.",
         score_scale(value, bounds, guess),
     ) + facts(
         {
@@ -100,6 +102,8 @@ def _panel(big: str, first: str, *rest: str) -> str:
 def _probably(bounds: Sequence[float] | None, scores: Scores, share: bool = True) -> str:
     if bounds is None:
         return ""
+    if scores["groups"] == 1:
+        return "All of them are of one group, so how far that holds elsewhere is not known."
     low, high = (percent(x) if share else number(x, 2) for x in bounds)
     groups = counted(scores["groups"], "group")
     level = percent(scores["bootstrap"]["level"])
@@ -109,8 +113,14 @@ def _probably(bounds: Sequence[float] | None, scores: Scores, share: bool = True
 
 
 def _with_bounds(scores: Scores, name: str) -> str:
-    value, bounds = scores[name], scores["intervals"][name]
-    return f"{number(value)} <small>{bounds_text(bounds)}</small>"
+    return f"{number(scores[name])}{_bounds(scores['intervals'][name])}"
+
+
+def _bounds(bounds: Sequence[float] | None) -> str:
+    """An interval behind its number; none of a single group, which has no width."""
+    if bounds is None or bounds[0] == bounds[1]:
+        return ""
+    return f" <small>{bounds_text(bounds)}</small>"
 
 
 def short_result(scores: Scores, clips: str) -> str:
@@ -150,6 +160,8 @@ def mistakes_by_class(scores: Scores, counts: Mapping[str, int], linked: Collect
     rows = []
     for n in shown:
         own = confusion[n]
+        if is_quiet(labels[n]) and not own.any():
+            continue
         cells = "".join(_cell(labels, confusion, n, m, linked) for m in shown)
         end = f"{own[n]}/{own.sum()}"
         rows.append(
@@ -288,8 +300,7 @@ def class_scores(scores: Scores) -> Part:
 def _score(row: Mapping[str, Any], name: str) -> str:
     """A score of a class; of those that are judged, with the interval."""
     known = row["intervals"].get(name) if name in ("f1", "average_precision") else None
-    bounds = f" <small>{bounds_text(known)}</small>" if known else ""
-    return f"{number(row[name], 2)}{bounds}"
+    return f"{number(row[name], 2)}{_bounds(known)}"
 
 
 def before_and_after(change: Mapping[str, Any]) -> Part:
