@@ -148,7 +148,8 @@ def _ranking(result: Row) -> Part:
 def _span(estimates: Sequence[Row], name: str) -> tuple[float, float]:
     """The ends of a scale that holds all intervals, in steps of a tenth."""
     ends = [x for one in estimates for x in (one["interval"] or (one[name],))]
-    return float(np.floor(10 * min(ends)) / 10), float(np.ceil(10 * max(ends)) / 10)
+    low, high = float(np.floor(10 * min(ends)) / 10), float(np.ceil(10 * max(ends)) / 10)
+    return (low, high) if low < high else (high - 0.1, high)
 
 
 def _estimate(one: Row) -> str:
@@ -162,7 +163,7 @@ def _differences(result: Row) -> Part:
     found = result["differences"]
     if not found:
         return section("Differences", "Differences")
-    low, high = _span([{**d, "value": d["value"]} for d in found], "value")
+    low, high = _span(found, "value")
     rows = [
         (
             f"{as_text(d['best'])} against {as_text(d['other'])}",

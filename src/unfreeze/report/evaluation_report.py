@@ -172,7 +172,7 @@ def _event_page(folder: Path, scores: Scores) -> str:
         f"<div class='head'><p class='big'>{big}</p><div class='words'>{words}</div>{scale}</div>"
         f"{notes(map(str, scores['notes']))}"
     )
-    parts = [_by_rule(scores), _by_class(scores), *_pictures(folder), _left(scores)]
+    parts = [_by_rule(scores), _by_class(scores), _pictures(folder), _searched(scores)]
     return _frame(folder, "Report of an evaluation as a detector", lead, result, parts)
 
 
@@ -218,14 +218,28 @@ def _by_class(scores: Scores) -> Part:
     return section("Classes", "Scores of each class", paragraph(lead, "lead"), made)
 
 
-def _pictures(folder: Path) -> list[Part]:
+def _pictures(folder: Path) -> Part:
     made = []
     for name, words in _PICTURES.items():
         if (folder / name).is_file():
             url = data_url("image/png", (folder / name).read_bytes())
             made.append(f"<figure class='picture'><img src='{url}' alt='{words}'></figure>")
-    return [section("Curves", "Over all thresholds", *made)]
+    return section("Curves", "Over all thresholds", *made)
 
 
-def _left(scores: Scores) -> Part:
-    return section("Left out", "Recordings that were left out", _left_out(scores))
+def _searched(scores: Scores) -> Part:
+    settings = scores["settings"]
+    every = "fully: what is found elsewhere is a false alarm"
+    return section(
+        "Settings",
+        "How it was searched",
+        facts(
+            {
+                "window": f"{settings['window']:g} s",
+                "hop": f"{settings['hop']:g} s",
+                "smoothed": "yes" if settings["smooth"] else "no",
+                "annotated": every if scores["annotated"] == "fully" else "partly",
+            }
+        ),
+        _left_out(scores),
+    )
