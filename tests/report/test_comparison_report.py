@@ -42,7 +42,7 @@ def test_it_says_what_the_comparison_says(tmp_path):
         assert " ".join(line.split()) in reader.words
     best = plain["rows"][0]
     assert best["strategy"] == GOOD
-    assert f"{GOOD} is best on unseen groups" in reader.words
+    assert f"{GOOD} has the highest accuracy on unseen groups" in reader.words
     for row in plain["rows"]:
         cells = next(r for r in reader.rows if r[0] == row["strategy"])
         for cell, part in zip(cells[1:3], ("test", "seen"), strict=True):

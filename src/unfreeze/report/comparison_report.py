@@ -103,7 +103,8 @@ def _headline(result: Row) -> str:
     score = best["scores"]["test"]
     big = percent(score["accuracy"]).replace(" %", "&thinsp;%")
     scale = score_scale(score["accuracy"], score["interval"], None)
-    first = paragraph(f"{best['strategy']} is best {part_words('test', result['grouped'])}")
+    where = part_words("test", result["grouped"])
+    first = paragraph(f"{best['strategy']} has the highest {result['score']} {where}")
     if len(result["rows"]) == 1:
         first = ""
     return (
