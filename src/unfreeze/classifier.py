@@ -13,7 +13,6 @@ from unfreeze.audio.clip_model import has_independent_classes, notice_of, own_pa
 from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.entries import is_of_silence, is_quiet
-from unfreeze.audio.manifest import Manifest
 from unfreeze.audio.rules import SILENT, as_warnings
 from unfreeze.audio.sources import Reading
 from unfreeze.detection.detector import (
@@ -33,14 +32,9 @@ from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.detection.true_events import read_annotations
 from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.files import atomic_path
-from unfreeze.output_folder import holds, locked
+from unfreeze.output_folder import holds
 from unfreeze.pipeline.calibration import thresholds_of
-from unfreeze.pipeline.evaluation import (
-    predict_clips,
-    read_known,
-    score_recordings,
-    write_evaluation,
-)
+from unfreeze.pipeline.evaluation import predict_clips, read_known, score_recordings
 from unfreeze.pipeline.inference import Sound, each_sound, fused, sound_scores, view_scores
 from unfreeze.pipeline.saved_model import load_classifier
 from unfreeze.pipeline.thresholds import Choice, at_thresholds, choose, counts_of
@@ -310,28 +304,20 @@ class SoundClassifier:
             strict=strict,
             max_bad=max_bad,
         )
-        rows = self._clip_scores(manifest, progress)
+        if all(clip.start is None for clip in manifest.clips):
+            rows = predict_clips(manifest, lambda clip: self._one(clip.path), progress)
+        else:
+            # Sounds in recordings are heard as in training, with what surrounds them.
+            store = build_features(manifest, self.front_end, progress)
+            count = len(manifest.clips)
+            rows, _ = view_scores(self._patch_model, store.patches(np.arange(count)), count)
         scores = score_recordings(manifest, rows, self.labels, self.clip_thresholds)
         if out is not None:
-            from unfreeze.report.evaluation_report import write_evaluation_report
+            from unfreeze.report.evaluation_report import write_evaluation_folder
 
-            name, folder = str(self.source or "a model that is not saved"), Path(out)
-            with locked(folder):
-                write_evaluation(folder, name, manifest, rows, scores, self.front_end)
-                write_evaluation_report(folder)
+            name = str(self.source or "a model that is not saved")
+            write_evaluation_folder(Path(out), name, manifest, rows, scores, self.front_end)
         return scores
-
-    def _clip_scores(
-        self, manifest: Manifest, progress: Callable[[int, int], None] | None
-    ) -> np.ndarray:
-        """Probabilities (clips, classes) of the clips of a data set."""
-        if all(clip.start is None for clip in manifest.clips):
-            return predict_clips(manifest, lambda clip: self._one(clip.path), progress)
-        # Sounds in recordings are heard as in training, with what surrounds them.
-        store = build_features(manifest, self.front_end, progress)
-        count = len(manifest.clips)
-        means, _ = view_scores(self._patch_model, store.patches(np.arange(count)), count)
-        return means
 
     def evaluate_events(
         self,
