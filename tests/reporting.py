@@ -91,7 +91,15 @@ def write_run(out, data, wrong=0.3, *, several=False, held="test", seed=0):
     cuts = [row["threshold"] for row in found["per_class"].values()] if several else None
     write_predictions(out, manifest, {held: (clips, scores)}, labels, cuts)
     epochs = [
-        {"stage": "head", "epoch": n, "C": c, "loss": 1 / n, "val_loss": 1.2 / n, "best": n == 2}
+        {
+            "stage": "head",
+            "epoch": n,
+            "C": c,
+            "loss": 1 / n,
+            "val_loss": 1.2 / n,
+            "best": n == 2,
+            "seconds": n,
+        }
         for n, c in ((1, 1.0), (2, 0.1))
     ]
     epochs += [

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from html_reader import Reader
 from reporting import made, own  # noqa: F401
 from unfreeze.cli.app import app
+from unfreeze.compare.search import TABLE
 from unfreeze.errors import RunError
 
 
@@ -31,7 +32,13 @@ def test_a_run_and_an_evaluation(own):  # noqa: F811
 
 
 def test_other_folders_are_refused(tmp_path):
-    for folder, said in ((tmp_path, "not a run folder"), (tmp_path / "none", "does not exist")):
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / TABLE).write_text("{}")
+    for folder, said in (
+        (tmp_path, "not a run folder"),
+        (tmp_path / "none", "does not exist"),
+        (tmp_path / "search", "holds a search"),
+    ):
         done = call(folder)
         assert isinstance(done.exception, RunError)
         with pytest.raises(RunError, match=said):

@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
-from unfreeze.errors import show
+from unfreeze.errors import RunError, show
+
+# What a search leaves, by which its folder is known.
+_SEARCH = "tuning.json"
 
 
 def report(
@@ -19,6 +22,11 @@ def report(
     Commands write it by themselves; this is for runs of earlier versions, and for recordings
     that were elsewhere when it was written.
     """
+    if (folder / _SEARCH).is_file():
+        raise RunError(
+            f"{show(folder)} holds a search, which has no report: train with its best.yaml "
+            "(--schedule), and look at the report of that run"
+        )
     from unfreeze.cli.terminal import named_bars
     from unfreeze.pipeline.evaluation import EVALUATION
     from unfreeze.report.comparison_report import RESULT, write_comparison_report

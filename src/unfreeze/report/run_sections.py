@@ -32,6 +32,8 @@ Row = Mapping[str, Any]
 
 # Epochs that the table lists.
 _EPOCHS = 200
+# Columns of `history.csv` that it leaves out, or has first.
+_LEFT_OUT = ("stage", "seconds")
 # What charts show, in words; whether it is a share; and the columns of `history.csv`.
 _CHARTS: tuple[tuple[str, bool, Mapping[str, str]], ...] = (
     ("Loss", False, {"training": "loss", "validation": "val_loss"}),
@@ -157,7 +159,8 @@ def training_part(history: Sequence[Row]) -> Part:
             f" Stage {', '.join(solved)} was solved, not trained by epochs: its points are "
             "strengths of regularization, from the strongest to the weakest."
         )
-    columns = [c for c in rows[0] if c != "stage" and any(row.get(c) for row in rows)]
+    # Without the clock: the report of a run that is repeated is the same, to the byte.
+    columns = [c for c in rows[0] if c not in _LEFT_OUT and any(row.get(c) for row in rows)]
     listed = [
         (as_text(row["stage"]), *(as_text(_short(row.get(c))) for c in columns))
         for row in history[:_EPOCHS]
