@@ -81,11 +81,11 @@ def _label_headline(scores: Scores, clips: str) -> str:
         return paragraph(f"No class is heard in the {clips}, so nothing can be scored.")
     return _panel(
         number(value, 2),
-        f"Mean average precision on {counted(scores['clips'], clips[:-1], clips)}: how far the "
-        "clips of a class come before all others",
+        f"Mean average precision on {counted(scores['clips'], clips[:-1], clips)}",
         _probably(bounds, scores, share=False),
-        f"A random order would have {number(guess, 2)}, a perfect one 1.",
-        score_scale(value, bounds, guess),
+        "It says how far the clips of a class come before all others, without any threshold. "
+        f"A random order has {number(guess, 2)}, a perfect one 1.",
+        score_scale(value, bounds, guess, ("0", "1")),
     ) + facts(
         {name: _with_bounds(scores, key) for key, name in (*_ROUNDED.items(), ("loss", "loss"))}
     )

@@ -196,13 +196,19 @@ def share_bar(share: float) -> str:
     )
 
 
-def score_scale(value: float, bounds: Sequence[float] | None, guess: float | None) -> str:
-    """The headline's score on a scale from 0 to 100 %, with its interval, and guessing.
+def score_scale(
+    value: float,
+    bounds: Sequence[float] | None,
+    guess: float | None,
+    ends: tuple[str, str] = ("0 %", "100 %"),
+) -> str:
+    """The headline's score on a scale from 0 to 1, with its interval, and guessing.
 
     Args:
         value: 0 to 1.
         bounds: of its interval, or None.
         guess: score of guessing, or None.
+        ends: what stands at the ends of the scale.
     """
     # In percent of the width, so that text and dots are as large on any screen.
     parts = ["<rect class='track' x='0' y='9' width='100%' height='6' rx='3'/>"]
@@ -219,9 +225,9 @@ def score_scale(value: float, bounds: Sequence[float] | None, guess: float | Non
         side = "" if guess < 0.15 else "end" if guess > 0.85 else "middle"
         parts.append(f"<text x='{at}' y='38' class='{side}'>guessing</text>")
     if guess is None or guess > 0.25:
-        parts.append("<text x='0' y='38'>0 %</text>")
+        parts.append(f"<text x='0' y='38'>{ends[0]}</text>")
     if guess is None or guess < 0.75:
-        parts.append("<text x='100%' y='38' class='end'>100 %</text>")
+        parts.append(f"<text x='100%' y='38' class='end'>{ends[1]}</text>")
     return f"<div class='scale'><svg aria-hidden='true'>{''.join(parts)}</svg></div>"
 
 
