@@ -23,6 +23,7 @@ from unfreeze.report.html_page import (
     details,
     document,
     facts,
+    files_that_fit,
     notes,
     number,
     paragraph,
@@ -61,16 +62,11 @@ def write_comparison_report(folder: Path) -> Path:
     refuse_links(folder)
     if not (folder / RESULT).is_file():
         raise RunError(f"{show(folder)} has no {RESULT}: repeat the command of the comparison")
-    result = read_json(folder / RESULT, _CURE)
-    config = read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    records = [read_json(file, _CURE) for file in sorted((folder / RUNS).glob("*.json"))]
-    try:
+    with files_that_fit(folder, _CURE):
+        result = read_json(folder / RESULT, _CURE)
+        config = read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+        records = [read_json(file, _CURE) for file in sorted((folder / RUNS).glob("*.json"))]
         page = _page(folder.resolve().name, result, config, records)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise RunError(
-            f"The report of {show(folder)} cannot be written, as its files do not fit each other "
-            f"({type(error).__name__}: {error}): {_CURE}"
-        ) from error
     write_text(folder / FILE, page)
     return folder / FILE
 

@@ -15,7 +15,7 @@ from unfreeze.audio.manifest import Manifest
 from unfreeze.audio.rules import Problem
 from unfreeze.backbones.frontend import FrontEnd, front_end_from
 from unfreeze.core.html_tables import as_text
-from unfreeze.errors import RunError, show
+from unfreeze.errors import show
 from unfreeze.files import write_text
 from unfreeze.output_folder import locked
 from unfreeze.pipeline.evaluation import EVALUATED, EVALUATION, write_evaluation
@@ -39,6 +39,7 @@ from unfreeze.report.html_page import (
     counted,
     document,
     facts,
+    files_that_fit,
     notes,
     number,
     paragraph,
@@ -58,6 +59,8 @@ Progress = Callable[[int, int], None]
 EVENTS = "event_scores.json"
 FILE = "report.html"
 _CURE = "evaluate again"
+# Samples of a window, hertz, and slowing down, at most.
+_LARGEST, _FASTEST, _SLOWEST = 1 << 17, 5_000_000, 100
 # Pictures of a detector's curves, with what they show.
 _PICTURES = {
     "precision_recall.png": "Precision over recall by each rule, for all classes and for each",
@@ -107,23 +110,18 @@ def write_evaluation_report(folder: Path, progress: Progress | None = None) -> P
     """
     refuse_links(folder)
     clips, events = folder / EVALUATION, folder / EVENTS
-    try:
+    with files_that_fit(folder, _CURE):
         if clips.is_file():
             page = _clip_page(folder, read_json(clips, _CURE), progress)
         else:
             page = _event_page(folder, read_json(events, _CURE))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise RunError(
-            f"The report of {show(folder)} cannot be written, as its files do not fit each other "
-            f"({type(error).__name__}: {error}): {_CURE}"
-        ) from error
     write_text(folder / FILE, page)
     return folder / FILE
 
 
 def _clip_page(folder: Path, found: Scores, progress: Progress | None) -> str:
     root, scores = Path(found["root"]), found["scores"]
-    front_end: FrontEnd = front_end_from(found["front_end"])
+    front_end = _front_end(found["front_end"])
     cuts = thresholds_in(scores)
     judged = judge(of_part(read_predictions(folder, root), EVALUATED), scores["labels"], cuts)
     shown = choose_clips(judged)
@@ -156,6 +154,22 @@ def _clip_page(folder: Path, found: Scores, progress: Progress | None) -> str:
     # What the words take is not left for pictures and sounds.
     cards.cut(shown, LIMIT - len(assemble().encode("utf-8")), progress)
     return assemble()
+
+
+def _front_end(values: Mapping[str, Any]) -> FrontEnd:
+    """How the model hears; refused where that could take hours or all memory.
+
+    Raises:
+        ValueError: it is none of a network that anybody would train.
+    """
+    found = front_end_from(values)
+    plain = found.picture
+    sizes = (plain.window, plain.hop, plain.fft, plain.bands, plain.patch_frames)
+    if not all(isinstance(size, int) and 0 < size <= _LARGEST for size in sizes):
+        raise ValueError("front_end")
+    if not (1000 <= found.sample_rate <= _FASTEST and 1 <= found.slow_down <= _SLOWEST):
+        raise ValueError("front_end")
+    return found
 
 
 def _frame(folder: Path, over: str, lead: str, result: str, parts: Sequence[Part]) -> str:

@@ -9,12 +9,15 @@ file could ever run. Everything that is given as text is escaped here.
 import base64
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 from unfreeze.audio.rules import Problem
 from unfreeze.core.html_tables import as_text
+from unfreeze.errors import RunError, UnfreezeError, show
 from unfreeze.report.clip_media import Media
 
 #: Bytes of a page at most.
@@ -52,6 +55,28 @@ def document(title: str, body: str, *, script: bool = False) -> str:
         body=body,
         script=f"<script>{code}</script>" if code else "",
     )
+
+
+@contextmanager
+def files_that_fit(folder: Path, cure: str) -> Iterator[None]:
+    """Refuse a folder whose files cannot be what a report is made of.
+
+    Args:
+        folder: that is read.
+        cure: what to do, for the message.
+
+    Raises:
+        RunError: a value is missing, or is not what it should be.
+    """
+    try:
+        yield
+    except UnfreezeError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise RunError(
+            f"The report of {show(folder)} cannot be written, as its files do not fit each other "
+            f"({type(error).__name__}: {show(str(error)[:200])}): {cure}"
+        ) from error
 
 
 def _resource(name: str) -> str:

@@ -14,6 +14,7 @@ from unfreeze.backbones.registry import Backbone, get_backbone
 from unfreeze.errors import RunError, UnfreezeError, show
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.predictions import Predictions, read_predictions
+from unfreeze.pipeline.train_options import TrainOptions, default_of
 
 Row = Mapping[str, Any]
 
@@ -77,13 +78,12 @@ def read_run(folder: Path) -> Run:
     root, clips = run_folder.read_splits(folder)
     options = config.get("options")
     options = options if isinstance(options, dict) else {}
+    known = {name: options.get(name, default_of(name)) for name in ("slow_down", "channel")}
     try:
-        backbone = get_backbone(
-            str(options.get("backbone")),
-            float(options.get("slow_down") or 1.0),
-            options.get("channel"),
-        )
-    except (UnfreezeError, TypeError, ValueError):
+        TrainOptions(root, **known)
+        backbone = get_backbone(str(options.get("backbone")), **known)
+    except UnfreezeError:
+        # One that this version does not know, or values out of range.
         backbone = None
     return Run(
         folder,

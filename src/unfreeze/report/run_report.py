@@ -15,7 +15,7 @@ from unfreeze.audio.label_sets import heard_in
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.split import PARTS
 from unfreeze.core.html_tables import as_text
-from unfreeze.errors import RunError, show
+from unfreeze.errors import show
 from unfreeze.files import write_text
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.predictions import of_part
@@ -36,6 +36,7 @@ from unfreeze.report.html_page import (
     details,
     document,
     facts,
+    files_that_fit,
     notes,
     paragraph,
     problem_list,
@@ -78,15 +79,9 @@ def write_run_report(folder: Path, progress: Progress | None = None) -> Path:
     Raises:
         RunError: it is not a finished run, or its files are damaged.
     """
-    run = read_run(folder)
+    with files_that_fit(folder, "copy the run's folder again, or train again"):
+        page = _page(read_run(folder), progress)
     file = folder / run_folder.REPORT
-    try:
-        page = _page(run, progress)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise RunError(
-            f"The report of {show(folder)} cannot be written, as its files do not fit each other "
-            f"({type(error).__name__}: {error}): copy the run's folder again, or train again"
-        ) from error
     write_text(file, page)
     return file
 
