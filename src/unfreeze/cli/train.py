@@ -81,7 +81,10 @@ def _show_finished(options: TrainOptions, out: Path, json: bool) -> None:
         # The run was killed just before, or is of an earlier version.
         from unfreeze.report.run_report import write_run_report
 
-        write_run_report(out)
+        try:
+            write_run_report(out)
+        except (RunError, OSError) as error:
+            typer.echo(f"note: its report could not be written: {error}", err=True)
     import_keras()
     from unfreeze.cli.terminal import Asked
     from unfreeze.cli.train_display import TrainDisplay
