@@ -36,7 +36,7 @@ def test_what_is_written_is_read(tmp_path):
     (test,) = of_part(read, "test")
     assert (test.label, test.predicted, test.group) == ("path", "path", "g0")
     assert test.score == 0.7
-    assert test.scores == (0.7, 0.2, 0.1)
+    assert test.scores == pytest.approx([0.7, 0.2, 0.1])
     assert test.start is None
     assert list(of_part(read, "train")) == list(of_part(None, "test")) == []
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from unfreeze.errors import RunError
@@ -13,7 +14,8 @@ LABELS = ("cat", "dog", "owl")
 
 def prediction(label, predicted, *scores, path="a.wav", **more):
     more = {"start": None, "end": None, **more}
-    return Prediction(path, label, "g", "test", predicted, max(scores), scores, **more)
+    given = np.array(scores, np.float32)
+    return Prediction(path, label, "g", "test", predicted, max(scores), given, **more)
 
 
 def test_one_label_per_clip():

@@ -7,7 +7,7 @@ one; then `score_<class>` for each class. Clips that are stretches of a recordin
 `start` and `end`, in seconds. Scores are the means over a clip's patches.
 """
 
-import math
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,17 @@ import numpy as np
 from unfreeze.audio.label_sets import set_text
 from unfreeze.audio.manifest import Manifest
 from unfreeze.errors import RunError, show
-from unfreeze.pipeline.run_folder import read_rows, write_table
+from unfreeze.files import atomic_path
+from unfreeze.pipeline.run_folder import each_row
 
 FILE = "predictions.csv"
 # Before the names of classes, so that none is taken for another column.
 _SCORE = "score_"
 _DIGITS = 6
+_FIRST = ("path", "label", "group", "split")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """What a model makes of a clip.
 
@@ -37,7 +39,7 @@ class Prediction:
         split: its part.
         predicted: a class or, where a clip may have several, the text of a set.
         score: of the predicted class, or the largest.
-        scores: of each class, 0 to 1.
+        scores: (classes,) float32, 0 to 1.
         start: seconds, where the clip begins in its recording; None for all of it.
         end: seconds, where it ends; None likewise.
     """
@@ -48,7 +50,7 @@ class Prediction:
     split: str
     predicted: str
     score: float
-    scores: tuple[float, ...]
+    scores: np.ndarray
     start: float | None
     end: float | None
 
@@ -78,7 +80,26 @@ def write_predictions(
         thresholds: (classes,) from which each is predicted, where a clip may have several
             labels; None for clips with one.
     """
-    rows = []
+    chosen = (manifest.clips[int(number)] for clips, _ in parts.values() for number in clips)
+    bounds = ("start", "end") if any(clip.start is not None for clip in chosen) else ()
+    columns = (*_FIRST, *bounds, "predicted", "score", *(f"{_SCORE}{label}" for label in labels))
+    # Row by row: with many clips and classes, all of them are more than memory holds.
+    with (
+        atomic_path(out / FILE) as partial,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(_rows(manifest, parts, labels, thresholds, bool(bounds)))
+
+
+def _rows(
+    manifest: Manifest,
+    parts: Mapping[str, tuple[Sequence[int] | np.ndarray, np.ndarray]],
+    labels: Sequence[str],
+    thresholds: Sequence[float] | np.ndarray | None,
+    bounded: bool,
+) -> Iterator[list[str]]:
     for name, (clips, scores) in parts.items():
         for number, own in zip(clips, scores, strict=True):
             clip = manifest.clips[int(number)]
@@ -87,22 +108,10 @@ def write_predictions(
             else:
                 reached = own >= np.asarray(thresholds)
                 predicted = set_text(x for x, is_in in zip(labels, reached, strict=True) if is_in)
-            row: dict[str, Any] = {
-                "path": clip.path.relative_to(manifest.root).as_posix(),
-                "label": clip.label,
-                "group": clip.group,
-                "split": name,
-                "start": "" if clip.start is None else f"{clip.start:.3f}",
-                "end": "" if clip.end is None else f"{clip.end:.3f}",
-                "predicted": predicted,
-                "score": _number(own.max()),
-            }
-            row |= {f"{_SCORE}{x}": _number(s) for x, s in zip(labels, own, strict=True)}
-            rows.append(row)
-    if not any(row["start"] for row in rows):
-        for row in rows:
-            del row["start"], row["end"]
-    write_table(out / FILE, rows)
+            where = [clip.path.relative_to(manifest.root).as_posix(), clip.label, clip.group, name]
+            if bounded:
+                where += ["" if t is None else f"{t:.3f}" for t in (clip.start, clip.end)]
+            yield [*where, predicted, _number(own.max()), *map(_number, own)]
 
 
 def _number(score: float) -> str:
@@ -122,34 +131,34 @@ def read_predictions(folder: Path, root: Path) -> Predictions | None:
     file = folder / FILE
     if not file.is_file():
         return None
-    rows = read_rows(file, root)
-    columns = [name for name in (rows[0] if rows else ()) if name and name.startswith(_SCORE)]
+    columns, read = list[str](), list[Prediction]()
     try:
-        read = tuple(_prediction(row, columns) for row in rows)
+        for row in each_row(file, root):
+            columns = columns or [x for x in row if x and x.startswith(_SCORE)]
+            read.append(_prediction(row, columns))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise RunError(f"{show(file)} is damaged: delete it, or train again") from None
-    return Predictions(tuple(name.removeprefix(_SCORE) for name in columns), read)
+    return Predictions(tuple(name.removeprefix(_SCORE) for name in columns), tuple(read))
 
 
 def _prediction(row: Mapping[str, Any], columns: Sequence[str]) -> Prediction:
+    scores = np.array([row[name] for name in columns], np.float32)
+    start, end = (float(row[name]) if row.get(name) else None for name in ("start", "end"))
+    score = float(row["score"])
+    known = [score, *(time for time in (start, end) if time is not None)]
+    if not (np.isfinite(known).all() and np.isfinite(scores).all()):
+        raise ValueError("not finite")
     return Prediction(
-        row["path"],
-        row["label"],
-        row["group"],
-        row["split"],
-        str(row["predicted"]),
-        _finite(row["score"]),
-        tuple(_finite(row[name]) for name in columns),
-        _finite(row["start"]) if row.get("start") else None,
-        _finite(row["end"]) if row.get("end") else None,
+        path=row["path"],
+        label=row["label"],
+        group=row["group"],
+        split=row["split"],
+        predicted=str(row["predicted"]),
+        score=score,
+        scores=scores,
+        start=start,
+        end=end,
     )
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
 
 
 def of_part(predictions: Predictions | None, part: str) -> Iterator[Prediction]:

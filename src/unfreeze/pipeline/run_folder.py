@@ -111,31 +111,42 @@ def read_rows(table: Path, root: Path) -> list[dict[str, str]]:
     Raises:
         RunError: it is damaged, or a path leads out of `root`.
     """
-    try:
-        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise RunError(f"{show(table)} cannot be read: {error}") from None
-    needed = ("path", "label", "group", "split")
-    if any(row.get(name) is None for row in rows for name in needed):
-        raise RunError(f"{show(table)} cannot be read: it needs the columns {', '.join(needed)}")
+    return list(each_row(table, root))
+
+
+def each_row(table: Path, root: Path) -> Iterator[dict[str, str]]:
+    """The same as `read_rows`, one row at a time: a table may be larger than memory."""
     home = os.path.realpath(root)
     real: dict[str, str] = {}
-    for row in rows:
-        try:
-            stays = _stays(row["path"], root, home, real)
-        except OSError as error:
-            # A path that is longer than the system allows.
-            name = show(row["path"][:80])
-            raise RunError(
-                f"{show(table)} cannot be read: the path {name!r}...: {error.strerror}"
-            ) from None
-        if not stays:
-            raise RunError(
-                f"{show(table)} is refused: the path {show(row['path'])!r} leads out of "
-                f"{show(root)}, where the run's recordings are"
-            )
-    return rows
+    try:
+        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            for row in csv.DictReader(file):
+                _check_row(row, table, root, home, real)
+                yield row
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(f"{show(table)} cannot be read: {error}") from None
+
+
+def _check_row(
+    row: Mapping[str, str], table: Path, root: Path, home: str, real: dict[str, str]
+) -> None:
+    """Refuse a row without what is needed, or whose path leads out of the folder."""
+    needed = ("path", "label", "group", "split")
+    if any(row.get(name) is None for name in needed):
+        raise RunError(f"{show(table)} cannot be read: it needs the columns {', '.join(needed)}")
+    try:
+        stays = _stays(row["path"], root, home, real)
+    except OSError as error:
+        # A path that is longer than the system allows.
+        name = show(row["path"][:80])
+        raise RunError(
+            f"{show(table)} cannot be read: the path {name!r}...: {error.strerror}"
+        ) from None
+    if not stays:
+        raise RunError(
+            f"{show(table)} is refused: the path {show(row['path'])!r} leads out of "
+            f"{show(root)}, where the run's recordings are"
+        )
 
 
 def _stays(name: str, root: Path, home: str, real: dict[str, str]) -> bool:

@@ -26,6 +26,8 @@ from unfreeze.backbones.frontend import FrontEnd
 _LEVELS = 32
 # Height of a picture in pixels for each band.
 _ZOOM = 2
+# Bytes of the elements of a clip, with its name in them.
+_AROUND = 1000
 # Peak of a sound in the page: quiet clips must be audible beside loud ones.
 _PEAK = 0.9
 
@@ -48,8 +50,8 @@ class Media:
 
     @property
     def size(self) -> int:
-        """Bytes in the page."""
-        return len(self.picture) + len(self.sound)
+        """Bytes in the page, with what is around them."""
+        return len(self.picture) + len(self.sound) + _AROUND
 
 
 def cut_media(
