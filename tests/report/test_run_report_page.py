@@ -33,7 +33,7 @@ def test_it_fits_and_its_cells_open_by_keyboard(browser, made, url, width, schem
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog", state="hidden")
     # Back where they were, and the keyboard where it was.
-    assert page.locator("main figure").count() == before
+    page.wait_for_function(f"document.querySelectorAll('main figure').length === {before}")
     assert page.evaluate("document.activeElement.dataset.cell") == link.get_attribute("data-cell")
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 20)")
     length = page.evaluate(
