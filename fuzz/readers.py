@@ -26,6 +26,12 @@ from unfreeze.core.schedule_file import dump_schedule, parse_schedule, read_sche
 from unfreeze.detection.journal import Journal
 from unfreeze.errors import UnfreezeError
 from unfreeze.pipeline import run_folder
+from unfreeze.pipeline.evaluation import EVALUATION
+from unfreeze.pipeline.predictions import FILE, read_predictions
+from unfreeze.pipeline.scoring import score
+from unfreeze.report.comparison_report import RESULT, write_comparison_report
+from unfreeze.report.evaluation_report import EVENTS, write_evaluation_report
+from unfreeze.report.run_report import write_run_report
 from unfreeze.review.old_run import inherited_options, run_labels, run_source
 
 T = TypeVar("T")
@@ -37,6 +43,26 @@ CONFIG = {
     "options": {"data": "/nowhere", "backbone": "yamnet", "seed": 0, "weights": None},
 }
 SPLITS = "path,label,group,split\na/1.wav,a,g,train\nb/1.wav,b,g,test\n"
+PREDICTIONS = (
+    "path,label,group,split,predicted,score,score_a,score_b,start,end\n"
+    "a/1.wav,a,g,test,a,0.9,0.9,0.1,,\nb/1.wav,b,h,test,a,0.6,0.6,0.4,1.5,3\n"
+)
+SCORED = score([0, 1], [[0.9, 0.1], [0.6, 0.4]], ["a", "b"], ["g", "h"], resamples=20)
+SCORES = json.dumps({"test": SCORED, "validation": None, "thresholds": {"a": 0.5}}).encode()
+AUDITED = {
+    "stages": [{"stage": "s", "layers": [{"weights": 1, "trainable": True, "moved": 0.5}]}],
+    "notes": ["n"],
+}
+EVALUATED = {
+    "run": "r", "root": "/nowhere", "unfreeze": "0.2", "front_end": {},
+    "scores": {**SCORED, "problems": []},
+}  # fmt: skip
+_ESTIMATE = {"accuracy": 0.5, "interval": [0.25, 0.75]}
+COMPARED = {
+    "rows": [{"strategy": "s", "scores": {"test": _ESTIMATE}, "seconds": 1.0, "epochs": 2.0}],
+    "differences": [], "grouped": True, "runs": 1, "seeds": 1, "groups": 2, "score": "accuracy",
+    "notes": [], "verdict": ["s"],
+}  # fmt: skip
 SCHEDULE = """unfreeze_schedule: 1
 name: mine
 stages:
@@ -89,6 +115,7 @@ def config(content: bytes, folder: Path) -> None:
     _may_refuse(lambda: run_labels(folder))
     _may_refuse(lambda: run_source(folder))
     _may_refuse(lambda: inherited_options(folder, folder / "clips", {}))
+    _may_refuse(lambda: write_run_report(folder))
 
 
 def splits(content: bytes, folder: Path) -> None:
@@ -102,8 +129,49 @@ def splits(content: bytes, folder: Path) -> None:
 
 def metrics(content: bytes, folder: Path) -> None:
     """A run's `metrics.json`."""
+    _run(folder)
     (folder / run_folder.METRICS).write_bytes(content)
     _may_refuse(lambda: run_folder.read_scores(folder))
+    _may_refuse(lambda: write_run_report(folder))
+
+
+def predictions(content: bytes, folder: Path) -> None:
+    """A run's `predictions.csv`."""
+    _run(folder)
+    (folder / run_folder.METRICS).write_bytes(SCORES)
+    (folder / FILE).write_bytes(content)
+    _may_refuse(lambda: read_predictions(folder, folder))
+    _may_refuse(lambda: write_run_report(folder))
+
+
+def audit(content: bytes, folder: Path) -> None:
+    """A run's `audit.json`; and the same as what else its report is made of."""
+    for name in (run_folder.AUDIT, run_folder.NOTES, run_folder.HISTORY):
+        _run(folder)
+        (folder / run_folder.METRICS).write_bytes(SCORES)
+        (folder / name).write_bytes(content)
+        _may_refuse(lambda: write_run_report(folder))
+        (folder / name).unlink()
+
+
+def evaluation(content: bytes, folder: Path) -> None:
+    """An `evaluation.json`; and the same as the scores of events."""
+    for name in (EVALUATION, EVENTS):
+        (folder / name).write_bytes(content)
+        _may_refuse(lambda: write_evaluation_report(folder))
+        (folder / name).unlink()
+
+
+def comparison(content: bytes, folder: Path) -> None:
+    """A `comparison.json`."""
+    (folder / RESULT).write_bytes(content)
+    _may_refuse(lambda: write_comparison_report(folder))
+
+
+def _run(folder: Path) -> None:
+    settings = {**CONFIG, "data": {"root": str(folder / "gone")}}
+    (folder / run_folder.CONFIG).write_text(yaml.safe_dump(settings))
+    (folder / run_folder.SPLITS).write_text(SPLITS)
 
 
 def segments(content: bytes, folder: Path) -> None:
@@ -170,7 +238,11 @@ READERS: dict[str, tuple[Callable[[bytes, Path], None], bytes]] = {
     "schedule": (schedule, SCHEDULE.encode()),
     "config": (config, yaml.safe_dump(CONFIG).encode()),
     "splits": (splits, SPLITS.encode()),
-    "metrics": (metrics, b'{"test": {"accuracy": 0.5}, "validation": null}'),
+    "metrics": (metrics, SCORES),
+    "predictions": (predictions, PREDICTIONS.encode()),
+    "audit": (audit, json.dumps(AUDITED).encode()),
+    "evaluation": (evaluation, json.dumps(EVALUATED).encode()),
+    "comparison": (comparison, json.dumps(COMPARED).encode()),
     "segments": (segments, json.dumps(SEGMENTS).encode()),
     "journal": (journal, b'{"unfreeze_events": 1, "settings": {"hop": 0.48}}\n'),
     "store": (store, b'{"format": "unfreeze feature store", "version": 3, "front_end": {}}'),

@@ -14,7 +14,8 @@ from unfreeze.audio.decode import decode
 
 FILES = {
     "config.yaml", "schedule.yaml", "splits.csv", "model.keras", "history.csv", "metrics.json",
-    "audit.json", "curves.png", "confusion.png", "moved.png",
+    "audit.json", "curves.png", "confusion.png", "moved.png", "predictions.csv", "notes.json",
+    "report.html",
 }  # fmt: skip
 EPOCHS = 6
 
@@ -24,7 +25,7 @@ def trained(tmp_path_factory):
     """A run on toy sounds with the toy backbone, shared by the tests of this file."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        toy.register(monkeypatch, folder, pictures=True)
+        toy.register(monkeypatch, folder, pictures=True, report=True)
         data = toy.write_sounds(folder / "data", clips=12)
         classifier = unfreeze.SoundClassifier.train(
             data,

@@ -41,10 +41,11 @@ def build_toy(weights=None, progress=None):
     return model
 
 
-def register(monkeypatch, folder, pictures=False, gate=False):
+def register(monkeypatch, folder, pictures=False, gate=False, report=False):
     """Make `toy` a backbone, with its file of weights and all caches in `folder`.
 
-    Runs draw no pictures and have no gate unless asked to: those take longer than toy trainings.
+    Runs draw no pictures, have no gate and write no report unless asked to: those take longer
+    than toy trainings.
     """
     monkeypatch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
     weights = folder / "toy.safetensors"
@@ -58,6 +59,8 @@ def register(monkeypatch, folder, pictures=False, gate=False):
         monkeypatch.setattr("unfreeze.pipeline.training.with_gate", without_gate)
     if not pictures:
         monkeypatch.setattr("unfreeze.planning._draw", lambda *run: None)
+    if not report:
+        monkeypatch.setattr("unfreeze.planning._report", lambda *run: None)
 
 
 def without_gate(model, published, cut, front_end, seed):

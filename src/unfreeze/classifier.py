@@ -32,8 +32,9 @@ from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.detection.true_events import read_annotations
 from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.files import atomic_path
+from unfreeze.output_folder import holds
 from unfreeze.pipeline.calibration import thresholds_of
-from unfreeze.pipeline.evaluation import read_known, score_recordings
+from unfreeze.pipeline.evaluation import predict_clips, read_known, score_recordings
 from unfreeze.pipeline.inference import Sound, each_sound, fused, sound_scores, view_scores
 from unfreeze.pipeline.saved_model import load_classifier
 from unfreeze.pipeline.thresholds import Choice, at_thresholds, choose, counts_of
@@ -267,6 +268,7 @@ class SoundClassifier:
         how: Reading | None = None,
         strict: bool = False,
         max_bad: float = default_of("max_bad"),
+        out: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
         """Score the classifier on recordings with known classes.
@@ -277,6 +279,8 @@ class SoundClassifier:
             how: further settings of how the data are read, instead of `group_regex`.
             strict: treat any unusable file as an error.
             max_bad: largest fraction of unusable files to leave out.
+            out: new folder for the scores, `predictions.csv` and `report.html`; None writes
+                nothing.
             progress: called as progress(done, total) with counts of clips.
 
         Returns:
@@ -287,7 +291,10 @@ class SoundClassifier:
         Raises:
             DataError: the data cannot be used, or have a class that the model does not
                 know.
+            RunError: `out` is not empty, or cannot be written.
         """
+        if out is not None:
+            holds(Path(out), None, "scores")
         manifest = read_known(
             data,
             self.labels,
@@ -297,17 +304,20 @@ class SoundClassifier:
             strict=strict,
             max_bad=max_bad,
         )
-        cuts = self.clip_thresholds
         if all(clip.start is None for clip in manifest.clips):
-            return score_recordings(
-                manifest, self.labels, lambda c: self._one(c.path), progress, cuts
-            )
-        # Sounds in recordings are heard as in training, with what surrounds them.
-        store = build_features(manifest, self.front_end, progress)
-        count = len(manifest.clips)
-        means, _ = view_scores(self._patch_model, store.patches(np.arange(count)), count)
-        row_of = dict(zip(manifest.clips, means, strict=True))
-        return score_recordings(manifest, self.labels, lambda clip: row_of[clip], None, cuts)
+            rows = predict_clips(manifest, lambda clip: self._one(clip.path), progress)
+        else:
+            # Sounds in recordings are heard as in training, with what surrounds them.
+            store = build_features(manifest, self.front_end, progress)
+            count = len(manifest.clips)
+            rows, _ = view_scores(self._patch_model, store.patches(np.arange(count)), count)
+        scores = score_recordings(manifest, rows, self.labels, self.clip_thresholds)
+        if out is not None:
+            from unfreeze.report.evaluation_report import write_evaluation_folder
+
+            name = str(self.source or "a model that is not saved")
+            write_evaluation_folder(Path(out), name, manifest, rows, scores, self.front_end)
+        return scores
 
     def evaluate_events(
         self,

@@ -18,7 +18,12 @@ from unfreeze.errors import UnfreezeError
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.run_plan import RunPlan, described
 from unfreeze.pipeline.train_options import TrainOptions, checked_schedule
-from unfreeze.pipeline.training_data import NamedProgress, read_inputs, read_training_data
+from unfreeze.pipeline.training_data import (
+    NamedProgress,
+    Progress,
+    read_inputs,
+    read_training_data,
+)
 
 if TYPE_CHECKING:
     from unfreeze.core.fit import FitResult
@@ -102,6 +107,7 @@ def planned(
             schedule=schedule,
             load_earlier=None if options.add_to is None else partial(_load_earlier, options.add_to),
             draw=_draw,
+            report=_report,
         )
 
 
@@ -138,3 +144,9 @@ def _draw(
     from unfreeze.report.run_plots import draw_run
 
     draw_run(out, result, metrics, labels)
+
+
+def _report(out: Path, progress: Progress) -> None:
+    from unfreeze.report.run_report import write_run_report
+
+    write_run_report(out, progress)

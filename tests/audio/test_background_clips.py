@@ -66,6 +66,16 @@ def test_hours_of_background_do_not_swamp_the_classes():
     assert "11,000" in found.notes[0]
 
 
+def test_a_piece_says_where_it_is_in_its_recording():
+    found = cut(("cat", 20), ("background", 100))
+    view = found.parts["train"]
+    for number in np.unique(view.clip[view.clip > 1]):
+        clip, first = found.manifest.clips[number], view.number[view.clip == number][0]
+        # A patch of YAMNet begins every 0.48 s; the recording's first is number 20.
+        assert clip.start == pytest.approx((first - 20) * 0.48)
+        assert clip.end - clip.start == pytest.approx(clip.seconds) == pytest.approx(2.88)
+
+
 def test_short_sounds_are_all_used_before_a_long_one_gives_a_second_piece():
     found = cut(("cat", 20), *[("background", 3)] * 10, ("background", 9_000))
     view = found.parts["train"]

@@ -19,6 +19,7 @@ COMMANDS = (
     "compare",
     "tune",
     "evaluate",
+    "report",
     "predict",
     "listen",
     "segments",

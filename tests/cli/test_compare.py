@@ -36,7 +36,7 @@ def test_a_comparison_is_shown_and_written(data, tmp_path):
     assert found.exit_code == 0
     assert "full is better than head_only by" in found.output.replace("\n", " ")
     assert "The data have no groups" in found.output.replace("\n", " ")
-    assert str(out / "report.md") in found.output.replace("\n", "")
+    assert str(out / "report.html") in found.output.replace("\n", "")
     text = (out / "report.md").read_text()
     assert "| full | 1.000 [1.000, 1.000] | 1 | 5 |" in text
 

@@ -86,14 +86,16 @@ def test_scores_and_pictures_are_written_into_a_new_folder(toy_run, field, tmp_p
     result = call(*words, "--json")
     assert json.loads(result.stdout) == json.loads((tmp_path / "scores" / SCORES).read_text())
     written = {file.name for file in (tmp_path / "scores").iterdir()}
-    assert written == {SCORES, CURVES, ALARMS}
+    assert written == {SCORES, CURVES, ALARMS, "report.html"}
     again = call(*words)
     assert isinstance(again.exception, RunError)
     assert "is not empty" in str(again.exception)
     # Nobody knows the false alarms of an hour: there is no picture of them.
     partly = [*words[:-1], tmp_path / "partly", "--annotated", "partly"]
     assert "Written to" in call(*partly).stdout
-    assert {file.name for file in (tmp_path / "partly").iterdir()} == {SCORES, CURVES}
+    assert {file.name for file in (tmp_path / "partly").iterdir()} == {
+        *(SCORES, CURVES, "report.html")
+    }
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,6 @@ def test_scores_and_pictures_are_written_into_a_new_folder(toy_run, field, tmp_p
         (["--min-score", "0.5"], "--min-score is for events"),
         (["--smooth"], "--smooth is for events"),
         (["--collar", "0.2"], "--collar is for events"),
-        (["--out", "scores"], "--out is for events"),
         (["--annotations", "TABLES", "--group-regex", "(a)"], "--group-regex is for whole clips"),
         (["--annotations", "TABLES", "--annotated", "wholly"], "annotated is 'wholly': it must"),
         (["--annotations", "TABLES", "--iou", "0"], "iou is 0: give one above 0"),

@@ -1,11 +1,9 @@
 """`unfreeze inspect --html`: a page of clips to look at and to listen to."""
 
-import base64
 import io
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -13,31 +11,10 @@ import soundfile
 from PIL import Image
 
 import toy
+from html_reader import Reader, content
 from unfreeze.errors import UnfreezeError
 
 TOY = ("--backbone", "toy", "--validation", "0.3")
-
-
-class Reader(HTMLParser):
-    """Collects what the tests look at; knows no entity that is not decoded."""
-
-    def __init__(self):
-        super().__init__()
-        self.tags, self.text = [], []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    def of(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-def content(url):
-    kind, _, data = url.partition(";base64,")
-    return kind, base64.b64decode(data)
 
 
 @pytest.fixture(scope="module")

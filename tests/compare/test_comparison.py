@@ -72,7 +72,14 @@ def test_real_runs_broken_off_and_gone_on_with(real, tmp_path):
     assert not (broken / "out" / "current").exists()
     assert summary.runs == 2
     names = {file.name for file in (broken / "out").iterdir()}
-    assert names >= {"comparison.json", "report.md", "accuracy.png", "cost.png", "moved.png"}
+    assert names >= {
+        "comparison.json",
+        "report.md",
+        "report.html",
+        "accuracy.png",
+        "cost.png",
+        "moved.png",
+    }
     head = next(r for r in records(whole).values() if r["strategy"] == TWO[0])
     moved = {row["layer"]: row["moved"] for row in head["moved"]}
     assert moved["block1_conv"] == 0.0

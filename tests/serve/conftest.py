@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 import toy
+from browsing import browser, launch  # noqa: F401
 from serving import make_classifier, running
 from unfreeze import SoundClassifier
 from unfreeze.pipeline.thresholds import count

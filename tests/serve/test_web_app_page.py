@@ -2,50 +2,25 @@
 
 import base64
 import csv
-import os
-import shutil
 
 import numpy as np
 import pytest
 import soundfile
 
 import toy
+from browsing import WAIT, watch
 from serving import EVIL, running
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("python_multipart")
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 
-from unfreeze.pipeline.thresholds import LEVELS  # noqa: E402
-from unfreeze.serve.upload import Limits  # noqa: E402
-from unfreeze.serve.web_app import pages  # noqa: E402
+from unfreeze.pipeline.thresholds import LEVELS
+from unfreeze.serve.upload import Limits
+from unfreeze.serve.web_app import pages
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FAKE_MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-WAIT = 20_000  # ms; a machine under load is slow
-
-
-@pytest.fixture(scope="module")
-def launch():
-    """Start a browser with more options; all are closed at the end."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    program = os.environ.get("UNFREEZE_TEST_BROWSER") or found
-    if program is None:
-        pytest.skip("no Chromium or Chrome (set UNFREEZE_TEST_BROWSER)")
-    # Chromium refuses to run as root with its sandbox, as in most containers.
-    sandbox = [] if getattr(os, "geteuid", lambda: 1)() else ["--no-sandbox"]
-    with playwright.sync_playwright() as driver:
-        yield lambda *options: driver.chromium.launch(
-            executable_path=program, args=[*options, *sandbox]
-        )
-
-
-@pytest.fixture(scope="module")
-def browser(launch):
-    started = launch()
-    yield started
-    started.close()
 
 
 @pytest.fixture
@@ -58,22 +33,6 @@ def page(browser, url):
     yield opened
     assert faults == []
     opened.close()
-
-
-def watch(page):
-    """Collect errors of scripts and all that the content policy has blocked."""
-    faults = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on(
-        "console",
-        lambda message: (
-            faults.append(message.text)
-            if message.type == "error" and "the server responded with" not in message.text
-            else None
-        ),
-    )
-    page.on("dialog", lambda dialog: faults.append(dialog.message))
-    return faults
 
 
 def give(page, path, name=None):

@@ -72,6 +72,9 @@ def cut_quiet(
         most = _most_clips(member, view.clip[loud]) if scored else len(view)
         spans = _choose(view.clip, np.flatnonzero(quiet[view.clip]), round(SHARE * largest), most)
         numbers = view.clip.copy()
+        begins = dict(
+            zip(*(x.tolist() for x in np.unique(view.clip, return_index=True)), strict=True)
+        )
         for first, end, alone in spans:
             clip = manifest.clips[view.clip[first]]
             if not alone:
@@ -79,7 +82,10 @@ def cut_quiet(
                 samples = front_end.patch_samples + (end - first - 1) * hop
                 seconds = samples / front_end.sample_rate
                 numbers[first:end] = len(clips)
-                clips.append(replace(clip, seconds=seconds, content=f"{clip.content}+{first}"))
+                skipped = first - begins[int(view.clip[first])]
+                start = (clip.start or 0.0) + skipped * hop / front_end.sample_rate
+                place = {"seconds": seconds, "start": start, "end": start + seconds}
+                clips.append(replace(clip, content=f"{clip.content}+{first}", **place))
         kept = [np.arange(first, end) for first, end, _ in spans]
         order = np.sort(np.concatenate([loud, *kept]))
         views[name] = view.take(order, numbers[order])

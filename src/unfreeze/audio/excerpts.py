@@ -5,7 +5,7 @@ sounds are wanted. Of a long clip, the loudest stretch within its first minute i
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class Excerpt:
 
 def cut_excerpts(
     spans: Sequence[Span], front_end: FrontEnd, decoders: Decoders
-) -> Iterator[tuple[int, Excerpt]]:
+) -> Generator[tuple[int, Excerpt], None, None]:
     """Cut an excerpt of each clip.
 
     Args:

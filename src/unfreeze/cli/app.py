@@ -13,6 +13,7 @@ from unfreeze.cli.inspect import inspect
 from unfreeze.cli.listen import listen
 from unfreeze.cli.plan import plan
 from unfreeze.cli.predict import predict
+from unfreeze.cli.report import report
 from unfreeze.cli.segments import segments
 from unfreeze.cli.serve import serve
 from unfreeze.cli.train import train
@@ -49,6 +50,7 @@ for command in (
     compare,
     tune,
     evaluate,
+    report,
     predict,
     listen,
     segments,

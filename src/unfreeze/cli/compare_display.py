@@ -10,10 +10,11 @@ from rich.table import Table
 
 from unfreeze.cli.terminal import WORK, Asked, bars
 from unfreeze.compare.comparison import CompareListener
-from unfreeze.compare.summary import Estimate, Summary, part_words, rightness, verdict
+from unfreeze.compare.summary import Estimate, Summary, rightness, verdict
 from unfreeze.compare.trial_splits import TrialSplit, has_groups
 from unfreeze.core.estimate import in_words
 from unfreeze.pipeline.training_data import TrainingData
+from unfreeze.report.comparison_report import part_words
 
 
 class CompareDisplay(CompareListener):
@@ -115,7 +116,7 @@ class CompareDisplay(CompareListener):
         for note in summary.notes:
             console.print(note, style="yellow", markup=False)
         if not quiet:
-            console.print(f"\nTables and pictures: {out / 'report.md'}", markup=False)
+            console.print(f"\nTables and pictures: {out / 'report.html'}", markup=False)
 
     def _say(self, text: str) -> None:
         if self.shown:

@@ -100,9 +100,9 @@ def evaluate(
         typer.Option(
             "--out",
             "-o",
-            help=f"New folder for {SCORES} and pictures of the curves.",
+            help="New folder for the scores and report.html; of clips also predictions.csv, of "
+            "events pictures of the curves.",
             show_default="none",
-            rich_help_panel=_PANEL,
         ),
     ] = None,
     json: Json = False,
@@ -115,7 +115,7 @@ def evaluate(
     rules = {"share": share, "iou": iou, "collar": collar, "segment": segment}
     how: dict[str, Any] = {"window": window, "hop": hop, "min_score": min_score}
     how |= {"precision": precision, "max_false_alarms": max_false_alarms, "smooth": smooth}
-    asked = {**how, **rules, "out": out}
+    asked = {**how, **rules}
     given = [name for name, value in asked.items() if value is not None]
     if annotated is not None:
         options = attrs.evolve(options, annotated=annotated)
@@ -125,7 +125,7 @@ def evaluate(
                 f"--{given[0].replace('_', '-')} is for events: give the tables of the true ones "
                 "with --annotations, or leave it out"
             )
-        _clips(run, options, json)
+        _clips(run, options, out, json)
         return
     if options.group_regex is not None:
         raise UnfreezeError("--group-regex is for whole clips: with --annotations, leave it out")
@@ -143,7 +143,7 @@ def evaluate(
     _events(run, options, annotations, search, judged, out, json)
 
 
-def _clips(run: Path, options: TrainOptions, json: bool) -> None:
+def _clips(run: Path, options: TrainOptions, out: Path | None, json: bool) -> None:
     from unfreeze.backend import import_keras
 
     import_keras()
@@ -161,6 +161,7 @@ def _clips(run: Path, options: TrainOptions, json: bool) -> None:
             how=reading_of(options),
             strict=options.strict,
             max_bad=options.max_bad,
+            out=out,
             progress=progress,
         )
     if json:
@@ -170,6 +171,8 @@ def _clips(run: Path, options: TrainOptions, json: bool) -> None:
     console.print(metrics_table(scores, f"{run} on {options.data}"))
     console.print(class_table(scores))
     _left_out(console, scores)
+    if out is not None:
+        _say_where(console, out)
 
 
 def _events(
@@ -217,12 +220,18 @@ def _events(
         console.print(f"and {len(scores['notes']) - _SHOWN} more notes: --json has all")
     _left_out(console, scores)
     if out is not None:
-        console.print(f"Written to {show(out)}", markup=False, soft_wrap=True)
+        _say_where(console, out)
+
+
+def _say_where(console: Any, out: Path) -> None:
+    console.print(f"Written to {show(out)}", markup=False, soft_wrap=True)
+    console.print(f"Look at it: {show(out / 'report.html')}", markup=False, soft_wrap=True)
 
 
 def _write(out: Path, scores: dict[str, Any]) -> None:
     from unfreeze.files import write_json
     from unfreeze.output_folder import locked
+    from unfreeze.report.evaluation_report import write_evaluation_report
     from unfreeze.report.event_scores import plot_false_alarms, plot_precision_recall
 
     with locked(out):
@@ -231,6 +240,7 @@ def _write(out: Path, scores: dict[str, Any]) -> None:
             plot_false_alarms(scores, out / ALARMS)
         # Last: it says that the others are whole.
         write_json(out / SCORES, scores)
+        write_evaluation_report(out)
 
 
 def _left_out(console: Any, scores: dict[str, Any]) -> None:

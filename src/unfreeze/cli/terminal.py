@@ -40,6 +40,7 @@ WORK = {
     "odd": "Comparing clips",
     "copies": "Looking for copies",
     "excerpts": "Cutting excerpts",
+    "report": "Writing the report",
 }
 
 

@@ -77,6 +77,14 @@ def _show_finished(options: TrainOptions, out: Path, json: bool) -> None:
 
     metrics = run_folder.scores_of_same(out, {"options": options.as_plain()})
     typer.echo(f"{out} already holds this run, finished: there is nothing to do", err=True)
+    if not (out / run_folder.REPORT).is_file():
+        # The run was killed just before, or is of an earlier version.
+        from unfreeze.report.run_report import write_run_report
+
+        try:
+            write_run_report(out)
+        except (RunError, OSError) as error:
+            typer.echo(f"note: its report could not be written: {error}", err=True)
     import_keras()
     from unfreeze.cli.terminal import Asked
     from unfreeze.cli.train_display import TrainDisplay

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from unfreeze.cli.terminal import WORK, Asked, bars
+from unfreeze.pipeline.run_folder import REPORT
 from unfreeze.pipeline.thresholds import COUNTS
 from unfreeze.pipeline.training import Summary, TrainListener
 from unfreeze.report.tables import (
@@ -181,6 +182,7 @@ class TrainDisplay(TrainListener):
             self.console.print(
                 f"\n{time.perf_counter() - self.began:.0f} s in all. "
                 f"Model, scores and pictures: {self.out}\n"
+                f"Look and listen: {self.out / REPORT}\n"
                 f"Try it: unfreeze predict {shlex.quote(str(self.out))} {self._example}",
                 markup=False,
                 soft_wrap=True,

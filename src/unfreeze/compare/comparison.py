@@ -2,7 +2,7 @@
 
 All runs share the decoded audio, the patches and the outputs of frozen layers. They
 go split by split, so that whenever a comparison stops, all strategies have been
-compared on the same splits. The report is written as JSON, as text and as pictures.
+compared on the same splits. The report is written as JSON, as text, as pictures and as a page.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from unfreeze.compare import comparison_folder
 from unfreeze.compare import trial as trials
 from unfreeze.compare.budget import Deadline, Pace, Share
 from unfreeze.compare.strategies import CompareOptions, Strategy, read_strategy
-from unfreeze.compare.summary import Estimate, Summary, part_words, summarize, verdict
+from unfreeze.compare.summary import Estimate, Summary, summarize, verdict
 from unfreeze.compare.trial import Record, prepare
 from unfreeze.compare.trial_splits import TrialSplit, has_groups, trial_splits
 from unfreeze.core.callbacks import StageCallback
@@ -22,10 +22,11 @@ from unfreeze.files import write_json, write_text
 from unfreeze.pipeline.patch_training import Material
 from unfreeze.pipeline.training_data import TrainingData
 from unfreeze.report.comparison_plots import plot_accuracies, plot_costs, plot_distances
+from unfreeze.report.comparison_report import part_words, write_comparison_report
 
 
 def write_report(out: Path, summary: Summary, records: Sequence[Record]) -> None:
-    """Write `comparison.json`, `report.md` and the pictures."""
+    """Write `comparison.json`, `report.md`, the pictures and, last, `report.html`."""
     plain = summary.as_plain()
     pictures = []
     if summary.rows:
@@ -35,6 +36,7 @@ def write_report(out: Path, summary: Summary, records: Sequence[Record]) -> None
         pictures = ["accuracy.png", "cost.png", "moved.png"]
     write_text(out / comparison_folder.REPORT, _text(summary, pictures))
     write_json(out / comparison_folder.RESULT, plain)
+    write_comparison_report(out)
 
 
 def _text(summary: Summary, pictures: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ Layout (all written atomically):
     runs/*.json      one record per run: see `unfreeze.compare.trial.run_trial`
     current/         the engine's state of the run in progress
     comparison.json  means, differences and intervals
-    report.md, *.png the same for readers
+    report.md, *.png, report.html  the same for readers
     tuning.json, best.yaml  of a search, instead
     .lock            held by the process that compares
 

@@ -17,6 +17,7 @@ from unfreeze.pipeline.bootstrap import (
     pooled,
     resampled,
 )
+from unfreeze.report.comparison_report import part_words
 
 FEW_SEEDS = 3
 Pair = tuple[float, float]
@@ -203,13 +204,6 @@ def verdict(summary: Summary) -> tuple[str, ...]:
             f"({cheapest.seconds:.0f} s per run)."
         )
     return tuple(lines)
-
-
-def part_words(part: str, grouped: bool) -> str:
-    """A part of the clips, in words."""
-    if not grouped:
-        return "on held-out clips"
-    return "on unseen groups" if part == "test" else "on new clips of the trained groups"
 
 
 def _one(difference: Difference, grouped: bool, first: bool) -> str:

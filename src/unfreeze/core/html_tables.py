@@ -29,10 +29,10 @@ def html_table(
     Returns:
         HTML in which everything that was given is text.
     """
-    head = "".join(f"<th style='text-align:left'>{_text(name)}</th>" for name in headers)
+    head = "".join(f"<th style='text-align:left'>{as_text(name)}</th>" for name in headers)
     body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
-    above = f"<caption style='text-align:left'><b>{_text(title)}</b></caption>" if title else ""
-    below = "".join(f"<div>{_text(note)}</div>" for note in notes)
+    above = f"<caption style='text-align:left'><b>{as_text(title)}</b></caption>" if title else ""
+    below = "".join(f"<div>{as_text(note)}</div>" for note in notes)
     return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
 
 
@@ -40,8 +40,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, Real) and not isinstance(value, bool):
         shown = f"{value:,}" if isinstance(value, int) else f"{float(value):.3g}"
         return f"<td style='text-align:right'>{shown}</td>"
-    return f"<td style='text-align:left'>{'' if value is None else _text(value)}</td>"
+    return f"<td style='text-align:left'>{'' if value is None else as_text(value)}</td>"
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Anything as text in HTML, on one line, in elements and in quoted attributes alike."""
     return escape(show(str(value)))

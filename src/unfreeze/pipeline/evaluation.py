@@ -11,8 +11,11 @@ from unfreeze.audio.manifest import SLOW, Clip, Manifest, heard_table, read_mani
 from unfreeze.audio.sources import Reading
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, sentence
+from unfreeze.files import write_json
 from unfreeze.pipeline.label_scoring import score_labels
+from unfreeze.pipeline.predictions import write_predictions
 from unfreeze.pipeline.scoring import score
+from unfreeze.version import __version__
 
 
 def read_known(
@@ -57,37 +60,91 @@ def read_known(
     return manifest
 
 
-def score_recordings(
+def predict_clips(
     manifest: Manifest,
-    labels: Sequence[str],
     predict: Callable[[Clip], np.ndarray],
     progress: Callable[[int, int], None] | None = None,
-    thresholds: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """Score a model on all clips of a manifest.
+) -> np.ndarray:
+    """Probabilities (clips, classes) of all clips of a manifest.
 
     Args:
         manifest: from `read_known`.
-        labels: the model's classes.
         predict: returns (classes,) probabilities of a clip.
         progress: called as progress(done, total) with counts of clips.
-        thresholds: (classes,) as for `score_labels`.
-
-    Returns:
-        As `score_clips`, plus `problems`, the files left out.
     """
     rows = []
     for done, clip in enumerate(manifest.clips, start=1):
         rows.append(predict(clip))
         if progress is not None:
             progress(done, len(manifest.clips))
+    return np.stack(rows)
+
+
+def score_recordings(
+    manifest: Manifest,
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    thresholds: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Score a model on all clips of a manifest.
+
+    Args:
+        manifest: from `read_known`.
+        probabilities: (clips, classes), in the order of `labels`.
+        labels: the model's classes.
+        thresholds: (classes,) as for `score_labels`.
+
+    Returns:
+        As `score_clips`, plus `problems`, the files left out.
+    """
     everything = np.arange(len(manifest.clips))
-    scores = score_clips(manifest, everything, np.stack(rows), labels, thresholds=thresholds)
+    scores = score_clips(manifest, everything, probabilities, labels, thresholds=thresholds)
     slow = [sentence(p.cause) for p in manifest.problems if p.rule == SLOW]
     notes = [note for note in (scores["note"], *slow) if note]
     bad = [problem for problem in manifest.problems if problem.fatal]
     problems = [{"path": str(p.path), "cause": p.cause} for p in bad]
     return {**scores, "note": " ".join(notes) or None, "problems": problems}
+
+
+#: The scores of an evaluation that is written to a folder.
+EVALUATION = "evaluation.json"
+#: The part of its clips in `predictions.csv`.
+EVALUATED = "evaluated"
+
+
+def write_evaluation(
+    out: Path,
+    run: str,
+    manifest: Manifest,
+    probabilities: np.ndarray,
+    scores: dict[str, Any],
+    front_end: FrontEnd,
+) -> None:
+    """Write `predictions.csv` and `evaluation.json` into a folder.
+
+    Args:
+        out: the folder, which is held.
+        run: what was evaluated, for the report.
+        manifest: the clips.
+        probabilities: (clips, classes).
+        scores: from `score_recordings`.
+        front_end: of the model.
+    """
+    parts = {EVALUATED: (np.arange(len(manifest.clips)), probabilities)}
+    cuts = None
+    if manifest.several:
+        cuts = [row["threshold"] for row in scores["per_class"].values()]
+    write_predictions(out, manifest, parts, scores["labels"], cuts)
+    found = {
+        "format": 1,
+        "unfreeze": __version__,
+        "run": run,
+        "root": str(manifest.root),
+        "front_end": front_end.as_plain(),
+        "scores": scores,
+    }
+    # Last: it says that the other is whole.
+    write_json(out / EVALUATION, found)
 
 
 def score_clips(

@@ -11,16 +11,21 @@ Layout (all written atomically):
                    also `corrected` and `change` (see docs/review.md); `depths` is what each
                    depth of the pretrained network knows, on the validation clips
     audit.json     what each stage changed
+    predictions.csv  the scores of each clip that was held out (`unfreeze.pipeline.predictions`)
+    notes.json     what was said of the data: warnings, and files left out with the cause
     LICENCE.txt    the licence that goes with the model, where the pretrained weights ask for it
     *.png          curves, confusion (test), moved, depths
+    report.html    all of it to look at and to listen to; written when the run is finished, and
+                   again by `unfreeze report`
     stages/        the engine's own state while the run is not finished
     .lock          held by the process that trains
 
 A folder is a run if it has our `config.yaml`; it is finished if it has `metrics.json`,
-which is written last. A run folder is read as untrusted: `config.yaml` may hold plain
-YAML only (no tags, anchors or second documents); a link that leads out of the folder is
-refused, and so is a path in `splits.csv` that leads out of the folder of the recordings.
-That folder may be anywhere: only sound is read there, and nothing is written.
+which is written last, but for the report. A run folder is read as untrusted: `config.yaml`
+may hold plain YAML only (no tags, anchors or second documents); a link that leads out of the
+folder is refused, and so is a path in `splits.csv` or `predictions.csv` that leads out of the
+folder of the recordings. That folder may be anywhere: only sound is read there, and nothing
+is written.
 """
 
 import csv
@@ -106,31 +111,42 @@ def read_rows(table: Path, root: Path) -> list[dict[str, str]]:
     Raises:
         RunError: it is damaged, or a path leads out of `root`.
     """
-    try:
-        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise RunError(f"{show(table)} cannot be read: {error}") from None
-    needed = ("path", "label", "group", "split")
-    if any(row.get(name) is None for row in rows for name in needed):
-        raise RunError(f"{show(table)} cannot be read: it needs the columns {', '.join(needed)}")
+    return list(each_row(table, root))
+
+
+def each_row(table: Path, root: Path) -> Iterator[dict[str, str]]:
+    """The same as `read_rows`, one row at a time: a table may be larger than memory."""
     home = os.path.realpath(root)
     real: dict[str, str] = {}
-    for row in rows:
-        try:
-            stays = _stays(row["path"], root, home, real)
-        except OSError as error:
-            # A path that is longer than the system allows.
-            name = show(row["path"][:80])
-            raise RunError(
-                f"{show(table)} cannot be read: the path {name!r}...: {error.strerror}"
-            ) from None
-        if not stays:
-            raise RunError(
-                f"{show(table)} is refused: the path {show(row['path'])!r} leads out of "
-                f"{show(root)}, where the run's recordings are"
-            )
-    return rows
+    try:
+        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            for row in csv.DictReader(file):
+                _check_row(row, table, root, home, real)
+                yield row
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(f"{show(table)} cannot be read: {error}") from None
+
+
+def _check_row(
+    row: Mapping[str, str], table: Path, root: Path, home: str, real: dict[str, str]
+) -> None:
+    """Refuse a row without what is needed, or whose path leads out of the folder."""
+    needed = ("path", "label", "group", "split")
+    if any(row.get(name) is None for name in needed):
+        raise RunError(f"{show(table)} cannot be read: it needs the columns {', '.join(needed)}")
+    try:
+        stays = _stays(row["path"], root, home, real)
+    except OSError as error:
+        # A path that is longer than the system allows.
+        name = show(row["path"][:80])
+        raise RunError(
+            f"{show(table)} cannot be read: the path {name!r}...: {error.strerror}"
+        ) from None
+    if not stays:
+        raise RunError(
+            f"{show(table)} is refused: the path {show(row['path'])!r} leads out of "
+            f"{show(root)}, where the run's recordings are"
+        )
 
 
 def _stays(name: str, root: Path, home: str, real: dict[str, str]) -> bool:
@@ -150,7 +166,7 @@ def _stays(name: str, root: Path, home: str, real: dict[str, str]) -> bool:
 FORMAT = 1
 CONFIG, MODEL, METRICS, AUDIT = "config.yaml", "model.keras", "metrics.json", "audit.json"
 HISTORY, SCHEDULE, SPLITS, STAGES = "history.csv", "schedule.yaml", "splits.csv", "stages"
-LICENCE = "LICENCE.txt"
+LICENCE, NOTES, REPORT = "LICENCE.txt", "notes.json", "report.html"
 # `unfreeze.core.run_state.FILE`, which cannot be imported here: Keras takes seconds.
 RECORD = "fit.json"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unfreeze.audio.augmentation import plain_augmentation
 from unfreeze.pipeline.class_weights import plain_weights
 from unfreeze.pipeline.train_options import TrainOptions
-from unfreeze.pipeline.training_data import Inputs
+from unfreeze.pipeline.training_data import Inputs, Progress
 
 if TYPE_CHECKING:
     import keras
@@ -55,6 +55,8 @@ class RunPlan:
             measures the change; None if it adds to none.
         draw: writes the pictures of a finished run into its folder; called with the
             folder, the result, the metrics and the labels.
+        report: writes the report of a finished run into its folder; called with the folder
+            and progress(done, total).
     """
 
     options: TrainOptions
@@ -62,3 +64,4 @@ class RunPlan:
     schedule: Schedule
     load_earlier: Callable[[], MeasureChange] | None
     draw: Callable[[Path, FitResult, Mapping[str, Any], Sequence[str]], None]
+    report: Callable[[Path, Progress], None]

@@ -3,18 +3,22 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
+from unfreeze.audio.manifest import Manifest
 from unfreeze.core.fit import FitResult
 from unfreeze.core.schedule import Schedule
 from unfreeze.core.schedule_file import write_schedule
-from unfreeze.errors import RunError
+from unfreeze.errors import RunError, show
 from unfreeze.files import atomic_path, write_json, write_text
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.in_noise import labels_with_background
+from unfreeze.pipeline.predictions import write_predictions
 from unfreeze.pipeline.run_plan import described
 from unfreeze.pipeline.train_options import TrainOptions, command_line
 from unfreeze.pipeline.training_data import Inputs, TrainingData
@@ -99,12 +103,45 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}".rstrip("0").rstrip(".")
 
 
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """What a run was tested on, beside the scores.
+
+    Attributes:
+        manifest: the clips, and the files that were left out.
+        parts: for each part that was scored the numbers of its clips, and their scores
+            (clips, classes).
+        thresholds: (classes,) from which each class is predicted, where a clip may have
+            several labels.
+        notes: what the user should know of the run, one sentence each.
+    """
+
+    manifest: Manifest
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    thresholds: Sequence[float] | None
+    notes: Sequence[str]
+
+    def about(self) -> dict[str, Any]:
+        """What `notes.json` holds."""
+        manifest = self.manifest
+        return {
+            "format": 1,
+            "notes": list(self.notes),
+            "hours": sum(clip.seconds for clip in manifest.clips) / 3600,
+            "problems": [
+                {"path": show(p.path), "rule": p.rule, "cause": p.cause, "fatal": p.fatal}
+                for p in manifest.problems
+            ],
+        }
+
+
 def finish_run(
     out: Path,
     model: keras.Model,
     result: FitResult,
     metrics: dict[str, Any],
     labels: Sequence[str],
+    tested: Tested,
     draw: Draw,
 ) -> None:
     """Write the model, the history of its training and its scores; the scores last.
@@ -115,6 +152,7 @@ def finish_run(
         result: of the training.
         metrics: all scores.
         labels: name of each class.
+        tested: what it was tested on.
         draw: writes the pictures.
 
     Raises:
@@ -126,6 +164,9 @@ def finish_run(
         run_folder.write_table(out / run_folder.HISTORY, result.history)
         write_json(out / run_folder.AUDIT, {"format": 1, "stages": result.audit.as_list()})
         draw(out, result, metrics, labels)
+        if tested.parts:
+            write_predictions(out, tested.manifest, tested.parts, labels, tested.thresholds)
+        write_json(out / run_folder.NOTES, tested.about())
         run_folder.write_scores(out, metrics)
         shutil.rmtree(out / run_folder.STAGES, ignore_errors=True)
     except OSError as error:

@@ -5,6 +5,7 @@ anything slow, and no result on the test clips is computed before the last stage
 ended.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,7 @@ from unfreeze.pipeline.inference import all_scores, view_scores
 from unfreeze.pipeline.label_scoring import label_thresholds
 from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
 from unfreeze.pipeline.run_plan import RunPlan
-from unfreeze.pipeline.run_writing import begin_run, finish_run, record_schedule
+from unfreeze.pipeline.run_writing import Tested, begin_run, finish_run, record_schedule
 from unfreeze.pipeline.thresholds import COUNTS, Counts, choose, count
 from unfreeze.pipeline.trackers import trackers
 from unfreeze.pipeline.train_options import DEFAULT_TAPS, TrainOptions
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 
 #: The parts that are scored after training, in the order of `metrics.json`.
 HELD = ("test", "validation")
+#: Corrected clips that are held out, where a run adds to another.
+CORRECTED = "corrected"
 # Means and peaks by part, as from `view_scores`; a part without clips is left out.
 HeldScores = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -83,7 +86,8 @@ class TrainListener(StageCallback):
     def on_progress(self, what: str, done: int, total: int) -> None:
         """Progress of other work than training.
 
-        `what` is "reading", "weights" or "features"; after training, "depths" or "gate".
+        `what` is "reading", "weights" or "features"; after training, "depths" or "gate", and
+        at the end "report".
         """
 
     def on_summary(self, summary: Summary) -> None:
@@ -140,6 +144,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     views = {name: material.store.patches(clips) for name, clips in data.parts().items()}
     cut = cut_quiet(manifest, data.split, views, backbone.front_end)
     noisy = with_noise(cut, backbone.front_end, options.seed) if options.in_noise else None
+    notes = [*data.notes, *cut.notes, *(() if noisy is None else noisy.notes)]
     given = cut if noisy is None else noisy
     _check_wish(options, cut, noisy)
     if options.out is not None:
@@ -148,7 +153,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         Summary(
             manifest=manifest,
             split=data.split,
-            notes=(*data.notes, *cut.notes, *(() if noisy is None else noisy.notes)),
+            notes=tuple(notes),
             plans=tuple(plan_stage(graph, selection) for selection in selections),
             schedule=schedule,
             weights=weights,
@@ -181,11 +186,12 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         model, labels, noisy = gated.model, gated.labels, gated.noisy
         for note in gated.notes:
             listener.on_note(note)
+        notes += gated.notes
     cut = replace(cut, manifest=replace(cut.manifest, labels=labels))
     held = {
         name: view_scores(model, cut.parts[name], len(cut.manifest.clips))
-        for name in HELD
-        if len(cut.parts[name])
+        for name in (*HELD, CORRECTED)
+        if len(cut.parts.get(name, ()))
     }
     counts = _counted(model, cut, held, noisy, backbone.front_end, options.seed)
     wish = options.wish
@@ -199,10 +205,12 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     whole = clip_model(model, backbone.front_end, labels, own, backbone.notice)
     if measure_change is not None:
         cuts = metrics.get("clip_thresholds")
-        metrics |= _change(measure_change, parts_of(whole)[0], plan, cut, cuts)
+        metrics |= _change(measure_change, parts_of(whole)[0], plan, cut, held, cuts)
         _refuse_worse(options, metrics["change"]["test"])
     if options.out is not None:
-        finish_run(options.out, whole, result, metrics, labels, plan.draw)
+        tested = _tested(cut, held, metrics, notes)
+        finish_run(options.out, whole, result, metrics, labels, tested, plan.draw)
+        _write_report(plan, options.out, listener)
     listener.on_scores(metrics)
     return Trained(whole, labels, metrics, result)
 
@@ -235,20 +243,45 @@ def _change(
     model: keras.Model,
     plan: RunPlan,
     cut: Pieces,
+    held: HeldScores,
     thresholds: dict[str, float] | None,
 ) -> dict[str, Any]:
     """Scores of the held-out corrected clips, and the change from the run before."""
     data, seed = plan.inputs.data, plan.options.seed
     assert data.corrections is not None
-    view, scores = cut.parts["corrected"], None
-    if len(view):
-        clips = np.unique(view.clip)
-        rows = view_scores(model, view, len(cut.manifest.clips))[0][clips]
+    scores = None
+    if CORRECTED in held:
+        clips = np.unique(cut.parts[CORRECTED].clip)
+        rows = held[CORRECTED][0][clips]
         levels = None if thresholds is None else np.array(list(thresholds.values()))
         scores = score_clips(cut.manifest, clips, rows, cut.manifest.labels, seed, levels)
     change = measure(model, cut.manifest, cut.parts, seed)
     described = {"run": str(plan.options.add_to), "corrections": data.corrections.as_plain()}
     return {"corrected": scores, "change": {**described, **change}}
+
+
+def _tested(cut: Pieces, held: HeldScores, metrics: dict[str, Any], notes: Sequence[str]) -> Tested:
+    """The scores of each clip that was held out, and what else is to be said."""
+    parts = {}
+    for name, (means, _) in held.items():
+        clips = np.unique(cut.parts[name].clip)
+        parts[name] = clips, means[clips]
+    cuts = None
+    if cut.manifest.several and parts:
+        scores = metrics["test"] or metrics["validation"] or metrics[CORRECTED]
+        cuts = [row["threshold"] for row in scores["per_class"].values()]
+    return Tested(cut.manifest, parts, cuts, notes)
+
+
+def _write_report(plan: RunPlan, out: Path, listener: TrainListener) -> None:
+    """Write the report; the run is finished, whatever comes of this."""
+    try:
+        plan.report(out, partial(listener.on_progress, "report"))
+    except Exception as error:
+        # Model and scores are saved: no fault of the report may look like one of the run.
+        listener.on_note(
+            f"The report could not be written ({error}). Try again with `unfreeze report {out}`"
+        )
 
 
 def _refuse_worse(options: TrainOptions, test: dict[str, Any] | None) -> None:

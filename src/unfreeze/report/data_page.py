@@ -5,45 +5,40 @@ is loaded from elsewhere. The odd clips come first, then some of each class. Pic
 are as the network hears them: mono, at its rate, slowed down where it is.
 """
 
-import base64
-import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-import soundfile
-from PIL import Image
 
-from unfreeze.audio.annotations import heard
-from unfreeze.audio.decode_processes import Decoders
-from unfreeze.audio.excerpts import Excerpt, Span, cut_excerpts
-from unfreeze.audio.logmel import log_mel_frames
+from unfreeze.audio.excerpts import Span
 from unfreeze.audio.manifest import Clip, Manifest
 from unfreeze.audio.rules import Problem
-from unfreeze.audio.split import Split
+from unfreeze.audio.split import PARTS, Split
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import show
-from unfreeze.files import atomic_path
+from unfreeze.files import write_text
 from unfreeze.pipeline.odd_clips import Doubt, OddClips
+from unfreeze.report.clip_media import Media, cut_media, span_of
+from unfreeze.report.html_page import (
+    clip_figure,
+    counted,
+    document,
+    notes,
+    paragraph,
+    problem_list,
+    table,
+)
+from unfreeze.report.svg_charts import share_bar
 
 #: Clips that are shown of each class, and of all classes together at most.
 PER_CLASS, MOST_SHOWN = 6, 240
 _SAME_BYTES = "duplicate_label"
-# Clips of one set of copies, and problems of one rule, that are shown.
-_COPIES_SHOWN, _PROBLEMS_SHOWN = 4, 20
-_PARTS = ("train", "validation", "test")
-# Levels of a picture: 32 are enough for the eye and halve its size.
-_LEVELS = 32
-# Height of a picture in pixels for each band.
-_ZOOM = 2
-# Peak of a sound in the page: quiet clips must be audible beside loud ones.
-_PEAK = 0.9
+# Clips of one set of copies that are shown.
+_COPIES_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -188,19 +183,12 @@ def part_names(split: Split) -> dict[int, str]:
 def _card(manifest: Manifest, number: int, part: str, window: float, reason: str = "") -> Card:
     clip = manifest.clips[number]
     name = show(clip.path.relative_to(manifest.root))
-    return Card(span_of(clip, window), name, f"{_labels(manifest, clip)} · {part}", reason)
+    span = span_of(clip.path, clip.start, clip.end, window)
+    return Card(span, name, f"{_labels(manifest, clip)} · {part}", reason)
 
 
 def _labels(manifest: Manifest, clip: Clip) -> str:
     return ", ".join(manifest.classes_of(clip)) or "none of the classes"
-
-
-def span_of(clip: Clip, window: float) -> Span:
-    """What a model hears of a clip: of a short sound, what surrounds it, too."""
-    if clip.start is None or clip.end is None:
-        return Span(clip.path)
-    start, end = heard(clip.start, clip.end, window)
-    return Span(clip.path, max(start, 0.0), end)
 
 
 def _left_out(manifest: Manifest) -> list[Card]:
@@ -218,7 +206,7 @@ def write_data_page(
     problems: Sequence[Problem],
     sections: tuple[Sequence[Section], Sequence[Section]],
     front_end: FrontEnd,
-    notes: Sequence[str] = (),
+    remarks: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the page, atomically.
@@ -230,75 +218,15 @@ def write_data_page(
         problems: of the files.
         sections: the odd clips, and those of the classes.
         front_end: of the network that the sounds are for.
-        notes: what else to say about the odd clips.
+        remarks: what else to say about the odd clips.
         progress: called as progress(done, total) with counts of clips.
 
     Raises:
         RunError: it cannot be written.
     """
     cards = [card for part in sections for one in part for each in one.sets for card in each]
-    spans = list(dict.fromkeys(card.span for card in cards))
-    media: dict[Span, _Media] = {}
-    with Decoders() as decoders:
-        for number, excerpt in cut_excerpts(spans, front_end, decoders):
-            media[spans[number]] = _media(excerpt, front_end)
-            if progress is not None:
-                progress(len(media), len(spans))
-    page = _page(name, report, problems, sections, media, notes)
-    with atomic_path(path) as partial:
-        Path(partial).write_text(page, encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class _Media:
-    picture: str
-    sound: str
-    seconds: float
-    start: float
-
-
-def _media(excerpt: Excerpt, front_end: FrontEnd) -> _Media:
-    seconds = len(excerpt.waveform) / front_end.sample_rate
-    return _Media(
-        _data_url("image/png", spectrogram(excerpt.waveform, front_end)),
-        _data_url(*_sound(excerpt.waveform, front_end)),
-        seconds,
-        excerpt.start,
-    )
-
-
-def spectrogram(waveform: np.ndarray, front_end: FrontEnd) -> bytes:
-    """The log-mel frames that the network hears, as a PNG: low bands at the bottom.
-
-    Args:
-        waveform: (samples,) mono, at the front end's rate.
-        front_end: the settings.
-    """
-    front_end = front_end.picture
-    frames = log_mel_frames(waveform, front_end)
-    frames = frames[: max(-(-len(waveform) // front_end.hop), 1)]
-    low, high = np.percentile(frames, 2), frames.max()
-    levels = np.clip((frames - low) / max(high - low, 1e-6), 0, 1) * (_LEVELS - 1)
-    picture = Image.fromarray(np.repeat(levels.T[::-1].round().astype(np.uint8), _ZOOM, axis=0))
-    colours = matplotlib.colormaps["magma"](np.linspace(0, 1, _LEVELS))[:, :3]
-    picture.putpalette((255 * colours).astype(np.uint8).tobytes())
-    file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
-    return file.getvalue()
-
-
-def _sound(waveform: np.ndarray, front_end: FrontEnd) -> tuple[str, bytes]:
-    peak = float(np.abs(waveform).max())
-    samples = waveform * (_PEAK / peak) if peak > 0 else waveform
-    form = "MP3" if "MP3" in soundfile.available_formats() else "FLAC"
-    file = io.BytesIO()
-    rate = round(front_end.sample_rate / front_end.slow_down)
-    soundfile.write(file, samples, rate, format=form)
-    return ("audio/mpeg" if form == "MP3" else "audio/flac"), file.getvalue()
-
-
-def _data_url(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    media, _ = cut_media([card.span for card in cards], front_end, progress=progress)
+    write_text(path, _page(name, report, problems, sections, media, remarks))
 
 
 def _page(
@@ -306,111 +234,59 @@ def _page(
     report: Mapping[str, Any],
     problems: Sequence[Problem],
     sections: tuple[Sequence[Section], Sequence[Section]],
-    media: Mapping[Span, _Media],
-    notes: Sequence[str],
+    media: Mapping[Span, Media],
+    remarks: Sequence[str],
 ) -> str:
     odd, classes = sections
-    title = escape(name)
-    facts = (
-        f"{report['clips']:,} clips in {report['groups']:,} groups, {len(report['classes']):,} "
-        f"classes, {report['hours']:.2f} hours"
+    line = (
+        f"{counted(report['clips'], 'clip')} in {counted(report['groups'], 'group')}, "
+        f"{counted(len(report['classes']), 'class', 'classes')}, {report['hours']:.2f} hours"
     )
-    said = [*report["notes"], *notes]
+    first = "Look at these first" if odd else "Nothing odd was found"
     body = [
-        f"<h1>{title}</h1><p class='lead'>{escape(facts)}</p>",
-        "".join(f"<p class='note'>{escape(note)}</p>" for note in said),
+        f"<header>{paragraph('unfreeze inspect', 'over')}<h1>{escape(show(name))}</h1>",
+        f"{paragraph(line, 'lead')}{notes([*report['notes'], *remarks])}</header><main id='main'>",
         _class_table(report),
-        _problem_list(problems),
-        "<h2>Look at these first</h2>" if odd else "<h2>Nothing odd was found</h2>",
+        _problems(problems),
+        f"<section><h2>{first}</h2>",
         *(_section(section, media) for section in odd),
-        "<h2>Classes</h2>",
+        "</section><section><h2>Classes</h2>",
         *(_section(section, media) for section in classes),
-        "<footer>Sounds and pictures are as the network hears them: mono, at its rate, the "
-        "loudest 5 seconds of long clips, levels evened out. Made by <code>unfreeze "
+        "</section></main><footer>Sounds and pictures are as the network hears them: mono, at its "
+        "rate, the loudest 5 seconds of long clips, levels evened out. Made by <code>unfreeze "
         "inspect</code>.</footer>",
     ]
-    return _FRAME.format(title=title, style=_style(), body="\n".join(filter(None, body)))
-
-
-def _style() -> str:
-    return (resources.files("unfreeze.report") / "data_page.css").read_text(encoding="utf-8")
+    return document(f"{name}: the clips", "\n".join(filter(None, body)))
 
 
 def _class_table(report: Mapping[str, Any]) -> str:
     largest = max((row["clips"] for row in report["classes"].values()), default=1)
     rows = []
     for label, row in report["classes"].items():
-        cells = (row["clips"], f"{row['seconds'] / 60:.1f}", *(row[part] for part in _PARTS))
-        numbers = "".join(f"<td>{cell}</td>" for cell in cells)
-        width = 100 * row["clips"] / max(largest, 1)
-        bar = f"<td class='bar'><span style='width:{width:.1f}%'></span></td>"
-        rows.append(f"<tr><th scope='row'>{escape(label)}</th>{numbers}{bar}</tr>")
-    head = "".join(f"<th scope='col'>{name}</th>" for name in ("clips", "minutes", *_PARTS))
-    return (
-        f"<table><thead><tr><th scope='col'>class</th>{head}<th></th></tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table>"
-    )
+        counts = (row["clips"], f"{row['seconds'] / 60:.1f}", *(row[part] for part in PARTS))
+        bar = share_bar(row["clips"] / max(largest, 1))
+        rows.append((escape(show(label)), *map(str, counts), bar))
+    headers = ("class", "clips", "minutes", *PARTS, "")
+    return table("Clips of each class", headers, rows, "bar")
 
 
-def _problem_list(problems: Sequence[Problem]) -> str:
-    rules: dict[tuple[bool, str], list[Problem]] = defaultdict(list)
-    for problem in problems:
-        rules[not problem.fatal, problem.rule].append(problem)
-    parts = []
-    for (warning, rule), own in sorted(rules.items()):
-        items = [f"<li><b>{escape(show(p.path))}</b>: {escape(p.cause)}</li>" for p in own]
-        more = len(items) - _PROBLEMS_SHOWN
-        rest = f"<li>and {more:,} more</li>" if more > 0 else ""
-        kind = "warning" if warning else "left out"
-        parts.append(
-            f"<details><summary>{escape(rule)} ({kind}, {len(own):,})</summary>"
-            f"<ul>{''.join(items[:_PROBLEMS_SHOWN])}{rest}</ul></details>"
-        )
-    return f"<h2>Problems</h2>{''.join(parts)}" if parts else ""
+def _problems(problems: Sequence[Problem]) -> str:
+    found = problem_list(problems)
+    return f"<section><h2>Problems</h2>{found}</section>" if found else ""
 
 
-def _section(section: Section, media: Mapping[Span, _Media]) -> str:
+def _section(section: Section, media: Mapping[Span, Media]) -> str:
     sets = []
     for one in section.sets:
         cards = "".join(_figure(card, media.get(card.span)) for card in one)
         sets.append(f"<div class='set'>{cards}</div>" if len(one) > 1 else cards)
     return (
-        f"<section><h3>{escape(section.title)}</h3><p>{escape(section.lead)}</p>"
-        f"<div class='cards'>{''.join(sets)}</div></section>"
+        f"<h3>{escape(show(section.title))}</h3>{paragraph(section.lead, 'lead')}"
+        f"<div class='cards'>{''.join(sets)}</div>"
     )
 
 
-def _figure(card: Card, media: _Media | None) -> str:
-    reason = f"<p class='reason'>{escape(card.reason)}</p>" if card.reason else ""
-    if media is None:
-        seen = "<p class='missing'>It cannot be read.</p>"
-        at = ""
-    else:
-        seen = (
-            f"<img src='{media.picture}' alt='Spectrogram of "
-            f"{escape(card.title, quote=True)}'>"
-            f"<audio controls preload='none' src='{media.sound}'></audio>"
-        )
-        at = f" · {media.seconds:.1f} s" + (f" from {media.start:.1f} s" if media.start else "")
-    return (
-        f"<figure>{seen}<figcaption><b>{escape(card.title)}</b>"
-        f"<span>{escape(card.facts)}{at}</span>{reason}</figcaption></figure>"
-    )
-
-
-_FRAME = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy"
-      content="default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'">
-<title>{title}: the clips</title>
-<style>{style}</style>
-</head>
-<body><main>
-{body}
-</main></body>
-</html>
-"""
+def _figure(card: Card, media: Media | None) -> str:
+    reason = paragraph(card.reason, "reason")
+    inside = clip_figure(card.title, card.facts, media, "It cannot be read.", reason)
+    return f"<figure>{inside}</figure>"
