@@ -16,7 +16,7 @@ import soxr
 from unfreeze.audio.front_ends import patches_of
 from unfreeze.audio.made_background import KINDS, RATE, make_background
 from unfreeze.audio.patches import PatchView
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.frontend import SAMPLES, FrontEnd
 
 #: Length of a sound of background.
 SECONDS = 2.88
@@ -94,7 +94,7 @@ class NoisyView:
         rng: of which noise is how loud behind which clip.
         front_end: of the network; says what the values of patches are.
         clips: number of the manifest's clips; copies and background are numbered from there.
-        copies: of each clip.
+        copies: of each clip; 0 where patches are a network's numbers, which do not add up.
 
     Attributes:
         shape: (patches, *patch_shape).
@@ -140,7 +140,7 @@ class NoisyView:
         if power:
             loud = np.bincount(place, np.concatenate(power)) / np.bincount(place)
             self._loud = _log(loud[place][self._own])
-        self._quiet = _log(self._power(bank.patches)[self._noise])
+            self._quiet = _log(self._power(bank.patches)[self._noise])
         self.source = np.concatenate([np.tile(ids, copies), np.full(len(bank.kind), -1)])
         self.kind = np.concatenate([np.full(amount, -1), bank.kind])
         own = clean.clip, clips + number, clips + amount + bank.clip
@@ -185,14 +185,18 @@ class NoisyView:
         noise = self._magnitude(self._bank.patches[self._noise[rows]])
         noise *= _beside(gain, noise)
         level = np.exp(self._level)[rows].astype(np.float32)
+        if self._front_end.holds == SAMPLES:
+            return np.asarray((sound + noise) * _beside(level, noise))
         if self._front_end.powers:
             # Samples are scaled by their range, which grows with the noise, about so.
             level = 1 / np.sqrt(1 + gain**2)
         return self._values(np.sqrt(sound**2 + noise**2) * _beside(level, noise))
 
     def _magnitude(self, patches: np.ndarray) -> np.ndarray:
-        """Mel magnitudes from what patches hold."""
+        """Mel magnitudes from what patches hold; samples as they are."""
         front = self._front_end
+        if front.holds == SAMPLES:
+            return patches
         if front.powers:
             return np.asarray(patches ** (0.5 / np.array(front.powers, np.float32)))
         return np.asarray(np.maximum(np.exp(patches) - np.float32(front.log_offset), 0))

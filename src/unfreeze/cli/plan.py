@@ -1,8 +1,6 @@
 """`unfreeze plan MODEL_OR_BACKBONE`: what a schedule would train, and the schedule as a file."""
 
-import importlib
 import json as json_module
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +9,7 @@ import typer
 from rich.console import Console
 
 from unfreeze.cli.arguments import Json, takes
-from unfreeze.errors import ScheduleError, UnfreezeError, did_you_mean
+from unfreeze.errors import ScheduleError, UnfreezeError
 from unfreeze.pipeline.train_options import TrainOptions
 
 if TYPE_CHECKING:
@@ -91,6 +89,7 @@ def _model(name: str, taps: str, custom: Sequence[str]) -> "tuple[keras.Model, s
     """The model to plan for, and the pattern of its head."""
     from unfreeze.audio.clip_model import parts_of, patch_model
     from unfreeze.backbones.registry import get_backbone
+    from unfreeze.core.keras_file import named_objects
     from unfreeze.pipeline.patch_training import tap_names
     from unfreeze.pipeline.train_options import HEAD
 
@@ -107,48 +106,10 @@ def _model(name: str, taps: str, custom: Sequence[str]) -> "tuple[keras.Model, s
         return model, "head"
 
 
-def named_objects(names: Sequence[str]) -> dict[str, Any]:
-    """Classes and functions that a user names, by the names that Keras saves them under.
-
-    Args:
-        names: such as `my_layers:Block`; the module may lie in the current folder.
-
-    Raises:
-        UnfreezeError: there is no such module or name, or it is no class or function.
-    """
-    import keras
-
-    found: dict[str, Any] = {}
-    for text in names:
-        module_name, colon, name = text.partition(":")
-        where = f"--custom-objects {text}"
-        if not (module_name and colon and name):
-            raise UnfreezeError(f"{where}: give module:Name, such as my_layers:Block")
-        folder = str(Path.cwd())
-        sys.path.append(folder)
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise UnfreezeError(
-                f"{where}: {module_name} cannot be imported ({error}): run the command in its "
-                "folder, or install it"
-            ) from error
-        finally:
-            sys.path.remove(folder)
-        thing = getattr(module, name, None)
-        if thing is None:
-            hint = did_you_mean(name, [key for key in vars(module) if not key.startswith("_")])
-            raise UnfreezeError(f"{where}: {module_name} has no {name}.{hint}")
-        if not callable(thing):
-            raise UnfreezeError(f"{where}: {name} is neither a class nor a function")
-        found |= {name: thing, keras.saving.get_registered_name(thing): thing}
-    return found
-
-
 def _load(path: Path, custom: dict[str, Any]) -> "keras.Model":
     import keras
 
-    from unfreeze.pipeline.saved_model import check_keras_file
+    from unfreeze.core.keras_file import check_keras_file
 
     check_keras_file(path, custom)
     try:
