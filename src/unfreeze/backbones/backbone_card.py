@@ -15,7 +15,7 @@ card's file and line.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,17 +102,10 @@ class Card:
             "name": self.name,
             "model": self.model,
             "sha256": self.sha256,
-            "front_end": yaml_plain(self.front_end.identity),
+            "front_end": self.front_end.identity,
             "embedding": list(self.embedding),
             "taps": self.taps,
         }
-
-
-def yaml_plain(value: Any) -> Any:
-    """Mappings, lists and plain values, without tuples."""
-    if isinstance(value, Mapping):
-        return {key: yaml_plain(part) for key, part in value.items()}
-    return [yaml_plain(part) for part in value] if isinstance(value, tuple | list) else value
 
 
 def names_a_card(name: str) -> bool:

@@ -372,9 +372,9 @@ class NetworkOutputs(SampleWindows):
     @property
     def identity(self) -> dict[str, Any]:
         """Not where the network's file lies, nor its name."""
-        network = asdict(self.network)
-        plain = {name: network[name] for name in ("sha256", "outputs", "sizes")}
-        return {**self.as_plain(), "network": plain}
+        plain = self.as_plain()
+        kept = ("sha256", "outputs", "sizes")
+        return {**plain, "network": {name: plain["network"][name] for name in kept}}
 
     def as_plain(self) -> dict[str, Any]:
         """Plain values for JSON; `front_end_from` reads them."""

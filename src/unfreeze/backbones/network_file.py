@@ -56,17 +56,20 @@ class Network:
         samples: in a window.
         file: for messages.
 
+    Attributes:
+        shape: in which a window is fed.
+
     Raises:
         WeightsError: the network does not take such windows.
     """
 
     def __init__(self, opened: Opened, samples: int, file: Path) -> None:
         self._opened, self._samples, self._file = opened, samples, file
-        self._shape = fed_shape(opened, samples, file)
+        self.shape = fed_shape(opened, samples, file)
 
     def each(self, window: np.ndarray) -> list[np.ndarray]:
         """The numbers of each tensor that is read, (numbers,) float32, for (samples,)."""
-        fed = np.asarray(window, self._opened.dtype).reshape(self._shape)
+        fed = np.asarray(window, self._opened.dtype).reshape(self.shape)
         try:
             values = self._opened.run(fed)
         except Exception as error:  # Runtimes raise kinds of their own.
@@ -184,6 +187,15 @@ def open_network(front_end: NetworkOutputs) -> Network:
     network = front_end.network
     file = find_network(network)
     return _network(file, network.outputs, front_end.window, network.sha256)
+
+
+def network_shape(front_end: NetworkOutputs) -> tuple[int, ...]:
+    """The shape in which the network is fed a window.
+
+    Raises:
+        WeightsError: as `open_network`.
+    """
+    return open_network(front_end).shape
 
 
 def find_network(network: NetworkFile) -> Path:

@@ -102,8 +102,8 @@ def get_backbone(name: str, slow_down: float = 1.0, channel: int | None = None) 
     else:
         hint = did_you_mean(name, BACKBONES)
         raise UnfreezeError(
-            f"Unknown backbone {name!r}; known: {', '.join(BACKBONES)}, and the path of a YAML "
-            f"file that describes another network.{hint}"
+            f"Unknown backbone {name!r}; known: {', '.join(BACKBONES)}.{hint} For a network of "
+            "your own, give the YAML file that describes it."
         )
     slowed = found.front_end.slowed(slow_down) if slow_down != 1 else found.front_end
     return replace(found, front_end=replace(slowed, channel=channel or 0))
