@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from unfreeze.backbones.frontend import NetworkFile, NetworkOutputs
+from unfreeze.backend import standard_error_held
 from unfreeze.errors import WeightsError, did_you_mean, show
 
 ONNX, TFLITE = SUFFIXES = (".onnx", ".tflite")
@@ -402,8 +403,9 @@ def _open_tflite(file: Path, outputs: tuple[str, ...]) -> Opened:
     def run(fed: np.ndarray) -> list[np.ndarray]:
         with lock:
             if allocated != [fed.shape]:
-                interpreter.resize_tensor_input(place, fed.shape)
-                interpreter.allocate_tensors()
+                with standard_error_held():  # It says there which delegate it has.
+                    interpreter.resize_tensor_input(place, fed.shape)
+                    interpreter.allocate_tensors()
                 allocated[:] = [fed.shape]
             interpreter.set_tensor(place, fed)
             interpreter.invoke()

@@ -15,6 +15,8 @@ from unfreeze.pipeline.train_options import TrainOptions
 if TYPE_CHECKING:
     import keras
 
+    from unfreeze.core.schedule import Schedule
+
 # A backbone has no classes yet; their number only affects the last layer.
 _CLASSES = 10
 
@@ -36,7 +38,9 @@ def plan(
     options: TrainOptions,
     model_or_backbone: Annotated[
         str,
-        typer.Argument(help="A .keras file, or the name of a backbone (with the usual head)."),
+        typer.Argument(
+            help="A .keras file, or a backbone (with the usual head): its name, or its YAML file."
+        ),
     ],
     write: Annotated[
         Path | None, typer.Option("--write", help="Write the schedule to this YAML file.")
@@ -64,7 +68,7 @@ def plan(
     from unfreeze.core.graph import flatten
     from unfreeze.core.schedule_file import schedule_as_plain, write_schedule
 
-    model, head = _model(model_or_backbone, options.taps, custom_objects or ())
+    model, head = _model(model_or_backbone, found, options.taps, custom_objects or ())
     graph = flatten(model)
     if head != HEAD:
         found = resolve_schedule(options, head)
@@ -85,20 +89,27 @@ def plan(
     _show(model_or_backbone, found.name, plans, write)
 
 
-def _model(name: str, taps: str, custom: Sequence[str]) -> "tuple[keras.Model, str]":
+def _model(
+    name: str, schedule: "Schedule", taps: str, custom: Sequence[str]
+) -> "tuple[keras.Model, str]":
     """The model to plan for, and the pattern of its head."""
     from unfreeze.audio.clip_model import parts_of, patch_model
+    from unfreeze.backbones.backbone_card import names_a_card
     from unfreeze.backbones.registry import get_backbone
     from unfreeze.core.keras_file import named_objects
+    from unfreeze.pipeline.backbone_limits import check_limits
     from unfreeze.pipeline.patch_training import tap_names
-    from unfreeze.pipeline.train_options import HEAD
+    from unfreeze.pipeline.train_options import DEFAULT_TAPS, HEAD, NO_AUGMENT
 
     path = Path(name)
     if path.suffix != ".keras":
-        if path.exists():
+        if path.exists() and not names_a_card(name):
             raise UnfreezeError(f"{name}: give a .keras file, as written by model.save")
-        base = get_backbone(name).build(weights=None)
-        return patch_model(base, _CLASSES, seed=0, taps=tap_names(taps)), HEAD
+        backbone = get_backbone(name)
+        check_limits(backbone, schedule, NO_AUGMENT)
+        read = backbone.taps if backbone.card is not None and taps == DEFAULT_TAPS else taps
+        base = backbone.build(weights=None)
+        return patch_model(base, _CLASSES, seed=0, taps=tap_names(read)), HEAD
     model = _load(path, named_objects(custom))
     try:
         return parts_of(model)[0], HEAD
