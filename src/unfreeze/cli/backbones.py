@@ -94,8 +94,8 @@ def _lines(row: dict[str, Any]) -> list[str]:
     terms = f": {'; '.join(row['licence_terms'])}" if row["licence_terms"] else ""
     state = "on this machine" if row["weights_present"] else "not on this machine yet"
     hears = (
-        f"{row['hears']}; {row['low_hz']:g} to {row['high_hz']:g} Hz, {row['patch_seconds']:g} s at "
-        f"once, every {row['hop_seconds']:g} s"
+        f"{row['hears']}; {row['low_hz']:g} to {row['high_hz']:g} Hz, "
+        f"{row['patch_seconds']:g} s at once, every {row['hop_seconds']:g} s"
     )
     if row["model"] is not None:
         outputs = ", ".join(f"{name} ({size})" for name, size in row["outputs"].items())
