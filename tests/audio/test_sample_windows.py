@@ -1,9 +1,9 @@
 """Windows of samples, and a frozen network's outputs for them, on the CPU."""
 
-import networks
 import numpy as np
 import pytest
 
+import networks
 from unfreeze.audio.feature_store import waveform_frames
 from unfreeze.audio.front_ends import frame_maker, frames_of, patches_of
 from unfreeze.backbones.frontend import SampleWindows

@@ -1,10 +1,10 @@
 """The layers of sample windows and frozen networks give what the CPU gives."""
 
 import keras
-import networks
 import numpy as np
 import pytest
 
+import networks
 from unfreeze.audio.clip_model import front_end_layer
 from unfreeze.audio.front_ends import patches_of
 from unfreeze.audio.sample_windows_layer import FrozenNetwork, SamplePatches
@@ -54,7 +54,7 @@ def test_a_frozen_network_runs_inside_of_a_saved_model(frozen, tmp_path):
 def test_a_model_without_the_networks_file_says_so(frozen, tmp_path):
     model = keras.Sequential([keras.Input((None,)), front_end_layer(frozen)])
     (tmp_path / "net.onnx").unlink()
-    with pytest.raises(WeightsError, match="there is none at .*net.onnx"):
+    with pytest.raises(WeightsError, match=r"there is none at .*net.onnx"):
         model(WAVES)
 
 

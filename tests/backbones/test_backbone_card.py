@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import networks
 import pytest
 
+import networks
 from unfreeze.backbones.backbone_card import (
     Card,
     card_place,

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import keras
-import networks
 import numpy as np
 import pytest
 
+import networks
 from unfreeze.backbones.frontend import NetworkFile, NetworkOutputs
 from unfreeze.backbones.keras_backbone import build_outputs
 from unfreeze.backbones.registry import Backbone, get_backbone
@@ -76,7 +76,7 @@ def test_a_saved_model_is_loaded(folder):
 def test_layers_of_the_users_own_must_be_named(folder, monkeypatch):
     import own_networks
 
-    with pytest.raises(UnfreezeError, match=rf"class Mine.* {VARIABLE}=own_networks:Mine"):
+    with pytest.raises(RunError, match=rf"has a Mine, .*: {VARIABLE}=own_networks:Mine"):
         record(folder, "own_networks:foreign").build()
     own_networks.foreign().save(folder / "foreign.keras")
     with pytest.raises(RunError, match=rf"belongs neither .*: {VARIABLE}=own_networks:Mine"):
@@ -86,6 +86,13 @@ def test_layers_of_the_users_own_must_be_named(folder, monkeypatch):
     for model in ("own_networks:foreign", "foreign.keras"):
         built = record(folder, model).build()
         np.testing.assert_array_equal(values(built, PATCHES), 2 * PATCHES.reshape(2, -1))
+
+
+def test_a_layer_that_keras_cannot_make_again_is_refused(folder, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "own_networks:Closed")
+    monkeypatch.syspath_prepend(str(folder))
+    with pytest.raises(WeightsError, match=r"from its own configuration \(.*units.*get_config"):
+        record(folder, "own_networks:closed").build()
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import networks
 import numpy as np
 import pytest
-from networks import BANDS, SAMPLES, expected, write_onnx, write_tflite
 
+import networks
+from networks import BANDS, SAMPLES, expected, write_onnx, write_tflite
 from unfreeze.backbones.frontend import NetworkOutputs, front_end_from
 from unfreeze.backbones.network_file import (
     described_outputs,
@@ -183,7 +183,7 @@ def test_networks_that_take_other_things_than_samples_are_refused(tmp_path):
 def test_a_missing_runtime_is_named_with_the_command(tmp_path, monkeypatch):
     file = write_onnx(tmp_path / "small.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(WeightsError, match="needs onnxruntime .* pip install onnxruntime"):
+    with pytest.raises(WeightsError, match=r"needs onnxruntime .* pip install onnxruntime"):
         settings(file, "embedding")
 
 

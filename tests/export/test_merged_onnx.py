@@ -2,11 +2,11 @@
 
 import json
 
-import networks
 import numpy as np
 import pytest
-from networks import SAMPLES
 
+import networks
+from networks import SAMPLES
 from unfreeze import SoundClassifier
 from unfreeze.audio.clip_model import clip_model, patch_model
 from unfreeze.audio.front_ends import patches_of
@@ -17,8 +17,8 @@ from unfreeze.errors import ExportError, WeightsError
 pytest.importorskip("tensorflow")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
-from unfreeze.export.merged_onnx import _needed, head_graph, write_merged  # noqa: E402
-from unfreeze.export.program import FrozenGraph  # noqa: E402
+from unfreeze.export.merged_onnx import _needed, head_graph, write_merged
+from unfreeze.export.program import FrozenGraph
 
 pytestmark = pytest.mark.needs_backend("tensorflow")
 RNG = np.random.default_rng(0)

@@ -4,11 +4,11 @@ import json
 import shutil
 
 import keras
-import networks
 import numpy as np
 import pytest
 import yaml
 
+import networks
 import toy
 import unfreeze
 from unfreeze.errors import RunError, ScheduleError, UnfreezeError, WeightsError

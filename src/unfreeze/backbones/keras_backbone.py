@@ -13,10 +13,15 @@ import keras
 
 from unfreeze.backbones.backbone_card import Card, output_layers
 from unfreeze.backbones.frontend import NetworkOutputs
-from unfreeze.core.keras_file import VARIABLE, check_keras_file, imported, trusted_objects
-from unfreeze.core.keras_internals import flatten_layers
+from unfreeze.core.keras_file import (
+    VARIABLE,
+    check_config,
+    check_keras_file,
+    imported,
+    trusted_objects,
+)
 from unfreeze.core.read_out_layers import Part
-from unfreeze.errors import UnfreezeError, WeightsError, did_you_mean, show
+from unfreeze.errors import WeightsError, did_you_mean, show
 
 # Names of the layers that bring patches into a network's shape.
 _PLACE, _CHANNELS = "patch_shape", "patch_channels"
@@ -55,13 +60,13 @@ def build_keras(card: Card, weights: Any = None, progress: Any = None) -> keras.
 
     Raises:
         WeightsError: the model cannot be loaded or made, or does not fit the card.
-        RunError: the file holds code or foreign objects.
+        RunError: it holds code, or classes of the user's own that are not named.
     """
     model = _loaded(card) if card.source is not None else _made(card)
-    _check_layers(card, model)
     if len(model.inputs) != 1:
         raise _unfit(card, f"has {len(model.inputs)} inputs, and must have one")
     model = _with_vector(card, _up_to_embedding(card, model))
+    _check_layers(card, model)
     wanted = tuple(model.inputs[0].shape[1:])
     patches = keras.Input(card.front_end.patch_shape, name="patches")
     if wanted == tuple(patches.shape[1:]):
@@ -99,19 +104,22 @@ def _made(card: Card) -> keras.Model:
 
 def _check_layers(card: Card, model: keras.Model) -> None:
     """Refuse layers that the run's own model could not be loaded with again."""
-    known = {id(thing) for thing in trusted_objects().values()}
-    for layer in flatten_layers(model):
-        kind = type(layer)
-        if kind.__module__.split(".")[0] in ("keras", "unfreeze") or id(kind) in known:
-            continue
-        if isinstance(layer, keras.Model) and layer is model:
-            continue  # Its layers are used, not the class around them.
-        raise UnfreezeError(
-            f"{show(card.file)}: the model has a layer of the class {kind.__name__}, which is not "
-            "Keras' own. It would be refused when the trained classifier is loaded again: name it "
-            f"with {VARIABLE}={kind.__module__}:{kind.__name__}, then and now (several with "
-            "commas between them)"
-        )
+    try:
+        config = keras.saving.serialize_keras_object(model)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise _unfit(card, f"cannot be saved: {str(error).strip()}") from None
+    custom = trusted_objects()
+    check_config(show(card.file), config, custom, f"{VARIABLE}=")
+    try:
+        keras.saving.deserialize_keras_object(config, custom, safe_mode=True)
+    except Exception as error:  # Whatever a layer's own code raises.
+        # The innermost of Keras' messages says what the layer does not take.
+        reason = str(error).rpartition("Exception encountered: ")[2].strip().partition("\n")[0]
+        raise _unfit(
+            card,
+            f"cannot be made again from its own configuration ({reason}), so a run of it could not "
+            "be loaded: correct the `get_config` of its layers, or choose another",
+        ) from error
 
 
 def _unfit(card: Card, why: str) -> WeightsError:

@@ -94,7 +94,8 @@ def _model(
 ) -> "tuple[keras.Model, str]":
     """The model to plan for, and the pattern of its head."""
     from unfreeze.audio.clip_model import parts_of, patch_model
-    from unfreeze.backbones.backbone_card import names_a_card
+    from unfreeze.backbones.backbone_card import CARDS
+    from unfreeze.backbones.network_file import SUFFIXES
     from unfreeze.backbones.registry import get_backbone
     from unfreeze.core.keras_file import named_objects
     from unfreeze.pipeline.backbone_limits import check_limits
@@ -103,7 +104,7 @@ def _model(
 
     path = Path(name)
     if path.suffix != ".keras":
-        if path.exists() and not names_a_card(name):
+        if path.exists() and path.suffix.lower() not in (*CARDS, *SUFFIXES):
             raise UnfreezeError(f"{name}: give a .keras file, as written by model.save")
         backbone = get_backbone(name)
         check_limits(backbone, schedule, NO_AUGMENT)

@@ -60,7 +60,7 @@ def check_keras_file(
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             _check_members(path, members)
-            _check_config(path, json.loads(archive.read(CONFIG_NAME)), allowed, named_by)
+            check_config(path, json.loads(archive.read(CONFIG_NAME)), allowed, named_by)
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
         raise RunError(
             f"{path} is not a complete .keras file ({error}): copy it again, or train again"
@@ -89,9 +89,24 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
             )
 
 
-def _check_config(
-    path: Path, config: Any, allowed: Mapping[str, Any] | None, named_by: str
+def check_config(
+    path: Path | str,
+    config: Any,
+    allowed: Mapping[str, Any] | None = None,
+    named_by: str = "--custom-objects ",
 ) -> None:
+    """Refuse a model's configuration that names more than classes of Keras and this package.
+
+    Args:
+        path: the file or card that it is of, for messages.
+        config: plain values, as Keras saves them.
+        allowed: as for `check_keras_file`.
+        named_by: likewise.
+
+    Raises:
+        RunError: names what is foreign, and the cure.
+    """
+    foreign: dict[str, str] = {}
     for described in _objects(config):
         kind, module = described["class_name"], described.get("module")
         registered = described.get("registered_name")
@@ -103,13 +118,19 @@ def _check_config(
         homes = [str(module or "keras"), str(registered or "")]
         if homes[1] in (allowed or ()):
             continue  # Keras takes what it is given under this name, and imports nothing.
-        foreign = homes[0].split(".")[0] not in ("keras", "builtins", "unfreeze")
-        if foreign or (">" in homes[1] and homes[1].split(">")[0] != "unfreeze"):
-            cure = "" if allowed is None else f". If it is yours: {named_by}{module}:{kind}"
-            raise RunError(
-                f"{path} is refused: it has a {registered or f'{module}.{kind}'}, which belongs "
-                f"neither to Keras nor to unfreeze{cure}"
-            )
+        own = homes[0].split(".")[0] not in ("keras", "builtins", "unfreeze")
+        if own or (">" in homes[1] and homes[1].split(">")[0] != "unfreeze"):
+            foreign.setdefault(f"{module}:{kind}", str(registered or f"{module}.{kind}"))
+    if not foreign:
+        return
+    between = "," if named_by.endswith("=") else f" {named_by}"
+    cure = "" if allowed is None else f". If it is yours: {named_by}{between.join(foreign)}"
+    first, *more = foreign.values()
+    also = f" (and {', '.join(more)})" if more else ""
+    raise RunError(
+        f"{path} is refused: it has a {first}{also}, which belongs neither to Keras nor to "
+        f"unfreeze{cure}"
+    )
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

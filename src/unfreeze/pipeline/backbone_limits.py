@@ -32,7 +32,8 @@ def check_limits(
                 raise ScheduleError(
                     f"{backbone.name} is a frozen network in a file of its own, and the stage "
                     f"{stage.name!r} of {schedule.name} would train it: add --schedule probe "
-                    "(solves a head on its outputs, in seconds) or --schedule head_only"
+                    "(solves a head on its outputs, in seconds) or --schedule head_only (to "
+                    "compare: --strategies probe,head_only)"
                 )
     if in_noise and backbone.front_end.holds == NUMBERS:
         raise UnfreezeError(
