@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
-from unfreeze.audio.front_ends import patches_of
+from unfreeze.audio.kept_outputs import patches_of_each
 from unfreeze.audio.made_background import KINDS, RATE, make_background
 from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.frontend import SAMPLES, FrontEnd
@@ -72,17 +72,18 @@ def make_bank(front_end: FrontEnd, sounds: int, rng: np.random.Generator) -> Ban
         sounds: of each kind.
         rng: of what is drawn.
     """
-    patches, clip, kind = [], [], list[int]()
+    sounds_made, kind = [], list[int]()
     rate = front_end.sample_rate / front_end.slow_down
     for number, name in enumerate(KINDS):
         for _ in range(sounds):
             sound = make_background(name, SECONDS, rng)
             if rate != RATE:
                 sound = soxr.resample(sound, RATE, rate)
-            patches.append(patches_of(sound, front_end))
-            clip.append(np.full(len(patches[-1]), len(kind)))
+            sounds_made.append(sound)
             kind.append(number)
-    return Bank(np.concatenate(patches), np.concatenate(clip), np.array(kind), tuple(KINDS))
+    patches = patches_of_each(sounds_made, front_end)
+    clip = np.repeat(np.arange(len(kind)), [len(part) for part in patches])
+    return Bank(np.concatenate(patches), clip, np.array(kind), tuple(KINDS))
 
 
 class NoisyView:

@@ -27,6 +27,8 @@ from unfreeze.export.to_onnx import convert
 # Versions of ONNX' operations that tf2onnx writes.
 _OLDEST, _NEWEST = 13, 18
 _FRONT, _NETWORK, _HEAD = "front_", "network_", "head_"
+# From this version on, `ReduceMean` takes its axes as an input.
+_AXES_ARE_INPUTS = 18
 # Tensors between the parts.
 _WINDOW, _NUMBERS = "window", "numbers"
 
@@ -184,7 +186,8 @@ def _scan(network: Any, front_end: NetworkOutputs) -> Any:
             _mean_over_places(places, mean, _version(network)),
         ]
         means.append(mean)
-    constants.append(_whole("first_axis", [0]))
+    if _version(network) >= _AXES_ARE_INPUTS:
+        constants.append(_whole("first_axis", [0]))
     nodes.append(helper.make_node("Concat", means, [_NUMBERS], axis=0))
     read = {name for node in nodes for name in _reads(node)}
     body = helper.make_graph(
@@ -199,8 +202,7 @@ def _scan(network: Any, front_end: NetworkOutputs) -> Any:
 
 
 def _mean_over_places(places: str, mean: str, version: int) -> Any:
-    # From version 18 on, axes are an input.
-    if version >= 18:
+    if version >= _AXES_ARE_INPUTS:
         return helper.make_node("ReduceMean", [places, "first_axis"], [mean], keepdims=0)
     return helper.make_node("ReduceMean", [places], [mean], axes=[0], keepdims=0)
 
