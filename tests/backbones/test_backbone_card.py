@@ -56,6 +56,8 @@ def test_mel_windows(tmp_path):
     assert isinstance(found, MelWindows)
     assert found.patch_shape == (47, 24, 2)
     assert found.powers == (0.23, 0.19)
+    with pytest.raises(UnfreezeError, match="of a mel spectrogram must rise"):
+        card(tmp_path, text.replace("low_hz: 300", "low_hz: 6000"))
     broken = text.replace("hop: 160, low_hz: 300", "hop: 80, low_hz: 300")
     with pytest.raises(UnfreezeError, match="spectrograms of one length"):
         card(tmp_path, broken)

@@ -442,12 +442,20 @@ def _mel_windows(settings: read.Pairs, node: yaml.Node, whole: dict[str, Any]) -
             raise read.error_at(part, f"a mel spectrogram has no `{missing[0]}`: add it")
         fft, hop = (read.whole(given[key][1], key) for key in _MEL_KEYS[:2])
         low, high, power = (read.number(given[key][1], key) for key in _MEL_KEYS[2:])
+        if not (0 <= low < high <= whole["sample_rate"] / 2 and power > 0 and hop > 0):
+            raise read.error_at(
+                part,
+                "low_hz and high_hz of a mel spectrogram must rise, from 0 to half of sample_rate, "
+                "and its hop and power be above 0",
+            )
         mels.append(Mel(fft, hop, low, high, power))
     bands = read.whole(settings["bands"][1], "bands")
     found = MelWindows(**{**whole, "bands": bands, "mels": tuple(mels)})
     sizes_of = [(whole["window"] - mel.fft) // mel.hop + 1 for mel in mels if mel.hop > 0]
     if not mels or len(sizes_of) != len(mels) or min(sizes_of) < 1 or len(set(sizes_of)) > 1:
         raise read.error_at(
-            node, "mels must be spectrograms of one length: (window - fft) / hop + 1 columns each"
+            node,
+            "mels must be spectrograms of one length, (window - fft) / hop + 1 columns: these have "
+            f"{', '.join(map(str, sizes_of)) or 'none'}",
         )
     return replace(found, smallest_hop=math.gcd(found.smallest_hop, *(mel.hop for mel in mels)))
