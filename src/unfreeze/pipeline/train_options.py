@@ -19,7 +19,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args, get_type_hint
 import attrs
 from attrs.converters import optional
 
-from unfreeze.backbones.registry import full_name
 from unfreeze.core.presets import DEFAULT, preset, split_variant, vary
 from unfreeze.core.schedule import Schedule
 from unfreeze.errors import ScheduleError, UnfreezeError, did_you_mean
@@ -421,6 +420,9 @@ class TrainOptions:
 
         A schedule object appears by its name.
         """
+        # Imported here: `unfreeze --help` must not wait for numpy.
+        from unfreeze.backbones.registry import full_name
+
         values: dict[str, Any] = {}
         for name, option in OPTIONS.items():
             if option.describes_run:
