@@ -20,7 +20,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 @wrapt.when_imported("keras")
 def _register_layers(_keras: Any) -> None:
     # Keras finds a saved model's own classes by registration only.
-    for module in ("logmel_layer", "mel_windows_layer", "clip_model", "augment_layer"):
+    layers = ("logmel_layer", "sample_windows_layer", "mel_windows_layer", "augment_layer")
+    for module in (*layers, "clip_model"):
         importlib.import_module(f"unfreeze.audio.{module}")
     for module in ("optimizers", "read_out_layers"):
         importlib.import_module(f"unfreeze.core.{module}")

@@ -16,6 +16,7 @@ from unfreeze.backbones.pretrained_weights import settle_licence
 from unfreeze.backbones.registry import get_backbone
 from unfreeze.errors import UnfreezeError
 from unfreeze.pipeline import run_folder
+from unfreeze.pipeline.backbone_limits import check_limits
 from unfreeze.pipeline.run_plan import RunPlan, described
 from unfreeze.pipeline.train_options import TrainOptions, checked_schedule
 from unfreeze.pipeline.training_data import (
@@ -94,6 +95,7 @@ def planned(
             f"{backbone.published_title}'s classes are of sounds at their own speed: leave out "
             "--keep-published or --slow-down"
         )
+    check_limits(backbone, schedule, options.augment, options.in_noise)
     settle_licence(backbone.weights, options.accept_licence)
     with nullcontext() if options.out is None else _held(options, options.out):
         if make_data is not None:

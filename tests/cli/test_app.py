@@ -265,3 +265,8 @@ def test_help_is_quick():
     assert call("--help").returncode == 0
     after = os.times()
     assert after.children_user - before.children_user < 2.0
+
+
+def test_help_does_not_wait_for_numpy() -> None:
+    code = "import sys, unfreeze.cli.app; sys.exit(bool({'numpy', 'keras'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

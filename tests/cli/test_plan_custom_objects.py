@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from unfreeze.cli.app import app
-from unfreeze.cli.plan import named_objects
+from unfreeze.core.keras_file import named_objects
 from unfreeze.errors import UnfreezeError
 
 CODE = """

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import networks
 from unfreeze.compare import trial
 from unfreeze.compare.budget import EnoughRuns
 from unfreeze.compare.search import TuneOptions, tune
@@ -24,6 +25,15 @@ class Skilled:
 
     def get(self, name, other):
         return 1.0 if "top:1" in name else 0.6 if "+rate=" in name else 0.3
+
+
+def test_a_frozen_network_is_refused_at_once(tmp_path):
+    pytest.importorskip("onnxruntime")
+    file = networks.write_onnx(tmp_path / "net.onnx", outputs=("scores",))
+    train = TrainOptions(tmp_path / "none", backbone=str(networks.write_card(file)))
+    with pytest.raises(UnfreezeError, match="a search tries schedules that train it"):
+        tune(TuneOptions(train, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_it_finds_what_is_better(sounds, tmp_path, faked):

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unfreeze.audio.logmel import log_mel_frames, patch_starts
-from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.detection.scan import FrameStream, PatchStream
+from unfreeze.backbones.frontend import FrontEnd, SampleWindows
+from unfreeze.detection.scan import FrameStream, PatchBlock, PatchStream
 
 FRONT = FrontEnd()
 SOUND = np.random.default_rng(0).normal(scale=0.1, size=80_000).astype(np.float32)
@@ -68,3 +68,11 @@ def test_at_the_models_own_hop_the_patches_are_those_of_prediction():
 def test_no_sound_gives_no_patch():
     stream = PatchStream(FRONT, 48)
     assert [*stream.push(SOUND[:0]), *stream.finish()] == []
+
+
+def test_samples_are_silent_only_where_not_one_differs_from_0():
+    front = SampleWindows(100, 40, 20, patch_frames=1, patch_hop=1, min_samples=40, smallest_hop=10)
+    patches = np.zeros((2, 40), np.float32)
+    patches[1, 7] = 5e-5
+    block = PatchBlock(patches, np.arange(2.0), np.arange(2.0) + 1)
+    assert block.silent(front).tolist() == [True, False]

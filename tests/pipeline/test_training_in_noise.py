@@ -112,7 +112,7 @@ def test_a_kind_that_sounds_like_a_class_is_left_out(home):
     store = build_features(manifest, FrontEnd())
     train = store.patches(np.arange(len(manifest.clips)))
     bank = make_bank(FrontEnd(), 20, np.random.default_rng(0))
-    found = like_classes(manifest, train, bank, rng)
+    found = like_classes(manifest, train, bank, rng, FrontEnd())
     assert (found["rain"], found["hum"]) == ("drizzle", "mains")
     assert "whistle" not in found.values()
 

@@ -20,15 +20,18 @@ from keras import ops
 
 # The module, not the class: importing Keras imports both of our modules with
 # layers (see `unfreeze`), and one may be half-way through its own import.
-from unfreeze.audio import augment_layer, logmel_layer, mel_windows_layer
+from unfreeze.audio import augment_layer, logmel_layer, mel_windows_layer, sample_windows_layer
 from unfreeze.audio.augmentation import Augmentation
-from unfreeze.backbones.frontend import FrontEnd, MelWindows
+from unfreeze.backbones.frontend import FrontEnd, MelWindows, NetworkOutputs, SampleWindows
 
 if TYPE_CHECKING:
     from unfreeze.core.graph import Step
 
 #: Names of the layer that makes patches of a waveform, by its kind.
-LOG_MEL, MEL_WINDOWS = FRONT_ENDS = ("log_mel", "mel_windows")
+LOG_MEL, MEL_WINDOWS, SAMPLE_WINDOWS, FROZEN_NETWORK = FRONT_ENDS = (
+    *("log_mel", "mel_windows"),
+    *("sample_windows", "frozen_network"),
+)
 PATCH_MODEL = "patch_classifier"
 OUTPUT = "transfer_output"
 CLASSES_MEAN = "clip_mean"
@@ -217,7 +220,8 @@ def patch_model(
         model = read_out(
             backbone, classes, taps=taps, pool="time", activation=activation, seed=seed
         )
-        return keras.Model(model.input, model.outputs[0], name=PATCH_MODEL)
+        # The one input itself: Keras warns of an array where it was shown a list.
+        return keras.Model(model.inputs[0], model.outputs[0], name=PATCH_MODEL)
     return _classic(backbone, classes, seed, activation)
 
 
@@ -303,6 +307,10 @@ def front_end_layer(front_end: FrontEnd) -> keras.layers.Layer:
     """The layer from waveforms to patches of a front end, whichever kind it is."""
     if isinstance(front_end, MelWindows):
         return mel_windows_layer.MelPatches(front_end, name=MEL_WINDOWS)
+    if isinstance(front_end, NetworkOutputs):
+        return sample_windows_layer.FrozenNetwork(front_end, name=FROZEN_NETWORK)
+    if isinstance(front_end, SampleWindows):
+        return sample_windows_layer.SamplePatches(front_end, name=SAMPLE_WINDOWS)
     return logmel_layer.LogMel(front_end, name=LOG_MEL)
 
 

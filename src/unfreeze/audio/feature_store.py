@@ -421,7 +421,7 @@ def store_fingerprint(manifest: Manifest, front_end: FrontEnd) -> str:
     settings: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSION,
-        "front_end": front_end.as_plain(),
+        "front_end": front_end.identity,
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode("ascii"))
     for clip in _units(manifest)[0]:

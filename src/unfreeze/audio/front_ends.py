@@ -7,7 +7,8 @@ import numpy as np
 
 from unfreeze.audio.logmel import FrameMaker, log_mel_frames, patch_starts
 from unfreeze.audio.mel_windows import MelWindowMaker, mel_windows
-from unfreeze.backbones.frontend import FrontEnd, MelWindows
+from unfreeze.audio.sample_windows import NetworkOutputMaker, SampleWindowMaker
+from unfreeze.backbones.frontend import FrontEnd, MelWindows, NetworkOutputs, SampleWindows
 
 
 class Maker(Protocol):
@@ -25,6 +26,10 @@ def frame_maker(front_end: FrontEnd) -> Maker:
     """What computes the frames of many waveforms; one thread at a time may use it."""
     if isinstance(front_end, MelWindows):
         return MelWindowMaker(front_end)
+    if isinstance(front_end, NetworkOutputs):
+        return NetworkOutputMaker(front_end)
+    if isinstance(front_end, SampleWindows):
+        return SampleWindowMaker(front_end)
     return FrameMaker(front_end)
 
 
@@ -40,6 +45,8 @@ def frames_of(waveform: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     """
     if isinstance(front_end, MelWindows):
         return mel_windows(waveform, front_end)
+    if isinstance(front_end, SampleWindows):
+        return frame_maker(front_end)([waveform])
     return log_mel_frames(waveform, front_end)
 
 

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from unfreeze.audio import logmel_layer
+from unfreeze.audio import sample_windows_layer
 from unfreeze.audio.mel_windows import mel_bands, rounded_window
 from unfreeze.backbones.frontend import Mel, MelWindows, front_end_from
 
@@ -54,11 +54,7 @@ class MelPatches(keras.layers.Layer):
     def call(self, waveform: Any) -> Any:
         """Compute the patches."""
         front = self.front_end
-        x = logmel_layer.padded(waveform, front)
-        hops = ops.reshape(x, (ops.shape(x)[0], -1, front.hop))
-        parts = front.window // front.hop
-        patches = ops.shape(hops)[1] - parts + 1
-        x = ops.concatenate([hops[:, i : i + patches] for i in range(parts)], axis=2)
+        x = sample_windows_layer.whole_windows(waveform, front)
         x = x - ops.min(x, axis=2, keepdims=True)
         x = x / (ops.max(x, axis=2, keepdims=True) + 1e-6)
         x = (x - 0.5) * 2.0

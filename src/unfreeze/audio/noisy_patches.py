@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
-from unfreeze.audio.front_ends import patches_of
+from unfreeze.audio.kept_outputs import patches_of_each
 from unfreeze.audio.made_background import KINDS, RATE, make_background
 from unfreeze.audio.patches import PatchView
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.frontend import SAMPLES, FrontEnd
 
 #: Length of a sound of background.
 SECONDS = 2.88
@@ -72,17 +72,18 @@ def make_bank(front_end: FrontEnd, sounds: int, rng: np.random.Generator) -> Ban
         sounds: of each kind.
         rng: of what is drawn.
     """
-    patches, clip, kind = [], [], list[int]()
+    sounds_made, kind = [], list[int]()
     rate = front_end.sample_rate / front_end.slow_down
     for number, name in enumerate(KINDS):
         for _ in range(sounds):
             sound = make_background(name, SECONDS, rng)
             if rate != RATE:
                 sound = soxr.resample(sound, RATE, rate)
-            patches.append(patches_of(sound, front_end))
-            clip.append(np.full(len(patches[-1]), len(kind)))
+            sounds_made.append(sound)
             kind.append(number)
-    return Bank(np.concatenate(patches), np.concatenate(clip), np.array(kind), tuple(KINDS))
+    patches = patches_of_each(sounds_made, front_end)
+    clip = np.repeat(np.arange(len(kind)), [len(part) for part in patches])
+    return Bank(np.concatenate(patches), clip, np.array(kind), tuple(KINDS))
 
 
 class NoisyView:
@@ -94,7 +95,7 @@ class NoisyView:
         rng: of which noise is how loud behind which clip.
         front_end: of the network; says what the values of patches are.
         clips: number of the manifest's clips; copies and background are numbered from there.
-        copies: of each clip.
+        copies: of each clip; 0 where patches are a network's numbers, which do not add up.
 
     Attributes:
         shape: (patches, *patch_shape).
@@ -140,7 +141,7 @@ class NoisyView:
         if power:
             loud = np.bincount(place, np.concatenate(power)) / np.bincount(place)
             self._loud = _log(loud[place][self._own])
-        self._quiet = _log(self._power(bank.patches)[self._noise])
+            self._quiet = _log(self._power(bank.patches)[self._noise])
         self.source = np.concatenate([np.tile(ids, copies), np.full(len(bank.kind), -1)])
         self.kind = np.concatenate([np.full(amount, -1), bank.kind])
         own = clean.clip, clips + number, clips + amount + bank.clip
@@ -185,14 +186,18 @@ class NoisyView:
         noise = self._magnitude(self._bank.patches[self._noise[rows]])
         noise *= _beside(gain, noise)
         level = np.exp(self._level)[rows].astype(np.float32)
+        if self._front_end.holds == SAMPLES:
+            return np.asarray((sound + noise) * _beside(level, noise))
         if self._front_end.powers:
             # Samples are scaled by their range, which grows with the noise, about so.
             level = 1 / np.sqrt(1 + gain**2)
         return self._values(np.sqrt(sound**2 + noise**2) * _beside(level, noise))
 
     def _magnitude(self, patches: np.ndarray) -> np.ndarray:
-        """Mel magnitudes from what patches hold."""
+        """Mel magnitudes from what patches hold; samples as they are."""
         front = self._front_end
+        if front.holds == SAMPLES:
+            return patches
         if front.powers:
             return np.asarray(patches ** (0.5 / np.array(front.powers, np.float32)))
         return np.asarray(np.maximum(np.exp(patches) - np.float32(front.log_offset), 0))

@@ -5,14 +5,20 @@ Plain data and integer arithmetic; the spectrum itself is computed in
 every place that needs them rounds alike.
 
 There are two kinds. `FrontEnd`: frames that depend on their own samples alone, and patches
-that are windows over them (YAMNet). `MelWindows`: each patch is computed as a whole, because
-its samples are scaled by their own range (BirdNET); such a patch counts as one frame that is
-as long as a patch. So all that stores, streams and cuts frames serves both.
+that are windows over them (YAMNet). `WholeWindows`: each patch is computed as a whole; such a
+patch counts as one frame that is as long as a patch. So all that stores, streams and cuts
+frames serves both. Of the second kind are `MelWindows`, as the samples of each are scaled by
+their own range (BirdNET); `SampleWindows`, the samples themselves; and `NetworkOutputs`, what a
+frozen network in a file of its own makes of them.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
+
+#: What the numbers of a patch are: logarithms of mel magnitudes, powers of them, samples, or
+#: whatever a network gives.
+LOGS, POWERS, SAMPLES, NUMBERS = "logarithms", "powers", "samples", "numbers"
 
 
 @dataclass(frozen=True)
@@ -91,9 +97,19 @@ class FrontEnd:
     def powers(self) -> tuple[float, ...]:
         """Of each spectrogram in a patch, the exponent of its squared mel values.
 
-        Empty where a patch holds logarithms.
+        Empty where a patch holds anything else.
         """
         return ()
+
+    @property
+    def holds(self) -> str:
+        """What the numbers of a patch are: `LOGS`, `POWERS`, `SAMPLES` or `NUMBERS`."""
+        return LOGS
+
+    @property
+    def has_spectrograms(self) -> bool:
+        """Whether a patch has an axis of time and one of bands, so that it can be augmented."""
+        return self.holds in (LOGS, POWERS)
 
     @property
     def picture(self) -> "FrontEnd":
@@ -152,61 +168,24 @@ class FrontEnd:
         """Plain values for JSON; `front_end_from` reads them."""
         return asdict(self)
 
-
-@dataclass(frozen=True)
-class Mel:
-    """One of the spectrograms of `MelWindows`.
-
-    Attributes:
-        fft: samples in one periodic Hann window, and points of its Fourier transform.
-        hop: samples from one window to the next.
-        low_hz: lower edge of the lowest band, as the network hears it, hertz.
-        high_hz: upper edge of the highest band, likewise.
-        power: exponent of the squared mel values.
-    """
-
-    fft: int
-    hop: int
-    low_hz: float
-    high_hz: float
-    power: float
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The same without what may differ from machine to machine: where files lie."""
+        return self.as_plain()
 
 
 @dataclass(frozen=True)
-class MelWindows(FrontEnd):
+class WholeWindows(FrontEnd):
     """Settings of a front end that computes each patch from its own samples, as a whole.
-
-    The samples of a patch are scaled so that the smallest is -1 and the largest 1. Then
-    there is a spectrogram for each of `mels`: the real part of the transform of each window,
-    summed into mel bands, squared, raised to a power, and with the highest band first.
-    (BirdNET 2.4's graph does so; that the imaginary part is dropped is as published.)
 
     `window` is the length of a patch, `hop` the distance of patches, and a patch is one
     frame. `fft` and `log_offset` have no meaning here.
 
     Attributes:
-        mels: the spectrograms; all have the same number of windows in a patch.
         smallest_hop: samples; the hop can be set to multiples of it.
     """
 
-    mels: tuple[Mel, ...] = ()
     smallest_hop: int = 1
-
-    @property
-    def columns(self) -> int:
-        """Windows of each spectrogram in a patch."""
-        first = self.mels[0]
-        return (self.window - first.fft) // first.hop + 1
-
-    @property
-    def patch_shape(self) -> tuple[int, ...]:
-        """(columns, bands, spectrograms)."""
-        return (self.columns, self.bands, len(self.mels))
-
-    @property
-    def frame_values(self) -> int:
-        """Numbers in one patch."""
-        return self.columns * self.bands * len(self.mels)
 
     @property
     def patch_samples(self) -> int:
@@ -228,20 +207,6 @@ class MelWindows(FrontEnd):
         return replace(self, hop=steps * self.smallest_hop)
 
     @property
-    def powers(self) -> tuple[float, ...]:
-        """Of each spectrogram in a patch, the exponent of its squared mel values."""
-        return tuple(mel.power for mel in self.mels)
-
-    @property
-    def slack(self) -> float:
-        """OpenVINO multiplies with reciprocals where others divide, which shows in silence."""
-        return 30.0
-
-    def as_plain(self) -> dict[str, Any]:
-        """Plain values for JSON; `front_end_from` reads them."""
-        return {**asdict(self), "mels": [asdict(mel) for mel in self.mels]}
-
-    @property
     def picture(self) -> FrontEnd:
         """A log-mel spectrogram of the same range of frequencies, every 10 ms."""
         hop = max(round(self.sample_rate / self.slow_down / 100), 1)
@@ -259,10 +224,163 @@ class MelWindows(FrontEnd):
             channel=self.channel,
         )
 
+
+@dataclass(frozen=True)
+class Mel:
+    """One of the spectrograms of `MelWindows`.
+
+    Attributes:
+        fft: samples in one periodic Hann window, and points of its Fourier transform.
+        hop: samples from one window to the next.
+        low_hz: lower edge of the lowest band, as the network hears it, hertz.
+        high_hz: upper edge of the highest band, likewise.
+        power: exponent of the squared mel values.
+    """
+
+    fft: int
+    hop: int
+    low_hz: float
+    high_hz: float
+    power: float
+
+
+@dataclass(frozen=True)
+class MelWindows(WholeWindows):
+    """Settings of patches that are mel spectrograms of samples scaled by their own range.
+
+    The samples of a patch are scaled so that the smallest is -1 and the largest 1. Then
+    there is a spectrogram for each of `mels`: the real part of the transform of each window,
+    summed into mel bands, squared, raised to a power, and with the highest band first.
+    (BirdNET 2.4's graph does so; that the imaginary part is dropped is as published.)
+
+    Attributes:
+        mels: the spectrograms; all have the same number of windows in a patch.
+    """
+
+    mels: tuple[Mel, ...] = ()
+
+    @property
+    def columns(self) -> int:
+        """Windows of each spectrogram in a patch."""
+        first = self.mels[0]
+        return (self.window - first.fft) // first.hop + 1
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """(columns, bands, spectrograms)."""
+        return (self.columns, self.bands, len(self.mels))
+
+    @property
+    def frame_values(self) -> int:
+        """Numbers in one patch."""
+        return self.columns * self.bands * len(self.mels)
+
+    @property
+    def powers(self) -> tuple[float, ...]:
+        """Of each spectrogram in a patch, the exponent of its squared mel values."""
+        return tuple(mel.power for mel in self.mels)
+
+    @property
+    def holds(self) -> str:
+        """Powers of mel magnitudes."""
+        return POWERS
+
+    @property
+    def slack(self) -> float:
+        """OpenVINO multiplies with reciprocals where others divide, which shows in silence."""
+        return 30.0
+
+    def as_plain(self) -> dict[str, Any]:
+        """Plain values for JSON; `front_end_from` reads them."""
+        return {**asdict(self), "mels": [asdict(mel) for mel in self.mels]}
+
     @property
     def tolerance(self) -> float:
         """The exponents make much of what is nearly 0: 1e-9, squared and to the 0.2, is 2.5e-4."""
         return 1e-3
+
+
+@dataclass(frozen=True)
+class SampleWindows(WholeWindows):
+    """Settings of patches that are samples, as they are."""
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """(samples,)."""
+        return (self.window,)
+
+    @property
+    def frame_values(self) -> int:
+        """Samples in one patch."""
+        return self.window
+
+    @property
+    def holds(self) -> str:
+        """Samples."""
+        return SAMPLES
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """A published network in a file of its own, and what is read of it.
+
+    Attributes:
+        name: of the backbone.
+        file: where it was when it was first read.
+        sha256: of the file's bytes.
+        outputs: names of the outputs, or of other tensors, that are read.
+        sizes: numbers of each of these, for one window.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    outputs: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def env(self) -> str:
+        """Environment variable for the path of the file, where it was moved."""
+        return f"UNFREEZE_{self.name.upper()}_WEIGHTS"
+
+
+@dataclass(frozen=True)
+class NetworkOutputs(SampleWindows):
+    """Settings of patches that are what a frozen network makes of the samples of a window.
+
+    Attributes:
+        network: the network. (Without one these are no settings yet.)
+    """
+
+    network: NetworkFile = NetworkFile("", "", "", (), ())
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """(numbers,): those of all outputs, one output after the other."""
+        return (sum(self.network.sizes),)
+
+    @property
+    def frame_values(self) -> int:
+        """Numbers in one patch."""
+        return sum(self.network.sizes)
+
+    @property
+    def holds(self) -> str:
+        """The network's numbers."""
+        return NUMBERS
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Not where the network's file lies, nor its name."""
+        plain = self.as_plain()
+        kept = ("sha256", "outputs", "sizes")
+        return {**plain, "network": {name: plain["network"][name] for name in kept}}
+
+    def as_plain(self) -> dict[str, Any]:
+        """Plain values for JSON; `front_end_from` reads them."""
+        network = asdict(self.network)
+        listed = {name: list(network[name]) for name in ("outputs", "sizes")}
+        return {**asdict(self), "network": {**network, **listed}}
 
 
 def front_end_from(values: Mapping[str, Any]) -> FrontEnd:
@@ -271,7 +389,13 @@ def front_end_from(values: Mapping[str, Any]) -> FrontEnd:
     Raises:
         TypeError: they are not settings of a front end.
     """
-    if "mels" not in values:
-        return FrontEnd(**values)
-    mels = tuple(Mel(**mel) for mel in values["mels"])
-    return MelWindows(**{**values, "mels": mels})
+    if "mels" in values:
+        mels = tuple(Mel(**mel) for mel in values["mels"])
+        return MelWindows(**{**values, "mels": mels})
+    if "network" in values:
+        given = dict(values["network"])
+        network = NetworkFile(
+            **{**given, "outputs": tuple(given["outputs"]), "sizes": tuple(given["sizes"])}
+        )
+        return NetworkOutputs(**{**values, "network": network})
+    return SampleWindows(**values) if "smallest_hop" in values else FrontEnd(**values)

@@ -69,6 +69,10 @@ def cached_path(spec: WeightsSpec) -> Path:
 
 def status(spec: WeightsSpec) -> WeightsStatus:
     """Return where a backbone's weights are; nothing is downloaded or hashed."""
+    if spec.file is not None:
+        size = spec.file.stat().st_size if spec.file.is_file() else 0
+        where = "its card"
+        return WeightsStatus(spec.name, spec.file, where, size > 0, size, "", spec.sha256)
     own = os.environ.get(spec.env)
     path = Path(own).expanduser() if own else cached_path(spec)
     present = path.is_file()
@@ -105,10 +109,13 @@ def load_tensors(path: str | os.PathLike[str], spec: WeightsSpec) -> Tensors:
 def verify(path: str | os.PathLike[str], spec: WeightsSpec) -> str:
     """Verify a weights file and return the sha256 of its tensors.
 
+    The file of a network of the user's own is verified when its card is read.
+
     Raises:
         WeightsError: as `load_tensors`.
     """
-    load_tensors(path, spec)
+    if spec.file is None:
+        load_tensors(path, spec)
     return spec.sha256
 
 
@@ -140,6 +147,9 @@ def resolve_weights(
             licence must be accepted first.
     """
     settle_licence(spec, accept_licence)
+    if spec.file is not None:
+        _refuse_own(spec, path)
+        return spec.file
     own = path if path is not None else os.environ.get(spec.env)
     if own:
         return _use_own(Path(own).expanduser(), spec, given=path is not None)
@@ -179,6 +189,7 @@ def install_file(path: str | os.PathLike[str], spec: WeightsSpec) -> Path:
     Raises:
         WeightsError: as `load_tensors`, or the cache cannot be written.
     """
+    _refuse_own(spec, path)
     tensors = load_tensors(path, spec)
     cached = cached_path(spec)
     _store(cached, tensors, spec, f"file {path}")
@@ -203,6 +214,7 @@ def fetch_weights(
     Raises:
         WeightsError: every source failed, or another process holds the lock.
     """
+    _refuse_own(spec, spec.file)
     cached = cached_path(spec)
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
@@ -221,6 +233,15 @@ def fetch_weights(
     except OSError as error:
         raise WeightsError(_unwritable(cached, error)) from error
     return cached
+
+
+def _refuse_own(spec: WeightsSpec, path: str | os.PathLike[str] | None) -> None:
+    """Refuse a file of weights for a network that has them in its own."""
+    if spec.file is not None and path is not None:
+        raise WeightsError(
+            f"{spec.name} has its weights in {spec.file}, which its card names: there is no other "
+            "file of weights to give, and nothing to download"
+        )
 
 
 def _use_own(path: Path, spec: WeightsSpec, *, given: bool) -> Path:

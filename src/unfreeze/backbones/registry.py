@@ -3,15 +3,19 @@
 A backbone is data. What it hears and how long at once, how it is built and read, whose
 weights it has and under which licence: everything else follows the record. To add one, add
 an entry to `BACKBONES`: its front end, its weights and a function that builds it
-(docs/backbones.md). No other module knows a backbone by its name.
+(docs/backbones.md). No other module knows a backbone by its name. A network of the user's own
+has a card instead of an entry (`unfreeze.backbones.backbone_card`), and becomes the same record.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unfreeze.backbones import birdnet_spec, yamnet_spec
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.backbone_card import Card, card_place, names_a_card, read_card
+from unfreeze.backbones.frontend import FrontEnd, NetworkOutputs
 from unfreeze.backbones.licence import Licence
 from unfreeze.backbones.weight_files import WeightsSpec
 from unfreeze.errors import UnfreezeError, did_you_mean
@@ -33,7 +37,7 @@ class Backbone:
         hears: what it was trained on, and so knows, in a few words.
         front_end: how a waveform becomes its input: sample rate, length of a patch, distance
             of patches, range of frequencies.
-        embedding_size: numbers in one embedding.
+        embedding_size: numbers in one embedding; 0 where that is known only once it is built.
         weights: what its weights must be, where they come from, and their licence.
         build: `build(weights="auto" | path | None)` returns a functional
             model from patches (`front_end.patch_shape`) to (embedding_size,).
@@ -44,6 +48,7 @@ class Backbone:
         published_classes: returns their names, in the order of the scores.
         published_title: what people call these classes.
         published_key: their name in outputs and JSON.
+        card: of a network of the user's own; None for ours.
     """
 
     name: str
@@ -59,6 +64,12 @@ class Backbone:
     published_classes: Callable[[], tuple[str, ...]] | None = None
     published_title: str = ""
     published_key: str = ""
+    card: Card | None = None
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the network is a file of its own, which is run and never trained."""
+        return isinstance(self.front_end, NetworkOutputs)
 
     @property
     def licence(self) -> Licence | None:
@@ -76,20 +87,60 @@ def get_backbone(name: str, slow_down: float = 1.0, channel: int | None = None) 
     """Return a backbone by its name.
 
     Args:
-        name: one of `BACKBONES`.
+        name: one of `BACKBONES`; or the path of a card, or of a model that has one beside it.
         slow_down: how many times slower it is to hear the sound.
         channel: of recordings, as for `FrontEnd`; None mixes them.
 
     Raises:
         UnfreezeError: no backbone has this name; the message lists the known names
-            and suggests the closest.
+            and suggests the closest. Or a card cannot be read or used.
     """
     if name in BACKBONES:
         found = BACKBONES[name]
-        slowed = found.front_end.slowed(slow_down) if slow_down != 1 else found.front_end
-        return replace(found, front_end=replace(slowed, channel=channel or 0))
-    hint = did_you_mean(name, BACKBONES)
-    raise UnfreezeError(f"Unknown backbone {name!r}; known: {', '.join(BACKBONES)}.{hint}")
+    elif names_a_card(name):
+        found = backbone_of(read_card(card_place(name)))
+    else:
+        hint = did_you_mean(name, BACKBONES)
+        raise UnfreezeError(
+            f"Unknown backbone {name!r}; known: {', '.join(BACKBONES)}.{hint} For a network of "
+            "your own, give the YAML file that describes it."
+        )
+    slowed = found.front_end.slowed(slow_down) if slow_down != 1 else found.front_end
+    return replace(found, front_end=replace(slowed, channel=channel or 0))
+
+
+def full_name(name: str) -> str:
+    """The name of a backbone wherever the user is: the path of a card is made absolute."""
+    return name if name in BACKBONES or not names_a_card(name) else str(Path(name).absolute())
+
+
+def backbone_of(card: Card) -> Backbone:
+    """The record of a network that has a card.
+
+    Raises:
+        UnfreezeError: its name is that of another backbone.
+    """
+    if card.name in BACKBONES:
+        raise UnfreezeError(
+            f"{card.file}: {card.name} is the name of a network that comes with unfreeze: add a "
+            "`name` of its own"
+        )
+    file = card.source or card.file
+    weights = WeightsSpec(
+        *(card.name, {}, card.sha256, ()),
+        size=0 if card.source is None else file.stat().st_size,
+        licence=card.licence,
+        file=file,
+    )
+    front, size = card.front_end, 0
+    build: Callable[..., Any] = partial(_build_keras, card)
+    if isinstance(front, NetworkOutputs):
+        build, size = partial(_build_outputs, front), front.frame_values
+    return Backbone(
+        *(card.name, card.title, card.description, card.hears, front, size, weights, build),
+        taps=card.taps,
+        card=card,
+    )
 
 
 # Keras takes seconds to import; the command line must answer without it.
@@ -117,6 +168,18 @@ def _build_birdnet_with_top(*args: Any, **kwargs: Any) -> "keras.Model":
     from unfreeze.backbones.birdnet import birdnet_with_top
 
     return birdnet_with_top(*args, **kwargs)
+
+
+def _build_keras(*args: Any, **kwargs: Any) -> "keras.Model":
+    from unfreeze.backbones.keras_backbone import build_keras
+
+    return build_keras(*args, **kwargs)
+
+
+def _build_outputs(*args: Any, **kwargs: Any) -> "keras.Model":
+    from unfreeze.backbones.keras_backbone import build_outputs
+
+    return build_outputs(*args, **kwargs)
 
 
 BACKBONES: dict[str, Backbone] = {

@@ -60,6 +60,8 @@ class WeightsSpec:
         beside: reads what belongs to the weights and is no tensor, such as the names of
             the published classes, from a user's file or the folder of a download; called
             with that and with the folder of the cached weights.
+        file: of a network of the user's own, which holds its weights: the model's, or the card
+            that names a function; None for ours.
     """
 
     name: str
@@ -71,6 +73,7 @@ class WeightsSpec:
     readers: Mapping[str, Callable[[Path], Tensors]] = field(default_factory=dict)
     own_file: str = ""
     beside: Callable[[Path, Path], None] | None = None
+    file: Path | None = None
 
     @property
     def env(self) -> str:

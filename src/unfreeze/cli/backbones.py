@@ -1,7 +1,7 @@
 """`unfreeze backbones`: the pretrained networks that classifiers can be trained from."""
 
 import json as json_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,12 +12,22 @@ if TYPE_CHECKING:
     from unfreeze.backbones.registry import Backbone
 
 
-def backbones(json: Json = False) -> None:
+def backbones(
+    card: Annotated[
+        str | None,
+        typer.Argument(
+            help="A YAML file that describes a network of your own, or the model beside it: checks "
+            "both, and shows this network alone."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
     """List the pretrained networks: what they hear, their licence, and where weights come from."""
     # Imported here: `unfreeze --help` must not wait for numpy.
-    from unfreeze.backbones.registry import BACKBONES
+    from unfreeze.backbones.registry import BACKBONES, get_backbone
 
-    rows = [_row(backbone) for backbone in BACKBONES.values()]
+    shown = list(BACKBONES.values()) if card is None else [get_backbone(card)]
+    rows = [_row(backbone) for backbone in shown]
     if json:
         typer.echo(json_module.dumps(rows, indent=2))
         return
@@ -26,7 +36,13 @@ def backbones(json: Json = False) -> None:
         for line in _lines(row):
             console.print(line, markup=False)
         console.print()
-    console.print("Train from one with `unfreeze train DATA --backbone NAME`.", markup=False)
+    name = "NAME" if card is None else card
+    more = " --schedule probe" if any(backbone.is_frozen for backbone in shown) else ""
+    console.print(
+        f"Train from {'one' if card is None else 'it'} with `unfreeze train DATA --out RUN "
+        f"--backbone {name}{more}`.",
+        markup=False,
+    )
 
 
 def _row(backbone: "Backbone") -> dict[str, Any]:
@@ -45,6 +61,9 @@ def _row(backbone: "Backbone") -> dict[str, Any]:
         "low_hz": front.low_hz,
         "high_hz": front.high_hz,
         "embedding_size": backbone.embedding_size,
+        "model": None if backbone.card is None else backbone.card.model,
+        "frozen": backbone.is_frozen,
+        "outputs": _outputs(backbone),
         "weights_bytes": spec.size,
         "weights_sources": [source.label for source in spec.sources],
         "weights_present": found.present,
@@ -57,6 +76,16 @@ def _row(backbone: "Backbone") -> dict[str, Any]:
     }
 
 
+def _outputs(backbone: "Backbone") -> dict[str, int]:
+    """Of a network in a file of its own, the numbers of each output that is read."""
+    from unfreeze.backbones.frontend import NetworkOutputs
+
+    front = backbone.front_end
+    if not isinstance(front, NetworkOutputs):
+        return {}
+    return dict(zip(front.network.outputs, front.network.sizes, strict=True))
+
+
 def _lines(row: dict[str, Any]) -> list[str]:
     asked = ""
     if row["licence_must_be_accepted"]:
@@ -64,10 +93,21 @@ def _lines(row: dict[str, Any]) -> list[str]:
         asked = "; you accepted it" if done else "; accept it with --accept-licence"
     terms = f": {'; '.join(row['licence_terms'])}" if row["licence_terms"] else ""
     state = "on this machine" if row["weights_present"] else "not on this machine yet"
+    hears = (
+        f"{row['hears']}; {row['low_hz']:g} to {row['high_hz']:g} Hz, "
+        f"{row['patch_seconds']:g} s at once, every {row['hop_seconds']:g} s"
+    )
+    if row["model"] is not None:
+        outputs = ", ".join(f"{name} ({size})" for name, size in row["outputs"].items())
+        return [
+            f"{row['name']}: {row['description']}",
+            f"  hears    {hears}",
+            f"  licence  {row['licence'] or 'its card names none'}{terms}{asked}",
+            f"  model    {row['model']}" + (f", frozen; {outputs}" if outputs else ""),
+        ]
     return [
         f"{row['name']}: {row['description']}",
-        f"  hears    {row['hears']}; {row['low_hz']:g} to {row['high_hz']:g} Hz, "
-        f"{row['patch_seconds']:g} s at once, every {row['hop_seconds']:g} s",
+        f"  hears    {hears}",
         f"  licence  {row['licence']}{terms}{asked}",
         f"  weights  {row['weights_bytes'] / 1e6:.0f} MB, {state}; from "
         f"{', or '.join(row['weights_sources'])}",

@@ -215,6 +215,8 @@ def _profile(
             cut.parts["train"],
             cut.parts["validation"],
             label_numbers(cut.manifest),
+            # Of a network in a file of its own, the outputs that are read.
+            taps=backbone.taps.split(",") if backbone.is_frozen else "auto",
             seed=options.seed,
             progress=partial(progress, "depths"),
         ).as_plain()

@@ -1,8 +1,6 @@
 """`unfreeze plan MODEL_OR_BACKBONE`: what a schedule would train, and the schedule as a file."""
 
-import importlib
 import json as json_module
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +9,13 @@ import typer
 from rich.console import Console
 
 from unfreeze.cli.arguments import Json, takes
-from unfreeze.errors import ScheduleError, UnfreezeError, did_you_mean
+from unfreeze.errors import ScheduleError, UnfreezeError
 from unfreeze.pipeline.train_options import TrainOptions
 
 if TYPE_CHECKING:
     import keras
+
+    from unfreeze.core.schedule import Schedule
 
 # A backbone has no classes yet; their number only affects the last layer.
 _CLASSES = 10
@@ -38,7 +38,9 @@ def plan(
     options: TrainOptions,
     model_or_backbone: Annotated[
         str,
-        typer.Argument(help="A .keras file, or the name of a backbone (with the usual head)."),
+        typer.Argument(
+            help="A .keras file, or a backbone (with the usual head): its name, or its YAML file."
+        ),
     ],
     write: Annotated[
         Path | None, typer.Option("--write", help="Write the schedule to this YAML file.")
@@ -66,7 +68,7 @@ def plan(
     from unfreeze.core.graph import flatten
     from unfreeze.core.schedule_file import schedule_as_plain, write_schedule
 
-    model, head = _model(model_or_backbone, options.taps, custom_objects or ())
+    model, head = _model(model_or_backbone, found, options.taps, custom_objects or ())
     graph = flatten(model)
     if head != HEAD:
         found = resolve_schedule(options, head)
@@ -87,19 +89,28 @@ def plan(
     _show(model_or_backbone, found.name, plans, write)
 
 
-def _model(name: str, taps: str, custom: Sequence[str]) -> "tuple[keras.Model, str]":
+def _model(
+    name: str, schedule: "Schedule", taps: str, custom: Sequence[str]
+) -> "tuple[keras.Model, str]":
     """The model to plan for, and the pattern of its head."""
     from unfreeze.audio.clip_model import parts_of, patch_model
+    from unfreeze.backbones.backbone_card import CARDS
+    from unfreeze.backbones.network_file import SUFFIXES
     from unfreeze.backbones.registry import get_backbone
+    from unfreeze.core.keras_file import named_objects
+    from unfreeze.pipeline.backbone_limits import check_limits
     from unfreeze.pipeline.patch_training import tap_names
-    from unfreeze.pipeline.train_options import HEAD
+    from unfreeze.pipeline.train_options import DEFAULT_TAPS, HEAD, NO_AUGMENT
 
     path = Path(name)
     if path.suffix != ".keras":
-        if path.exists():
+        if path.exists() and path.suffix.lower() not in (*CARDS, *SUFFIXES):
             raise UnfreezeError(f"{name}: give a .keras file, as written by model.save")
-        base = get_backbone(name).build(weights=None)
-        return patch_model(base, _CLASSES, seed=0, taps=tap_names(taps)), HEAD
+        backbone = get_backbone(name)
+        check_limits(backbone, schedule, NO_AUGMENT)
+        read = backbone.taps if backbone.card is not None and taps == DEFAULT_TAPS else taps
+        base = backbone.build(weights=None)
+        return patch_model(base, _CLASSES, seed=0, taps=tap_names(read)), HEAD
     model = _load(path, named_objects(custom))
     try:
         return parts_of(model)[0], HEAD
@@ -107,48 +118,10 @@ def _model(name: str, taps: str, custom: Sequence[str]) -> "tuple[keras.Model, s
         return model, "head"
 
 
-def named_objects(names: Sequence[str]) -> dict[str, Any]:
-    """Classes and functions that a user names, by the names that Keras saves them under.
-
-    Args:
-        names: such as `my_layers:Block`; the module may lie in the current folder.
-
-    Raises:
-        UnfreezeError: there is no such module or name, or it is no class or function.
-    """
-    import keras
-
-    found: dict[str, Any] = {}
-    for text in names:
-        module_name, colon, name = text.partition(":")
-        where = f"--custom-objects {text}"
-        if not (module_name and colon and name):
-            raise UnfreezeError(f"{where}: give module:Name, such as my_layers:Block")
-        folder = str(Path.cwd())
-        sys.path.append(folder)
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise UnfreezeError(
-                f"{where}: {module_name} cannot be imported ({error}): run the command in its "
-                "folder, or install it"
-            ) from error
-        finally:
-            sys.path.remove(folder)
-        thing = getattr(module, name, None)
-        if thing is None:
-            hint = did_you_mean(name, [key for key in vars(module) if not key.startswith("_")])
-            raise UnfreezeError(f"{where}: {module_name} has no {name}.{hint}")
-        if not callable(thing):
-            raise UnfreezeError(f"{where}: {name} is neither a class nor a function")
-        found |= {name: thing, keras.saving.get_registered_name(thing): thing}
-    return found
-
-
 def _load(path: Path, custom: dict[str, Any]) -> "keras.Model":
     import keras
 
-    from unfreeze.pipeline.saved_model import check_keras_file
+    from unfreeze.core.keras_file import check_keras_file
 
     check_keras_file(path, custom)
     try:

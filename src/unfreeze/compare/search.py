@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from unfreeze.audio.split import split_clips
+from unfreeze.backbones.registry import get_backbone
 from unfreeze.compare import comparison_folder
 from unfreeze.compare import trial as trials
 from unfreeze.compare.budget import Deadline, Share
@@ -111,6 +112,11 @@ def tune(
         EnoughRuns: `most` runs are done and others remain; the next call resumes.
     """
     optuna = _optuna()
+    if get_backbone(options.train.backbone).is_frozen:
+        raise UnfreezeError(
+            f"{options.train.backbone} is a frozen network in a file of its own, and a search "
+            "tries schedules that train it: use `unfreeze compare --strategies probe,head_only`"
+        )
     with comparison_folder.held(options.out):
         material, data = prepare(options.train, [], progress)
         train = options.train

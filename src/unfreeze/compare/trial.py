@@ -23,6 +23,7 @@ from unfreeze.core.graph import flatten
 from unfreeze.core.keras_internals import flatten_layers, own_weights
 from unfreeze.core.layers import find_groups
 from unfreeze.errors import StageError
+from unfreeze.pipeline.backbone_limits import check_limits
 from unfreeze.pipeline.calibration import SMALLEST
 from unfreeze.pipeline.class_weights import read_class_weights
 from unfreeze.pipeline.inference import view_scores
@@ -227,9 +228,10 @@ def prepare(
     Raises:
         UnfreezeError: the data, the weights or a strategy cannot be used.
     """
-    inputs = read_inputs(
-        train, get_backbone(train.backbone, train.slow_down, train.channel), progress
-    )
+    backbone = get_backbone(train.backbone, train.slow_down, train.channel)
+    for strategy in strategies:
+        check_limits(backbone, strategy.schedule, strategy.settings(train)[1])
+    inputs = read_inputs(train, backbone, progress)
     classes = len(inputs.data.manifest.labels)
     for strategy in strategies:
         taps, augment, class_weight = strategy.settings(train)

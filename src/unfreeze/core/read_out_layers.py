@@ -1,4 +1,4 @@
-"""The fixed layers of a read-out: pooling, compression, projection.
+"""The fixed layers of a read-out: pooling, compression, projection, parts of a vector.
 
 They import Keras alone, so that importing Keras can register them (see `unfreeze`) whatever
 module of this package is half-way through its own import.
@@ -114,3 +114,29 @@ class Projection(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """For saving."""
         return {**super().get_config(), "components": self.components}
+
+
+@keras.saving.register_keras_serializable(package="unfreeze")
+class Part(keras.layers.Layer):
+    """Some of the numbers of a vector: (batch, numbers) to (batch, end - first).
+
+    Args:
+        first: the first of them.
+        end: behind the last.
+    """
+
+    def __init__(self, first: int, end: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.first, self.end = first, end
+
+    def call(self, x: Any) -> Any:
+        """Take them."""
+        return x[:, self.first : self.end]
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """One vector per sample."""
+        return (input_shape[0], self.end - self.first)
+
+    def get_config(self) -> dict[str, Any]:
+        """For saving."""
+        return {**super().get_config(), "first": self.first, "end": self.end}

@@ -163,7 +163,9 @@ def insists(stage: Stage, cut: Cut) -> bool:
 
 def why_not(cut: Cut, stage: Stage, source: Source, room: CacheRoom) -> str | None:
     """Why a stage is not cached, as far as that is known before the prefix runs."""
-    if not cut.frontier or not cut.saves_work:
+    # A solver needs what its head reads as an array, even where that costs no work.
+    needed = cut.saves_work or (stage.solve and not cut.live_augmentation)
+    if not cut.frontier or not needed:
         if cut.live_augmentation:
             names = ", ".join(cut.live_augmentation[:3])
             return f"{names} draws at random before the frozen layers (views=k can cache it)"

@@ -23,7 +23,7 @@ from unfreeze.audio.front_ends import cut_patches, frame_maker, patches_of
 from unfreeze.audio.parallel import available_cores
 from unfreeze.audio.rules import as_warnings
 from unfreeze.audio.sound_file import file_size
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.frontend import SAMPLES, FrontEnd
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import DataError
 from unfreeze.pipeline.inference import batch_size, batch_sizes, patch_scores
@@ -122,7 +122,9 @@ class PatchBlock:
         """(n,) whether a patch holds digital silence alone: not one sample other than 0."""
         nothing = _silence(front_end)
         axes = tuple(range(1, self.patches.ndim))
-        return np.asarray(np.abs(self.patches - nothing).max(axis=axes) <= _ROUNDING)
+        # Samples are not computed, so nothing is rounded.
+        rounding = 0.0 if front_end.holds == SAMPLES else _ROUNDING
+        return np.asarray(np.abs(self.patches - nothing).max(axis=axes) <= rounding)
 
 
 @functools.cache

@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unfreeze.backbones.frontend import FrontEnd, NetworkOutputs
+from unfreeze.backbones.network_file import ONNX
 from unfreeze.backend import import_keras, standard_error_held
-from unfreeze.errors import ExportError, RunError
+from unfreeze.errors import ExportError, RunError, show
 from unfreeze.export.formats import Format, check_request, get_format
 from unfreeze.files import make_folder, partial_folder, remove_dead_folders, write_json
 from unfreeze.version import __version__
@@ -82,6 +84,7 @@ def export_model(
         from unfreeze.pipeline.saved_model import load_classifier
 
         classifier = load_classifier(Path(classifier))
+    check_network(form, quantize, classifier.front_end)
     target = export_path(form, classifier.source, out, quantize)
     claim(target, form, overwrite)
     make_folder(target.parent)
@@ -94,6 +97,33 @@ def export_model(
         _move(form, staged, target)
     write_json(report, details)
     return Export(target, report, details)
+
+
+def check_network(form: Format, quantize: str | None, front_end: FrontEnd) -> None:
+    """Refuse an export that cannot hold the frozen network that a classifier reads.
+
+    Raises:
+        ExportError: says why, and what can be done.
+    """
+    if not isinstance(front_end, NetworkOutputs):
+        return
+    file = front_end.network.file
+    if form.name != "onnx":
+        raise ExportError(
+            f"{form.title} cannot hold {front_end.network.name}, which is a file of its own "
+            f"({show(file)}): export to ONNX"
+        )
+    if not file.lower().endswith(ONNX):
+        raise ExportError(
+            f"{front_end.network.name} is a TFLite file ({show(file)}), which cannot be part of an "
+            "ONNX file: convert it to ONNX (python -m tf2onnx.convert --tflite FILE --output "
+            "FILE.onnx), train on that, and export again"
+        )
+    if quantize is not None:
+        raise ExportError(
+            f"{front_end.network.name} is exported as it is: leave out --quantize, or train on a "
+            f"network that was quantized to {quantize} before"
+        )
 
 
 def export_path(
@@ -163,15 +193,24 @@ def _write(
 
     writer = importlib.import_module(f"unfreeze.export.to_{form.name}")
     front_end = classifier.front_end
+    frozen = isinstance(front_end, NetworkOutputs)
     run = classifier.source if classifier.source and classifier.source.is_dir() else None
     model = program.with_outputs(classifier.model, embeddings)
-    graph = program.freeze(model, length)
+    if isinstance(front_end, NetworkOutputs):
+        from unfreeze.export.merged_onnx import head_graph, write_merged
+
+        graph = head_graph(classifier.model, length, embeddings)
+        with standard_error_held():
+            write_merged(graph, front_end, path)
+    else:
+        graph = program.freeze(model, length)
     calibration = None
     if quantize == "int8":
         calibration = check.run_clips(run, "train", check.MOST_CALIBRATED, front_end)
     rows = [check.fitted(x, length) for x in calibration.waveforms] if calibration else []
     with standard_error_held():
-        writer.write(graph, path, quantize, rows)
+        if not frozen:
+            writer.write(graph, path, quantize, rows)
         runner = writer.load(path)
     settings = _settings(classifier, form, graph, model, quantize)
 
@@ -244,7 +283,7 @@ def _settings(
         "outputs": outputs,
         "patch_samples": front_end.min_samples,
         "patch_hop_samples": front_end.steps * front_end.step,
-        "front_end": front_end.as_plain(),
+        "front_end": front_end.identity,
         **({"licence": notice} if notice else {}),
     }
 

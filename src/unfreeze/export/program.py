@@ -91,17 +91,25 @@ def with_outputs(model: keras.Model, embeddings: bool) -> keras.Model:
     return keras.Model(waveform, means)
 
 
-def freeze(model: keras.Model, samples: int | None) -> FrozenGraph:
+def freeze(
+    model: keras.Model,
+    samples: int | None,
+    shape: tuple[int | None, ...] | None = None,
+    names: tuple[str, ...] | None = None,
+) -> FrozenGraph:
     """Trace a model from `with_outputs`, make its weights constants and simplify it.
 
     Args:
         model: outputs probabilities and, optionally, embeddings.
         samples: a fixed length for one sound at a time, or None.
+        shape: of the input; that of waveforms if not given.
+        names: of the outputs, where they are others.
     """
-    names = (PROBABILITIES, EMBEDDINGS)[: len(model.outputs)]
+    names = names or (PROBABILITIES, EMBEDDINGS)[: len(model.outputs)]
     # All layers count as frozen, so the whole model is the prefix, fused.
     program = prefix_model(inference_cut(flatten(model)), model)
-    shape = (None, None) if samples is None else (1, samples)
+    if shape is None:
+        shape = (None, None) if samples is None else (1, samples)
 
     def run(waveform: Any) -> list[Any]:
         given = program([waveform], training=False)

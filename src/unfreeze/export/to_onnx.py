@@ -35,8 +35,13 @@ def write(graph: FrozenGraph, path: Path, quantize: str | None, clips: list[np.n
         quantize_file(path, path, clips)
 
 
-def convert(graph: FrozenGraph) -> Any:
-    """The graph as an ONNX model with our names for inputs and outputs."""
+def convert(graph: FrozenGraph, opset: int = OPSET) -> Any:
+    """The graph as an ONNX model with our names for inputs and outputs.
+
+    Args:
+        graph: with a waveform as its input.
+        opset: the version of ONNX' operations.
+    """
     ours = {f"{name}:0": name for name in (INPUT, *graph.outputs)}
     with _quiet():
         model, _ = tf2onnx.convert.from_graph_def(
@@ -45,7 +50,7 @@ def convert(graph: FrozenGraph) -> Any:
             input_names=[f"{INPUT}:0"],
             output_names=[f"{name}:0" for name in graph.outputs],
             tensors_to_rename=ours,
-            opset=OPSET,
+            opset=opset,
         )
     _whole_number_sizes(model)
     if graph.samples is None:

@@ -109,6 +109,7 @@ def depth_profile(
     validation: PatchView,
     labels: np.ndarray,
     *,
+    taps: str | Sequence[str] = "auto",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> DepthProfile:
@@ -119,6 +120,7 @@ def depth_profile(
         train: patches to fit to.
         validation: patches to score.
         labels: (clips,) class of each clip of the manifest, from 0.
+        taps: what is scored instead, as for `tap_points`.
         seed: of the draw of patches and of the projections.
         progress: called as progress(done, total) with counts of patches.
 
@@ -130,7 +132,7 @@ def depth_profile(
     if reason is not None:
         raise DataError(reason)
     graph = flatten(backbone)
-    points = tap_points(graph, most=None)
+    points = tap_points(graph, taps, most=None)
     reader = _tap_reader(graph, backbone, list(points.values()))
     rows = draw_rows(train.clip, MOST_PATCHES, seed, labels)
     held = draw_rows(validation.clip, MOST_PATCHES, seed)

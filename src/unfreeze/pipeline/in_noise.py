@@ -24,11 +24,12 @@ import numpy as np
 from unfreeze.audio.background_clips import Pieces
 from unfreeze.audio.clip_model import PATCH_MODEL
 from unfreeze.audio.entries import BACKGROUND, is_of_silence
+from unfreeze.audio.logmel import log_mel_frames
 from unfreeze.audio.made_background import KINDS, RATE
 from unfreeze.audio.manifest import Clip, Manifest, heard_table
 from unfreeze.audio.noisy_patches import SECONDS, Bank, NoisyView, make_bank
 from unfreeze.audio.patches import PatchView
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.frontend import NUMBERS, SAMPLES, FrontEnd
 
 # Clips of each kind that are trained on, and others that thresholds are chosen on: in all
 # half an hour, of which the latter are made and scored a few at a time.
@@ -80,7 +81,8 @@ def with_noise(
     rng = np.random.default_rng([seed, 521])
     bank, held_bank = (make_bank(front_end, n, rng) for n in (_TRAINED, _HELD))
     train, validation = cut.parts["train"], cut.parts["validation"]
-    alike = like_classes(manifest, train, bank, rng)
+    copies = 0 if front_end.holds == NUMBERS else COPIES
+    alike = like_classes(manifest, train, bank, rng, front_end)
     silent = [label for label in manifest.labels if is_of_silence(label)]
     if silent:
         alike.setdefault("silence", silent[0])
@@ -94,12 +96,12 @@ def with_noise(
         notes += ("No kind of computed background is left, so none is used.",)
         return NoisyParts(_extended(manifest, None, bank), cut.parts, None, _none(), (), notes)
     clips = len(manifest.clips)
-    view = NoisyView(train, bank, rng, front_end, clips, COPIES)
+    view = NoisyView(train, bank, rng, front_end, clips, copies)
     whole = _extended(manifest, view, bank)
     parts = {**cut.parts, "train": view}
     held, heard = None, _none()
     if len(validation):
-        held = NoisyView(validation, held_bank, rng, front_end, clips, COPIES)
+        held = NoisyView(validation, held_bank, rng, front_end, clips, copies)
         table = heard_table(replace(manifest, labels=labels_with_background(manifest, True)))
         more = np.where((held.source >= 0)[:, None], table[held.source], 0)
         heard = np.concatenate([table, more])
@@ -168,7 +170,11 @@ def column_weights(manifest: Manifest) -> dict[str, float]:
 
 
 def like_classes(
-    manifest: Manifest, train: PatchView, bank: Bank, rng: np.random.Generator
+    manifest: Manifest,
+    train: PatchView,
+    bank: Bank,
+    rng: np.random.Generator,
+    front_end: FrontEnd,
 ) -> dict[str, str]:
     """The kinds of background that sound like one of the classes, with that class.
 
@@ -193,8 +199,8 @@ def like_classes(
     first, end = (np.searchsorted(train.clip[order], numbers, side) for side in ("left", "right"))
     rows = np.concatenate([_spread(order[a:b]) for a, b in zip(first, end, strict=True)])
     place = np.searchsorted(numbers, train.clip[rows])
-    own = _statistics(train[rows], place, len(numbers))
-    made = _statistics(bank.patches, bank.clip, len(bank.kind))
+    own = _statistics(train[rows], place, len(numbers), front_end)
+    made = _statistics(bank.patches, bank.clip, len(bank.kind), front_end)
     features = np.concatenate([own, made])
     features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
     truth = np.concatenate([heard[numbers].argmax(axis=1), len(names) + bank.kind])
@@ -223,12 +229,21 @@ def _spread(rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows[np.linspace(0, len(rows) - 1, _PATCHES).astype(int)])
 
 
-def _statistics(patches: np.ndarray, clip: np.ndarray, clips: int) -> np.ndarray:
+def _statistics(
+    patches: np.ndarray, clip: np.ndarray, clips: int, front_end: FrontEnd
+) -> np.ndarray:
     """(clips, numbers) of each clip's loudest patch: mean, spread and change of each band.
 
     Less the loudness. The last patch of a clip may be padded, which would tell clips from
-    background by their length.
+    background by their length. Of samples these are of their spectrogram; of a network's
+    numbers, the mean over the patches of a clip.
     """
+    if front_end.holds == NUMBERS:
+        sums = np.zeros((clips, patches.shape[1]))
+        np.add.at(sums, clip, patches)
+        return np.asarray(sums / np.bincount(clip, minlength=clips)[:, None])
+    if front_end.holds == SAMPLES:
+        patches = np.stack([log_mel_frames(patch, front_end.picture) for patch in patches])
     # Spectrograms of one patch side by side.
     patches = patches.reshape(*patches.shape[:2], -1)
     means = patches.mean(axis=1)

@@ -24,6 +24,7 @@ from unfreeze.core.graph import Graph, flatten
 from unfreeze.core.objective import KnownBinaryCrossentropy
 from unfreeze.core.read_out import adapt, projection_of
 from unfreeze.core.schedule import Schedule
+from unfreeze.pipeline.backbone_limits import usable_augment
 from unfreeze.pipeline.calibration import loss
 from unfreeze.pipeline.class_weights import clip_weights, heard_weights, sample_weights
 from unfreeze.pipeline.label_scoring import label_scorer
@@ -121,7 +122,7 @@ def new_model(
     """
     base = backbone.build(weights=weights)
     activation = "sigmoid" if several else "softmax"
-    changes = read_augmentation(augment)
+    changes = read_augmentation(usable_augment(backbone, augment))
     if taps == DEFAULT_TAPS:
         taps = backbone.taps
     read, front = tap_names(taps), backbone.front_end

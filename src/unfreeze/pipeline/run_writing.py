@@ -38,6 +38,7 @@ def begin_run(options: TrainOptions, inputs: Inputs) -> None:
     assert out is not None
     run_folder.sweep(out)
     manifest, notice = inputs.data.manifest, inputs.backbone.notice
+    card = inputs.backbone.card
     config = {
         "unfreeze": __version__,
         "command": command_line(options),
@@ -52,6 +53,7 @@ def begin_run(options: TrainOptions, inputs: Inputs) -> None:
             "clips": len(manifest.clips),
         },
         "weights": {"file": str(inputs.weights), "sha256": inputs.backbone.weights.sha256},
+        **({} if card is None else {"card": card.as_plain()}),
         **({"licence": notice} if notice else {}),
         "keras": keras.__version__,
         "backend": keras.backend.backend(),

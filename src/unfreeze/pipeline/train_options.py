@@ -30,12 +30,12 @@ DEFAULT_BATCH = 32
 DEFAULT_TAPS = "auto"
 # Its embedding alone, by the head of the classic recipe.
 NO_TAPS = "none"
-DEFAULT_AUGMENT = "strong"
+DEFAULT_AUGMENT, NO_AUGMENT = "strong", "none"
 # Tables of annotated recordings name every sound, so that the rest is background.
 FULLY = "fully"
 # Each class counts the same, or each clip does.
 BALANCED, UNWEIGHTED = "balanced", "none"
-AUGMENTS = ("none", "light", "strong")
+AUGMENTS = (NO_AUGMENT, "light", DEFAULT_AUGMENT)
 # Names of the new layers, as in the classic recipe.
 HEAD = "transfer_*"
 
@@ -139,7 +139,8 @@ class TrainOptions:
     backbone: str = attrs.field(
         default="yamnet",
         metadata=_told(
-            "Pretrained network: yamnet, birdnet (see `unfreeze backbones`).",
+            "Pretrained network: yamnet, birdnet (see `unfreeze backbones`), or a YAML file that "
+            "describes another.",
             inherited=True,
             shared=True,
         ),
@@ -419,11 +420,14 @@ class TrainOptions:
 
         A schedule object appears by its name.
         """
+        # Imported here: `unfreeze --help` must not wait for numpy.
+        from unfreeze.backbones.registry import full_name
+
         values: dict[str, Any] = {}
         for name, option in OPTIONS.items():
             if option.describes_run:
                 value = self.schedule_name if name == "schedule" else getattr(self, name)
-                values[name] = _plain(value)
+                values[name] = full_name(value) if name == "backbone" else _plain(value)
         return values
 
     @property

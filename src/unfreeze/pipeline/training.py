@@ -222,7 +222,9 @@ def _depths(plan: RunPlan, cut: Pieces, listener: TrainListener) -> dict[str, An
         return {}
     labels = label_numbers(cut.manifest)
     train, held = cut.parts["train"], cut.parts["validation"]
-    if options.taps != DEFAULT_TAPS or why_no_profile(labels, train.clip, held.clip):
+    if plan.inputs.backbone.is_frozen or options.taps != DEFAULT_TAPS:
+        return {}
+    if why_no_profile(labels, train.clip, held.clip):
         return {}
     backbone = plan.inputs.backbone.build(weights=plan.inputs.weights)
     progress = partial(listener.on_progress, "depths")

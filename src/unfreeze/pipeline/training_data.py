@@ -23,7 +23,7 @@ from unfreeze.audio.manifest import (
 from unfreeze.audio.segments_file import Corrections
 from unfreeze.audio.sources import Reading, Source, find_background, find_source, join_sources
 from unfreeze.audio.split import Split, split_clips, split_notes
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.frontend import FrontEnd, NetworkOutputs
 from unfreeze.backbones.pretrained_weights import (
     cache_folder,
     resolve_weights,
@@ -31,6 +31,7 @@ from unfreeze.backbones.pretrained_weights import (
 )
 from unfreeze.backbones.registry import Backbone, get_backbone
 from unfreeze.errors import sentence
+from unfreeze.pipeline.backbone_limits import limit_notes
 from unfreeze.pipeline.class_weights import read_class_weights
 from unfreeze.pipeline.train_options import FULLY, TrainOptions
 
@@ -60,6 +61,9 @@ def build_features(
     # Heard in another way, the same recordings have other features.
     ways = {"slowed": (front_end.slow_down, 1.0), "channel": (front_end.channel, 0)}
     other = "".join(f"-{name}-{way:g}" for name, (way, usual) in ways.items() if way != usual)
+    if isinstance(front_end, NetworkOutputs):
+        # They may take minutes: runs with another network leave them alone.
+        other += f"-{front_end.network.sha256[:16]}"
     place = home / f"{manifest.fingerprint[:32]}{other}"
     prune_stores(home, CACHE_LIMIT, keep=place)
     return build_store(manifest, front_end, place, progress=progress)
@@ -192,7 +196,8 @@ def read_inputs(
     settle_licence(backbone.weights, options.accept_licence)
     data = read(options, lambda done, total: progress("reading", done, total))
     slow = (problem.cause for problem in data.manifest.problems if problem.rule == SLOW)
-    data = replace(data, notes=(*data.notes, *(sentence(cause) for cause in slow)))
+    notes = (*limit_notes(backbone, options.augment), *(sentence(cause) for cause in slow))
+    data = replace(data, notes=(*data.notes, *notes))
     read_class_weights(options.class_weight, data.manifest.labels)
     weights = resolve_weights(
         backbone.weights,

@@ -12,6 +12,7 @@ from typing import Any
 from unfreeze.audio.entries import Entry
 from unfreeze.audio.label_sets import is_set
 from unfreeze.audio.sources import Source
+from unfreeze.backbones.registry import full_name
 from unfreeze.errors import RunError, show
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.train_options import NO_TAPS, OPTIONS, TrainOptions
@@ -41,7 +42,7 @@ def inherited_options(run: Path, data: Path, given: Mapping[str, Any]) -> TrainO
     values = {**(_BEFORE_READ_OUTS if "taps" not in old else {}), **{n: old[n] for n in kept}}
     values |= {"schedule": str(run / run_folder.SCHEDULE), **given}
     options = TrainOptions(data, **{**values, "add_to": run})
-    if options.backbone != old.get("backbone", options.backbone):
+    if full_name(options.backbone) != full_name(old.get("backbone", options.backbone)):
         raise RunError(
             f"{run} is a run of {old['backbone']}, not of {options.backbone}: old and new cannot "
             f"be compared. Leave out --backbone."
