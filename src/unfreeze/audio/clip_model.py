@@ -10,7 +10,7 @@ the published weights leads to the published top: one dense layer more after a r
 head alone, a second backbone after a run of all layers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,24 +72,26 @@ def own_scores(trained: keras.Model, published: keras.Model, prefix: str) -> ker
     graph = flatten(published)
     mine = {layer.name: layer for layer in trained.layers}
     tensors = dict(zip(graph.inputs, trained.inputs, strict=True))
-    untouched = set(graph.inputs)
+    untouched, copies = set(graph.inputs), dict[int, Any]()
     for step in graph.steps:
         layer = mine.get(step.path)
         if layer is not None and untouched.issuperset(step.inputs) and _same(layer, step.operation):
             tensors[step.outputs[0]] = layer.output
             untouched.update(step.outputs)
         else:
-            tensors[step.outputs[0]] = copied_step(step, tensors, prefix)
+            take_again(step, tensors, prefix, copies)
     return tensors[graph.outputs[0]]
 
 
-def copied_step(step: "Step", tensors: Mapping[int, Any], prefix: str) -> keras.KerasTensor:
+def take_again(step: "Step", tensors: dict[int, Any], prefix: str, copies: dict[int, Any]) -> None:
     """Take a step of a network again, in another graph, with a frozen copy of its layer.
 
     Args:
-        step: of the flattened network; one with one output.
-        tensors: of the other graph, by the numbers that the step knows them by.
+        step: of the flattened network.
+        tensors: of the other graph, by the numbers that the step knows them by; those that it
+            returns are added.
         prefix: put before the layer's name.
+        copies: of layers that were copied, by the id of the layer; one may be called twice.
     """
     from unfreeze.core.graph import Ref
     from unfreeze.core.keras_internals import tree
@@ -98,12 +100,16 @@ def copied_step(step: "Step", tensors: Mapping[int, Any], prefix: str) -> keras.
         return tensors[leaf.index] if isinstance(leaf, Ref) else leaf
 
     args, kwargs = tree.map_structure(tensor, (step.args, step.kwargs))
-    operation = _copy(step.operation, prefix)
+    operation = copies.get(id(step.operation))
+    if operation is None:
+        # Layers in different submodels may have one name; their paths differ.
+        operation = _copy(step.operation, prefix + step.path.replace("/", "_"))
+        copies[id(step.operation)] = operation
     result = operation(*args, **kwargs)
     if step.is_layer:
         operation.set_weights(step.operation.get_weights())
         operation.trainable = False
-    return result
+    tensors.update(zip(step.outputs, tree.flatten(result), strict=True))
 
 
 def is_as_published(trained: keras.Model, published: keras.Model) -> bool:
@@ -123,11 +129,10 @@ def _same(layer: keras.layers.Layer, published: Any) -> bool:
     )
 
 
-def _copy(operation: Any, prefix: str) -> Any:
+def _copy(operation: Any, name: str) -> Any:
     if not isinstance(operation, keras.layers.Layer):
         return operation
-    config = operation.get_config()
-    return type(operation).from_config({**config, "name": prefix + operation.name})
+    return type(operation).from_config({**operation.get_config(), "name": name})
 
 
 @keras.saving.register_keras_serializable(package="unfreeze")

@@ -24,7 +24,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from unfreeze.audio.background_clips import Pieces
-from unfreeze.audio.clip_model import PATCH_MODEL, copied_step, head_input, is_as_published
+from unfreeze.audio.clip_model import PATCH_MODEL, head_input, is_as_published, take_again
 from unfreeze.audio.entries import BACKGROUND, is_quiet
 from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.noisy_patches import NoisyView
@@ -148,9 +148,9 @@ def _lower_blocks(model: keras.Model, published: keras.Model) -> keras.KerasTens
 
 def _taps(graph: Graph, points: Sequence[Step], patches: keras.KerasTensor) -> list[Any]:
     """What a copy of the network makes of other patches at some points."""
-    tensors = {graph.inputs[0]: patches}
+    tensors, copies = {graph.inputs[0]: patches}, dict[int, Any]()
     for step in graph.steps:
-        tensors[step.outputs[0]] = copied_step(step, tensors, f"{GATE}_")
+        take_again(step, tensors, f"{GATE}_", copies)
         if step is points[-1]:
             break
     return [tensors[step.outputs[0]] for step in points]
