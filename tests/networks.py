@@ -117,6 +117,12 @@ def build(channels=1, frames=96):
 def color():
     return build(3)
 
+def nested():
+    whole = build()
+    inner = keras.Model(whole.inputs[0], whole.get_layer("vector").output, name="inner")
+    given = keras.Input((96, 64, 1))
+    return keras.Model(given, inner(keras.layers.Rescaling(0.5, name="scale")(given)))
+
 def raw():
     layers = keras.layers
     x = given = keras.Input((None, 1))

@@ -11,6 +11,7 @@ from unfreeze.backbones.frontend import NetworkFile, NetworkOutputs
 from unfreeze.backbones.keras_backbone import build_outputs
 from unfreeze.backbones.registry import Backbone, get_backbone
 from unfreeze.core.keras_file import VARIABLE
+from unfreeze.core.read_out import read_out
 from unfreeze.errors import RunError, UnfreezeError, WeightsError
 
 
@@ -49,6 +50,19 @@ def test_patches_get_the_axis_of_channels_that_the_model_wants(folder):
     wanted = keras.Model(own.inputs[0], own.get_layer("vector").output)
     threefold = np.repeat(PATCHES[..., None], 3, axis=3)
     np.testing.assert_allclose(values(color, PATCHES), values(wanted, threefold), 1e-5, 1e-6)
+
+
+def test_layers_of_a_model_within_the_model_are_layers_of_the_network(folder):
+    """As people write it: `keras.applications` in a model of one's own."""
+    model = record(folder, "own_networks:nested").build()
+    names = [layer.name for layer in model.layers]
+    assert [name for name in names if name.startswith("block")] == ["block1_conv", "block2_conv"]
+    import sys
+
+    own = sys.modules["own_networks"].nested()
+    np.testing.assert_allclose(values(model, PATCHES), values(own, PATCHES), 1e-5, 1e-6)
+    read = read_out(model, classes=2, pool="time")
+    assert {"tap_block1", "tap_block2"} <= {layer.name for layer in read.layers}
 
 
 @pytest.mark.on_each_backend

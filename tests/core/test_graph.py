@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from unfreeze.core.graph import Graph, cast, flatten, run_step
+from unfreeze.core.graph import Graph, cast, flatten, opened, run_step
 from unfreeze.core.keras_internals import get_keras_mask, set_keras_mask, tree
 from unfreeze.errors import ScheduleError
 
@@ -244,3 +244,32 @@ def test_models_without_a_graph_are_refused_with_the_cure():
         flatten(Own())
     with pytest.raises(ScheduleError, match="build it"):
         flatten(keras.Sequential([layers.Dense(2)]))
+
+
+@pytest.mark.on_each_backend
+def test_an_opened_model_has_the_layers_of_its_submodels():
+    """Two submodels with layers of one name, one of them called twice; the values are the same."""
+
+    def block(name):
+        x = keras.Input((3,))
+        y = layers.Dense(3, "relu", name="dense")(x)
+        return keras.Model(x, layers.BatchNormalization(name=f"{name}_bn")(y), name=name)
+
+    first, second = block("first"), block("second")
+    x = keras.Input((3,), name="given")
+    y = second(first(first(x)))
+    model = keras.Model(x, layers.Add(name="sum")([y, x]), name="both")
+    result = opened(model)
+    assert result.name == "both"
+    assert [layer.name for layer in result.layers if layer.weights] == [
+        "first_dense",
+        "first_bn",
+        "second_dense",
+        "second_bn",
+    ]
+    data = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    assert_same(result(data), model(data))
+    # A copy: training it leaves the model as it is.
+    mine = {id(v) for v in model.weights}
+    assert not mine & {id(v) for v in result.weights}
+    assert opened(result) is result

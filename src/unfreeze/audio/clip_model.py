@@ -12,7 +12,7 @@ head alone, a second backbone after a run of all layers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,9 +23,6 @@ from keras import ops
 from unfreeze.audio import augment_layer, logmel_layer, mel_windows_layer, sample_windows_layer
 from unfreeze.audio.augmentation import Augmentation
 from unfreeze.backbones.frontend import FrontEnd, MelWindows, NetworkOutputs, SampleWindows
-
-if TYPE_CHECKING:
-    from unfreeze.core.graph import Step
 
 #: Names of the layer that makes patches of a waveform, by its kind.
 LOG_MEL, MEL_WINDOWS, SAMPLE_WINDOWS, FROZEN_NETWORK = FRONT_ENDS = (
@@ -67,7 +64,7 @@ def own_scores(trained: keras.Model, published: keras.Model, prefix: str) -> ker
     Returns:
         The published model's output, as a tensor of the graph of `trained`.
     """
-    from unfreeze.core.graph import flatten
+    from unfreeze.core.graph import flatten, take_again
 
     graph = flatten(published)
     mine = {layer.name: layer for layer in trained.layers}
@@ -79,37 +76,10 @@ def own_scores(trained: keras.Model, published: keras.Model, prefix: str) -> ker
             tensors[step.outputs[0]] = layer.output
             untouched.update(step.outputs)
         else:
-            take_again(step, tensors, prefix, copies)
+            take_again(step, tensors, prefix + step.path.replace("/", "_"), copies)
+    for layer in copies.values():
+        layer.trainable = False
     return tensors[graph.outputs[0]]
-
-
-def take_again(step: "Step", tensors: dict[int, Any], prefix: str, copies: dict[int, Any]) -> None:
-    """Take a step of a network again, in another graph, with a frozen copy of its layer.
-
-    Args:
-        step: of the flattened network.
-        tensors: of the other graph, by the numbers that the step knows them by; those that it
-            returns are added.
-        prefix: put before the layer's name.
-        copies: of layers that were copied, by the id of the layer; one may be called twice.
-    """
-    from unfreeze.core.graph import Ref
-    from unfreeze.core.keras_internals import tree
-
-    def tensor(leaf: Any) -> Any:
-        return tensors[leaf.index] if isinstance(leaf, Ref) else leaf
-
-    args, kwargs = tree.map_structure(tensor, (step.args, step.kwargs))
-    operation = copies.get(id(step.operation))
-    if operation is None:
-        # Layers in different submodels may have one name; their paths differ.
-        operation = _copy(step.operation, prefix + step.path.replace("/", "_"))
-        copies[id(step.operation)] = operation
-    result = operation(*args, **kwargs)
-    if step.is_layer:
-        operation.set_weights(step.operation.get_weights())
-        operation.trainable = False
-    tensors.update(zip(step.outputs, tree.flatten(result), strict=True))
 
 
 def is_as_published(trained: keras.Model, published: keras.Model) -> bool:
@@ -127,12 +97,6 @@ def _same(layer: keras.layers.Layer, published: Any) -> bool:
         np.array_equal(a, b)
         for a, b in zip(layer.get_weights(), published.get_weights(), strict=True)
     )
-
-
-def _copy(operation: Any, name: str) -> Any:
-    if not isinstance(operation, keras.layers.Layer):
-        return operation
-    return type(operation).from_config({**operation.get_config(), "name": name})
 
 
 @keras.saving.register_keras_serializable(package="unfreeze")

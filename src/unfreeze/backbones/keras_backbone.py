@@ -13,6 +13,7 @@ import keras
 
 from unfreeze.backbones.backbone_card import Card, output_layers
 from unfreeze.backbones.frontend import NetworkOutputs
+from unfreeze.core.graph import opened
 from unfreeze.core.keras_file import (
     VARIABLE,
     check_config,
@@ -65,6 +66,7 @@ def build_keras(card: Card, weights: Any = None, progress: Any = None) -> keras.
     model = _loaded(card) if card.source is not None else _made(card)
     if len(model.inputs) != 1:
         raise _unfit(card, f"has {len(model.inputs)} inputs, and must have one")
+    model = opened(model)
     model = _with_vector(card, _up_to_embedding(card, model))
     _check_layers(card, model)
     wanted = tuple(model.inputs[0].shape[1:])

@@ -191,6 +191,53 @@ def outline(model: keras.Model) -> Graph:
     )
 
 
+def take_again(step: Step, tensors: dict[int, Any], name: str, copies: dict[int, Any]) -> None:
+    """Take a step again in another graph, with a copy of its layer.
+
+    Args:
+        step: of a flattened model.
+        tensors: of the other graph, by the numbers that the step knows them by; those that it
+            returns are added.
+        name: of the copy.
+        copies: of layers, by the id of the layer: one that is called twice is copied once.
+    """
+
+    def tensor(leaf: Any) -> Any:
+        return tensors[leaf.index] if isinstance(leaf, Ref) else leaf
+
+    args, kwargs = tree.map_structure(tensor, (step.args, step.kwargs))
+    operation = copies.get(id(step.operation), step.operation)
+    if step.is_layer and operation is step.operation:
+        operation = type(operation).from_config({**operation.get_config(), "name": name})
+    result = operation(*args, **kwargs)
+    if step.is_layer and id(step.operation) not in copies:
+        operation.set_weights(step.operation.get_weights())
+        copies[id(step.operation)] = operation
+    tensors.update(zip(step.outputs, tree.flatten(result), strict=True))
+
+
+def opened(model: keras.Model) -> keras.Model:
+    """A copy of a model whose submodels' layers are its own; the same model if it has none.
+
+    Args:
+        model: functional or Sequential, with one input and no mask.
+    """
+    graph = flatten(model)
+    if not any(step.containers for step in graph.steps):
+        return model
+    inner = [step.path.rpartition("/")[2] for step in graph.steps if step.is_layer]
+    given = model.inputs[0]
+    fresh = keras.Input(given.shape[1:], dtype=given.dtype, name=given.name)
+    tensors, copies = {graph.inputs[0]: fresh}, dict[int, Any]()
+    for step in graph.steps:
+        name = step.path.rpartition("/")[2]
+        # Layers of two submodels may have one name.
+        name = name if inner.count(name) == 1 else step.path.replace("/", "_")
+        take_again(step, tensors, name, copies)
+    outputs = graph.pack([tensors[number] for number in graph.outputs])
+    return keras.Model(fresh, outputs, name=model.name)
+
+
 def run_step(step: Step, values: dict[int, Any], training: bool | None) -> None:
     """Run one step on the tensors in `values` and put its outputs there.
 

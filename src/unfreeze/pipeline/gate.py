@@ -24,13 +24,13 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from unfreeze.audio.background_clips import Pieces
-from unfreeze.audio.clip_model import PATCH_MODEL, head_input, is_as_published, take_again
+from unfreeze.audio.clip_model import PATCH_MODEL, head_input, is_as_published
 from unfreeze.audio.entries import BACKGROUND, is_quiet
 from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.noisy_patches import NoisyView
 from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.core.graph import Graph, Step, flatten
+from unfreeze.core.graph import Graph, Step, flatten, take_again
 from unfreeze.core.read_out import COMPONENTS, adapt, pool_axes, tap_points
 from unfreeze.core.read_out_layers import Compress, MeanPool, Projection
 from unfreeze.pipeline.in_noise import COLUMNS, NoisyParts, labels_with_background, with_noise
@@ -150,9 +150,11 @@ def _taps(graph: Graph, points: Sequence[Step], patches: keras.KerasTensor) -> l
     """What a copy of the network makes of other patches at some points."""
     tensors, copies = {graph.inputs[0]: patches}, dict[int, Any]()
     for step in graph.steps:
-        take_again(step, tensors, f"{GATE}_", copies)
+        take_again(step, tensors, f"{GATE}_{step.path.replace('/', '_')}", copies)
         if step is points[-1]:
             break
+    for layer in copies.values():
+        layer.trainable = False
     return [tensors[step.outputs[0]] for step in points]
 
 
