@@ -31,6 +31,8 @@ def chart(lines, stages, kept=(), share=False):
 
 def test_lines_rise_to_the_right_and_gaps_stay():
     svg = chart({"a": [1.0, 0.5, NAN, 0.25, 0.0]}, [("head", 2), ("all", 3)], [4])
+    # Nor do lines cross from stage to stage.
+    assert len(points(chart({"a": [1.0, 0.5, 0.4, 0.3]}, [("head", 2), ("all", 2)]))) == 2
     first, second = points(svg)
     assert len(first) == len(second) == 2
     xs = [x for x, _ in (*first, *second)]

@@ -118,6 +118,9 @@ def calibration_part(metrics: Row) -> Part:
             f"The model is {sure} than it should be on the validation clips; a temperature of "
             f"{temperature:.2f} corrects that best. It is not built into the model."
         )
+        test = found.get("test")
+        if test and test["scaled_loss"] > test["loss"]:
+            lead += " On the test clips the loss is larger with it."
     else:
         lead += (
             "The validation clips are too few, or too easy, for a temperature to be fitted: do not "
@@ -155,9 +158,14 @@ def training_part(history: Sequence[Row]) -> Part:
             )
     lead = "A ring marks what each stage kept."
     if solved:
+        which, its = (
+            (f"Stage {solved[0]} was", "its")
+            if len(solved) == 1
+            else (f"Stages {', '.join(solved)} were", "their")
+        )
         lead += (
-            f" Stage {', '.join(solved)} was solved, not trained by epochs: its points are "
-            "strengths of regularization, from the strongest to the weakest."
+            f" {which} solved, not trained by epochs: {its} points are strengths of "
+            "regularization, from the strongest to the weakest."
         )
     # Without the clock: the report of a run that is repeated is the same, to the byte.
     columns = [c for c in rows[0] if c not in _LEFT_OUT and any(row.get(c) for row in rows)]

@@ -70,9 +70,10 @@ def curves_chart(curves: Curves) -> str:
                 f"<rect class='stage' x='{left:.1f}' y='{_TOP}' width='{width:.1f}' "
                 f"height='{_HEIGHT - _TOP - _BOTTOM}'/>"
             )
-        room = max(int(width * _LETTERS), 1)
-        text = name if len(name) <= room else name[: room - 1] + "…"
-        parts.append(_text(left + 2, _TOP - 7, text))
+        room = int(width * _LETTERS)
+        if room > 2:
+            text = name if len(name) <= room else name[: room - 1] + "…"
+            parts.append(_text(left + 2, _TOP - 7, text))
         first += epochs
     for tick in ticks:
         parts.append(
@@ -82,7 +83,8 @@ def curves_chart(curves: Curves) -> str:
         shown = f"{100 * tick:g} %" if curves.share else f"{tick:g}"
         parts.append(_text(_LEFT - 6, y(tick) + 4, shown, "end"))
     for colour, line in zip(COLOURS, curves.lines.values(), strict=False):
-        parts += [f"<polyline class='{colour}' points='{one}'/>" for one in _pieces(line, x, y)]
+        pieces = _pieces(line, curves.stages, x, y)
+        parts += [f"<polyline class='{colour}' points='{one}'/>" for one in pieces]
         known = np.flatnonzero(np.isfinite(line)).tolist()
         if count <= _MOST_DOTS or len(known) == 1:
             parts += [
@@ -100,16 +102,16 @@ def curves_chart(curves: Curves) -> str:
     return _svg(curves.label, _WIDTH, _HEIGHT, parts)
 
 
-def _pieces(line: np.ndarray, x: _Place, y: _Place) -> list[str]:
-    """The points of each stretch without a gap."""
-    found, now = [], list[str]()
+def _pieces(line: np.ndarray, stages: Sequence[tuple[str, int]], x: _Place, y: _Place) -> list[str]:
+    """The points of each stretch of a stage without a gap."""
+    begins = set(np.cumsum([epochs for _, epochs in stages]).tolist())
+    found: list[list[str]] = [[]]
     for place, value in enumerate(line.tolist()):
+        if place in begins or not math.isfinite(value):
+            found.append([])
         if math.isfinite(value):
-            now.append(f"{x(place):.1f},{y(value):.1f}")
-        elif now:
-            found.append(now)
-            now = []
-    return [" ".join(piece) for piece in (*found, now) if len(piece) > 1]
+            found[-1].append(f"{x(place):.1f},{y(value):.1f}")
+    return [" ".join(piece) for piece in found if len(piece) > 1]
 
 
 def depths_chart(
