@@ -12,7 +12,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from unfreeze.backbones.pretrained_weights import settle_licence
+from unfreeze.backbones.pretrained_weights import resolve_weights, settle_licence
 from unfreeze.backbones.registry import get_backbone
 from unfreeze.errors import UnfreezeError
 from unfreeze.pipeline import run_folder
@@ -97,6 +97,8 @@ def planned(
         )
     check_limits(backbone, schedule, options.augment, options.in_noise)
     settle_licence(backbone.weights, options.accept_licence)
+    if backbone.card is not None:
+        resolve_weights(backbone.weights, path=options.weights)  # Refuses other weights.
     with nullcontext() if options.out is None else _held(options, options.out):
         if make_data is not None:
             make_data()

@@ -7,7 +7,7 @@ import pytest
 
 from unfreeze.audio import noisy_patches
 from unfreeze.audio.noisy_patches import NoisyView, make_bank
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.frontend import FrontEnd, NetworkOutputs, SampleWindows
 
 FRONT = FrontEnd()
 
@@ -111,3 +111,35 @@ def test_of_very_many_patches_there_are_fewer_copies(stored, bank, monkeypatch):
     assert len(view_of(stored, bank)) == 9 + 9 + 90
     monkeypatch.setattr(noisy_patches, "_MOST", 8)
     assert len(view_of(stored, bank)) == 9 + 90
+
+
+SAMPLES = SampleWindows(
+    16_000, 8_000, 4_000, patch_frames=1, patch_hop=1, min_samples=8_000, smallest_hop=800
+)
+
+
+def test_samples_are_added_up_as_far_above_the_noise_as_was_drawn():
+    bank = make_bank(SAMPLES, 1, np.random.default_rng(0))
+    assert bank.patches.shape[1:] == (8_000,)
+    tones = np.sin(np.arange(8_000) * np.array([[0.1], [0.2], [0.3]])).astype(np.float32)
+    stored = Stored(tones, np.array([0, 1, 2]))
+    view = NoisyView(stored, bank, np.random.default_rng(0), SAMPLES, 3, 2)
+    for row, mixed in enumerate(view[3:9]):
+        sound, noise = tones[row % 3], bank.patches[view._noise[row]]
+        # What is left less the sound is the noise, at one loudness.
+        level = np.exp(view._level[row])
+        rest = mixed / level - sound
+        gain = rest @ noise / (noise @ noise)
+        np.testing.assert_allclose(rest, gain * noise, 0, 1e-5)
+        above = 10 * np.log10(np.square(sound).mean() / np.square(gain * noise).mean())
+        assert above == pytest.approx(view._above[row] * 20 / np.log(10), abs=0.01)
+
+
+def test_a_networks_numbers_are_never_mixed():
+    numbers = np.random.default_rng(0).normal(0, 1e4, (3, 7)).astype(np.float32)
+    bank = noisy_patches.Bank(numbers, np.arange(3), np.zeros(3, int), ("hiss",))
+    stored = Stored(2 * numbers, np.array([0, 1, 2]))
+    view = NoisyView(stored, bank, np.random.default_rng(0), NetworkOutputs(), 3, 0)
+    np.testing.assert_array_equal(view[:], np.concatenate([2 * numbers, numbers]))
+    assert view.source.tolist() == [-1, -1, -1]
+    assert view.clip.tolist() == [0, 1, 2, 3, 4, 5]

@@ -123,6 +123,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_read(place):
     for told, kind, options in (
         ("stage 'all' of probe_tune would train it: add --schedule probe", ScheduleError, {}),
         ("--in-noise", UnfreezeError, {"schedule": "probe", "in_noise": True}),
+        ("there is no other file of weights", WeightsError, {"schedule": "probe", "weights": "x"}),
         ("no classes of its own", UnfreezeError, {"schedule": "probe", "keep_published": True}),
     ):
         with pytest.raises(kind, match=told):

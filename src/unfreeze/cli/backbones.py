@@ -36,6 +36,12 @@ def backbones(
         for line in _lines(row):
             console.print(line, markup=False)
         console.print()
+    if card is None:
+        console.print(
+            "A network of your own (ONNX, TFLite, Keras) is described in a YAML file: see "
+            "docs/backbones.md.",
+            markup=False,
+        )
     name = "NAME" if card is None else card
     more = " --schedule probe" if any(backbone.is_frozen for backbone in shown) else ""
     console.print(

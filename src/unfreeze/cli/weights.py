@@ -107,6 +107,7 @@ def _show(status: "WeightsStatus", spec: "WeightsSpec", verified: bool | None) -
     if status.source:
         console.print(f"source    {status.source}", markup=False)
     if verified:
-        console.print(f"verified  sha256 of the tensors {status.sha256}", markup=False)
+        what = "tensors" if spec.file is None else "file"
+        console.print(f"verified  sha256 of the {what} {status.sha256}", markup=False)
     if not status.present:
         console.print(f"Run `{spec.fetch_command}` to download them.", markup=False)

@@ -116,8 +116,8 @@ def check_network(form: Format, quantize: str | None, front_end: FrontEnd) -> No
     if not file.lower().endswith(ONNX):
         raise ExportError(
             f"{front_end.network.name} is a TFLite file ({show(file)}), which cannot be part of an "
-            "ONNX file: convert it to ONNX (python -m tf2onnx.convert --tflite FILE --output "
-            "FILE.onnx), train on that, and export again"
+            "ONNX file: if tf2onnx can convert it (python -m tf2onnx.convert --tflite FILE "
+            "--output FILE.onnx), train on that, and export again"
         )
     if quantize is not None:
         raise ExportError(
