@@ -225,7 +225,8 @@ def opened(model: keras.Model) -> keras.Model:
     graph = flatten(model)
     if not any(step.containers for step in graph.steps):
         return model
-    inner = [step.path.rpartition("/")[2] for step in graph.steps if step.is_layer]
+    paths = {step.path for step in graph.steps if step.is_layer}
+    inner = [path.rpartition("/")[2] for path in paths]
     given = model.inputs[0]
     fresh = keras.Input(given.shape[1:], dtype=given.dtype, name=given.name)
     tensors, copies = {graph.inputs[0]: fresh}, dict[int, Any]()
