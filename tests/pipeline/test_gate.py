@@ -3,15 +3,17 @@
 import re
 
 import attrs
+import keras
 import numpy as np
 import pytest
 import soundfile
 
 import toy
 import unfreeze
+from unfreeze.audio.clip_model import patch_model
 from unfreeze.audio.entries import BACKGROUND
 from unfreeze.audio.made_background import KINDS, RATE, make_background
-from unfreeze.backbones.registry import BACKBONES
+from unfreeze.backbones.registry import BACKBONES, get_backbone
 from unfreeze.pipeline import gate, in_noise, training
 from unfreeze.pipeline.training import TrainListener
 from unfreeze.planning import complete_options
@@ -238,3 +240,19 @@ def test_a_network_that_was_trained_is_heard_beside_the_published_one(
     noise = [make_background("hiss", 2.0, rng).astype("float32") for _ in range(6)]
     if network == "toy":
         assert sum(not loaded.heard(loaded.predict(sound)) for sound in noise) >= 4
+
+
+@pytest.mark.parametrize("name", ["yamnet", "birdnet"])
+def test_published_networks_are_heard_at_every_other_frame(name):
+    backbone = get_backbone(name)
+    published = backbone.build(weights=None)
+    model = patch_model(published, 3, 0, "auto", front_end=backbone.front_end)
+    lower = gate._lower_blocks(model, published)
+    read = keras.Model(model.input, lower)
+    frames = backbone.front_end.patch_shape[0]
+    heard = read.get_layer(f"{gate.GATE}_frames").output.shape
+    assert heard == (None, -(-frames // 2), *backbone.front_end.patch_shape[1:])
+    assert lower.shape == (None, 256)
+    # Not one of the upper blocks is copied.
+    numbers = {int(n) for layer in read.layers for n in re.findall(r"block(\d+)", layer.name)}
+    assert max(numbers) == {"yamnet": 6, "birdnet": 8}[name]
