@@ -207,7 +207,7 @@ def test_several_labels_fall_silent_in_background(tmp_path, monkeypatch):
 def test_a_network_that_was_trained_is_heard_beside_the_published_one(
     home, tmp_path, monkeypatch, network
 ):
-    """The gate has frozen copies of the published lower blocks; toy takes whole patches alone."""
+    """The gate has frozen copies of the published lower blocks."""
     toy.register_windows(monkeypatch, tmp_path, gate=True)
     few(monkeypatch)
     settings = {**SETTINGS, "backbone": network, "accept_licence": True, "epochs": 1}
@@ -232,8 +232,6 @@ def test_a_network_that_was_trained_is_heard_beside_the_published_one(
     moved = patches["trained"].get_layer("block1_conv").get_weights()[0]
     assert np.abs(moved - copied.get_weights()[0]).max() > 0
     assert f"{gate.GATE}_block2_conv" not in names["trained"]
-    whole, heard = published.input.shape[1], copied.input.shape[1]
-    assert heard == (whole if network == "toy" else -(-whole // 2))
     for file in files:
         np.testing.assert_allclose(loaded.predict(file), given.predict(file), atol=1e-6)
     rng = np.random.default_rng(5)
@@ -242,17 +240,13 @@ def test_a_network_that_was_trained_is_heard_beside_the_published_one(
         assert sum(not loaded.heard(loaded.predict(sound)) for sound in noise) >= 4
 
 
-@pytest.mark.parametrize("name", ["yamnet", "birdnet"])
-def test_published_networks_are_heard_at_every_other_frame(name):
+@pytest.mark.parametrize(("name", "last"), [("yamnet", 6), ("birdnet", 8)])
+def test_of_published_networks_the_lower_blocks_are_copied(name, last):
     backbone = get_backbone(name)
     published = backbone.build(weights=None)
     model = patch_model(published, 3, 0, "auto", front_end=backbone.front_end)
     lower = gate._lower_blocks(model, published)
-    read = keras.Model(model.input, lower)
-    frames = backbone.front_end.patch_shape[0]
-    heard = read.get_layer(f"{gate.GATE}_frames").output.shape
-    assert heard == (None, -(-frames // 2), *backbone.front_end.patch_shape[1:])
     assert lower.shape == (None, 256)
-    # Not one of the upper blocks is copied.
-    numbers = {int(n) for layer in read.layers for n in re.findall(r"block(\d+)", layer.name)}
-    assert max(numbers) == {"yamnet": 6, "birdnet": 8}[name]
+    copied = [layer.name for layer in keras.Model(model.input, lower).layers]
+    numbers = {int(n) for layer in copied for n in re.findall(r"block(\d+)", layer)}
+    assert max(numbers) == last

@@ -71,8 +71,7 @@ def yamnet_with_top(weights: Weights = "auto", *, progress: Progress | None = No
 def _network() -> tuple[keras.KerasTensor, keras.KerasTensor]:
     front = FrontEnd()
     patches = keras.Input((front.patch_frames, front.bands), name="patches")
-    # A layer for any number of frames, as all others are.
-    x = keras.layers.Reshape((-1, front.bands, 1), name="channel")(patches)
+    x = keras.layers.Reshape((front.patch_frames, front.bands, 1), name="channel")(patches)
     filters, stride = STEM
     conv = keras.layers.Conv2D(
         filters, 3, stride, "same", data_format=_LAST, use_bias=False, name="conv1"

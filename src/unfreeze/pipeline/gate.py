@@ -10,12 +10,11 @@ classes themselves in noise, which tells them apart better there, at the cost of
 
 While the network is as published, the gate reads what the head reads. A network that was
 trained on knows its classes and forgets the rest: speech, say, moves towards one of them. The
-gate then has frozen copies of the published lower blocks, which hear every other frame; that
-is a quarter of the work of the whole network, or less.
+gate then has frozen copies of the published lower blocks, which take half as long as the
+whole network.
 """
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +29,7 @@ from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.noisy_patches import NoisyView
 from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.core.graph import Graph, Step, flatten, take_again
+from unfreeze.core.graph import flatten, take_again
 from unfreeze.core.read_out import COMPONENTS, adapt, pool_axes, tap_points
 from unfreeze.core.read_out_layers import Compress, MeanPool, Projection
 from unfreeze.pipeline.in_noise import COLUMNS, NoisyParts, labels_with_background, with_noise
@@ -124,7 +123,7 @@ def with_gate(
 
 
 def _lower_blocks(model: keras.Model, published: keras.Model) -> keras.KerasTensor:
-    """What the lower blocks of the published network make of every other frame, projected.
+    """What the lower blocks of the published network make of the patches, projected.
 
     Returns:
         (batch, numbers) in the model's graph; the projection is to be fitted.
@@ -132,22 +131,6 @@ def _lower_blocks(model: keras.Model, published: keras.Model) -> keras.KerasTens
     graph, (patches,) = flatten(published), model.inputs
     points = list(tap_points(graph).values())
     points = points[: max(1, round(_LOWER * len(points)))]
-    try:
-        taps = _taps(graph, points, _every_other_frame(patches))
-    except ValueError:
-        # A network may be built for one length of patches.
-        taps = _taps(graph, points, patches)
-    vectors = []
-    for number, (step, tap) in enumerate(zip(points, taps, strict=True), start=1):
-        name = f"{GATE}_tap{number}"
-        pooled = MeanPool(pool_axes(graph, step, "time"), name=name)(tap)
-        vectors.append(Compress(name=f"{name}_root")(pooled))
-    x = keras.layers.Concatenate(name=f"{GATE}_join")(vectors) if vectors[1:] else vectors[0]
-    return Projection(COMPONENTS, name=f"{GATE}_projection")(x)
-
-
-def _taps(graph: Graph, points: Sequence[Step], patches: keras.KerasTensor) -> list[Any]:
-    """What a copy of the network makes of other patches at some points."""
     tensors, copies = {graph.inputs[0]: patches}, dict[int, Any]()
     for step in graph.steps:
         take_again(step, tensors, f"{GATE}_{step.path.replace('/', '_')}", copies)
@@ -155,18 +138,14 @@ def _taps(graph: Graph, points: Sequence[Step], patches: keras.KerasTensor) -> l
             break
     for layer in copies.values():
         layer.trainable = False
-    return [tensors[step.outputs[0]] for step in points]
-
-
-def _every_other_frame(patches: keras.KerasTensor) -> keras.KerasTensor:
-    """Half the frames of (batch, time, bands) or (batch, time, bands, channels)."""
-    # Pooling over one frame at a time: a layer that every backend and export knows.
-    name, form = f"{GATE}_frames", "channels_last"
-    if len(patches.shape) == 3:
-        return keras.layers.MaxPooling1D(1, 2, data_format=form, name=name)(patches)
-    if len(patches.shape) == 4:
-        return keras.layers.MaxPooling2D(1, (2, 1), data_format=form, name=name)(patches)
-    return patches
+    vectors = []
+    for number, step in enumerate(points, start=1):
+        name = f"{GATE}_tap{number}"
+        tap = tensors[step.outputs[0]]
+        pooled = MeanPool(pool_axes(graph, step, "time"), name=name)(tap)
+        vectors.append(Compress(name=f"{name}_root")(pooled))
+    x = keras.layers.Concatenate(name=f"{GATE}_join")(vectors) if vectors[1:] else vectors[0]
+    return Projection(COMPONENTS, name=f"{GATE}_projection")(x)
 
 
 def _gated(
