@@ -32,9 +32,9 @@ from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.detection.true_events import read_annotations
 from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.files import atomic_path
-from unfreeze.output_folder import holds
+from unfreeze.output_folder import holds, locked
+from unfreeze.pipeline import evaluation
 from unfreeze.pipeline.calibration import thresholds_of
-from unfreeze.pipeline.evaluation import predict_clips, read_known, score_recordings
 from unfreeze.pipeline.inference import Sound, each_sound, fused, sound_scores, view_scores
 from unfreeze.pipeline.saved_model import load_classifier
 from unfreeze.pipeline.thresholds import Choice, at_thresholds, choose, counts_of
@@ -295,7 +295,7 @@ class SoundClassifier:
         """
         if out is not None:
             holds(Path(out), None, "scores")
-        manifest = read_known(
+        manifest = evaluation.read_known(
             data,
             self.labels,
             several=self.multilabel,
@@ -305,18 +305,20 @@ class SoundClassifier:
             max_bad=max_bad,
         )
         if all(clip.start is None for clip in manifest.clips):
-            rows = predict_clips(manifest, lambda clip: self._one(clip.path), progress)
+            rows = evaluation.predict_clips(manifest, lambda clip: self._one(clip.path), progress)
         else:
             # Sounds in recordings are heard as in training, with what surrounds them.
             store = build_features(manifest, self.front_end, progress)
             count = len(manifest.clips)
             rows, _ = view_scores(self._patch_model, store.patches(np.arange(count)), count)
-        scores = score_recordings(manifest, rows, self.labels, self.clip_thresholds)
+        scores = evaluation.score_recordings(manifest, rows, self.labels, self.clip_thresholds)
         if out is not None:
-            from unfreeze.report.evaluation_report import write_evaluation_folder
+            from unfreeze.report.evaluation_report import write_evaluation_report
 
             name = str(self.source or "a model that is not saved")
-            write_evaluation_folder(Path(out), name, manifest, rows, scores, self.front_end)
+            with locked(Path(out)):
+                evaluation.write_evaluation(Path(out), name, manifest, rows, scores, self.front_end)
+                write_evaluation_report(Path(out))
         return scores
 
     def evaluate_events(

@@ -12,7 +12,8 @@ from unfreeze.compare.comparison import write_report
 from unfreeze.compare.summary import summarize
 from unfreeze.core.yaml_file import dump
 from unfreeze.errors import RunError
-from unfreeze.report.comparison_report import CONFIG, FILE, RESULT, RUNS, write_comparison_report
+from unfreeze.pipeline.run_folder import REPORT
+from unfreeze.report.comparison_report import CONFIG, RESULT, RUNS, write_comparison_report
 
 GOOD, BAD = "probe", "<b>bad</b>"
 
@@ -36,7 +37,7 @@ def write_comparison(out, strategies=(GOOD, BAD), grouped=True):
 
 def test_it_says_what_the_comparison_says(tmp_path):
     plain = write_comparison(tmp_path / "cmp")
-    html = (tmp_path / "cmp" / FILE).read_text("utf-8")
+    html = (tmp_path / "cmp" / REPORT).read_text("utf-8")
     reader = Reader(html)
     for line in (*plain["verdict"], *plain["notes"]):
         assert " ".join(line.split()) in reader.words
@@ -75,7 +76,7 @@ def test_one_strategy_and_runs_that_diverged(tmp_path):
 def test_nothing_to_compare_yet(tmp_path):
     (tmp_path / RUNS).mkdir()
     write_report(tmp_path, summarize([], [GOOD], grouped=False, planned=3), [])
-    words = Reader((tmp_path / FILE).read_text("utf-8")).words
+    words = Reader((tmp_path / REPORT).read_text("utf-8")).words
     assert "there is nothing to compare yet" in words
 
 

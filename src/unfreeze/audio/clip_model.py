@@ -196,19 +196,11 @@ def patch_model(
 
 def _after(layer: keras.layers.Layer, backbone: keras.Model) -> keras.Model:
     """A copy of the backbone that begins with another layer."""
+    from unfreeze.core.graph import copied_behind
+
     (given,) = backbone.inputs
     patches = keras.Input(given.shape[1:], dtype=given.dtype, name=given.name)
-    changed = layer(patches)
-
-    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        args = tuple(changed if value is patches else value for value in args)
-        return operation(*args, **kwargs)
-
-    copied = keras.models.clone_model(backbone, input_tensors=patches, call_function=call)
-    for given in backbone.layers:
-        if given.weights:
-            copied.get_layer(given.name).set_weights(given.get_weights())
-    return copied
+    return copied_behind(backbone, layer(patches), patches)
 
 
 def _classic(backbone: keras.Model, classes: int, seed: int, activation: str) -> keras.Model:

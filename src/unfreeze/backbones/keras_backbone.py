@@ -13,7 +13,7 @@ import keras
 
 from unfreeze.backbones.backbone_card import Card, output_layers
 from unfreeze.backbones.frontend import NetworkOutputs
-from unfreeze.core.graph import opened
+from unfreeze.core.graph import copied_behind, opened
 from unfreeze.core.keras_file import (
     VARIABLE,
     check_config,
@@ -73,7 +73,7 @@ def build_keras(card: Card, weights: Any = None, progress: Any = None) -> keras.
     patches = keras.Input(card.front_end.patch_shape, name="patches")
     if wanted == tuple(patches.shape[1:]):
         return keras.Model(model.inputs[0], model.outputs[0], name=card.name)
-    return _before(_shaped(card, patches, wanted), patches, model, card.name)
+    return copied_behind(model, _shaped(card, patches, wanted), patches, card.name)
 
 
 def _loaded(card: Card) -> keras.Model:
@@ -179,20 +179,3 @@ def _shaped(card: Card, patches: Any, wanted: tuple[int | None, ...]) -> Any:
     if channels == 3:
         x = keras.layers.Concatenate(name=_CHANNELS)([x, x, x])
     return x
-
-
-def _before(x: Any, patches: Any, model: keras.Model, name: str) -> keras.Model:
-    """The model on another input; its layers are copied, its weights kept."""
-    if x is patches:
-        # The model asks for no length; the name keeps this from being its own input.
-        x = keras.layers.Identity(name=_PLACE)(patches)
-
-    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        args = tuple(x if value is patches else value for value in args)
-        return operation(*args, **kwargs)
-
-    copied = keras.models.clone_model(model, input_tensors=patches, call_function=call)
-    for layer in model.layers:
-        if layer.weights:
-            copied.get_layer(layer.name).set_weights(layer.get_weights())
-    return keras.Model(copied.inputs[0], copied.outputs[0], name=name)

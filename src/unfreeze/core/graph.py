@@ -222,21 +222,33 @@ def opened(model: keras.Model) -> keras.Model:
     Args:
         model: functional or Sequential, with one input and no mask.
     """
-    graph = flatten(model)
-    if not any(step.containers for step in graph.steps):
+    if not any(step.containers for step in flatten(model).steps):
         return model
-    paths = {step.path for step in graph.steps if step.is_layer}
-    inner = [path.rpartition("/")[2] for path in paths]
     given = model.inputs[0]
     fresh = keras.Input(given.shape[1:], dtype=given.dtype, name=given.name)
-    tensors, copies = {graph.inputs[0]: fresh}, dict[int, Any]()
+    return copied_behind(model, fresh, fresh)
+
+
+def copied_behind(model: keras.Model, x: Any, given: Any, name: str | None = None) -> keras.Model:
+    """A copy of a model on another tensor, with its weights.
+
+    Args:
+        model: functional or Sequential, with one input and no mask.
+        x: what the copy takes in place of the model's input.
+        given: the input from which `x` is computed, or `x` itself.
+        name: of the copy; the model's own if not given.
+    """
+    graph = flatten(model)
+    paths = {step.path for step in graph.steps if step.is_layer}
+    inner = [path.rpartition("/")[2] for path in paths]
+    tensors, copies = {graph.inputs[0]: x}, dict[int, Any]()
     for step in graph.steps:
-        name = step.path.rpartition("/")[2]
+        own = step.path.rpartition("/")[2]
         # Layers of two submodels may have one name.
-        name = name if inner.count(name) == 1 else step.path.replace("/", "_")
-        take_again(step, tensors, name, copies)
+        own = own if inner.count(own) == 1 else step.path.replace("/", "_")
+        take_again(step, tensors, own, copies)
     outputs = graph.pack([tensors[number] for number in graph.outputs])
-    return keras.Model(fresh, outputs, name=model.name)
+    return keras.Model(given, outputs, name=name or model.name)
 
 
 def run_step(step: Step, values: dict[int, Any], training: bool | None) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from unfreeze.core.html_tables import as_text
 from unfreeze.errors import RunError, show
 from unfreeze.files import write_text
-from unfreeze.pipeline.run_folder import read_json, read_yaml, refuse_links
+from unfreeze.pipeline.run_folder import REPORT, read_json, read_yaml, refuse_links
 from unfreeze.report.html_page import (
     UNKNOWN,
     Part,
@@ -35,8 +35,8 @@ from unfreeze.report.svg_charts import interval_line, score_scale
 
 Row = Mapping[str, Any]
 
-#: The files of a comparison that are read, and the one that is written.
-RESULT, RUNS, CONFIG, FILE = "comparison.json", "runs", "config.yaml", "report.html"
+#: The files of a comparison that are read.
+RESULT, RUNS, CONFIG = "comparison.json", "runs", "config.yaml"
 _CURE = "repeat the command of the comparison, which runs nothing again"
 
 
@@ -67,8 +67,8 @@ def write_comparison_report(folder: Path) -> Path:
         config = read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {}
         records = [read_json(file, _CURE) for file in sorted((folder / RUNS).glob("*.json"))]
         page = _page(folder.resolve().name, result, config, records)
-    write_text(folder / FILE, page)
-    return folder / FILE
+    write_text(folder / REPORT, page)
+    return folder / REPORT
 
 
 def _page(name: str, result: Row, config: Row, records: Sequence[Row]) -> str:

@@ -9,18 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from unfreeze.audio.manifest import Manifest
 from unfreeze.audio.rules import Problem
 from unfreeze.backbones.frontend import FrontEnd, front_end_from
 from unfreeze.core.html_tables import as_text
 from unfreeze.errors import show
 from unfreeze.files import write_text
-from unfreeze.output_folder import locked
-from unfreeze.pipeline.evaluation import EVALUATED, EVALUATION, write_evaluation
+from unfreeze.pipeline.evaluation import EVALUATED, EVALUATION
 from unfreeze.pipeline.predictions import of_part, read_predictions
-from unfreeze.pipeline.run_folder import read_json, refuse_links
+from unfreeze.pipeline.run_folder import REPORT, read_json, refuse_links
 from unfreeze.report.clip_cards import (
     Cards,
     cell_counts,
@@ -57,7 +53,6 @@ Progress = Callable[[int, int], None]
 
 #: The scores of events; they or those of clips mark a folder as an evaluation.
 EVENTS = "event_scores.json"
-FILE = "report.html"
 _CURE = "evaluate again"
 # Samples of a window, hertz, and slowing down, at most.
 _LARGEST, _FASTEST, _SLOWEST = 1 << 17, 5_000_000, 100
@@ -67,32 +62,6 @@ _PICTURES = {
     "false_alarms.png": "False alarms an hour over the threshold, for all classes and for each",
 }
 _RULES = {"overlap": "overlap", "iou": "IoU", "onset": "onset", "segments": "segments"}
-
-
-def write_evaluation_folder(
-    out: Path,
-    run: str,
-    manifest: Manifest,
-    probabilities: np.ndarray,
-    scores: dict[str, Any],
-    front_end: FrontEnd,
-) -> None:
-    """Write an evaluation of clips into a new folder: its files, and then its report.
-
-    Args:
-        out: the folder.
-        run: what was evaluated.
-        manifest: the clips.
-        probabilities: (clips, classes).
-        scores: from `unfreeze.pipeline.evaluation.score_recordings`.
-        front_end: of the model.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
-    with locked(out):
-        write_evaluation(out, run, manifest, probabilities, scores, front_end)
-        write_evaluation_report(out)
 
 
 def write_evaluation_report(folder: Path, progress: Progress | None = None) -> Path:
@@ -115,8 +84,8 @@ def write_evaluation_report(folder: Path, progress: Progress | None = None) -> P
             page = _clip_page(folder, read_json(clips, _CURE), progress)
         else:
             page = _event_page(folder, read_json(events, _CURE))
-    write_text(folder / FILE, page)
-    return folder / FILE
+    write_text(folder / REPORT, page)
+    return folder / REPORT
 
 
 def _clip_page(folder: Path, found: Scores, progress: Progress | None) -> str:

@@ -1,7 +1,7 @@
 """The sections of a report about scores: the headline, the mistakes by class, each class.
 
 They are made from the scores of one part, as `unfreeze.pipeline.scoring.score` and
-`unfreeze.pipeline.label_scoring.score_labels` give them: no number is computed anew.
+`unfreeze.pipeline.label_scoring.score_labels` give them: nothing is computed again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
