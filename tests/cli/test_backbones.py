@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+import networks
 from unfreeze.backbones import licence
 from unfreeze.backbones.registry import BACKBONES
 from unfreeze.cli.app import app
@@ -57,3 +58,21 @@ def test_training_is_refused_before_any_recording_is_read(tmp_path):
     )
     assert isinstance(refused.exception, WeightsError)
     assert not (tmp_path / "r").exists()
+
+
+def test_a_keras_model_of_a_card_is_made_before_it_is_proposed(tmp_path):
+    (tmp_path / "checked_networks.py").write_text(networks.MODULE)
+    card = tmp_path / "card.yaml"
+
+    def described(function, window=0.96):
+        card.write_text(
+            f"model: checked_networks:{function}\nsample_rate: 16000\nwindow: {window}\n"
+            "front_end: log-mel\nembedding: vector\n"
+        )
+        return run("backbones", str(card))
+
+    assert "unfreeze train DATA" in described("build").output
+    wrong = described("biuld")
+    assert isinstance(wrong.exception, WeightsError)
+    assert "Did you mean 'build'?" in str(wrong.exception)
+    assert "the front end gives (200, 64)" in str(described("build", window=2).exception)

@@ -27,6 +27,12 @@ def backbones(
     from unfreeze.backbones.registry import BACKBONES, get_backbone
 
     shown = list(BACKBONES.values()) if card is None else [get_backbone(card)]
+    if card is not None and not shown[0].is_frozen:
+        from unfreeze.backend import import_keras
+
+        import_keras()
+        # Says what is wrong with the model; a frozen file was opened already.
+        shown[0].build()
     rows = [_row(backbone) for backbone in shown]
     if json:
         typer.echo(json_module.dumps(rows, indent=2))
