@@ -9,7 +9,7 @@ import networks
 from unfreeze.backbones import licence
 from unfreeze.backbones.registry import BACKBONES
 from unfreeze.cli.app import app
-from unfreeze.errors import WeightsError
+from unfreeze.errors import UnfreezeError, WeightsError
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +73,6 @@ def test_a_keras_model_of_a_card_is_made_before_it_is_proposed(tmp_path):
 
     assert "unfreeze train DATA" in described("build").output
     wrong = described("biuld")
-    assert isinstance(wrong.exception, WeightsError)
+    assert isinstance(wrong.exception, UnfreezeError)
     assert "Did you mean 'build'?" in str(wrong.exception)
     assert "the front end gives (200, 64)" in str(described("build", window=2).exception)
