@@ -117,7 +117,7 @@ def union(spans: np.ndarray) -> np.ndarray:
     Returns:
         (m, 2) seconds, apart from one another, by start.
 
-    Example:
+    Examples:
         >>> union(as_spans([(0, 2), (1, 3), (5, 6)])).tolist()
         [[0.0, 3.0], [5.0, 6.0]]
     """
@@ -139,7 +139,7 @@ def covered(spans: np.ndarray, by: np.ndarray) -> np.ndarray:
     Returns:
         (n,) seconds.
 
-    Example:
+    Examples:
         >>> covered(as_spans([(0, 4), (5, 6)]), by=as_spans([(1, 2), (3, 9)])).tolist()
         [2.0, 1.0]
     """
@@ -282,7 +282,7 @@ def rates(counts: np.ndarray) -> dict[str, float | None]:
         Each 0 to 1; None where there is nothing to judge: precision where nothing was found,
         recall without true sounds, F1 without both.
 
-    Example:
+    Examples:
         >>> rates(np.array([4, 2, 1, 1]))
         {'precision': 0.5, 'recall': 0.25, 'f1': 0.3333333333333333}
     """
@@ -312,7 +312,7 @@ def average_precision(counts: np.ndarray) -> float | None:
     Returns:
         0 to 1; None without true sounds.
 
-    Example:
+    Examples:
         >>> average_precision(np.array([[4, 8, 4, 4], [4, 2, 2, 2], [4, 0, 0, 0]]))
         0.75
     """

@@ -120,7 +120,7 @@ def names_this_machine(host: str) -> bool:
     Args:
         host: name or address, with or without a port.
 
-    Example:
+    Examples:
         >>> [names_this_machine(h) for h in ("localhost:8000", "[::1]:80", "evil.example")]
         [True, True, False]
     """
