@@ -47,6 +47,7 @@ _PAGES = {
     "/page/figure.js": ("figure.js", _SCRIPT),
     "/page/player.js": ("player.js", _SCRIPT),
     "/page/recorder.js": ("recorder.js", _SCRIPT),
+    "/page/recordings.js": ("recordings.js", _SCRIPT),
     "/page/thresholds.js": ("thresholds.js", _SCRIPT),
     "/page/tap.js": ("tap.js", _SCRIPT),
     "/page/text.js": ("text.js", _SCRIPT),
