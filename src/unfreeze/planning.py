@@ -17,8 +17,9 @@ from unfreeze.backbones.registry import get_backbone
 from unfreeze.errors import UnfreezeError
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.backbone_limits import check_limits
+from unfreeze.pipeline.chosen_schedule import checked_schedule
 from unfreeze.pipeline.run_plan import RunPlan, described
-from unfreeze.pipeline.train_options import TrainOptions, checked_schedule
+from unfreeze.pipeline.train_options import TrainOptions
 from unfreeze.pipeline.training_data import (
     NamedProgress,
     Progress,

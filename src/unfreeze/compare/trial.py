@@ -25,11 +25,12 @@ from unfreeze.core.layers import find_groups
 from unfreeze.errors import StageError
 from unfreeze.pipeline.backbone_limits import check_limits
 from unfreeze.pipeline.calibration import SMALLEST
+from unfreeze.pipeline.chosen_schedule import check_head
 from unfreeze.pipeline.class_weights import read_class_weights
 from unfreeze.pipeline.inference import view_scores
 from unfreeze.pipeline.label_scoring import label_thresholds
 from unfreeze.pipeline.patch_training import Material, fit_patches, make_material, new_model
-from unfreeze.pipeline.train_options import TrainOptions, check_head
+from unfreeze.pipeline.train_options import TrainOptions
 from unfreeze.pipeline.training_data import (
     NamedProgress,
     TrainingData,
