@@ -23,24 +23,20 @@ from unfreeze.audio.rules import Problem
 from unfreeze.audio.sound_file import SoundError, file_size
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.detector import Detector, ScoreStream
-from unfreeze.detection.event_scoring import (
-    FOUND,
-    RIGHT,
-    RULES,
-    TRUE,
-    Rules,
-    Truth,
-    alarms_on_others,
-    average_precision,
-    count,
-    mean_known,
-    rates,
-)
+from unfreeze.detection.event_scoring import RULES, Rules, Truth, alarms_on_others, count
 from unfreeze.detection.events import Event
 from unfreeze.detection.scan import Begun, Ended, Read, scan_files
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.detection.true_events import Annotations, check_known, truths_of
 from unfreeze.errors import DataError, show
+from unfreeze.pipeline.event_rates import (
+    FOUND,
+    RIGHT,
+    TRUE,
+    average_precision,
+    mean_known,
+    rates,
+)
 
 #: The scores at which events begin, for curves. Even steps of the logarithm of the odds, from
 #: 0.0009 to 0.9999: the scores of a network crowd near 0 and 1.

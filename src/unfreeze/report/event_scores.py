@@ -16,8 +16,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from unfreeze.detection.event_scoring import best_precision
 from unfreeze.picture import BLUE, GREY, INK, VERMILLION, PathLike, in_percent, page
+from unfreeze.pipeline.event_rates import best_precision
 from unfreeze.report.tables import NOTHING, plain_table, short, three_digits
 
 Scores = Mapping[str, Any]
