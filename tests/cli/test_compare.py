@@ -17,7 +17,7 @@ from unfreeze.errors import UnfreezeError
 def data(monkeypatch, tmp_path):
     toy.register(monkeypatch, tmp_path)
 
-    def fake(material, trial, strategy, run_dir=None, callbacks=()):
+    def fake(material, trial, strategy, run_dir=None, callbacks=(), judge=None):
         clips = [material.manifest.clips[int(i)] for i in trial.split.test]
         right = [strategy.name == "full"] * len(clips)
         return record(strategy.name, trial.seed, right=right, groups=[c.group for c in clips])

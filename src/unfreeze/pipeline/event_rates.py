@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unfreeze.pipeline.bootstrap import plain_number
+from unfreeze.pipeline.bootstrap import Floats, plain_number
 
 #: What is counted: true sounds, found events, true sounds that were found, found ones that
 #: are right.
@@ -57,7 +57,7 @@ def average_precision(counts: np.ndarray) -> float | None:
     return plain_number(average_precisions(counts))
 
 
-def average_precisions(counts: np.ndarray) -> np.ndarray:
+def average_precisions(counts: np.ndarray) -> Floats:
     """The areas under precision over recall, over all thresholds, of many classes at once.
 
     At each recall counts the best precision that some threshold has at that recall or a
@@ -80,11 +80,13 @@ def average_precisions(counts: np.ndarray) -> np.ndarray:
     precision = np.take_along_axis(precision, order, axis=-1)
     best = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
     area = (np.diff(recall, axis=-1, prepend=0.0) * best).sum(axis=-1)
-    return np.where(true.any(axis=-1), area, np.nan)
+    areas: Floats = np.where(true.any(axis=-1), area, np.nan)
+    return areas
 
 
-def _divided(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+def _divided(part: Floats, whole: Floats) -> Floats:
+    shares: Floats = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return shares
 
 
 def best_precision(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
