@@ -8,6 +8,7 @@ from unfreeze.pipeline.event_rates import (
     average_precisions,
     best_precision,
     mean_known,
+    polyphonic_score,
     rates,
 )
 
@@ -51,3 +52,16 @@ def test_average_precisions_of_many_classes_are_those_of_each():
         assert areas[place] == pytest.approx((np.diff(recall) * precision[1:]).sum())
     assert np.isnan(areas).any()
     assert (areas > 0).any()
+
+
+def test_the_polyphonic_score_by_hand():
+    # Recall by false alarms in two hours: 1/2 at none, 1 from 20 (10 an hour) on.
+    cat = [[4, 24, 4, 4], [4, 2, 2, 2], [4, 0, 0, 0]]
+    # None without alarms, 1/2 from 5 an hour on; more than 100 an hour are too many.
+    dog = [[2, 302, 2, 2], [2, 11, 1, 1], [2, 5, 0, 5]]
+    nothing_there = [[0, 50, 0, 0]] * 3
+    counts = np.array([cat, dog, nothing_there])
+    # Mean less spread of (1/2, 0), (1/2, 1/2), (1, 1/2): 0, 1/2, 1/2.
+    assert polyphonic_score(counts, 2.0) == pytest.approx(0.95 * 0.5)
+    assert polyphonic_score(counts[:1], 2.0) == pytest.approx(0.1 * 0.5 + 0.9)
+    assert polyphonic_score(counts[2:], 2.0) is None

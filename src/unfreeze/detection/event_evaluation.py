@@ -36,6 +36,7 @@ from unfreeze.pipeline.event_rates import (
     TRUE,
     average_precision,
     mean_known,
+    polyphonic_score,
     rates,
 )
 
@@ -313,6 +314,8 @@ def summary(tally: Tally, detector: Detector, rules: Rules, *, full: bool) -> di
           (`per_hour`), and how many lie on sounds of other classes (`on_other_classes`).
         - `overall`: for each rule `precision`, `recall` and `f1` of all events together,
           `macro_f1` and `mean_average_precision`, the means of the classes with true sounds.
+        - `psds`: as from `unfreeze.pipeline.event_rates.polyphonic_score`, by `overlap`; None
+          where not all sounds are annotated.
         - `per_class`: for each class `true_events`, `found_events`, `threshold`,
           `false_alarms_per_hour`, and for each rule `precision`, `recall`, `f1`,
           `average_precision`, and the `best_f1` of any threshold with that threshold. Both are
@@ -378,6 +381,9 @@ def summary(tally: Tally, detector: Detector, rules: Rules, *, full: bool) -> di
             }
             for number, rule in enumerate(RULES)
         },
+        "psds": polyphonic_score(tally.counts[:, :, _ALARMS].swapaxes(0, 1), hours)
+        if judged
+        else None,
         "per_class": classes,
         "curves": {
             "thresholds": [round(level, 6) for level in THRESHOLDS.tolist()],

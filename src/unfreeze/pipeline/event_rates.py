@@ -13,6 +13,8 @@ from unfreeze.pipeline.bootstrap import Floats, plain_number
 #: What is counted: true sounds, found events, true sounds that were found, found ones that
 #: are right.
 TRUE, FOUND, HIT, RIGHT = range(4)
+#: False alarms of a class in an hour, up to which `polyphonic_score` looks.
+MOST_ALARMS = 100.0
 
 
 def rates(counts: np.ndarray) -> dict[str, float | None]:
@@ -87,6 +89,45 @@ def average_precisions(counts: np.ndarray) -> Floats:
 def _divided(part: Floats, whole: Floats) -> Floats:
     shares: Floats = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
     return shares
+
+
+def polyphonic_score(counts: np.ndarray, hours: float) -> float | None:
+    """The polyphonic sound detection score, without cross-triggers.
+
+    At each number of false alarms an hour, up to `MOST_ALARMS` of a class, each class has the
+    best recall of any threshold with at most so many; the mean over classes less their standard
+    deviation is what counts, and the score is its mean over all such numbers (C. Bilen et al.,
+    "A Framework for the Robust Evaluation of Sound Event Detection", ICASSP 2020, with a weight
+    of 1 for the spread over classes and of 0 for cross-triggers, as in scenario 1 of DCASE
+    2021, task 4). Over all thresholds it is that of J. Ebbers et al., "Threshold Independent
+    Evaluation of Sound Event Detection Scores", ICASSP 2022.
+
+    Args:
+        counts: (classes, thresholds, 4) by the rule `overlap`; classes without true sounds do not
+            count.
+        hours: of sound, above 0.
+
+    Returns:
+        0 to 1; None without true sounds.
+
+    Example:
+        >>> polyphonic_score(np.array([[[4, 60, 3, 10], [4, 2, 2, 2], [4, 0, 0, 0]]]), 1.0)
+        0.625
+    """
+    numbers = np.asarray(counts, np.float64)
+    numbers = numbers[numbers[:, :, TRUE].any(axis=1)]
+    if not len(numbers):
+        return None
+    alarms = (numbers[:, :, FOUND] - numbers[:, :, RIGHT]) / hours
+    recalls = numbers[:, :, HIT] / numbers[:, :, TRUE]
+    edges = np.unique(np.append(alarms[alarms < MOST_ALARMS], [0.0, MOST_ALARMS]))
+    curves = np.zeros((len(numbers), len(edges) - 1))
+    for curve, rates_of, recall in zip(curves, alarms, recalls, strict=True):
+        order = np.argsort(rates_of, kind="stable")
+        best = np.append(0.0, np.maximum.accumulate(recall[order]))
+        curve[:] = best[np.searchsorted(rates_of[order], edges[:-1], side="right")]
+    effective = np.maximum(curves.mean(axis=0) - curves.std(axis=0), 0.0)
+    return float((np.diff(edges) * effective).sum() / MOST_ALARMS)
 
 
 def best_precision(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -62,6 +62,7 @@ def event_tables(scores: Scores, title: str = "") -> Group:
             if alarms["count"]
             else "."
         )
+        + (f" PSDS: {scores['psds']:.3f}." if scores["psds"] is not None else "")
     )
     words = [Text(f"{_RULES[rule]}: {text}", style="dim") for rule, text in _words(scores)]
     taken = (
