@@ -87,7 +87,8 @@ def test_strategies_are_ranked_by_the_recordings(tmp_path):
     write_report(tmp_path, found, records)
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "good has the highest mean average precision in the annotated recordings" in page
-    assert "false alarms an hour" in page
+    assert "mean AP of events" in page
+    assert "6 annotated recordings" in page
     assert "| good | 0.750 [0.750, 0.750] |" in (tmp_path / "report.md").read_text()
     assert (tmp_path / "detection.png").is_file()
     one = summarize(

@@ -87,6 +87,8 @@ def _page(name: str, result: Row, config: Row, records: Sequence[Row]) -> str:
         f"{counted(result['runs'], 'run')}, {counted(result['seeds'], 'seed')}, "
         f"{counted(result['groups'], _unit(result))} to test on"
     )
+    if result.get("recordings"):
+        counts += f", {counted(result['recordings'], 'annotated recording')}"
     body = (
         f"<header>{paragraph('Report of a comparison', 'over')}<h1>{as_text(name)}</h1>"
         f"{paragraph(counts, 'lead')}{contents(parts)}</header>\n<main id='main'>\n"
@@ -143,8 +145,11 @@ def _ranking(result: Row) -> Part:
         )
         for row in rows
     ]
+    # Seven columns and a line must fit.
     heads = [
-        f"{score_words(part, result['score'])} {part_words(part, result['grouped'])}"
+        "mean AP of events"
+        if part == RECORDINGS
+        else f"{result['score']} {part_words(part, result['grouped'])}"
         for part in parts
     ]
     units = f"{_unit(result)}s" if ranked != RECORDINGS else f"{_unit(result)}s or recordings,"
@@ -157,7 +162,7 @@ def _ranking(result: Row) -> Part:
     if extra:
         lead += (
             " In the recordings each model has a gate and thresholds as unfreeze train gives "
-            "them; F1 and false alarms are at these thresholds, average precision is over all "
+            "them; F1 and false alarms are at these thresholds, average precision (AP) is over all "
             "thresholds. A found event is right if true sounds of its class fill a tenth of it."
         )
     return section(
@@ -176,7 +181,7 @@ def _span(estimates: Sequence[Row], name: str) -> tuple[float, float]:
 
 
 # Scores of detectors, what heads their columns, and their digits.
-_DETECTION = {"f1": "F1 of events", "false_alarms_per_hour": "false alarms an hour"}
+_DETECTION = {"f1": "F1 of events", "false_alarms_per_hour": "alarms an hour"}
 _DIGITS = {"f1": 3, "false_alarms_per_hour": 1}
 
 
