@@ -7,6 +7,8 @@ import pytest
 
 import toy
 from comparing import record
+from unfreeze.audio.rules import content_hash
+from unfreeze.audio.segments_file import SEGMENTS_NAME, Segment, SegmentsFile, write_segments
 from unfreeze.compare.comparison import compare, write_report
 from unfreeze.compare.detector_scores import Found, detection_scores, read_found
 from unfreeze.compare.strategies import CompareOptions
@@ -151,6 +153,13 @@ def test_recordings_that_are_trained_on_are_refused(sounds, field, tmp_path, fak
     (sounds / "high" / "copy.wav").write_bytes((field / "site1.wav").read_bytes())
     with pytest.raises(DataError, match=r"in the data to train on, too.*site1\.wav\. A model"):
         compare(chosen, make_judge=event_judge(train, field, field))
+    (sounds / "high" / "copy.wav").unlink()
+    source = content_hash(field / "site0.wav")
+    cut = Segment("high/high_0.wav", "0" * 64, "site0.wav", source, 1.0, 2.0, "high", 0.9, 0.8)
+    write_segments(sounds, SegmentsFile("run", "segments", ("high",), (cut,)))
+    with pytest.raises(DataError, match=r"its clips were cut from them: .*site0\.wav\. A model"):
+        compare(chosen, make_judge=event_judge(train, field, field))
+    (sounds / SEGMENTS_NAME).unlink()
     with pytest.raises(DataError, match="nowhere does not exist"):
         event_judge(train, field, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
