@@ -243,12 +243,18 @@ class _Partly:
     warnings: tuple[str, ...] = ()
 
     def add(self, block: ScoreBlock, numbers: int, exempt: np.ndarray) -> None:
-        """Take the outputs of an encoder; in digital silence, nothing is heard."""
+        """Take the outputs of an encoder; in digital silence, nothing is heard.
+
+        Its vector is 0, so that it is like nothing: what a network makes of it says nothing.
+        """
         heard = replace(block, scores=block.scores[:, numbers:]).without_silence(exempt)
         # What is too large for float16 becomes infinite, and is refused at the end.
         with np.errstate(over="ignore"):
-            self.vectors.append(block.scores[:, :numbers].astype(np.float16))
+            vectors = block.scores[:, :numbers].astype(np.float16)
             self.scores.append(heard.scores.astype(np.float16))
+        if block.silent is not None:
+            vectors[block.silent] = 0
+        self.vectors.append(vectors)
         self.seconds = float(block.ends[-1])
 
     def finished(self, path: Path, numbers: int, classes: int) -> Finished:
