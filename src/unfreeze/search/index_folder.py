@@ -26,7 +26,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,6 @@ class Settings:
         window: seconds of a window.
         low_hz: the lowest frequency that the network hears.
         high_hz: the highest one.
-        fitted_on: the windows that the projection was fitted to, if that was for this index.
     """
 
     format: int
@@ -78,7 +77,6 @@ class Settings:
     window: float
     low_hz: float
     high_hz: float
-    fitted_on: int = 0
 
     def as_plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -118,7 +116,7 @@ class Indexed:
     rows: int
     seconds: float
     sample_rate: int
-    state: Any
+    state: Any = field(hash=False)
 
     def change(self) -> str | None:
         """What is to be said of the file now: a clause, or None if it is as it was."""

@@ -1,14 +1,16 @@
 """Places in an index that are like an example, of a class, uncertain, or like no example.
 
-A query gives each window a number, the higher the better. Places are what is left when
-neighbouring windows are put together: of all windows that are at least as good as the last place
-that is listed, those that adjoin in a recording are one place, with the number of the best. The
-example's own place is not listed, if it is in the index.
+A query gives each window a score, the higher the better. The best window begins the first place,
+which lasts as long as its neighbours score nearly as well: they are above three quarters of the
+way from the middle (median) score of the index to the place's own. The best of the windows that
+neither belong to a place nor adjoin one begins the next, and so on. The example's own place is
+not listed, if it is in the index.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +18,21 @@ import numpy as np
 from unfreeze.audio.entries import is_quiet
 from unfreeze.errors import DataError, UnfreezeError, did_you_mean, show
 from unfreeze.search.index_folder import Finished, Index, Indexed, Place
-from unfreeze.search.likeness import in_blocks, joined, likeness
+from unfreeze.search.likeness import cosines, in_blocks, joined, likeness, unit
 from unfreeze.search.neighbours import Neighbours
 
 #: How many places are listed.
 TOP = 20
 # Windows that are looked at first for each place that is wanted; more if these are too few.
 _WINDOWS = 8
+# A place ends where the score has fallen by this share of the way to the middle score.
+_FALLEN = 0.25
+# Neighbours of a place that are looked at at once.
+_STEP = 256
+# Stretches of windows, and windows of each, that the middle score is estimated from.
+_SAMPLES, _OF_EACH = 16, 512
 # Of a hop: times are rounded where people see them.
 _SLACK = 0.01
-
-#: From a number to the windows that score best, at most so many, the best first; and scores.
-Ranked = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,30 @@ class Example:
     end: float = math.inf
 
 
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The scores of all windows for a query.
+
+    Attributes:
+        best: called with a number: the windows that score best, at most so many, the best
+            first; and their scores.
+        scores: called with the first and the end of some windows: the score of each.
+        middle: the median of all scores, or nearly.
+    """
+
+    best: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    scores: Callable[[int, int], np.ndarray]
+    middle: float
+
+
 @dataclass(frozen=True)
 class Found:
     """A place that was found.
 
     Attributes:
         place: where it is.
-        score: of its best window: the likeness (-1 to 1), the class's probability, or the
-            uncertainty (0 to 1).
+        score: of its best window: the likeness (-1 to 1), 1 less it, the class's probability,
+            or the uncertainty (0 to 1).
         row: the number of that window.
         label: the class, where the query is about classes; for an uncertain place the
             likeliest one.
@@ -85,21 +106,22 @@ def like(
         DataError: an example cannot be read, or the index is damaged.
     """
     vectors = example_vectors(index, examples)
-    own = _own_rows(index, examples)
     if neighbours is None:
-        scores = likeness(index, vectors)
-        for rows in own:
-            scores[rows.start : rows.stop] = -np.inf
-        return best_places(index, ranked_by(scores), top)
+        ranking = ranking_of(likeness(index, vectors))
+    else:
+        ranking = _approximate(index, neighbours, vectors)
+    return best_places(index, ranking, top, _own_rows(index, examples))
 
-    def ranked(count: int) -> tuple[np.ndarray, np.ndarray]:
-        rows, scores = neighbours.nearest(index, vectors, count + sum(map(len, own)))
-        kept = np.ones(len(rows), bool)
-        for mine in own:
-            kept &= (rows < mine.start) | (rows >= mine.stop)
-        return rows[kept][:count], scores[kept][:count]
 
-    return best_places(index, ranked, top)
+def _approximate(index: Index, neighbours: Neighbours, vectors: np.ndarray) -> Ranking:
+    wanted = unit(vectors).T.copy()
+
+    def scores(first: int, end: int) -> np.ndarray:
+        return cosines(index.vectors(first, end), wanted)
+
+    sample = np.linspace(0, index.rows, _SAMPLES, endpoint=False, dtype=int).tolist()
+    some = joined([scores(at, at + _OF_EACH) for at in dict.fromkeys(sample)])
+    return Ranking(partial(neighbours.nearest, index, vectors), scores, _middle(some))
 
 
 def unlike(index: Index, examples: Sequence[Example], top: int = TOP) -> list[Found]:
@@ -111,15 +133,15 @@ def unlike(index: Index, examples: Sequence[Example], top: int = TOP) -> list[Fo
         top: the most places.
 
     Returns:
-        The places, those least like their most similar example first; the score is that
-        likeness with its sign changed. Digital silence is left out.
+        The places, those least like their most similar example first; the score is 1 less that
+        likeness. Digital silence is left out, and so are the examples' own places.
 
     Raises:
         DataError: an example cannot be read, or the index is damaged.
     """
-    scores = -likeness(index, example_vectors(index, examples))
+    scores = 1 - likeness(index, example_vectors(index, examples))
     scores[np.isposinf(scores)] = -np.inf
-    return best_places(index, ranked_by(scores), top)
+    return best_places(index, ranking_of(scores), top, _own_rows(index, examples))
 
 
 def of_class(index: Index, label: str, top: int = TOP) -> list[Found]:
@@ -139,7 +161,7 @@ def of_class(index: Index, label: str, top: int = TOP) -> list[Found]:
         found[found <= 0] = -np.inf
         return found
 
-    found = best_places(index, ranked_by(joined(in_blocks(range(index.rows), of_block))), top)
+    found = best_places(index, ranking_of(joined(in_blocks(range(index.rows), of_block))), top)
     return [Found(item.place, item.score, item.row, label) for item in found]
 
 
@@ -167,7 +189,7 @@ def uncertain(index: Index, top: int = TOP) -> list[Found]:
         # Nothing is heard in digital silence, which is certain.
         return np.where(two[:, 1] > 0, 1 - (two[:, 1] - two[:, 0]), -np.inf)
 
-    found = best_places(index, ranked_by(joined(in_blocks(range(index.rows), of_block))), top)
+    found = best_places(index, ranking_of(joined(in_blocks(range(index.rows), of_block))), top)
     labelled = []
     for item in found:
         scores = index.scores(item.row, item.row + 1)
@@ -274,14 +296,15 @@ def _own_rows(index: Index, examples: Sequence[Example]) -> list[range]:
     return found
 
 
-def ranked_by(scores: np.ndarray) -> Ranked:
-    """All windows by their scores; those of -inf are left out.
+def ranking_of(scores: np.ndarray) -> Ranking:
+    """The ranking of all windows by their scores.
 
-    Windows with the same score come in their order.
+    Args:
+        scores: (windows,); those of -inf are never listed.
     """
     possible = np.flatnonzero(scores > -np.inf)
 
-    def ranked(count: int) -> tuple[np.ndarray, np.ndarray]:
+    def best(count: int) -> tuple[np.ndarray, np.ndarray]:
         rows, values = possible, scores[possible]
         if count < len(rows):
             least = -np.partition(-values, count - 1)[count - 1]
@@ -291,44 +314,65 @@ def ranked_by(scores: np.ndarray) -> Ranked:
         order = np.argsort(-values, kind="stable")[:count]
         return rows[order], values[order]
 
-    return ranked
+    return Ranking(best, lambda first, end: scores[first:end], _middle(scores))
 
 
-def best_places(index: Index, ranked: Ranked, top: int) -> list[Found]:
+def _middle(scores: np.ndarray) -> float:
+    known = scores[scores > -np.inf]
+    return float(np.median(known)) if len(known) else 0.0
+
+
+def best_places(
+    index: Index, ranking: Ranking, top: int, taken: Sequence[range] = ()
+) -> list[Found]:
     """The best places, the best first.
 
     Args:
         index: where they are.
-        ranked: gives the best windows.
+        ranking: of its windows.
         top: the most places.
+        taken: windows that are not listed.
     """
-    count = _WINDOWS * top
-    while True:
-        rows, scores = ranked(count)
-        places = _runs(index, rows, scores)
-        if len(places) >= top:
-            # What is worse than the last place would only make the others longer.
-            kept = scores >= sorted((found.score for found in places), reverse=True)[top - 1]
-            places = _runs(index, rows[kept], scores[kept])
-        if len(places) >= top or len(rows) < count:
-            return sorted(places, key=lambda found: (-found.score, found.row))[:top]
+    free = np.ones(index.rows, bool)
+    for own in taken:
+        free[own.start : own.stop] = False
+    found: list[Found] = []
+    count = _WINDOWS * top + sum(map(len, taken))
+    while len(found) < top:
+        rows, scores = ranking.best(count)
+        exhausted = len(rows) < count
+        while len(found) < top:
+            left = free[rows]
+            rows, scores = rows[left], scores[left]
+            if not len(rows):
+                break
+            found.append(_grown(index, ranking, int(rows[0]), float(scores[0]), free))
+        if exhausted:
+            break
         count *= 4
-
-
-def _runs(index: Index, rows: np.ndarray, scores: np.ndarray) -> list[Found]:
-    """Neighbouring windows of a recording as one place each."""
-    if not len(rows):
-        return []
-    order = np.argsort(rows, kind="stable")
-    rows, scores = rows[order], scores[order]
-    recording = index.number_of(rows)
-    begins = np.flatnonzero(np.append(True, (np.diff(rows) != 1) | (np.diff(recording) != 0)))
-    ends = np.append(begins[1:], len(rows))
-    best = np.maximum.reduceat(scores, begins)
-    found = []
-    for first, end, score in zip(begins.tolist(), ends.tolist(), best.tolist(), strict=True):
-        peak = first + int(np.argmax(scores[first:end]))
-        start, stop = index.place(int(rows[first])), index.place(int(rows[end - 1]))
-        place = Place(start.recording, start.start, stop.end)
-        found.append(Found(place, float(score), int(rows[peak])))
     return found
+
+
+def _grown(index: Index, ranking: Ranking, row: int, score: float, free: np.ndarray) -> Found:
+    """The place around a window; it and the windows that adjoin it are no longer free."""
+    item = index.recording_of(row)
+    least = score - _FALLEN * max(score - ranking.middle, 0.0)
+    first, end = row, row + 1
+    while first > item.first:
+        start = max(first - _STEP, item.first)
+        fits = (ranking.scores(start, first) >= least) & free[start:first]
+        more = len(fits) if fits.all() else int(np.argmin(fits[::-1]))
+        first -= more
+        if more < len(fits):
+            break
+    last = item.first + item.rows
+    while end < last:
+        stop = min(end + _STEP, last)
+        fits = (ranking.scores(end, stop) >= least) & free[end:stop]
+        more = len(fits) if fits.all() else int(np.argmin(fits))
+        end += more
+        if more < len(fits):
+            break
+    free[max(first - 1, item.first) : min(end + 1, last)] = False
+    place = Place(item.path, index.place(first).start, index.place(end - 1).end)
+    return Found(place, score, row)
