@@ -1,12 +1,14 @@
 """The examples in docstrings run, and every public name has one.
 
 In them `model` is a small network for pictures with a head of three classes on `base`, `x` and
-`y` are pictures and labels, and the folder holds `recordings` and `new.wav`.
+`y` are pictures and labels, and the folder holds `recordings`, `new.wav`, and what was made of
+them: a run, an index, and a table of places in it.
 """
 
 import doctest
 import importlib
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -62,6 +64,7 @@ def names(monkeypatch, tmp_path):
         "unfreeze": unfreeze,
         "keras": keras,
         "np": np,
+        "Path": Path,
         "base": base,
         "model": keras.Model(pictures, outputs),
         "x": x,
@@ -69,23 +72,46 @@ def names(monkeypatch, tmp_path):
     }
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with recordings, a run, an index, and a table of places in it."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        registered(patch, folder)
+        patch.chdir(folder)
+        toy.write_sounds(Path("recordings"))
+        tone = 0.3 * np.sin(2 * np.pi * 200 * np.arange(toy.RATE) / toy.RATE)
+        soundfile.write("new.wav", tone, toy.RATE)
+        unfreeze.SoundClassifier.train("recordings", out="run", schedule="probe")
+        files = sorted(Path("recordings").rglob("*.wav"))
+        unfreeze.embed(files, "index", run="run")
+        rows = [f"{path.absolute()},{path.parent.name}" for path in files]
+        Path("places.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    return folder
+
+
+def registered(patch, folder):
+    """A small network in the place of YAMNet."""
+    toy.register(patch, folder)
+    patch.setitem(toy.BACKBONES, "yamnet", toy.BACKBONES["toy"])
+
+
 @pytest.fixture
-def sounds(monkeypatch, tmp_path, names):
-    """Recordings, with a small network in the place of YAMNet."""
-    toy.register(monkeypatch, tmp_path)
-    monkeypatch.setitem(toy.BACKBONES, "yamnet", toy.BACKBONES["toy"])
-    toy.write_sounds(Path("recordings"))
-    tone = 0.3 * np.sin(2 * np.pi * 200 * np.arange(toy.RATE) / toy.RATE)
-    soundfile.write("new.wav", tone, toy.RATE)
+def sounds(monkeypatch, tmp_path, names, made):
+    registered(monkeypatch, tmp_path)
+    for item in ("recordings", "index"):
+        shutil.copytree(made / item, item)
+    shutil.copy(made / "new.wav", "new.wav")
+    shutil.copy(made / "places.csv", "places.csv")
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in EXAMPLES])
 def test_an_example_runs(name, names, request):
     example = EXAMPLES[name]
-    if re.search('"(run|recordings|new.wav)"', example.docstring):
+    if re.search('"(run|recordings|new.wav|index)"', example.docstring):
         request.getfixturevalue("sounds")
-    if name == TENSORFLOW:
-        unfreeze.SoundClassifier.train("recordings", out="run", schedule="probe")
+    if 'out="run"' not in example.docstring and '"run"' in example.docstring:
+        shutil.copytree(request.getfixturevalue("made") / "run", "run")
     example.globs.update(names)
     told = []
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

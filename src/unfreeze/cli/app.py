@@ -7,13 +7,16 @@ import typer
 from unfreeze.cli.backbones import backbones
 from unfreeze.cli.compare import compare
 from unfreeze.cli.demo import demo
+from unfreeze.cli.embed import embed
 from unfreeze.cli.evaluate import evaluate
 from unfreeze.cli.export import export
+from unfreeze.cli.head import head
 from unfreeze.cli.inspect import inspect
 from unfreeze.cli.listen import listen
 from unfreeze.cli.plan import plan
 from unfreeze.cli.predict import predict
 from unfreeze.cli.report import report
+from unfreeze.cli.search_index import search
 from unfreeze.cli.segments import segments
 from unfreeze.cli.serve import serve
 from unfreeze.cli.train import train
@@ -54,6 +57,9 @@ for command in (
     predict,
     listen,
     segments,
+    embed,
+    search,
+    head,
     export,
     serve,
     inspect,
