@@ -12,7 +12,8 @@ from typing import Any
 from unfreeze.audio.entries import Entry
 from unfreeze.audio.label_sets import is_set
 from unfreeze.audio.sources import Source
-from unfreeze.backbones.registry import full_name
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.registry import full_name, get_backbone
 from unfreeze.errors import RunError, show
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.train_options import NO_TAPS, OPTIONS, TrainOptions
@@ -60,6 +61,16 @@ def run_labels(run: Path) -> tuple[str, ...]:
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise RunError(f"{run / run_folder.CONFIG} does not contain the run's classes")
     return tuple(labels)
+
+
+def run_front_end(run: Path) -> FrontEnd:
+    """How the network of a run hears.
+
+    Raises:
+        RunError: there is no finished run, or this version does not know its network.
+    """
+    options = inherited_options(run, run, {})
+    return get_backbone(options.backbone, options.slow_down, options.channel).front_end
 
 
 def run_source(run: Path) -> Source:
