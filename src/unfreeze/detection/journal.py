@@ -2,16 +2,16 @@
 
 A journal is a file of JSON lines beside the results. The first line holds the
 format version and the settings; each other line holds a finished recording with
-its events. Lines are only ever added, each with one write that reaches the disk
-before the next one begins. So only the last line can be incomplete, after a kill
+its events. Lines are only ever added, with one write that reaches the disk before
+the next one begins. So only the last line can be incomplete, after a kill
 (cut short) or a power cut (with zeros in it); it is dropped. Results can be
 written from the journal at any time, in any format.
 """
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,35 @@ class Journal:
             events: what was found in it.
             about: JSON values to keep with it.
         """
-        # The state from before it was read: what was added since was not searched.
-        state, at = self._states[_key(recording)], self._file.tell()
-        rows = [asdict(event) for event in events]
-        line = {"path": _key(recording), "state": state, "about": dict(about), "events": rows}
-        self._file.write(_line(line).encode("ascii"))
-        os.fsync(self._file.fileno())
-        self._places[_key(recording)] = (at, state)
+        self.add_together([(recording, events, about)])
+
+    def add_together(
+        self, finished: Sequence[tuple[Path, Sequence[Event], Mapping[str, Any]]]
+    ) -> None:
+        """Record that several recordings are finished, with one write.
+
+        Args:
+            finished: each with what `add` takes.
+        """
+        at, lines, places = self._file.tell(), list[bytes](), dict[str, tuple[int, Any]]()
+        for recording, events, about in finished:
+            # The state from before it was read: what was added since was not searched.
+            key, rows = _key(recording), [asdict(event) for event in events]
+            line = {"path": key, "state": self._states[key], "about": dict(about), "events": rows}
+            lines.append(_line(line).encode("ascii"))
+            places[key] = (at, self._states[key])
+            at += len(lines[-1])
+        before, data = self._file.tell(), memoryview(b"".join(lines))
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            # The disk is full: half a line must not come before the next one.
+            self._file.truncate(before)
+            self._file.seek(before)
+            raise
+        self._places |= places
 
     def events(self, recording: Path) -> tuple[list[Event], dict[str, Any]]:
         """Return a finished recording's events, and what was kept with them.
@@ -99,30 +121,17 @@ class Journal:
 
     def _read(self, settings: Mapping[str, Any]) -> None:
         whole = 0
-        with self.path.open("rb") as file:
-            try:
-                head = json.loads(file.readline())
-                before = dict(head["settings"]) if head[_KEY] == FORMAT else None
-            except _DAMAGED:
-                before = None
-            if before is None:
-                raise RunError(
-                    f"{show(self.path)} is not a journal that this version of unfreeze can read: "
-                    f"give another --out, or begin again with --overwrite"
-                )
-            _compare(self.path, before, settings)
-            whole = file.tell()
-            for line in file:
-                row = _row(line)
-                if row is None:
-                    if file.read(1):
-                        raise RunError(
-                            f"{show(self.path)} is damaged at byte {whole}: begin again with "
-                            f"--overwrite, or give another --out"
-                        )
-                    break
-                self._places[row["path"]] = (whole, row["state"])
-                whole += len(line)
+        try:
+            before = read_settings(self.path)
+            for line in each_line(self.path):
+                if line.row is not None:
+                    self._places[line.row["path"]] = (line.start, line.row["state"])
+                whole = line.end
+        except RunError as error:
+            raise RunError(
+                f"{error}: begin again with --overwrite, or give another --out"
+            ) from None
+        _compare(self.path, before, settings)
         if whole < self.path.stat().st_size:
             os.truncate(self.path, whole)
 
@@ -130,6 +139,57 @@ class Journal:
         return RunError(
             f"{show(self.path)} is damaged: begin again with --overwrite, or give another --out"
         )
+
+
+@dataclass(frozen=True)
+class Line:
+    """A whole line of a journal.
+
+    Attributes:
+        start: its first byte in the file.
+        end: the byte after its last.
+        row: `path`, `state`, `about` and `events` of a recording; None for the first line.
+    """
+
+    start: int
+    end: int
+    row: dict[str, Any] | None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in the first line of a journal.
+
+    Raises:
+        RunError: it is not a journal.
+    """
+    with path.open("rb") as file:
+        try:
+            head = json.loads(file.readline())
+            settings = dict(head["settings"]) if head[_KEY] == FORMAT else None
+        except _DAMAGED:
+            settings = None
+    if settings is None:
+        raise RunError(f"{show(path)} is not a journal that this version of unfreeze can read")
+    return settings
+
+
+def each_line(path: Path) -> Iterator[Line]:
+    """The lines of a journal, but for a last one that is not whole.
+
+    Raises:
+        RunError: a line before the last one is not whole.
+    """
+    with path.open("rb") as file:
+        at = len(file.readline())
+        yield Line(0, at, None)
+        for line in file:
+            row = _row(line)
+            if row is None:
+                if file.read(1):
+                    raise RunError(f"{show(path)} is damaged at byte {at}")
+                return
+            yield Line(at, at + len(line), row)
+            at += len(line)
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

@@ -1,0 +1,315 @@
+"""From recordings to an index: each recording is read once, on all cores, and can be resumed.
+
+Recordings that are short are finished in groups (`unfreeze.detection.scan.neighbours`), since
+their last windows share a batch of the network. A group is added to the index as a whole. So a
+killed run that is repeated ends with the same numbers to the bit: the groups that are left are
+those that would have been. (The order of the recordings may differ, as it may without a kill.)
+Recordings that are added to a finished index are other groups than those of one run over all:
+their numbers are then the same but for the last digit.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.entries import is_of_silence
+from unfreeze.audio.sound_file import file_size
+from unfreeze.detection.detector import hop_steps
+from unfreeze.detection.scan import Begun, Ended, Read, neighbours, scan_files
+from unfreeze.detection.score_blocks import ScoreBlock
+from unfreeze.errors import DataError, RunError, UnfreezeError, show
+from unfreeze.output_folder import differences
+from unfreeze.search.encoder import (
+    Encoder,
+    copy_of_run,
+    digest,
+    fit_to,
+    model_file,
+    open_encoder,
+    usable_backbone,
+)
+from unfreeze.search.index_folder import (
+    ENCODER,
+    FORMAT,
+    JOURNAL,
+    Finished,
+    Index,
+    IndexWriter,
+    Settings,
+    held_index,
+    open_index,
+    read_index_settings,
+)
+
+#: The backbone of an index without a run.
+BACKBONE = "yamnet"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What has become of a recording.
+
+    Attributes:
+        recording: the file.
+        windows: that were added.
+        seconds: of sound.
+        error: why it could not be read to its end, and was left out; or None.
+        warnings: what else is wrong with the file, a clause each.
+    """
+
+    recording: Path
+    windows: int
+    seconds: float
+    error: Exception | None
+    warnings: tuple[str, ...]
+
+
+def embed(
+    recordings: Sequence[Path],
+    out: Path,
+    *,
+    run: Path | None = None,
+    backbone: str | None = None,
+    hop: float | None = None,
+    accept_licence: bool = False,
+    overwrite: bool = False,
+    on_progress: Callable[[float], None] | None = None,
+    on_recording: Callable[[Embedded], None] | None = None,
+) -> Index:
+    """Make an index of recordings, or add them to one.
+
+    Recordings that are in the index already are not read again, unless they have changed.
+
+    Args:
+        recordings: the files.
+        out: folder of the index.
+        run: the folder of a finished run, or a `.keras` file: vectors are what its head reads,
+            and the index holds its probabilities. An index that exists keeps its own model.
+        backbone: without a run, the network, by its name; None takes YAMNet.
+        hop: seconds from one window to the next; None takes a window's length.
+        accept_licence: accept that of the backbone's weights.
+        overwrite: begin again, whatever is in the index.
+        on_progress: called with the bytes of files that are done.
+        on_recording: called when a recording is finished, or cannot be read and is left out.
+
+    Returns:
+        The index, open for reading.
+
+    Raises:
+        UnfreezeError: options that cannot be used; nothing is written.
+        DataError: no recording is given, or the index is damaged.
+        RunError: the index was made with another model or other settings, another process
+            is writing to it, or it cannot be written.
+    """
+    files = [path.absolute() for path in recordings]
+    if not files:
+        raise DataError("No recordings are given")
+    if run is not None and backbone is not None:
+        raise UnfreezeError("--run has a network of its own: leave out --backbone")
+    network = None if run is not None else usable_backbone(backbone or BACKBONE, accept_licence)
+    with Decoders() as decoders, held_index(out, overwrite) as begun:
+        if begun:
+            settings = read_index_settings(out)
+            encoder = _encoder_of_index(out, settings)
+            _refuse_others(out, settings, encoder, run, backbone, hop)
+        else:
+            if network is None:
+                assert run is not None
+                copy_of_run(run, out / ENCODER)
+                fitted_on, of = 0, "run"
+            else:
+                fitted_on, of = fit_to(network, files, out / ENCODER, decoders), network.name
+            # From the file, as when the index is added to.
+            encoder = open_encoder(out / ENCODER, with_run=network is None)
+            settings = _settings(encoder, digest(out / ENCODER), of, hop, fitted_on)
+        writer = IndexWriter(out, settings, overwrite=not begun)
+        try:
+            todo = writer.unfinished(files)
+            _add(encoder, settings, todo, writer, decoders, on_progress, on_recording)
+        finally:
+            writer.close()
+        return open_index(out)
+
+
+def open_index_encoder(index: Index) -> Encoder:
+    """Load the model that made an index, for example clips.
+
+    Raises:
+        RunError: it is damaged, or not the one that made the index.
+    """
+    return _encoder_of_index(index.folder, index.settings)
+
+
+def vectors_of(encoder: Encoder, settings: Settings, recording: Path) -> Finished:
+    """The vectors of a recording that is not in an index, as those in it are.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    results: list[Finished] = []
+    errors: list[Exception] = []
+
+    def note(item: Embedded) -> None:
+        if item.error is not None:
+            errors.append(item.error)
+
+    with Decoders() as decoders:
+        for found in _finished(encoder, settings, [recording], decoders, None, note):
+            results += found
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _encoder_of_index(folder: Path, settings: Settings) -> Encoder:
+    file = folder / ENCODER
+    if not file.is_file() or digest(file) != settings.encoder:
+        what = "is not the model that made the index" if file.is_file() else "is missing"
+        raise RunError(f"{show(file)} {what}: make the index again with `unfreeze embed`")
+    return open_encoder(file, with_run=bool(settings.labels))
+
+
+def _settings(encoder: Encoder, model: str, of: str, hop: float | None, fitted_on: int) -> Settings:
+    front = encoder.front_end
+    second = front.step / front.sample_rate
+    steps = front.patch_samples // front.step if hop is None else hop_steps(front, hop)
+    return Settings(
+        format=FORMAT,
+        encoder=model,
+        of=of,
+        numbers=encoder.numbers,
+        labels=encoder.labels,
+        several=encoder.several,
+        hop=steps * second,
+        window=front.patch_seconds,
+        low_hz=front.low_hz,
+        high_hz=front.high_hz,
+        fitted_on=fitted_on,
+    )
+
+
+def _refuse_others(
+    out: Path,
+    before: Settings,
+    encoder: Encoder,
+    run: Path | None,
+    backbone: str | None,
+    hop: float | None,
+) -> None:
+    """Refuse to add to an index with another model or hop than it was made with."""
+    now = before
+    if run is not None:
+        now = replace(now, of="run", encoder=digest(model_file(run)))
+    elif backbone is not None:
+        now = replace(now, of=backbone)
+    if hop is not None:
+        now = replace(now, hop=_settings(encoder, before.encoder, "", hop, 0).hop)
+    changed = differences(before.as_plain(), now.as_plain())
+    if changed:
+        raise RunError(
+            f"{show(out / JOURNAL)} was begun with other settings ({'; '.join(changed)}): use "
+            "those, give another --out, or begin again with --overwrite"
+        )
+
+
+def _add(
+    encoder: Encoder,
+    settings: Settings,
+    todo: Sequence[Path],
+    writer: IndexWriter,
+    decoders: Decoders,
+    on_progress: Callable[[float], None] | None,
+    on_recording: Callable[[Embedded], None] | None,
+) -> None:
+    told = on_recording or (lambda item: None)
+    for group in _finished(encoder, settings, todo, decoders, on_progress, told):
+        if group:
+            writer.add(group)
+        for item in group:
+            told(Embedded(item.recording, len(item.vectors), item.seconds, None, item.warnings))
+
+
+@dataclass
+class _Partly:
+    """A recording that is being read."""
+
+    vectors: list[np.ndarray] = field(default_factory=list)
+    scores: list[np.ndarray] = field(default_factory=list)
+    seconds: float = 0.0
+    begun: Begun | None = None
+    warnings: tuple[str, ...] = ()
+
+    def add(self, block: ScoreBlock, numbers: int, exempt: np.ndarray) -> None:
+        """Take the outputs of an encoder; in digital silence, nothing is heard."""
+        heard = replace(block, scores=block.scores[:, numbers:]).without_silence(exempt)
+        # What is too large for float16 becomes infinite, and is refused at the end.
+        with np.errstate(over="ignore"):
+            self.vectors.append(block.scores[:, :numbers].astype(np.float16))
+            self.scores.append(heard.scores.astype(np.float16))
+        self.seconds = float(block.ends[-1])
+
+    def finished(self, path: Path, numbers: int, classes: int) -> Finished:
+        """What the recording adds to an index.
+
+        Raises:
+            DataError: the network's numbers cannot be kept.
+        """
+        vectors = np.concatenate([*self.vectors, np.zeros((0, numbers), np.float16)])
+        scores = np.concatenate([*self.scores, np.zeros((0, classes), np.float16)])
+        if not (np.isfinite(vectors).all() and np.isfinite(scores).all()):
+            raise DataError(
+                f"{show(path)}: the network gives numbers for it that are too large or not finite"
+            )
+        rate = 0 if self.begun is None else self.begun.sample_rate
+        return Finished(path, vectors, scores, self.seconds, rate, self.warnings)
+
+
+def _finished(
+    encoder: Encoder,
+    settings: Settings,
+    paths: Sequence[Path],
+    decoders: Decoders,
+    on_progress: Callable[[float], None] | None,
+    on_error: Callable[[Embedded], None],
+) -> Iterator[list[Finished]]:
+    """Yield the recordings of each group that could be read, when the group is finished."""
+    front = encoder.front_end
+    hop = round(settings.hop * front.sample_rate / front.step)
+    numbers, classes = encoder.numbers, len(encoder.labels)
+    exempt = np.array([is_of_silence(label) for label in encoder.labels], bool)
+    group_of = {number: group for group in neighbours(paths) for number in group}
+    partly: dict[int, _Partly] = {}
+    waiting: dict[range, list[Finished | None]] = {}
+    done, shares, told = 0.0, dict[int, float](), 0.0
+    for number, item in scan_files(encoder.model, front, paths, hop, decoders=decoders):
+        mine = partly.setdefault(number, _Partly())
+        if isinstance(item, Begun):
+            mine.begun = item
+        elif isinstance(item, Read):
+            mine.warnings = item.warnings
+        elif isinstance(item, ScoreBlock):
+            mine.add(item, numbers, exempt)
+            length = mine.begun.seconds if mine.begun else 0.0
+            share = min(float(item.ends[-1]) / max(length, 1e-3), 1.0)
+            shares[number] = share * file_size(paths[number])
+        elif isinstance(item, Ended):
+            del partly[number]
+            shares.pop(number, None)
+            done += file_size(paths[number])
+            made, error = None, item.error
+            try:
+                made = mine.finished(paths[number], numbers, classes) if error is None else None
+            except DataError as unusable:
+                error = unusable
+            if error is not None:
+                on_error(Embedded(paths[number], 0, 0.0, error, mine.warnings))
+            members = waiting.setdefault(group_of[number], [])
+            members.append(made)
+            if len(members) == len(group_of[number]):
+                yield [found for found in waiting.pop(group_of[number]) if found is not None]
+        if on_progress is not None:
+            told = max(told, done + sum(shares.values()))
+            on_progress(told)

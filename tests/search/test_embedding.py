@@ -1,0 +1,202 @@
+"""From recordings to an index: the network's numbers, resumed, appended, killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import toy
+from unfreeze.errors import DataError, RunError, UnfreezeError
+from unfreeze.search.embedding import embed, open_index_encoder, vectors_of
+from unfreeze.search.index_folder import open_index
+
+HERE = Path(__file__).resolve().parents[1]
+
+
+def by_recording(index):
+    """What an index holds of each recording, whatever their order."""
+    return {
+        item.path.name: (
+            item.rows,
+            item.seconds,
+            index.vectors(item.first, item.first + item.rows).tobytes(),
+            b"" if not index.labels else index.scores(item.first, item.first + item.rows).tobytes(),
+        )
+        for item in index.recordings
+    }
+
+
+def test_the_index_holds_what_the_head_reads_and_what_the_run_says(index, field, classifier):
+    assert index.labels == classifier.labels
+    assert (index.settings.numbers, index.settings.hop) == (64, 0.96)
+    item = next(item for item in index.recordings if item.path.name == "a.wav")
+    assert (item.rows, item.seconds, item.sample_rate) == (21, 20.0, toy.RATE)
+    rows = item.first, item.first + item.rows
+    blocks = list(classifier.scan(item.path, hop=0.96))
+    np.testing.assert_allclose(index.scores(*rows), blocks[0].scores, atol=1e-3)
+    places = [index.place(row) for row in range(*rows)]
+    np.testing.assert_allclose([place.start for place in places], blocks[0].starts, atol=1e-9)
+    np.testing.assert_allclose([place.end for place in places], blocks[0].ends, atol=1e-9)
+    # The toy head reads the mean over time of each band; it is linear: it gives the same again.
+    head = classifier.model.get_layer("patch_classifier").get_layer("transfer_output")
+    kernel, bias = head.get_weights()
+    logits = index.vectors(*rows).astype(np.float32) @ kernel + bias
+    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chances /= chances.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(chances, blocks[0].scores, atol=0.02)
+
+
+def test_nothing_is_heard_in_digital_silence(index):
+    item = next(item for item in index.recordings if item.path.name == "silence.wav")
+    assert not index.scores(item.first, item.first + item.rows).any()
+
+
+def test_an_example_has_the_vectors_of_the_recording_it_is(index, field):
+    encoder = open_index_encoder(index)
+    found = vectors_of(encoder, index.settings, field / "high.wav")
+    item = next(item for item in index.recordings if item.path.name == "high.wav")
+    np.testing.assert_allclose(
+        found.vectors.astype(np.float32),
+        index.vectors(item.first, item.first + item.rows).astype(np.float32),
+        rtol=2e-3,
+        atol=2e-3,
+    )
+    with pytest.raises(DataError, match=r"none\.wav"):
+        vectors_of(encoder, index.settings, field / "none.wav")
+
+
+@pytest.fixture
+def copied(tmp_path, field):
+    """The recordings in a folder of the test's own."""
+    return Path(shutil.copytree(field, tmp_path / "field"))
+
+
+def test_new_and_changed_recordings_are_added_and_the_others_not_read(copied, tmp_path, toy_run):
+    files, seen = sorted(copied.iterdir()), []
+    out = tmp_path / "index"
+    embed(files[:3], out, run=toy_run)
+    index = embed(files, out, on_recording=seen.append)
+    assert [item.recording.name for item in seen] == [file.name for file in files[3:]]
+    whole = embed(files, tmp_path / "whole", run=toy_run)
+    assert by_recording(index).keys() == by_recording(whole).keys()
+    for name, (rows, seconds, vectors, scores) in by_recording(index).items():
+        other = by_recording(whole)[name]
+        assert (rows, seconds) == other[:2]
+        for mine, theirs in ((vectors, other[2]), (scores, other[3])):
+            a, b = (np.frombuffer(x, np.float16).astype(np.float32) for x in (mine, theirs))
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
+    soundfile.write(copied / "low.wav", np.ones(2 * toy.RATE) * 0.1, toy.RATE)
+    (copied / "a.wav").unlink()
+    seen.clear()
+    index = embed(sorted(copied.iterdir()), out, run=toy_run, on_recording=seen.append)
+    assert [(item.recording.name, item.seconds) for item in seen] == [("low.wav", 2.0)]
+    changes = {item.path.name: item.change() for item in index.recordings}
+    assert changes.pop("a.wav") == "is no longer there"
+    assert set(changes.values()) == {None}
+    assert index.rows == whole.rows - 1
+
+
+def test_an_unreadable_recording_is_named_and_left_out(copied, tmp_path, toy_run):
+    (copied / "text.wav").write_text("no sound")
+    seen = []
+    index = embed(sorted(copied.iterdir()), tmp_path / "i", run=toy_run, on_recording=seen.append)
+    wrong = [item for item in seen if item.error is not None]
+    assert [item.recording.name for item in wrong] == ["text.wav"]
+    assert "text.wav" in str(wrong[0].error)
+    assert len(index.recordings) == len(seen) - 1 == 6
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from unfreeze.detection import journal, scan
+from unfreeze.search import embedding
+scan._NEIGHBOURS = embedding.neighbours.__globals__["_NEIGHBOURS"] = 2
+add, left = journal.Journal.add_together, [int(sys.argv[4])]
+def killed(self, lines):
+    # The rows are on the disk, and nothing tells of them yet.
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    add(self, lines)
+journal.Journal.add_together = killed
+embedding.embed(sorted(Path(sys.argv[1]).iterdir()), Path(sys.argv[2]), run=Path(sys.argv[3]))
+"""
+
+
+def test_a_killed_one_ends_with_the_same_numbers_to_the_bit(field, tmp_path, toy_run, monkeypatch):
+    place = os.pathsep.join([str(HERE), *sys.path])
+
+    def start(kills):
+        command = [sys.executable, "-c", KILLED, *map(str, (field, tmp_path / "i", toy_run, kills))]
+        environment = {**os.environ, "PYTHONPATH": place}
+        return subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode
+
+    assert start(1) == -signal.SIGKILL
+    assert 0 < len(open_index(tmp_path / "i").recordings) <= 2
+    monkeypatch.setattr("unfreeze.detection.scan._NEIGHBOURS", 2)
+    again = embed(sorted(field.iterdir()), tmp_path / "i", run=toy_run)
+    whole = embed(sorted(field.iterdir()), tmp_path / "whole", run=toy_run)
+    assert by_recording(again) == by_recording(whole)
+    assert again.rows == whole.rows
+
+
+def test_what_cannot_be_used_is_refused_before_anything_is_written(index, field, tmp_path, toy_run):
+    files, out = sorted(field.iterdir()), tmp_path / "out"
+    with pytest.raises(DataError, match="No recordings are given"):
+        embed([], out, run=toy_run)
+    with pytest.raises(UnfreezeError, match="leave out --backbone"):
+        embed(files, out, run=toy_run, backbone="yamnet")
+    with pytest.raises(UnfreezeError, match="Did you mean 'yamnet'"):
+        embed(files, out, backbone="yamnt")
+    with pytest.raises(RunError, match="does not exist"):
+        embed(files, out, run=tmp_path / "no_run")
+    assert not out.exists()
+    with pytest.raises(RunError, match=r"hop was 0\.96 and is 0\.48"):
+        embed(files, index.folder, hop=0.48)
+    with pytest.raises(UnfreezeError, match="a hop of 2 s cannot be used"):
+        embed(files, index.folder, hop=2)
+    with pytest.raises(RunError, match="of was 'run' and is 'yamnet'"):
+        embed(files, index.folder, backbone="yamnet")
+
+
+def test_another_model_is_refused_and_overwrite_begins_again(copied, tmp_path, toy_run, classifier):
+    files, out = sorted(copied.iterdir()), tmp_path / "index"
+    index = embed(files[:2], out, run=toy_run)
+    other = tmp_path / "other.keras"
+    classifier.save(other)
+    with pytest.raises(RunError, match=r"encoder was '.*' and is"):
+        embed(files, out, run=other)
+    assert len(open_index(out).recordings) == len(index.recordings) == 2
+    again = embed(files[1:], out, run=other, overwrite=True)
+    assert len(again.recordings) == len(files) - 1
+    (out / "encoder.keras").write_bytes(toy_run.read_bytes())
+    with pytest.raises(RunError, match="is not the model that made the index"):
+        embed(files, out)
+
+
+def test_without_a_run_a_backbone_is_read_at_every_depth(field, tmp_path, monkeypatch):
+    toy.register(monkeypatch, tmp_path)
+    files = sorted(field.iterdir())
+    index = embed(files[:5], tmp_path / "index", backbone="toy")
+    assert index.labels == ()
+    assert index.scores(0, 1) is None
+    assert index.settings.of == "toy"
+    # All windows of five recordings.
+    assert index.settings.fitted_on == index.rows
+    vectors = index.vectors(0, index.rows).astype(np.float32)
+    np.testing.assert_allclose(vectors.mean(axis=0), 0, atol=2e-3)
+    more = embed(files, tmp_path / "index")
+    assert more.settings == index.settings
+    found = vectors_of(open_index_encoder(more), more.settings, files[0])
+    item = more.recordings[0]
+    assert item.path == files[0]
+    np.testing.assert_allclose(
+        found.vectors.astype(np.float32), vectors[: item.rows], rtol=5e-3, atol=5e-3
+    )
