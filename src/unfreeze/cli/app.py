@@ -14,6 +14,7 @@ from unfreeze.cli.listen import listen
 from unfreeze.cli.plan import plan
 from unfreeze.cli.predict import predict
 from unfreeze.cli.report import report
+from unfreeze.cli.review import review
 from unfreeze.cli.segments import segments
 from unfreeze.cli.serve import serve
 from unfreeze.cli.train import train
@@ -54,6 +55,7 @@ for command in (
     predict,
     listen,
     segments,
+    review,
     export,
     serve,
     inspect,

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Samples of the posterior: enough for the second digit of the bounds.
-_DRAWS = 20_000
+# Samples of the posterior: enough for the first two digits of the bounds.
+_DRAWS = 4_000
 _TAIL = 0.025
 # Clips that the priors count for.
 _STRONG, _WEAK = 0.5, 0.125

@@ -61,7 +61,8 @@ class Pool:
 
     def likeliest(self) -> np.ndarray:
         """(clips,) the number of the likeliest class of each clip that may be asked for."""
-        return np.where(self.loud, self.scores, np.float16(-1)).argmax(axis=1)
+        found: np.ndarray = np.where(self.loud, self.scores, np.float16(-1)).argmax(axis=1)
+        return found
 
     def certainty(self) -> np.ndarray:
         """(clips,) float32, 0 (nothing is less certain) to 1.
@@ -201,8 +202,9 @@ def similarities(index: Index, pool: Pool, clip: int) -> np.ndarray:
 
 def without(pool: Pool, unwanted: Mapping[Path, str]) -> np.ndarray:
     """(clips,) bool, whether a clip may be asked for: not of an unwanted recording."""
-    bad = np.array([file in unwanted for file in pool.recordings], bool)
-    return ~bad[pool.recording]
+    good = np.array([file not in unwanted for file in pool.recordings], bool)
+    found: np.ndarray = good[pool.recording]
+    return found
 
 
 def overlapping(pool: Pool, recording: Path, start: float, end: float) -> Sequence[int]:

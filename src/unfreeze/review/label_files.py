@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from unfreeze.audio.entries import is_quiet
+from unfreeze.audio.entries import BACKGROUND, is_quiet
 from unfreeze.audio.label_sets import set_text
 from unfreeze.detection.event_files import FORMATS, Source
 from unfreeze.detection.events import Event
@@ -64,7 +64,8 @@ def _as_set(one: Decision, labels: Sequence[str]) -> str:
     """A decision as a set of labels: what was not asked is not known."""
     loud = [label for label in labels if not is_quiet(label)]
     if one.label is not None and is_quiet(one.label):
-        return ""
+        # A table of sounds has no row without a label.
+        return BACKGROUND
     heard = [] if one.label is None else [one.label]
     return set_text(heard, [x for x in loud if x not in (one.label, one.asked)])
 

@@ -159,7 +159,7 @@ class Retraining:
                 return
             trained = time.monotonic()
             self._doing = number, SCORING, trained
-            result = {"change": change_of(run_of(self._folder, number))}
+            result: dict[str, Any] = {"change": change_of(run_of(self._folder, number))}
             result |= self._score(number)
             if self._stopped:
                 return

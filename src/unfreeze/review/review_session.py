@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,7 @@ import numpy as np
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.entries import BACKGROUND, check_label, is_quiet
 from unfreeze.audio.excerpts import LENGTH, Span
-from unfreeze.audio.rules import content_hash
-from unfreeze.audio.sound_file import file_size
-from unfreeze.errors import DataError, RunError, UnfreezeError, show
+from unfreeze.errors import DataError, UnfreezeError, show
 from unfreeze.report.clip_media import Media, cut_media
 from unfreeze.review.call_density import Density, Stratum, estimate_density
 from unfreeze.review.candidate_clips import cut_clip
@@ -61,7 +59,7 @@ from unfreeze.review.label_store import (
     Decision,
     LabelStore,
 )
-from unfreeze.review.old_run import run_front_end, run_labels, run_source
+from unfreeze.review.old_run import notes_on, recordings_of_run, run_front_end, run_labels
 from unfreeze.review.retraining import (
     FEWEST,
     PROGRAM,
@@ -143,7 +141,7 @@ class ReviewSession:
         self.store = LabelStore(folder, about)
         first = make_pool(index, length)
         unwanted = recordings_of_run(run, first.recordings)
-        self.notes = _notes(unwanted, first)
+        self.notes = notes_on(unwanted, len(first.recordings))
         self._allowed = without(first, unwanted)
         if not self._allowed.any():
             raise DataError(
@@ -180,6 +178,12 @@ class ReviewSession:
     def several(self) -> bool:
         """Whether each class is judged by itself."""
         return self._first.several
+
+    @property
+    def seconds(self) -> float:
+        """Length of all clips that may be asked, in seconds."""
+        pool = self._first
+        return float((pool.end - pool.start)[self._allowed].sum())
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -406,8 +410,8 @@ class ReviewSession:
         longest = max(_LONGEST / self.front_end.slow_down, window)
         if not window <= length <= longest:
             raise UnfreezeError(
-                f"clips of {length:g} s cannot be reviewed: give a --length from {window:g} s, which "
-                f"the network hears at once, to {longest:g} s"
+                f"clips of {length:g} s cannot be reviewed: give a --length from {window:g} s, "
+                f"which the network hears at once, to {longest:g} s"
             )
 
     def _place(self, clip: int) -> tuple[Path, float, float]:
@@ -468,13 +472,10 @@ class ReviewSession:
                 found[clip] = True
             elif one.answer == UNSURE and one.asked == label:
                 unsure[clip] = True
-            elif one.answer == NO and one.asked == label:
+            elif one.answer in (NO, OTHER) and one.asked == label:
                 not_found[clip] = True
-            elif one.answer == OTHER and (
-                one.asked == label or not self.several or is_quiet(one.label or "")
-            ):
-                not_found[clip] = True
-            elif one.answer == YES and not self.several:
+            elif one.label is not None and (not self.several or is_quiet(one.label)):
+                # Of one class per clip, or of none: so not of this one.
                 not_found[clip] = True
         return found, not_found, unsure
 
@@ -548,60 +549,3 @@ def _named(answer: str, asked: str, label: str | None) -> str | None:
     if len(named) > 100:
         raise UnfreezeError("the name of a class may have at most 100 characters")
     return named
-
-
-def recordings_of_run(run: Path, recordings: Sequence[Path]) -> dict[Path, str]:
-    """The recordings that must not be asked, with the reason.
-
-    Args:
-        run: the run folder.
-        recordings: of the index.
-
-    Returns:
-        For each that the run knows, "used" or, for a copy of a test recording, "copy".
-    """
-    try:
-        entries = run_source(run).entries
-    except RunError:
-        # Its recordings have moved: names are all that there is.
-        root, rows = _rows_of(run)
-        named = {os.path.realpath(root / row) for row in rows}
-        return {path: "used" for path in recordings if os.path.realpath(path) in named}
-    used = {os.path.realpath(entry.path) for entry in entries}
-    tested = {os.path.realpath(e.path): e.path for e in entries if e.split == "test"}
-    by_size: dict[float, list[Path]] = {}
-    for path in tested.values():
-        by_size.setdefault(file_size(path), []).append(path)
-    found, hashes = dict[Path, str](), dict[Path, str]()
-    for path in recordings:
-        if os.path.realpath(path) in used:
-            found[path] = "used"
-        elif same := by_size.get(file_size(path)):
-            for one in same:
-                hashes.setdefault(one, content_hash(one))
-            if content_hash(path) in [hashes[one] for one in same]:
-                found[path] = "copy"
-    return found
-
-
-def _rows_of(run: Path) -> tuple[Path, list[str]]:
-    from unfreeze.pipeline.run_folder import read_splits
-
-    root, rows = read_splits(run)
-    return root, [row["path"] for row in rows]
-
-
-def _notes(unwanted: Mapping[Path, str], pool: Pool) -> list[str]:
-    counts = Counter(unwanted.values())
-    told = []
-    if counts["used"]:
-        told.append(
-            f"{counts['used']} of {len(pool.recordings)} recordings are left out: the run was "
-            "trained or tested on them."
-        )
-    if counts["copy"]:
-        told.append(
-            f"{counts['copy']} of {len(pool.recordings)} recordings are left out: they are copies "
-            "of test recordings of the run, which must stay unseen."
-        )
-    return told
