@@ -53,3 +53,36 @@ def make_home(folder, monkeypatch):
     truth = write_field(folder / "field")
     embed(sorted((folder / "field").iterdir()), folder / "index", run=folder / "run")
     return truth
+
+
+def write_index(
+    folder, recordings, labels=("background", "cat", "dog"), hop=0.48, several=False, seed=0
+):
+    """An index of recordings of noise, with random vectors and scores.
+
+    Args:
+        folder: where to.
+        recordings: seconds of each by name.
+        labels: the classes.
+        hop: seconds from one window to the next.
+        several: whether each class is judged by itself.
+        seed: of what is drawn.
+    """
+    from unfreeze.search.index_folder import Finished, IndexWriter, Settings, open_index
+
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    shape = Settings(1, "encoder", "run", 8, labels, several, hop, 0.96, 125.0, 7500.0)
+    writer = IndexWriter(folder, shape)
+    files = [folder.parent / name for name in recordings]
+    for file, seconds in zip(files, recordings.values(), strict=True):
+        if not file.exists():
+            soundfile.write(file, rng.normal(0, 0.01, round(100 * seconds)), 100)
+    writer.unfinished(files)
+    for file, seconds in zip(files, recordings.values(), strict=True):
+        rows = max(int(np.ceil((seconds - 0.96) / hop)) + 1, 1)
+        scores = rng.dirichlet(np.ones(len(labels)), rows).astype(np.float16)
+        vectors = rng.normal(size=(rows, 8)).astype(np.float16)
+        writer.add([Finished(file, vectors, scores, seconds, 100)])
+    writer.close()
+    return open_index(folder)

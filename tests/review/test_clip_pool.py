@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
+from reviewing import write_index
 from unfreeze.review.clip_pool import (
     clip_edges,
     make_pool,
@@ -14,38 +14,6 @@ from unfreeze.review.clip_pool import (
     with_new_scores,
     without,
 )
-from unfreeze.search.index_folder import Finished, IndexWriter, Settings, open_index
-
-LABELS = ("background", "cat", "dog")
-
-
-def write_index(folder, recordings, labels=LABELS, hop=0.48, several=False, seed=0):
-    """An index of recordings of noise, with random vectors and scores.
-
-    Args:
-        folder: where to.
-        recordings: seconds of each by name.
-        labels: the classes.
-        hop: seconds from one window to the next.
-        several: whether each class is judged by itself.
-        seed: of what is drawn.
-    """
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    shape = Settings(1, "encoder", "run", 8, labels, several, hop, 0.96, 125.0, 7500.0)
-    writer = IndexWriter(folder, shape)
-    files = [folder.parent / name for name in recordings]
-    for file, seconds in zip(files, recordings.values(), strict=True):
-        if not file.exists():
-            soundfile.write(file, rng.normal(0, 0.01, round(100 * seconds)), 100)
-    writer.unfinished(files)
-    for file, seconds in zip(files, recordings.values(), strict=True):
-        rows = max(int(np.ceil((seconds - 0.96) / hop)) + 1, 1)
-        scores = rng.dirichlet(np.ones(len(labels)), rows).astype(np.float16)
-        vectors = rng.normal(size=(rows, 8)).astype(np.float16)
-        writer.add([Finished(file, vectors, scores, seconds, 100)])
-    writer.close()
-    return open_index(folder)
 
 
 @pytest.fixture
@@ -105,13 +73,14 @@ def test_certainty_is_the_margin_or_the_distance_from_a_half(tmp_path, index):
     assert np.allclose(several.certainty(), expected, atol=1e-3)
 
 
-def test_likeness_is_that_of_the_most_similar_window(index):
+@pytest.mark.parametrize(("label", "columns"), [("cat", [1]), ("owl", [1, 2])])
+def test_likeness_is_that_of_the_most_similar_window(index, label, columns):
     pool = make_pool(index, 3.0)
-    alike = similarities(index, pool, 2)
+    alike = similarities(index, pool, 2, label)
     vectors = index.vectors(0, index.rows).astype(float)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     first, last = pool.rows[2:4]
-    best = first + index.scores(first, last)[:, 1:].max(axis=1).argmax()
+    best = first + index.scores(first, last)[:, columns].max(axis=1).argmax()
     cosines = vectors @ vectors[best]
     expected = [cosines[a:b].max() for a, b in zip(pool.rows, pool.rows[1:], strict=False)]
     assert np.allclose(alike, expected, atol=1e-3)

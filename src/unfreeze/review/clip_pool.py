@@ -171,13 +171,15 @@ def with_new_scores(pool: Pool, newer: Pool) -> Pool:
     return replace(pool, labels=newer.labels, scores=scores)
 
 
-def similarities(index: Index, pool: Pool, clip: int) -> np.ndarray:
+def similarities(index: Index, pool: Pool, clip: int, label: str) -> np.ndarray:
     """How alike each clip is to one of them.
 
     Args:
         index: that the pool was made from.
         pool: the clips.
-        clip: the one to compare with; its surest window stands for it.
+        clip: the one to compare with.
+        label: the class that is heard in it. The window with the largest score for it stands
+            for the clip or, where the index does not know the class, that of any class.
 
     Returns:
         (clips,) float32, the cosine of the clip's most similar window.
@@ -187,7 +189,9 @@ def similarities(index: Index, pool: Pool, clip: int) -> np.ndarray:
     scores = index.scores(begin, stop)
     assert scores is not None
     # What is heard in a clip lies where the model hears it best.
-    best = int(scores[:, _loud(index.labels)].max(axis=1).argmax())
+    known = np.array([name == label for name in index.labels], bool)
+    columns = known if known.any() else _loud(index.labels)
+    best = int(scores[:, columns].max(axis=1).argmax())
     wanted = own[best] / max(float(np.linalg.norm(own[best])), 1e-12)
     found = np.empty(len(pool), np.float32)
     for at in range(0, len(pool), _BLOCK):

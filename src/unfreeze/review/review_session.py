@@ -445,7 +445,7 @@ class ReviewSession:
     def _like_last(self) -> np.ndarray | None:
         """How alike each clip is to the one confirmed last; None without one."""
         loud = {
-            one.number: clip
+            one.number: (clip, one.label or "")
             for clip, one in self._clip_of.items()
             if one.answer in (YES, OTHER) and not is_quiet(one.label or "")
         }
@@ -453,7 +453,7 @@ class ReviewSession:
             return None
         last = max(loud)
         if self._alike is None or self._alike[0] != last:
-            self._alike = last, similarities(self.index, self._first, loud[last])
+            self._alike = last, similarities(self.index, self._first, *loud[last])
         return self._alike[1]
 
     def _sample(self, label: str) -> Sample:
