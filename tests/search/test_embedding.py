@@ -12,6 +12,8 @@ import pytest
 import soundfile
 
 import toy
+from unfreeze.audio.front_ends import patches_of
+from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, RunError, UnfreezeError
 from unfreeze.search.embedding import embed, open_index_encoder, vectors_of
 from unfreeze.search.index_folder import open_index
@@ -181,22 +183,36 @@ def test_another_model_is_refused_and_overwrite_begins_again(copied, tmp_path, t
         embed(files, out)
 
 
-def test_without_a_run_a_backbone_is_read_at_every_depth(field, tmp_path, monkeypatch):
+def test_without_a_run_a_vector_is_the_embedding(field, tmp_path, monkeypatch):
     toy.register(monkeypatch, tmp_path)
     files = sorted(field.iterdir())
     index = embed(files[:5], tmp_path / "index", backbone="toy")
-    assert index.labels == ()
+    assert (index.labels, index.settings.of, index.settings.numbers) == ((), "toy", 64)
     assert index.scores(0, 1) is None
-    assert index.settings.of == "toy"
-    # All windows of five recordings.
-    assert index.settings.fitted_on == index.rows
-    vectors = index.vectors(0, index.rows).astype(np.float32)
-    np.testing.assert_allclose(vectors.mean(axis=0), 0, atol=2e-3)
     more = embed(files, tmp_path / "index")
     assert more.settings == index.settings
-    found = vectors_of(open_index_encoder(more), more.settings, files[0])
-    item = more.recordings[0]
-    assert item.path == files[0]
-    np.testing.assert_allclose(
-        found.vectors.astype(np.float32), vectors[: item.rows], rtol=5e-3, atol=5e-3
+    assert len(more.recordings) == 6
+    patches = patches_of(soundfile.read(files[0], dtype="float32")[0], FrontEnd().with_steps(96))
+    expected = toy.build_toy().predict(patches, verbose=0)
+    rows = more.recordings[0].rows
+    found = more.vectors(0, rows).astype(np.float32)
+    np.testing.assert_allclose(found, expected[:rows], rtol=2e-3, atol=2e-3)
+
+
+def test_a_long_embedding_is_projected_and_keeps_its_angles(field, tmp_path, monkeypatch):
+    toy.register(monkeypatch, tmp_path)
+    base = toy.build_toy()
+    monkeypatch.setattr("unfreeze.search.encoder.NUMBERS", 48)
+    index = embed(sorted(field.iterdir())[:3], tmp_path / "index", backbone="toy")
+    assert index.settings.numbers == 48
+    item = index.recordings[0]
+    patches = patches_of(soundfile.read(item.path, dtype="float32")[0], FrontEnd().with_steps(96))
+    both = (
+        base.predict(patches, verbose=0)[: item.rows],
+        index.vectors(item.first, item.first + item.rows).astype(np.float32),
     )
+    angles = []
+    for rows in both:
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        angles.append((unit @ unit.T)[np.triu_indices(len(unit), 1)])
+    assert np.corrcoef(*angles)[0, 1] > 0.9

@@ -18,6 +18,7 @@ from unfreeze.search.index_folder import open_index
 from unfreeze.serve import server
 from unfreeze.serve.review_app import create_review_app
 
+READY = "#clip[aria-busy=false]"
 ASKED = "() => /^Is this/.test(document.getElementById('question').textContent)"
 
 
@@ -62,6 +63,7 @@ def visit(browser, session):  # noqa: F811
             faults.append(watch(page))
             page.goto(url)
             page.wait_for_function(ASKED)
+            page.wait_for_selector(READY)
             return page
 
         yield visit
@@ -89,6 +91,7 @@ def press(page, key):
     before = page.inner_text("#where")
     page.keyboard.press(key)
     page.wait_for_function("(b) => document.getElementById('where').textContent !== b", arg=before)
+    page.wait_for_selector(READY)
 
 
 def heard(truth, page):
@@ -100,6 +103,9 @@ def heard(truth, page):
 def test_label_by_keys_train_again_and_see_what_changed(visit, session, reviewed):
     page, truth = visit(), reviewed[1]
     page.select_option("#order", "quota")
+    # Letters choose in a list that has the focus; Escape leaves it.
+    page.locator("#order").press("Escape")
+    page.wait_for_selector(READY)
     for _ in range(14):
         label = heard(truth, page)
         if page.inner_text("#question") == f"Is this {label}?":
@@ -202,6 +208,8 @@ def test_a_sample_counts_and_the_page_fits_a_phone(visit, reviewed):
     page = visit(viewport={"width": 375, "height": 800}, color_scheme="dark")
     page.select_option("#label", "high")
     page.select_option("#order", "sample")
+    page.locator("#order").press("Escape")
+    page.wait_for_selector(READY)
     page.wait_for_function(
         "() => document.getElementById('question').textContent === 'Is this high?'"
     )

@@ -7,6 +7,7 @@ import typer
 from unfreeze.cli.backbones import backbones
 from unfreeze.cli.compare import compare
 from unfreeze.cli.demo import demo
+from unfreeze.cli.embed import embed
 from unfreeze.cli.evaluate import evaluate
 from unfreeze.cli.export import export
 from unfreeze.cli.inspect import inspect
@@ -15,6 +16,7 @@ from unfreeze.cli.plan import plan
 from unfreeze.cli.predict import predict
 from unfreeze.cli.report import report
 from unfreeze.cli.review import review
+from unfreeze.cli.search_index import search
 from unfreeze.cli.segments import segments
 from unfreeze.cli.serve import serve
 from unfreeze.cli.train import train
@@ -56,6 +58,8 @@ for command in (
     listen,
     segments,
     review,
+    embed,
+    search,
     export,
     serve,
     inspect,

@@ -26,10 +26,10 @@ from unfreeze.search.encoder import (
     Encoder,
     copy_of_run,
     digest,
-    fit_to,
     model_file,
     open_encoder,
     usable_backbone,
+    write_encoder,
 )
 from unfreeze.search.index_folder import (
     ENCODER,
@@ -119,12 +119,12 @@ def embed(
             if network is None:
                 assert run is not None
                 copy_of_run(run, out / ENCODER)
-                fitted_on, of = 0, "run"
             else:
-                fitted_on, of = fit_to(network, files, out / ENCODER, decoders), network.name
+                write_encoder(network, out / ENCODER)
             # From the file, as when the index is added to.
             encoder = open_encoder(out / ENCODER, with_run=network is None)
-            settings = _settings(encoder, digest(out / ENCODER), of, hop, fitted_on)
+            of = "run" if network is None else network.name
+            settings = _settings(encoder, digest(out / ENCODER), of, hop)
         writer = IndexWriter(out, settings, overwrite=not begun)
         try:
             todo = writer.unfinished(files)
@@ -172,7 +172,7 @@ def _encoder_of_index(folder: Path, settings: Settings) -> Encoder:
     return open_encoder(file, with_run=bool(settings.labels))
 
 
-def _settings(encoder: Encoder, model: str, of: str, hop: float | None, fitted_on: int) -> Settings:
+def _settings(encoder: Encoder, model: str, of: str, hop: float | None) -> Settings:
     front = encoder.front_end
     second = front.step / front.sample_rate
     steps = front.patch_samples // front.step if hop is None else hop_steps(front, hop)
@@ -187,7 +187,6 @@ def _settings(encoder: Encoder, model: str, of: str, hop: float | None, fitted_o
         window=front.patch_seconds,
         low_hz=front.low_hz,
         high_hz=front.high_hz,
-        fitted_on=fitted_on,
     )
 
 
@@ -206,7 +205,7 @@ def _refuse_others(
     elif backbone is not None:
         now = replace(now, of=backbone)
     if hop is not None:
-        now = replace(now, hop=_settings(encoder, before.encoder, "", hop, 0).hop)
+        now = replace(now, hop=_settings(encoder, before.encoder, "", hop).hop)
     changed = differences(before.as_plain(), now.as_plain())
     if changed:
         raise RunError(
@@ -243,12 +242,18 @@ class _Partly:
     warnings: tuple[str, ...] = ()
 
     def add(self, block: ScoreBlock, numbers: int, exempt: np.ndarray) -> None:
-        """Take the outputs of an encoder; in digital silence, nothing is heard."""
+        """Take the outputs of an encoder; in digital silence, nothing is heard.
+
+        Its vector is 0, so that it is like nothing: what a network makes of it says nothing.
+        """
         heard = replace(block, scores=block.scores[:, numbers:]).without_silence(exempt)
         # What is too large for float16 becomes infinite, and is refused at the end.
         with np.errstate(over="ignore"):
-            self.vectors.append(block.scores[:, :numbers].astype(np.float16))
+            vectors = block.scores[:, :numbers].astype(np.float16)
             self.scores.append(heard.scores.astype(np.float16))
+        if block.silent is not None:
+            vectors[block.silent] = 0
+        self.vectors.append(vectors)
         self.seconds = float(block.ends[-1])
 
     def finished(self, path: Path, numbers: int, classes: int) -> Finished:

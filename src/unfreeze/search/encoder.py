@@ -1,16 +1,16 @@
 """What turns a window of sound into a vector: a network, read where a head would read it.
 
 With a run, a vector is what the run's head reads, and the run's probabilities come with it.
-Without one, the published backbone is read at every depth (`unfreeze.core.read_out`), and a
-projection fitted to windows of the first recordings brings that down to 256 numbers. Either
-way the index keeps the model, as a clip model in a `.keras` file: new recordings and example
-clips go through the same numbers, and a new head on a vector is a classifier of sounds. (In
-the model without a run, the head has one class that nothing reads.)
+Without one, it is the embedding of the published backbone, brought down to 256 numbers by a fixed
+projection that is drawn at random (W. Johnson and J. Lindenstrauss, "Extensions of Lipschitz
+Mappings into a Hilbert Space", 1984): measured in `benchmarks/search_vectors.py`, nothing that is
+fitted finds more, and what is fitted to some recordings finds less in others. Either way the
+index keeps the model, as a clip model in a `.keras` file: new recordings and example clips go
+through the same numbers, and a new head on a vector is a classifier of sounds. (In the model
+without a run, the head has one class that nothing reads.)
 """
 
 import hashlib
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,26 @@ import keras
 import numpy as np
 
 from unfreeze.audio.clip_model import (
+    OUTPUT,
+    PATCH_MODEL,
     clip_model,
     has_independent_classes,
     head_input,
     parts_of,
 )
-from unfreeze.audio.decode_processes import Decoders
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.backbones.pretrained_weights import resolve_weights, settle_licence
 from unfreeze.backbones.registry import Backbone, get_backbone
-from unfreeze.core.read_out import SAMPLES, adapt
-from unfreeze.detection.scan import PatchBlock, read_patches
-from unfreeze.errors import DataError, RunError, show
+from unfreeze.core.read_out import PROJECTION
+from unfreeze.core.read_out_layers import Projection
+from unfreeze.errors import RunError, show
 from unfreeze.files import atomic_path
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.inference import fused
-from unfreeze.pipeline.patch_training import new_model
 from unfreeze.pipeline.saved_model import load_classifier, load_clip_model
 
-# Recordings that the projection is fitted to windows of, and bytes of all these windows.
-_RECORDINGS, _BYTES = 128, 1 << 28
+#: In a vector without a run, at most.
+NUMBERS = 256
 # The class of a model without a run.
 _NOTHING = ("none",)
 
@@ -153,53 +153,26 @@ def usable_backbone(name: str, accept_licence: bool) -> Backbone:
     return backbone
 
 
-def fit_to(backbone: Backbone, recordings: Sequence[Path], file: Path, decoders: Decoders) -> int:
+def write_encoder(backbone: Backbone, file: Path) -> None:
     """Make the model of an encoder from a backbone, and write it.
 
     Args:
         backbone: the network.
-        recordings: some windows of these are what the projection is fitted to.
         file: where to write the model.
-        decoders: to read with.
-
-    Returns:
-        The number of these windows.
 
     Raises:
-        DataError: no recording can be read.
         WeightsError: the weights cannot be found.
     """
-    weights = resolve_weights(backbone.weights)
-    model = new_model(backbone, weights, len(_NOTHING), 0, augment="none", several=True)
-    patches = _some_patches(recordings, backbone.front_end, decoders)
-    adapt(model, patches)
+    base = backbone.build(weights=resolve_weights(backbone.weights))
+    x, size = base.outputs[0], int(base.outputs[0].shape[-1])
+    if size > NUMBERS:
+        fixed = Projection(NUMBERS, name=PROJECTION)
+        x = fixed(x)
+        # Columns at right angles: angles between vectors change as little as they can.
+        columns, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, NUMBERS)))
+        fixed.kernel.assign(columns.astype(np.float32))
+    head = keras.layers.Dense(len(_NOTHING), "sigmoid", kernel_initializer="zeros", name=OUTPUT)
+    model = keras.Model(base.inputs[0], head(x), name=PATCH_MODEL)
     whole = clip_model(model, backbone.front_end, _NOTHING, notice=backbone.notice)
     with atomic_path(file) as partial:
         whole.save(partial)
-    return len(patches)
-
-
-def _some_patches(
-    recordings: Sequence[Path], front_end: FrontEnd, decoders: Decoders
-) -> np.ndarray:
-    """The first patches of recordings from all over the list, at most 2,048 in all."""
-    most = min(SAMPLES, max(_BYTES // (4 * math.prod(front_end.patch_shape)), 2))
-    apart = max(len(recordings) // _RECORDINGS, 1)
-    hop = front_end.patch_samples // front_end.step
-    chosen = [*recordings[::apart][:_RECORDINGS]]
-    found, left, errors = list[np.ndarray](), most, list[DataError]()
-    for number, path in enumerate(chosen):
-        share = -(-left // (len(chosen) - number))
-        try:
-            for item in read_patches(path, front_end, hop, decoders):
-                if isinstance(item, PatchBlock) and share:
-                    found.append(item.patches[:share].copy())
-                    share -= len(found[-1])
-                    left -= len(found[-1])
-                if not share:
-                    break
-        except DataError as error:
-            errors.append(error)
-    if not found:
-        raise DataError(f"No recording can be read: {errors[0] if errors else 'none are given'}")
-    return np.concatenate(found)

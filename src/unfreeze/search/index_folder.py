@@ -26,7 +26,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,6 @@ class Settings:
         window: seconds of a window.
         low_hz: the lowest frequency that the network hears.
         high_hz: the highest one.
-        fitted_on: the windows that the projection was fitted to, if that was for this index.
     """
 
     format: int
@@ -78,7 +77,6 @@ class Settings:
     window: float
     low_hz: float
     high_hz: float
-    fitted_on: int = 0
 
     def as_plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -118,7 +116,7 @@ class Indexed:
     rows: int
     seconds: float
     sample_rate: int
-    state: Any
+    state: Any = field(hash=False)
 
     def change(self) -> str | None:
         """What is to be said of the file now: a clause, or None if it is as it was."""
@@ -140,6 +138,8 @@ class Index:
         labels: the run's classes; empty without a run.
         recordings: in the order of their windows.
         rows: the number of windows.
+        end_in_file: the rows in the files, those included that are of recordings which were
+            added anew.
     """
 
     def __init__(
@@ -147,13 +147,17 @@ class Index:
     ) -> None:
         self.folder, self.settings, self.labels = folder, settings, settings.labels
         self.recordings = tuple(recordings)
-        self.rows = layout.rows
+        self.rows, self.end_in_file = layout.rows, layout.end
         self._layout = layout
         self._firsts = np.array([item.first for item in recordings], np.int64)
         self._vectors = _open_rows(folder / VECTORS, settings.numbers, layout, 0)
         self._scores = (
             _open_rows(folder / SCORES, len(self.labels), layout, 1) if self.labels else None
         )
+
+    def number_of(self, rows: np.ndarray) -> np.ndarray:
+        """The numbers in `recordings` of those that windows are of."""
+        return np.searchsorted(self._firsts, rows, "right") - 1
 
     def recording_of(self, row: int) -> Indexed:
         """The recording that a window is of.
@@ -163,7 +167,7 @@ class Index:
         """
         if not 0 <= row < self.rows:
             raise IndexError(f"window {row}: the index has {self.rows}")
-        return self.recordings[int(np.searchsorted(self._firsts, row, "right")) - 1]
+        return self.recordings[int(self.number_of(np.asarray(row)))]
 
     def place(self, row: int) -> Place:
         """Where a window is.
@@ -200,6 +204,11 @@ class Index:
             DataError: the file is damaged.
         """
         return None if self._scores is None else self._read(self._scores, start, stop)
+
+    def vectors_at(self, rows: np.ndarray) -> np.ndarray:
+        """The vectors of any windows, (windows, numbers) float16; for a few thousand."""
+        parts = [self.vectors(row, row + 1) for row in rows.tolist()]
+        return np.concatenate([*parts, self.vectors(0, 0)])
 
     def in_file(self, rows: np.ndarray) -> np.ndarray:
         """The places of windows in the files, counted in rows; these never change."""

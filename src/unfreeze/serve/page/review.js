@@ -5,7 +5,7 @@ import { byId, make, score } from "./text.js";
 
 const token = location.hash.slice(1);
 const tab = tabName();
-const shown = { question: null, state: null, taken: null, busy: false, training: null };
+const shown = { question: null, state: null, taken: null, busy: false, training: null, pointed: false };
 
 /** A name for this tab that a reload keeps, and that a copy of the tab does not have. */
 function tabName() {
@@ -37,12 +37,14 @@ async function ask(what, content = {}) {
 async function doing(work) {
   if (shown.busy) return;
   shown.busy = true;
+  byId("clip").ariaBusy = "true";
   try {
     await work();
   } catch (error) {
     complain(error.message);
   } finally {
     shown.busy = false;
+    byId("clip").ariaBusy = "false";
   }
 }
 
@@ -110,7 +112,7 @@ async function decide(answer, label = "", replace = false) {
   complain("");
   say(`Saved: ${found.decision.label ?? words(found.decision.answer)}.`);
   await next();
-  await refresh();
+  follow();
 }
 
 function words(answer) {
@@ -144,7 +146,12 @@ async function undo() {
   if (!question) return say("There is nothing to undo on this page.");
   show(question);
   say(`Taken back. Is this ${question.asked}?`);
-  await refresh();
+  follow();
+}
+
+/** Show what came of it; meanwhile the next answer can be given. */
+function follow() {
+  refresh().catch((error) => complain(error.message));
 }
 
 async function refresh() {
@@ -218,7 +225,7 @@ function showTraining(training) {
   if (shown.training && !now) say(last?.state === "done" ? "The training has ended. What is left has a new order." : "The training has failed.");
   shown.training = now;
   clearTimeout(showTraining.timer);
-  if (now) showTraining.timer = setTimeout(() => refresh().catch((error) => complain(error.message)), 1000);
+  if (now) showTraining.timer = setTimeout(follow, 1000);
 }
 
 const SCORES = { accuracy: "accuracy", balanced_accuracy: "balanced accuracy", macro_f1: "mean F1", mean_average_precision: "mean average precision" };
@@ -299,9 +306,9 @@ for (const button of document.querySelectorAll("[data-export]")) {
 byId("play").addEventListener("click", play);
 byId("undo").addEventListener("click", () => doing(undo));
 byId("cancel").addEventListener("click", close);
-byId("train").addEventListener("click", () => doing(async () => { await ask("train"); await refresh(); }));
+byId("train").addEventListener("click", () => doing(async () => { await ask("train"); follow(); }));
 byId("replace").addEventListener("click", () => doing(() => decide(shown.taken.answer, shown.taken.label, true)));
-byId("leave").addEventListener("click", () => doing(async () => { complain(""); await next(); await refresh(); byId("clip").focus(); }));
+byId("leave").addEventListener("click", () => doing(async () => { complain(""); await next(); follow(); byId("clip").focus(); }));
 byId("other").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = byId("other-name").value.trim();
@@ -313,8 +320,16 @@ for (const name of ["order", "label"]) {
     complain("");
     if (byId("order").value === "sample" && !byId("label").value) byId("label").selectedIndex = 1;
     await next();
-    await refresh();
+    follow();
+    // With a pointer the choice is made; on the keyboard, arrows go on to other choices.
+    if (shown.pointed) byId("clip").focus();
+    shown.pointed = false;
   }));
+  byId(name).addEventListener("pointerdown", () => { shown.pointed = true; });
+  byId(name).addEventListener("keydown", (event) => {
+    shown.pointed = false;
+    if (event.key === "Enter" || event.key === "Escape") byId("clip").focus();
+  });
 }
 doing(async () => {
   await refresh();
