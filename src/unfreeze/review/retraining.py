@@ -206,7 +206,11 @@ class Retraining:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+            # Ctrl-C ends the server, which then ends this one: else it would look like a failure.
+            start_new_session=True,
         )
+        if self._stopped:
+            process.terminate()
         _, said = process.communicate()
         self._process = None
         if process.returncode == 0:
