@@ -3,10 +3,10 @@
     python -m benchmarks.search_vectors FOLDER [--backbone yamnet]
 
 FOLDER holds `animal-sounds` and `spoken-digits`, as for `benchmarks.evidence`. Each clip of
-`animal-sounds` is the example once: the mean of its windows' vectors is compared with the windows
-of all other clips, and of the ten clips with the best windows, those of its own class are
-counted. Projections are fitted to these recordings, and to `spoken-digits` ("fitted elsewhere").
-The table in docs/search.md is what this prints.
+`animal-sounds` is the example once: the mean of its windows' vectors, or each of them, is compared
+with the windows of all other clips, and of the ten clips with the best windows, those of its own
+class are counted. Projections are fitted to these recordings, or to `spoken-digits`. The table
+in docs/search.md is what this prints.
 """
 
 import argparse
@@ -69,6 +69,40 @@ def projected(values, fitted_to, components, power):
     return (values @ kernel + bias) * deviation ** (0.5 - power)
 
 
+def fixed(values, components):
+    """Projected on directions at right angles that are drawn at random, as an index does."""
+    shape = values.shape[1], components
+    columns, _ = np.linalg.qr(np.random.default_rng(0).normal(size=shape))
+    return values @ columns
+
+
+def principal(values, fitted_to, components):
+    """Principal components, neither standardized nor whitened."""
+    middle = fitted_to.mean(axis=0)
+    directions = np.linalg.svd(fitted_to - middle, full_matrices=False)[2]
+    return (values - middle) @ directions[:components].T
+
+
+def candidates(last, depths, other_last, other_depths):
+    """The vectors that are compared, by what they are called."""
+    size = last.shape[1]
+    standard = (last - last.mean(axis=0)) / np.maximum(last.std(axis=0), 1e-3)
+    return {
+        f"embedding, {size} numbers": last,
+        "embedding, 256, fixed random projection": fixed(last, 256),
+        "embedding, 512, fixed random projection": fixed(last, 512),
+        "embedding, standardized": standard,
+        "embedding, 256, principal components": principal(last, last, 256),
+        "the same, fitted to spoken digits": principal(last, other_last, 256),
+        "embedding, 256, whitened": projected(last, last, 256, 1.0),
+        f"all depths, {depths.shape[1]} numbers": depths,
+        "all depths, 256, half whitened (a read-out)": projected(depths, depths, 256, 0.5),
+        " the same, fitted to spoken digits": projected(depths, other_depths, 256, 0.5),
+        "all depths, 64, half whitened": projected(depths, depths, 64, 0.5),
+        "all depths, 256, whitened": projected(depths, depths, 256, 1.0),
+    }
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -77,40 +111,24 @@ def main() -> None:
     args = parser.parse_args()
     backbone = get_backbone(args.backbone)
     model = new_model(backbone, resolve_weights(backbone.weights), 1, 0, augment="none")
-    depths = projection_of(model).input
     embedding = backbone.build(weights=resolve_weights(backbone.weights))
-    both = keras.layers.Concatenate()([embedding(model.input), depths])
-    reader, size = fused(keras.Model(model.input, both)), embedding.output.shape[-1]
+    both = [embedding(model.input), projection_of(model).input]
+    reader = fused(keras.Model(model.input, keras.layers.Concatenate()(both)))
+    size = embedding.output.shape[-1]
     files = sorted((args.folder / "animal-sounds").glob("*/*.*"))
     labels = np.array([file.parent.name for file in files])
     values, clip = windows_of(files, reader, backbone.front_end)
-    elsewhere = sorted((args.folder / "spoken-digits").rglob("*.wav"))[::4]
+    elsewhere = sorted((args.folder / "spoken-digits").rglob("*.wav"))[::2]
     other, _ = windows_of(elsewhere, reader, backbone.front_end)
-    last, all_depths = values[:, :size], values[:, size:]
-    noise = np.random.default_rng(0).normal(size=(all_depths.shape[1], 256)) / 100
-    rows = {
-        f"embedding, {size} numbers": last,
-        "embedding, standardized": (last - last.mean(0)) / np.maximum(last.std(0), 1e-3),
-        "embedding, 256, whitened": projected(last, last, 256, 1.0),
-        "embedding, 256, half whitened": projected(last, last, 256, 0.5),
-        "all depths, 256, fixed random projection": all_depths @ noise,
-        "all depths, 256, not whitened": projected(all_depths, all_depths, 256, 0.0),
-        "all depths, 256, half whitened": projected(all_depths, all_depths, 256, 0.5),
-        "all depths, 256, whitened": projected(all_depths, all_depths, 256, 1.0),
-        "all depths, 128, half whitened": projected(all_depths, all_depths, 128, 0.5),
-        "all depths, 64, half whitened": projected(all_depths, all_depths, 64, 0.5),
-        "embedding, 256, half whitened, elsewhere": projected(last, other[:, :size], 256, 0.5),
-        "all depths, 256, half whitened, elsewhere": projected(
-            all_depths, other[:, size:], 256, 0.5
-        ),
-    }
-    print(f"{len(files)} clips, {len(values)} windows; fitted elsewhere to {len(other)} windows")
-    print("| vector | precision at 10, mean of the example | each window of the example |")
+    print(f"{len(files)} clips, {len(values)} windows; {len(other)} windows of spoken digits")
+    print("| vector | mean of the example | each window of the example |")
     print("|---|---|---|")
+    rows = candidates(values[:, :size], values[:, size:], other[:, :size], other[:, size:])
     for name, vectors in rows.items():
         print(
-            f"| {name} | {precision(vectors, clip, labels):.3f} "
-            f"| {precision(vectors, clip, labels, True):.3f} |"
+            f"| {name.strip()} | {precision(vectors, clip, labels):.3f} "
+            f"| {precision(vectors, clip, labels, True):.3f} |",
+            flush=True,
         )
 
 

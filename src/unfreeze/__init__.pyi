@@ -39,4 +39,13 @@ from .pipeline.train_options import TrainOptions as TrainOptions
 from .report.preview import plan as plan
 from .report.run_plots import plot_curves as plot_curves
 from .report.run_plots import plot_moved as plot_moved
+from .search.embedding import embed as embed
+from .search.head_from_index import train_head as train_head
+from .search.index_folder import Index as Index
+from .search.index_folder import open_index as open_index
+from .search.queries import Example as Example
+from .search.queries import find_class as find_class
+from .search.queries import find_like as find_like
+from .search.queries import find_uncertain as find_uncertain
+from .search.queries import find_unlike as find_unlike
 from .version import __version__ as __version__

@@ -9,7 +9,7 @@ from unfreeze.errors import DataError, UnfreezeError
 from unfreeze.search.index_folder import open_index
 from unfreeze.search.likeness import likeness
 from unfreeze.search.neighbours import ABOUT, GRAPH, make_neighbours, open_neighbours
-from unfreeze.search.queries import Example, like
+from unfreeze.search.queries import Example, find_like
 
 pytest.importorskip("usearch")
 
@@ -38,7 +38,7 @@ def test_what_it_finds_is_what_an_exact_search_finds(index):
     neighbours = open_neighbours(index)
     assert np.mean([shared(index, neighbours, seed) for seed in range(100, 120)]) > 0.97
     example = Example(index.recordings[1].path, 10.0, 12.0)
-    assert like(index, [example], 5, neighbours) == like(index, [example], 5)
+    assert find_like(index, [example], 5, neighbours) == find_like(index, [example], 5)
 
 
 def test_what_was_added_later_is_found_with_and_without_adding_it(index, tmp_path):

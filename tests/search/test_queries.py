@@ -9,12 +9,12 @@ from unfreeze.search.queries import (
     Example,
     best_places,
     example_vectors,
-    like,
-    of_class,
+    find_class,
+    find_like,
+    find_uncertain,
+    find_unlike,
     ranking_of,
     rows_of,
-    uncertain,
-    unlike,
 )
 
 A, B, C = np.eye(NUMBERS)[:3]
@@ -44,13 +44,13 @@ def test_places_are_neighbouring_windows_and_not_the_example_itself(index, tmp_p
     np.testing.assert_array_equal(
         example_vectors(index, [example])[0], index.vectors(4, 5)[0].astype(np.float32)
     )
-    found = like(index, [example], top=2)
+    found = find_like(index, [example], top=2)
     assert sorted(where(found)) == [("r0.wav", 0.0, 1.0), ("r2.wav", 0.0, 1.0)]
     assert found[0].score >= found[1].score > 0.98
-    both = like(index, [Example(index.recordings[1].path, 1.0, 3.5)], top=2)
+    both = find_like(index, [Example(index.recordings[1].path, 1.0, 3.5)], top=2)
     assert sorted(where(both)) == [("r0.wav", 1.5, 2.5), ("r2.wav", 1.0, 2.0)]
     # A whole recording as example: none of its windows is listed.
-    assert {name for name, *_ in where(like(index, [Example(index.recordings[1].path)]))} == {
+    assert {name for name, *_ in where(find_like(index, [Example(index.recordings[1].path)]))} == {
         "r0.wav",
         "r2.wav",
     }
@@ -61,7 +61,7 @@ def test_each_of_several_examples_counts(index):
         Example(index.recordings[0].path, 0.0, 1.0),
         Example(index.recordings[0].path, 1.5, 2.5),
     ]
-    found = like(index, examples, top=6)
+    found = find_like(index, examples, top=6)
     # The A of the third recording, the C of the second and of the third.
     rows = {item.row for item in found if item.score > 0.97}
     assert {12, 14} < rows
@@ -70,7 +70,7 @@ def test_each_of_several_examples_counts(index):
 
 def test_unlike_is_what_resembles_no_example(index):
     examples = [Example(index.recordings[0].path, 0.0, 1.0), Example(index.recordings[1].path, 1.0)]
-    found = unlike(index, examples, top=3)
+    found = find_unlike(index, examples, top=3)
     # All B, neither the A nor the C; not the window of digital silence, nor what shares sound
     # with an example: the window from 0.5 s on of either recording.
     assert sorted(where(found)) == [
@@ -100,22 +100,22 @@ def scored(tmp_path):
 
 
 def test_a_class_is_found_where_its_probability_is_highest(scored):
-    found = of_class(scored, "cat", top=2)
+    found = find_class(scored, "cat", top=2)
     # The second window of r0.wav, at 0.85, is nearly as good as the first; the third is not.
     assert where(found) == [("r1.wav", 0.0, 1.0), ("r0.wav", 0.0, 1.5)]
     assert [round(item.score, 2) for item in found] == [0.95, 0.9]
     # The third window adjoins that place: the next place is the one after it.
-    assert where(of_class(scored, "cat", top=9))[2:] == [
+    assert where(find_class(scored, "cat", top=9))[2:] == [
         ("r0.wav", 1.5, 2.5),
         ("r1.wav", 1.0, 2.0),
     ]
     assert {item.label for item in found} == {"cat"}
     with pytest.raises(UnfreezeError, match=r"no class 'cta'; it has cat, dog, cow\. Did you mean"):
-        of_class(scored, "cta")
+        find_class(scored, "cta")
 
 
 def test_what_is_uncertain_has_a_small_margin_and_digital_silence_is_not(scored):
-    found = uncertain(scored, top=2)
+    found = find_uncertain(scored, top=2)
     assert where(found) == [("r1.wav", 1.0, 2.0), ("r0.wav", 1.5, 2.5)]
     np.testing.assert_allclose([item.score for item in found], [0.99, 0.95], atol=2e-3)
     assert [item.label for item in found] == ["cat", "cat"]
@@ -126,12 +126,12 @@ def test_where_classes_are_independent_a_half_is_uncertain(tmp_path):
     index = write_index(
         tmp_path / "i", [clustered(4)], scores=[scores], labels=("cat", "dog"), several=True
     )
-    found = uncertain(index, top=1)
+    found = find_uncertain(index, top=1)
     assert (found[0].row, round(found[0].score, 2)) == (1, 0.9)
 
 
 def test_queries_about_classes_need_a_run(index):
-    for query in (lambda: of_class(index, "cat"), lambda: uncertain(index)):
+    for query in (lambda: find_class(index, "cat"), lambda: find_uncertain(index)):
         with pytest.raises(UnfreezeError, match="made without a run, so it has no classes"):
             query()
 
@@ -143,7 +143,7 @@ def test_an_example_that_says_nothing_is_refused(index):
     with pytest.raises(DataError, match=r"r2\.wav is empty from there on"):
         example_vectors(index, [Example(silent.recording, 60.0)])
     with pytest.raises(DataError, match="No example is given"):
-        like(index, [])
+        find_like(index, [])
 
 
 def test_the_windows_of_an_example_are_those_that_lie_in_it_or_the_nearest(index):

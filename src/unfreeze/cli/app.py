@@ -10,6 +10,7 @@ from unfreeze.cli.demo import demo
 from unfreeze.cli.embed import embed
 from unfreeze.cli.evaluate import evaluate
 from unfreeze.cli.export import export
+from unfreeze.cli.head import head
 from unfreeze.cli.inspect import inspect
 from unfreeze.cli.listen import listen
 from unfreeze.cli.plan import plan
@@ -60,6 +61,7 @@ for command in (
     review,
     embed,
     search,
+    head,
     export,
     serve,
     inspect,

@@ -110,13 +110,13 @@ def _found(
     from unfreeze.search.neighbours import open_neighbours
 
     if label is not None:
-        return queries.of_class(index, label, top)
+        return queries.find_class(index, label, top)
     if like:
         neighbours = open_neighbours(index) if approximate else None
-        return queries.like(index, _examples(like), top, neighbours)
+        return queries.find_like(index, _examples(like), top, neighbours)
     if unlike:
-        return queries.unlike(index, _examples(unlike), top)
-    return queries.uncertain(index, top)
+        return queries.find_unlike(index, _examples(unlike), top)
+    return queries.find_uncertain(index, top)
 
 
 def _examples(texts: list[str]) -> "list[Example]":

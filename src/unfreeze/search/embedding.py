@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unfreeze.audio.clip_model import notice_of
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.entries import is_of_silence
 from unfreeze.audio.sound_file import file_size
@@ -21,6 +22,7 @@ from unfreeze.detection.detector import hop_steps
 from unfreeze.detection.scan import Begun, Ended, Read, neighbours, scan_files
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import DataError, RunError, UnfreezeError, show
+from unfreeze.files import write_text
 from unfreeze.output_folder import differences
 from unfreeze.search.encoder import (
     Encoder,
@@ -35,6 +37,7 @@ from unfreeze.search.index_folder import (
     ENCODER,
     FORMAT,
     JOURNAL,
+    LICENCE,
     Finished,
     Index,
     IndexWriter,
@@ -123,6 +126,9 @@ def embed(
                 write_encoder(network, out / ENCODER)
             # From the file, as when the index is added to.
             encoder = open_encoder(out / ENCODER, with_run=network is None)
+            notice = notice_of(encoder.clip_model)
+            if notice:
+                write_text(out / LICENCE, notice + "\n")
             of = "run" if network is None else network.name
             settings = _settings(encoder, digest(out / ENCODER), of, hop)
         writer = IndexWriter(out, settings, overwrite=not begun)

@@ -85,7 +85,7 @@ class Found:
     label: str = ""
 
 
-def like(
+def find_like(
     index: Index,
     examples: Sequence[Example],
     top: int = TOP,
@@ -124,7 +124,7 @@ def _approximate(index: Index, neighbours: Neighbours, vectors: np.ndarray) -> R
     return Ranking(partial(neighbours.nearest, index, vectors), scores, _middle(some))
 
 
-def unlike(index: Index, examples: Sequence[Example], top: int = TOP) -> list[Found]:
+def find_unlike(index: Index, examples: Sequence[Example], top: int = TOP) -> list[Found]:
     """The places that resemble no example: what a training set, say, does not hold yet.
 
     Args:
@@ -144,7 +144,7 @@ def unlike(index: Index, examples: Sequence[Example], top: int = TOP) -> list[Fo
     return best_places(index, ranking_of(scores), top, _own_rows(index, examples))
 
 
-def of_class(index: Index, label: str, top: int = TOP) -> list[Found]:
+def find_class(index: Index, label: str, top: int = TOP) -> list[Found]:
     """The places with the highest probabilities of a class.
 
     Raises:
@@ -165,7 +165,7 @@ def of_class(index: Index, label: str, top: int = TOP) -> list[Found]:
     return [Found(item.place, item.score, item.row, label) for item in found]
 
 
-def uncertain(index: Index, top: int = TOP) -> list[Found]:
+def find_uncertain(index: Index, top: int = TOP) -> list[Found]:
     """The places where the run is least certain.
 
     That is 1 less the margin between the two likeliest classes; where clips may have several
@@ -240,7 +240,7 @@ def example_vectors(index: Index, examples: Sequence[Example]) -> np.ndarray:
     for example in examples:
         path = example.recording.absolute()
         item = known.get(path)
-        if item is not None and item.change() is None:
+        if item is not None and (item.change() is None or not path.exists()):
             rows = rows_of(index, item, example)
             windows = index.vectors(rows.start, rows.stop)
         else:
