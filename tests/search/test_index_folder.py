@@ -124,13 +124,18 @@ def test_what_is_not_an_index_is_refused(tmp_path, made):
         (('"format": 1', '"format": 7'), "has format 7; this version of unfreeze reads 1"),
         (('"numbers"', '"number"'), "cannot be read as an index"),
         (('"numbers": 4', '"numbers": "x"'), "is damaged"),
+        (('"hop": 0.5', '"hop": 0'), "is damaged"),
+        (('"hop": 0.5', '"hop": NaN'), "is damaged"),
         (('"unfreeze_events": 1', '"something": 1'), "is not a journal"),
     ):
         journal.write_text("".join([lines[0].replace(*change), *lines[1:]]))
         with pytest.raises(DataError, match=said):
             open_index(index.folder)
     row = json.loads(lines[1])
-    for key, value in (("first", 1), ("rows", -3), ("vectors", []), ("seconds", "long")):
+    for key, value in (
+        *(("first", 1), ("rows", -3), ("vectors", []), ("seconds", "long")),
+        *(("rows", 10**17), ("rows", 10**30), ("scores", []), ("vectors", [1, 2, 3])),
+    ):
         changed = {**row, "about": {**row["about"], key: value}}
         journal.write_text("".join([lines[0], json.dumps(changed) + "\n", *lines[2:]]))
         with pytest.raises(DataError, match="is damaged"):

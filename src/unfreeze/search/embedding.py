@@ -117,7 +117,8 @@ def embed(
         if begun:
             settings = read_index_settings(out)
             encoder = _encoder_of_index(out, settings)
-            _refuse_others(out, settings, encoder, run, backbone, hop)
+            given = None if backbone is None or network is None else network.name
+            _refuse_others(out, settings, encoder, run, given, hop)
         else:
             if network is None:
                 assert run is not None

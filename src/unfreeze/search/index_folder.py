@@ -23,6 +23,7 @@ Rows are read from the files and not mapped into memory, as `unfreeze.core.array
 explains.
 """
 
+import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,7 +124,7 @@ class Indexed:
         """What is to be said of the file now: a clause, or None if it is as it was."""
         try:
             now = self.path.stat()
-        except OSError:
+        except (OSError, ValueError):
             return "is no longer there"
         return None if [now.st_size, now.st_mtime_ns] == self.state else "has changed since"
 
@@ -248,7 +249,7 @@ def open_index(folder: Path) -> Index:
         return _opened(folder, settings, newest)
     except RunError as error:
         raise DataError(f"{error}: {_REMAKE}") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{show(file)} is damaged ({error!r}): {_REMAKE}") from None
@@ -269,6 +270,10 @@ def read_index_settings(folder: Path) -> Settings:
         raise DataError(
             f"{show(folder)} has format {found.format}; this version of unfreeze reads {FORMAT}"
         )
+    numbers = found.numbers, found.hop, found.window, found.low_hz, found.high_hz
+    plain = all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
+    if not (plain and isinstance(found.numbers, int) and min(numbers[:3]) > 0):
+        raise DataError(f"{show(folder / JOURNAL)} is damaged: {_REMAKE}")
     return found
 
 
@@ -313,15 +318,18 @@ class _Layout:
         self._ends = np.append(self._firsts[1:], self.rows)[: len(begins)]
         # A block for each checksum: all blocks of a recording but the last are full.
         counts = -(-rows // _CHECKED)
-        number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        self.starts = np.repeat(first, counts) + number * _CHECKED
-        self.stops = np.minimum(self.starts + _CHECKED, np.repeat(first + rows, counts))
         self.sums = tuple(
             np.array([value for about in abouts for value in about[name]], np.int64)
             for name in ("vectors", "scores")
         )
-        if any(len(sums) not in (0, len(self.starts)) for sums in self.sums):
+        # Before anything is made as large as the journal says.
+        blocks = int(counts.sum())
+        # Without a run there are no scores.
+        if len(self.sums[0]) != blocks or len(self.sums[1]) not in (0, blocks):
             raise ValueError("checksums are missing")
+        number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.starts = np.repeat(first, counts) + number * _CHECKED
+        self.stops = np.minimum(self.starts + _CHECKED, np.repeat(first + rows, counts))
 
     def spans(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """The places in the files of consecutive windows: first and end of each span."""
@@ -395,6 +403,8 @@ class _CheckedRows:
 
 
 def _open_rows(path: Path, numbers: int, layout: _Layout, kind: int) -> _CheckedRows:
+    if len(layout.sums[kind]) != len(layout.starts):
+        raise ValueError("checksums are missing")
     size = path.stat().st_size if path.is_file() else -1
     if size < layout.end * numbers * 2:
         what = "ends too early" if size >= 0 else "is missing"
