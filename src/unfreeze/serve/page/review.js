@@ -82,7 +82,7 @@ function show(question) {
   byId("question").textContent = `Is this ${question.asked}?`;
   byId("yes-text").textContent = `Yes, ${question.asked}`;
   byId("where").textContent = `${question.recording}, ${question.start.toFixed(1)} to ${question.end.toFixed(1)} s`;
-  byId("scores").textContent = `The model: ${question.likeliest.map(([name, value]) => `${name} ${score(value)}`).join(", ")}`;
+  byId("scores").textContent = `Highest scores: ${question.likeliest.map(([name, value]) => `${name} ${score(value)}`).join(", ")}`;
   if (question.picture) {
     byId("picture").src = question.picture;
     byId("picture").alt = `Spectrogram of ${(question.end - question.start).toFixed(1)} seconds, low sounds at the bottom`;
@@ -263,15 +263,18 @@ function showDensity(state, label) {
   const { density, sample } = state;
   const note = (text) => make("p", { className: "note", textContent: text });
   const whole = (value) => Math.round(value).toLocaleString("en");
+  const hourly = (value) => {
+    const rate = (3600 * value) / state.seconds;
+    return rate < 10 ? rate.toFixed(1) : whole(rate);
+  };
   const parts = [];
   if (!label) parts.push(note("Choose a class above, and “a random sample, to count calls”."));
   else if (!density) {
     parts.push(note(`${sample.known} clips of the random sample for ${label} are known. From about 10 on there is an estimate; 40 and more make it useful.`));
   } else {
-    const minutes = state.seconds / 60;
     parts.push(
       make("p", { className: "big", textContent: `${whole(density.estimate)} of ${whole(density.clips)} clips` }),
-      make("p", { textContent: `have ${label} in them; with 95 % probability between ${whole(density.low)} and ${whole(density.high)}. That is ${((60 * density.estimate) / minutes).toFixed(1)} clips in an hour of sound (${((60 * density.low) / minutes).toFixed(1)} to ${((60 * density.high) / minutes).toFixed(1)}).` }),
+      make("p", { textContent: `have ${label} in them; with 95 % probability between ${whole(density.low)} and ${whole(density.high)}. That is ${hourly(density.estimate)} clips in an hour of sound (${hourly(density.low)} to ${hourly(density.high)}).` }),
       note(`From ${density.known} clips of a random sample, ${density.found} of them with ${label}. Clips are counted, not calls: two calls in one clip count once. It assumes that your answers are right.`),
     );
     if (density.unsure) parts.push(note(`Not sure about ${density.unsure}, which are left out: if none of them had it, the estimate would be ${whole(density.low_unsure)}; if all had it, ${whole(density.high_unsure)}.`));
