@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from reviewing import LENGTH, PROGRAM
+import toy
+import unfreeze
+from reviewing import LENGTH, PROGRAM, label_of, write_field
 from unfreeze.errors import UnfreezeError
 from unfreeze.review.label_store import Answer, LabelStore
 from unfreeze.review.retraining import Retraining, run_of, table_of, train_words
 from unfreeze.review.review_session import ReviewSession
+from unfreeze.search.embedding import embed
 from unfreeze.search.index_folder import open_index
 
 # In the place of `unfreeze`: notes its words, waits for a file `go`, and writes a run's scores.
@@ -147,7 +150,9 @@ sys.path[:0] = [{tests!r}]
 import pytest, toy
 folder = pathlib.Path({folder!r})
 toy.register(pytest.MonkeyPatch(), folder)
-from reviewing import LENGTH, PROGRAM
+import toy
+import unfreeze
+from reviewing import LENGTH, PROGRAM, label_of, write_field
 from unfreeze.review.review_session import ReviewSession
 from unfreeze.search.index_folder import open_index
 session = ReviewSession(folder / "run", open_index(folder / "index"), pathlib.Path({out!r}),
@@ -184,5 +189,36 @@ def test_a_server_killed_in_a_training_loses_nothing(reviewed, tmp_path):
     session.wait(300)
     (record,) = session.store.trainings()
     assert (record.state, record.labels) == ("done", 14)
+    assert record.result["scored"] == 4
+    session.close()
+
+
+@pytest.mark.slow
+def test_where_each_class_is_judged_by_itself_a_no_is_learned_from(tmp_path, monkeypatch):
+    toy.register(monkeypatch, tmp_path)
+    toy.write_mixed(tmp_path / "data", clips=60)
+    run = tmp_path / "run"
+    unfreeze.SoundClassifier.train(tmp_path / "data", "probe", run, backbone="toy")
+    truth = write_field(tmp_path / "field")
+    index = embed(sorted((tmp_path / "field").iterdir()), tmp_path / "index", run=run)
+    session = ReviewSession(run, index, tmp_path / "review", length=LENGTH, program=PROGRAM)
+    assert session.several
+    for _ in range(16):
+        question = session.next("a", "uncertain")
+        label = label_of(truth, question)
+        if label == question.asked:
+            session.decide("a", question.clip, "yes", asked=question.asked)
+        elif label is None and question.asked == "noise":
+            session.decide("a", question.clip, "unsure", asked=question.asked)
+        else:
+            session.decide("a", question.clip, "no", asked=question.asked)
+    for clip in range(12 - session.training()["trainable"]):
+        session.decide("b", 31 - clip, "other", asked="low", label="background", replace=True)
+    session.train()
+    session.wait(300)
+    (record,) = session.store.trainings()
+    assert record.state == "done", record.result
+    assert record.labels == session.training()["trainable"]
+    assert list(record.result["change"]["test"]["difference"]) == ["mean_average_precision"]
     assert record.result["scored"] == 4
     session.close()
