@@ -89,7 +89,14 @@ def create_review_app(session: ReviewSession, token: str, *, local_only: bool = 
 def _route(work: Work, token: str) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         _admit(request, token)
-        asked = await _body(request)
+        content = await _body(request)
+        try:
+            return await done(_parsed(content))
+        except Refused as refused:
+            # The request has been read to its end: nothing is left to wait for.
+            return JSONResponse(refused.content(), status_code=refused.status)
+
+    async def done(asked: dict[str, Any]) -> Response:
         try:
             # Reading sounds and flushing to disk take a while.
             return JSONResponse(await asyncio.to_thread(work, asked))
@@ -117,17 +124,26 @@ def _admit(request: Request, token: str) -> None:
         raise Refused(403, "the token is missing or wrong", cure)
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    """The JSON object of a request.
+async def _body(request: Request) -> bytes:
+    """What a request sends.
 
     Raises:
-        Refused: it is too large (413), or no JSON object (422).
+        Refused: it is too large (413).
     """
     content = b""
     async for part in request.stream():
         content += part
         if len(content) > _MOST_BYTES:
             raise Refused(413, f"a request has at most {_MOST_BYTES} bytes", _RELOAD)
+    return content
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    """The JSON object that a request sent.
+
+    Raises:
+        Refused: it is none (422).
+    """
     try:
         found = json.loads(content or b"{}")
     except (ValueError, RecursionError):
