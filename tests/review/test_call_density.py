@@ -7,7 +7,7 @@ from unfreeze.review.call_density import Stratum, estimate_density
 from unfreeze.review.clip_queue import draw_sample
 
 
-@pytest.mark.parametrize("share", [0.002, 0.05, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.002, 0.05, 0.5])
 @pytest.mark.parametrize("asked", [5, 25])
 def test_the_interval_holds_the_truth(share, asked):
     """In 150 drawn populations of 2,000 clips, with scores that know something of calls."""

@@ -8,7 +8,7 @@ distribution, and the clips that were not heard are drawn from it (beta-binomial
 stratum that was heard to its end adds no uncertainty. One prior does not do for calls of all
 frequencies: Jeffreys' (half a clip of either kind, in each stratum) puts calls where there are
 none, a weaker one gives intervals that are too narrow for frequent ones. So each bound has the
-prior that leans its way; the tests hold the coverage to at least 92 % from 0.2 to 90 % of calls.
+prior that leans its way; the tests hold the coverage to at least 92 % from 0.2 to 50 % of calls.
 
 What it assumes: the clips were asked in random order, and what was said of them is right. Clips
 of which it could not be said are left out; `Density` says what they could change. Clips are
