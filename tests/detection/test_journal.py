@@ -3,8 +3,9 @@ import os
 
 import pytest
 
+from faults import no_large_files
 from unfreeze.detection.events import Event
-from unfreeze.detection.journal import Journal
+from unfreeze.detection.journal import Journal, each_line, read_settings
 from unfreeze.errors import RunError
 
 SETTINGS = {"hop": 0.48, "scores": {"cat": 0.5}}
@@ -112,3 +113,26 @@ def test_the_first_line_says_what_it_is(tmp_path):
     open_journal(tmp_path).close()
     head = json.loads((tmp_path / "journal.jsonl").read_text())
     assert head == {"unfreeze_events": 1, "settings": SETTINGS}
+
+
+def test_several_are_finished_with_one_write_and_a_full_disk_leaves_whole_lines(tmp_path, files):
+    journal = open_journal(tmp_path)
+    journal.unfinished(files)
+    journal.add_together([(files[0], FOUND, {"n": 1}), (files[1], (), {"n": 2})])
+    assert journal.events(files[0]) == (FOUND, {"n": 1})
+    assert journal.events(files[1]) == ([], {"n": 2})
+    size = journal.path.stat().st_size
+    with no_large_files(size + 40), pytest.raises(OSError, match="File too large"):
+        journal.add(files[2], FOUND, {})
+    assert journal.path.stat().st_size == size
+    journal.add(files[2], FOUND, {})
+    journal.close()
+    assert open_journal(tmp_path).unfinished(files) == []
+    lines = [line.row for line in each_line(journal.path)]
+    assert [None if row is None else row["about"] for row in lines] == [
+        None,
+        {"n": 1},
+        {"n": 2},
+        {},
+    ]
+    assert read_settings(journal.path) == SETTINGS

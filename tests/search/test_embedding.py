@@ -15,7 +15,7 @@ import toy
 from unfreeze.audio.front_ends import patches_of
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, RunError, UnfreezeError
-from unfreeze.search.embedding import embed, open_index_encoder, vectors_of
+from unfreeze.search.embedding import _groups, embed, open_index_encoder, vectors_of
 from unfreeze.search.index_folder import open_index
 
 HERE = Path(__file__).resolve().parents[1]
@@ -132,21 +132,42 @@ embedding.embed(sorted(Path(sys.argv[1]).iterdir()), Path(sys.argv[2]), run=Path
 """
 
 
-def test_a_killed_one_ends_with_the_same_numbers_to_the_bit(field, tmp_path, toy_run, monkeypatch):
+def test_a_killed_one_ends_with_the_same_numbers_to_the_bit(copied, tmp_path, toy_run, monkeypatch):
+    # It is left each time, and shares a group with the first.
+    (copied / "aa.wav").write_text("no sound")
     place = os.pathsep.join([str(HERE), *sys.path])
 
     def start(kills):
-        command = [sys.executable, "-c", KILLED, *map(str, (field, tmp_path / "i", toy_run, kills))]
+        command = [
+            sys.executable,
+            "-c",
+            KILLED,
+            *map(str, (copied, tmp_path / "i", toy_run, kills)),
+        ]
         environment = {**os.environ, "PYTHONPATH": place}
         return subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode
 
     assert start(1) == -signal.SIGKILL
     assert 0 < len(open_index(tmp_path / "i").recordings) <= 2
+    begun = by_recording(open_index(tmp_path / "i"))
     monkeypatch.setattr("unfreeze.detection.scan._NEIGHBOURS", 2)
-    again = embed(sorted(field.iterdir()), tmp_path / "i", run=toy_run)
-    whole = embed(sorted(field.iterdir()), tmp_path / "whole", run=toy_run)
+    again = embed(sorted(copied.iterdir()), tmp_path / "i", run=toy_run)
+    whole = embed(sorted(copied.iterdir()), tmp_path / "whole", run=toy_run)
     assert by_recording(again) == by_recording(whole)
     assert again.rows == whole.rows
+    assert begun.items() <= by_recording(again).items()
+
+
+def test_groups_are_those_of_all_recordings(monkeypatch, tmp_path):
+    monkeypatch.setattr("unfreeze.detection.scan._NEIGHBOURS", 3)
+    files = [tmp_path / f"{n}.wav" for n in range(8)]
+    assert _groups(files, files) == [range(3), range(3, 6), range(6, 8)]
+    assert _groups(files, [files[n] for n in (1, 3, 4, 5, 7)]) == [
+        range(1),
+        range(1, 4),
+        range(4, 5),
+    ]
+    assert _groups(files, []) == []
 
 
 def test_what_cannot_be_used_is_refused_before_anything_is_written(index, field, tmp_path, toy_run):

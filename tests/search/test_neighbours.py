@@ -6,7 +6,7 @@ import pytest
 from faults import flip
 from made_index import clustered, write_index
 from unfreeze.errors import DataError, UnfreezeError
-from unfreeze.search.index_folder import open_index
+from unfreeze.search.index_folder import IndexWriter, open_index
 from unfreeze.search.likeness import likeness
 from unfreeze.search.neighbours import ABOUT, GRAPH, make_neighbours, open_neighbours
 from unfreeze.search.queries import Example, find_like
@@ -79,6 +79,14 @@ def test_a_graph_that_is_missing_damaged_or_of_another_index_is_not_used(index):
     assert open_neighbours(index).places == index.rows
     about = index.folder / ABOUT
     about.write_text(about.read_text().replace('"abc"', '"abd"'))
+    with pytest.raises(DataError, match="has nothing for an approximate search"):
+        open_neighbours(open_index(index.folder))
+
+
+def test_an_index_that_is_begun_again_has_no_graph(index):
+    make_neighbours(index)
+    IndexWriter(index.folder, index.settings, overwrite=True).close()
+    write_index(index.folder, [clustered(2440, seed=1)])
     with pytest.raises(DataError, match="has nothing for an approximate search"):
         open_neighbours(open_index(index.folder))
 

@@ -361,6 +361,7 @@ def scan_files(
     *,
     workers: int | None = None,
     decoders: Decoders | None = None,
+    groups: Sequence[range] | None = None,
 ) -> Iterator[tuple[int, Begun | ScoreBlock | Read | Ended]]:
     """Score the patches of many recordings, several at once.
 
@@ -371,6 +372,8 @@ def scan_files(
         hop: steps of the front end from one patch to the next.
         workers: files that are decoded at once; None takes one per core.
         decoders: to read with; None starts some for this call.
+        groups: the numbers of recordings whose last patches share batches; None for those
+            of `neighbours`.
 
     Yields:
         The number of a recording with `Begun`, then with each of its blocks and `Read`,
@@ -378,7 +381,8 @@ def scan_files(
         recording come in order; those of several recordings may mix. A recording's last
         block comes with those of its `neighbours`.
     """
-    groups = {number: group for group in neighbours(paths) for number in group}
+    together = neighbours(paths) if groups is None else groups
+    group_of = {number: group for group in together for number in group}
     last: dict[int, list[PatchBlock]] = {}
     ended: dict[int, Ended] = {}
     full = batch_size(front_end)
@@ -397,7 +401,7 @@ def scan_files(
                 yield from _score(model, [(number, item)], front_end)
             else:
                 last[number] = [item]
-            group = groups[number]
+            group = group_of[number]
             if isinstance(item, Ended) and all(member in ended for member in group):
                 blocks = [(member, block) for member in group for block in last.pop(member, ())]
                 yield from _score(model, blocks, front_end)

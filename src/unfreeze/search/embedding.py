@@ -2,14 +2,15 @@
 
 Recordings that are short are finished in groups (`unfreeze.detection.scan.neighbours`), since
 their last windows share a batch of the network. A group is added to the index as a whole. So a
-killed run that is repeated ends with the same numbers to the bit: the groups that are left are
-those that would have been. (The order of the recordings may differ, as it may without a kill.)
+killed run that is repeated ends with the same numbers to the bit: groups are those of all
+recordings that are given. (The order of the recordings may differ, as it may without a kill.)
 Recordings that are added to a finished index are other groups than those of one run over all:
 their numbers are then the same but for the last digit.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,8 @@ def embed(
         writer = IndexWriter(out, settings, overwrite=not begun)
         try:
             todo = writer.unfinished(files)
-            _add(encoder, settings, todo, writer, decoders, on_progress, on_recording)
+            groups = _groups(files, todo)
+            _add(encoder, settings, todo, groups, writer, decoders, on_progress, on_recording)
         finally:
             writer.close()
         return open_index(out)
@@ -164,7 +166,7 @@ def vectors_of(encoder: Encoder, settings: Settings, recording: Path) -> Finishe
             errors.append(item.error)
 
     with Decoders() as decoders:
-        for found in _finished(encoder, settings, [recording], decoders, None, note):
+        for found in _finished(encoder, settings, [recording], [range(1)], decoders, None, note):
             results += found
     if errors:
         raise errors[0]
@@ -221,17 +223,29 @@ def _refuse_others(
         )
 
 
+def _groups(files: Sequence[Path], todo: Sequence[Path]) -> list[range]:
+    """Which of the recordings that are left share batches: those that would have from the start.
+
+    A recording that could not be read is left again, and must not move the others.
+    """
+    group_of = {files[i]: n for n, group in enumerate(neighbours(files)) for i in group}
+    numbers = [group_of[path] for path in todo]
+    begins = [i for i in range(len(todo)) if not i or numbers[i] != numbers[i - 1]]
+    return [range(a, b) for a, b in pairwise([*begins, len(todo)])]
+
+
 def _add(
     encoder: Encoder,
     settings: Settings,
     todo: Sequence[Path],
+    groups: Sequence[range],
     writer: IndexWriter,
     decoders: Decoders,
     on_progress: Callable[[float], None] | None,
     on_recording: Callable[[Embedded], None] | None,
 ) -> None:
     told = on_recording or (lambda item: None)
-    for group in _finished(encoder, settings, todo, decoders, on_progress, told):
+    for group in _finished(encoder, settings, todo, groups, decoders, on_progress, told):
         if group:
             writer.add(group)
         for item in group:
@@ -283,6 +297,7 @@ def _finished(
     encoder: Encoder,
     settings: Settings,
     paths: Sequence[Path],
+    groups: Sequence[range],
     decoders: Decoders,
     on_progress: Callable[[float], None] | None,
     on_error: Callable[[Embedded], None],
@@ -292,11 +307,13 @@ def _finished(
     hop = round(settings.hop * front.sample_rate / front.step)
     numbers, classes = encoder.numbers, len(encoder.labels)
     exempt = np.array([is_of_silence(label) for label in encoder.labels], bool)
-    group_of = {number: group for group in neighbours(paths) for number in group}
+    group_of = {number: group for group in groups for number in group}
     partly: dict[int, _Partly] = {}
     waiting: dict[range, list[Finished | None]] = {}
     done, shares, told = 0.0, dict[int, float](), 0.0
-    for number, item in scan_files(encoder.model, front, paths, hop, decoders=decoders):
+    for number, item in scan_files(
+        encoder.model, front, paths, hop, decoders=decoders, groups=groups
+    ):
         mine = partly.setdefault(number, _Partly())
         if isinstance(item, Begun):
             mine.begun = item

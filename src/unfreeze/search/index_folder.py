@@ -454,7 +454,9 @@ class IndexWriter:
             open_index(folder)
             self._end = _end_of_all(folder)
         else:
-            remove(folder / JOURNAL)
+            # A graph of other vectors would give wrong candidates.
+            for old in (folder / JOURNAL, *folder.glob("neighbours.*")):
+                remove(old)
         for name, width in ((VECTORS, settings.numbers), (SCORES, len(settings.labels))):
             if width:
                 file = (folder / name).open("r+b" if begun else "w+b", buffering=0)
