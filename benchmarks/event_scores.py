@@ -10,17 +10,14 @@ from collections import defaultdict
 import numpy as np
 
 from unfreeze.detection.event_scoring import (
-    FOUND,
-    HIT,
-    RIGHT,
     RULES,
-    TRUE,
     Rules,
     Truth,
     alarms_on_others,
     as_spans,
     count,
 )
+from unfreeze.pipeline.event_rates import FOUND, HIT, RIGHT, TRUE
 
 COLLAR = 0.5
 _RULES = Rules(share=0.0, iou=0.5, collar=COLLAR)

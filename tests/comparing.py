@@ -89,7 +89,7 @@ class Faked:
     def __init__(self):
         self.calls, self.skill, self.stop_after, self.seconds = [], {}, None, 1.0
 
-    def __call__(self, material, trial, strategy, run_dir=None, callbacks=()):
+    def __call__(self, material, trial, strategy, run_dir=None, callbacks=(), judge=None):
         if self.stop_after is not None and len(self.calls) >= self.stop_after:
             raise KeyboardInterrupt
         self.calls.append((strategy.name, trial.name, trial.split))

@@ -181,6 +181,14 @@ def test_modules_and_files_that_are_named_exist(page):
                 assert (SOURCE / word).with_suffix(".py").is_file(), word
 
 
+def test_the_reference_has_every_public_name_once():
+    pages = sorted((ROOT / "docs" / "reference").glob("*.md"))
+    named = re.findall(r"^::: (\S+)$", "\n".join(page.read_text("utf-8") for page in pages), re.M)
+    things = {name: getattr(unfreeze, name) for name in unfreeze.__all__ if name != "__version__"}
+    public = [f"{thing.__module__}.{thing.__qualname__}" for thing in things.values()]
+    assert sorted(named) == sorted(public)
+
+
 def test_the_map_in_the_design_names_every_module_once():
     section = PAGES["docs/design.md"].partition("## The map")[2].partition("\n## ")[0]
     named: list[str] = []

@@ -19,6 +19,7 @@ ANY_LENGTH = {"version.py"}
 OF_MANY_MODULES = {
     "core/test_laws.py",
     "test_docs.py",
+    "test_examples.py",
     "test_hostile_text.py",
     "test_house.py",
     "test_init.py",

@@ -11,6 +11,13 @@ import unfreeze
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
+# What the last cell shows, and the least that it may be. The stored runs have 0.84 of the pictures
+# of three classes right, and find all of the sounds.
+SCORES = {
+    "transfer-learning": (r"accuracy on the test pictures: ([\d.]+)", 0.6),
+    "sounds": (r"recall ([\d.]+)", 0.6),
+}
+
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -42,6 +49,5 @@ def test_a_notebook_runs(path):
     client = pytest.importorskip("nbclient")
     notebook = nbformat.read(path, as_version=4)
     client.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
-    last = shown(notebook.cells[-1])
-    # Three classes; on TensorFlow the stored run has 0.84.
-    assert float(re.search(r"accuracy on the test pictures: ([\d.]+)", last)[1]) > 0.6
+    pattern, least = SCORES[path.stem]
+    assert float(re.search(pattern, shown(notebook.cells[-1]))[1]) >= least

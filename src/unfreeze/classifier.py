@@ -65,9 +65,12 @@ class Examined:
 
 
 class SoundClassifier:
-    """A trained sound classifier.
+    """A trained sound classifier, from `train` or `load`.
 
-    Make one with `train` or `load`.
+    Examples:
+        >>> classifier = unfreeze.SoundClassifier.train("recordings", out="run", schedule="probe")
+        >>> classifier.labels[np.argmax(classifier.predict("new.wav"))]
+        'low'
 
     Attributes:
         model: Keras model, from mono waveforms (batch, samples) in [-1, 1] at
@@ -96,12 +99,10 @@ class SoundClassifier:
         metrics: dict[str, Any] | None = None,
         source: Path | None = None,
     ) -> None:
-        self.model = model
-        self.source = source
+        self.model, self.metrics, self.source = model, metrics, source
         self._patch_model, self.front_end, self.labels = parts_of(model)
         self.sample_rate = self.front_end.sample_rate
         self.multilabel = has_independent_classes(self._patch_model)
-        self.metrics = metrics
         self.decoders = Decoders()
         self.notice = notice_of(model)
         self._own = own = own_part_of(model)

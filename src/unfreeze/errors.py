@@ -15,7 +15,15 @@ _CLOSE = 0.5
 
 
 class UnfreezeError(Exception):
-    """Base class of all errors that a user can fix."""
+    """Base class of all errors that a user can fix.
+
+    Examples:
+        >>> try:
+        ...     unfreeze.fit(model, "two_stages", x, y)
+        ... except unfreeze.UnfreezeError as error:
+        ...     print(error)
+        no schedule is named 'two_stages'. Did you mean 'two_stage'? Known: two_stage, ...
+    """
 
 
 class Stopped(KeyboardInterrupt):
@@ -55,7 +63,7 @@ def show(path: str | os.PathLike[str]) -> str:
     Returns:
         Printable text that UTF-8 can encode; slashes as separators.
 
-    Example:
+    Examples:
         >>> show("a\nb.wav")
         'a\\nb.wav'
         >>> show("größe.wav")
@@ -70,7 +78,7 @@ def show(path: str | os.PathLike[str]) -> str:
 def sentence(cause: str) -> str:
     """A cause as a sentence of its own.
 
-    Example:
+    Examples:
         >>> sentence("no recording is above 8 kHz")
         'No recording is above 8 kHz.'
     """
@@ -88,7 +96,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         The sentence with a space before it, to follow another; empty when no
         word is close.
 
-    Example:
+    Examples:
         >>> did_you_mean("trian", ("train", "test"))
         " Did you mean 'train'?"
         >>> did_you_mean("music", ("train", "test"))

@@ -7,26 +7,34 @@ Keras is imported.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
+import numpy as np
+
+from unfreeze.audio.manifest import Manifest
+from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.backbones.pretrained_weights import resolve_weights, settle_licence
 from unfreeze.backbones.registry import get_backbone
-from unfreeze.errors import UnfreezeError
+from unfreeze.errors import DataError, UnfreezeError, show
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.backbone_limits import check_limits
+from unfreeze.pipeline.chosen_schedule import checked_schedule
 from unfreeze.pipeline.run_plan import RunPlan, described
-from unfreeze.pipeline.train_options import TrainOptions, checked_schedule
+from unfreeze.pipeline.train_options import TrainOptions
 from unfreeze.pipeline.training_data import (
     NamedProgress,
     Progress,
     read_inputs,
     read_training_data,
+    reading_of,
 )
 
 if TYPE_CHECKING:
+    from unfreeze.compare.detector_scores import Judge, MakeJudge
     from unfreeze.core.fit import FitResult
     from unfreeze.pipeline.run_plan import MeasureChange
     from unfreeze.pipeline.training import Trained, TrainListener
@@ -130,6 +138,73 @@ def train_classifier(options: TrainOptions, listener: "TrainListener | None" = N
     listener = listener or TrainListener()
     with planned(options, listener.on_progress) as plan:
         return train(plan, listener)
+
+
+def event_judge(train: TrainOptions, recordings: Path, tables: Path) -> "MakeJudge":
+    """Annotated recordings, by which a comparison ranks models as detectors.
+
+    Args:
+        train: how its data are read; so are the tables, which are taken as complete.
+        recordings: a recording, or a folder of them.
+        tables: a table of sounds, or a folder of tables.
+
+    Raises:
+        DataError: one does not exist. What is made raises it if the tables cannot be used, or
+            if models would be trained on the recordings.
+    """
+    for path in (recordings, tables):
+        if not path.exists():
+            raise DataError(f"{show(path)} does not exist")
+    return partial(_judge, train, recordings, tables)
+
+
+def _judge(
+    train: TrainOptions, recordings: Path, tables: Path, manifest: Manifest, front_end: FrontEnd
+) -> "Judge":
+    from unfreeze.audio.decode_processes import Decoders
+    from unfreeze.audio.segments_file import SEGMENTS_NAME, read_segments
+    from unfreeze.compare.detector_scores import Found, Judge
+    from unfreeze.detection.event_evaluation import count_recordings
+    from unfreeze.detection.true_events import (
+        check_known,
+        check_not_trained_on,
+        contents_of,
+        fingerprint,
+        read_annotations,
+    )
+    from unfreeze.pipeline.inference import fused
+
+    how = replace(reading_of(train), group_regex=None, full=True)
+    known = read_annotations(recordings, tables, how, several=manifest.several)
+    unknown = check_known(known, manifest.labels)
+    if known.counts().total() == sum(unknown.values()):
+        raise DataError(
+            f"{show(tables)} names no sound of the classes: nothing can be found or missed there"
+        )
+    contents = contents_of(known)
+    trained = {clip.content.partition("@")[0] for clip in manifest.clips}
+    if train.data.is_dir() and (train.data / SEGMENTS_NAME).is_file():
+        trained |= {segment.source_sha256 for segment in read_segments(train.data).segments}
+    check_not_trained_on(contents, trained)
+    decoders = Decoders()
+    below = recordings if recordings.is_dir() else recordings.parent
+
+    def find(
+        model: Any, front_end: FrontEnd, labels: tuple[str, ...], thresholds: np.ndarray
+    ) -> Found:
+        judged, found = count_recordings(
+            fused(model), front_end, known, labels, thresholds, decoders
+        )
+        names = [path.relative_to(below).as_posix() for path, _, _ in found]
+        lengths = [seconds for _, seconds, _ in found]
+        counts = np.stack([counts for _, _, counts in found])
+        return Found(tuple(judged), tuple(names), tuple(lengths), counts)
+
+    described = (
+        f"{len(contents)} recordings, {known.counts().total()} sounds, "
+        f"{fingerprint(known, contents)[:16]}"
+    )
+    return Judge(described, find)
 
 
 def _held(options: TrainOptions, out: Path) -> AbstractContextManager[None]:

@@ -270,3 +270,18 @@ def test_help_is_quick():
 def test_help_does_not_wait_for_numpy() -> None:
     code = "import sys, unfreeze.cli.app; sys.exit(bool({'numpy', 'keras'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_names_that_a_console_has_no_code_for_are_escaped(tmp_path):
+    for label, clips in (("日本", 0), ("ö", 1)):
+        toy.write_sounds(tmp_path, 3, (label,), seed=clips)
+    result = subprocess.run(
+        [sys.executable, "-c", "from unfreeze.cli import main; main()", "inspect", tmp_path],
+        env={**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=True,
+    )
+    shown = result.stdout.decode("cp1252")
+    assert "6 clips" in shown
+    assert "ö" in shown
+    assert r"\u65e5\u672c" in shown

@@ -1,7 +1,9 @@
 """`unfreeze compare` and `unfreeze tune` on the command line."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -10,6 +12,7 @@ from comparing import record
 from unfreeze.cli.app import app
 from unfreeze.cli.arguments import read_seconds
 from unfreeze.compare import trial
+from unfreeze.compare.detector_scores import AP, Found
 from unfreeze.errors import UnfreezeError
 
 
@@ -17,10 +20,17 @@ from unfreeze.errors import UnfreezeError
 def data(monkeypatch, tmp_path):
     toy.register(monkeypatch, tmp_path)
 
-    def fake(material, trial, strategy, run_dir=None, callbacks=()):
+    def fake(material, trial, strategy, run_dir=None, callbacks=(), judge=None):
         clips = [material.manifest.clips[int(i)] for i in trial.split.test]
         right = [strategy.name == "full"] * len(clips)
-        return record(strategy.name, trial.seed, right=right, groups=[c.group for c in clips])
+        made = record(strategy.name, trial.seed, right=right, groups=[c.group for c in clips])
+        if judge is not None:
+            found = 3 if strategy.name == "full" else 2
+            counts = np.array([[[[4, 4, found, found]]]] * 2)
+            names, labels = ("a.wav", "b.wav"), ("high",)
+            plain = Found(labels, names, (1800.0, 1800.0), counts).as_plain()
+            made |= {"detection": {AP: found / 4, **plain}}
+        return made
 
     monkeypatch.setattr(trial, "run_trial", fake)
     return toy.write_sounds(tmp_path / "data")
@@ -39,6 +49,21 @@ def test_a_comparison_is_shown_and_written(data, tmp_path):
     assert str(out / "report.html") in found.output.replace("\n", "")
     text = (out / "report.md").read_text()
     assert "| full | 1.000 [1.000, 1.000] | 1 | 5 |" in text
+
+
+def test_detectors_are_ranked_by_what_they_find(data, tmp_path):
+    for number in range(2):
+        toy.write_annotated(tmp_path / "field", 10, name=f"site{number}")
+    words = ["--backbone", "toy", "--strategies", "head_only,full", "--seeds", "1"]
+    words += ["--detect", tmp_path / "field", "--annotations", tmp_path / "field"]
+    found = call("compare", data, "-o", tmp_path / "out", *words)
+    assert found.exit_code == 0, found.exception
+    said = " ".join(found.output.split())
+    assert "full, seed 0: test 1.000, mean AP 0.750" in said
+    assert re.search(r"full 0\.562 .* 0\.750 .* 2\.0 ", said)
+    assert "better than head_only by 31.2 points of mean average precision" in said
+    config = (tmp_path / "out" / "config.yaml").read_text()
+    assert re.search(r"detect: 2 recordings, \d+ sounds, [0-9a-f]{16}\n", config)
 
 
 def test_json_is_json(data, tmp_path):
@@ -85,6 +110,8 @@ def test_a_search_without_optuna_is_refused_at_once(data, tmp_path, monkeypatch)
         (["--strategies", "full+rat=1"], "Did you mean 'rate'"),
         (["--budget", "soon"], "'soon' is not a time"),
         (["--folds", "2", "--holdout", "a"], "give one of them"),
+        (["--detect", "."], "--annotations the tables of their sounds: give both"),
+        (["--detect", ".", "--annotations", "nowhere"], "nowhere does not exist"),
     ],
 )
 def test_refused_at_once(data, tmp_path, words, message):

@@ -94,6 +94,8 @@ def test_the_summary_by_hand():
     assert overall["f1"] == pytest.approx(2 / 3)
     # Means are of the classes that occur.
     assert (overall["macro_f1"], overall["mean_average_precision"]) == (1.0, 1.0)
+    # No false alarm on cats; dogs, which are not there, do not count.
+    assert found["psds"] == 1.0
     segments = found["per_class"]["cat"]["segments"]
     assert (segments["precision"], segments["recall"]) == (1.0, 1.0)
     curves = found["curves"]
@@ -106,6 +108,7 @@ def test_the_summary_by_hand():
     # What is found where nothing is annotated is not known: no false alarms an hour.
     partly = summary(tally, detector, Rules(), full=False)
     assert partly["false_alarms"]["per_hour"] is None
+    assert partly["psds"] is None
     assert partly["per_class"]["dog"]["false_alarms_per_hour"] is None
 
 

@@ -6,22 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unfreeze.detection.event_scoring import (
-    FOUND,
-    HIT,
-    RIGHT,
     RULES,
-    TRUE,
     Rules,
     Truth,
     alarms_on_others,
     as_spans,
-    average_precision,
-    best_precision,
     count,
-    mean_known,
-    rates,
 )
 from unfreeze.errors import UnfreezeError
+from unfreeze.pipeline.event_rates import FOUND, HIT, RIGHT, TRUE, rates
 
 try:
     import mir_eval
@@ -144,27 +137,6 @@ def test_false_alarms_on_sounds_of_other_classes_are_told_apart():
     assert alarms_on_others(truth, found, 0.1) == 1
     # It lies on the other sound with half of its length.
     assert alarms_on_others(truth, found, 0.51) == 0
-
-
-def test_rates_say_none_where_there_is_nothing():
-    nothing = {"precision": None, "recall": None, "f1": None}
-    assert rates(np.array([0, 0, 0, 0])) == nothing
-    assert rates(np.array([0, 2, 0, 0])) == {"precision": 0.0, "recall": None, "f1": 0.0}
-    assert rates(np.array([2, 0, 0, 0])) == {"precision": None, "recall": 0.0, "f1": 0.0}
-    assert rates(np.array([4, 4, 2, 3])) == {"precision": 0.75, "recall": 0.5, "f1": 0.6}
-    assert mean_known([None, 0.5, 1.0]) == 0.75
-    assert mean_known([None]) is None
-
-
-def test_average_precision_by_hand():
-    swept = np.array([[4, 10, 4, 4], [4, 4, 2, 3], [4, 5, 3, 3], [4, 1, 1, 1], [4, 0, 0, 0]])
-    # Recall 1/4 at 1; to 1/2 at 0.75; to 3/4 at 0.6, where fewer would be 0.4; to 1 at 0.4.
-    assert average_precision(swept) == pytest.approx(0.25 * (1 + 0.75 + 0.6 + 0.4))
-    assert average_precision(np.array([[4, 0, 0, 0]])) == 0.0
-    assert average_precision(np.array([[0, 3, 0, 0]])) is None
-    recall, precision = best_precision(np.array([0.5, 0.75, np.nan]), np.array([0.2, 0.4, 1.0]))
-    assert (recall.tolist(), precision.tolist()) == ([0, 0.5, 0.75], [0.4, 0.4, 0.4])
-    assert [len(part) for part in best_precision(np.array([np.nan]), np.array([1.0]))] == [0, 0]
 
 
 # Hundredths of a second, so that shifted times are as exact as the others.

@@ -11,7 +11,15 @@ from unfreeze.audio.entries import Entry
 from unfreeze.audio.label_table import Columns
 from unfreeze.audio.sources import Reading
 from unfreeze.detection.event_scoring import as_spans
-from unfreeze.detection.true_events import Annotations, check_known, read_annotations, truths_of
+from unfreeze.detection.true_events import (
+    Annotations,
+    check_known,
+    check_not_trained_on,
+    contents_of,
+    fingerprint,
+    read_annotations,
+    truths_of,
+)
 from unfreeze.errors import DataError
 
 FULL, PART = Reading(full=True), Reading(full=False)
@@ -239,3 +247,29 @@ def test_classes_that_the_model_does_not_know_are_counted():
     with pytest.raises(DataError, match="Did you mean 'Dog'"):
         check_known(annotated((1, 3, "dog"))[0], ("Dog", "cow"))
     assert check_known(annotated()[0], ("cat",)) == {}
+
+
+def test_a_fingerprint_is_of_sounds_and_recordings_and_not_of_places(places, tmp_path):
+    rec, tab = places
+    (tab / "a.csv").write_text(CSV)
+
+    def digest(recordings):
+        found = read_annotations(recordings, tab / "a.csv", FULL)
+        return fingerprint(found, contents_of(found))
+
+    whole = digest(rec / "a.wav")
+    assert len(whole) == 64
+    shutil.copytree(rec, tmp_path / "moved")
+    assert digest(tmp_path / "moved" / "a.wav") == whole
+    (tab / "a.csv").write_text(CSV.replace("dog", "cat"))
+    assert digest(rec / "a.wav") != whole
+    (tab / "a.csv").write_text(CSV)
+    soundfile.write(rec / "a.wav", [0.1, -0.2] * toy.RATE, toy.RATE)
+    assert digest(rec / "a.wav") != whole
+
+
+def test_recordings_that_are_trained_on_are_named():
+    contents = {Path(f"{name}.wav"): name for name in "abcde"}
+    check_not_trained_on(contents, {"x"})
+    with pytest.raises(DataError, match=r"cut from them: a\.wav, b\.wav, c\.wav and 1 more\. A"):
+        check_not_trained_on(contents, {"x", *"abcd"})

@@ -9,6 +9,7 @@ from unfreeze.compare.summary import summarize
 from unfreeze.report.comparison_plots import (
     plot_accuracies,
     plot_costs,
+    plot_detection,
     plot_distances,
     plot_search,
 )
@@ -41,6 +42,15 @@ def test_accuracies(made, tmp_path):
     plot_accuracies(made[0], False, tmp_path / "b.svg")
     assert "unseen groups" not in texts(tmp_path / "b.svg")
     assert "accuracy, 95 % interval over clips and seeds" in texts(tmp_path / "b.svg")
+
+
+def test_detectors(made, tmp_path):
+    for row, score in zip(made[0], (0.9, 0.4), strict=True):
+        row["scores"]["recordings"] = {"accuracy": score, "interval": None}
+    plot_detection(made[0], tmp_path / "a.svg")
+    shown = texts(tmp_path / "a.svg")
+    assert {"$a$_b", "full"} <= set(shown)
+    assert "mean average precision of events, 95 % interval over recordings and seeds" in shown
 
 
 def test_costs_have_plain_numbers(made, tmp_path):

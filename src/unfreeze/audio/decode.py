@@ -145,7 +145,7 @@ def decode(path: str | Path, sample_rate: int = 16_000) -> np.ndarray:
         SoundError: (a DataError) the file is missing, is not sound, has no samples,
             or has samples that are NaN, infinite or beyond 1e12.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib, numpy, soundfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "tone.wav"
         >>> soundfile.write(path, numpy.zeros((8000, 2)), 8000)

@@ -104,7 +104,7 @@ def is_of_silence(label: str) -> bool:
 def quiet_labels(labels: Iterable[str]) -> tuple[str, ...]:
     """Return the silent ones among some classes, in their order.
 
-    Example:
+    Examples:
         >>> quiet_labels(("background", "dog"))
         ('background',)
     """

@@ -18,7 +18,7 @@ _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 def set_text(heard: Iterable[str], unsure: Iterable[str] = ()) -> str:
     """The text of a set of labels.
 
-    Example:
+    Examples:
         >>> set_text(["dog", "cat"], ["owl", "cat"])
         'cat;dog;owl?'
     """

@@ -151,7 +151,7 @@ def clip_means(scores: np.ndarray, patch_clip: np.ndarray, n_clips: int) -> np.n
     Raises:
         ValueError: the two lengths differ.
 
-    Example:
+    Examples:
         >>> clip_means(np.array([[0.0], [1.0], [5.0]]), np.array([0, 0, 1]), 2)
         array([[0.5],
                [5. ]])

@@ -128,7 +128,7 @@ def match_segments(content: SegmentsFile, files: Iterable[Path]) -> list[Segment
 def folder_of(label: str) -> str:
     """The name of a class's folder: what no folder's name may have is written as in a URL.
 
-    Example:
+    Examples:
         >>> folder_of("rain/thunder")
         'rain%2Fthunder'
     """

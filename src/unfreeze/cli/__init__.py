@@ -4,6 +4,7 @@ A command imports Keras only when it runs and needs it, so that `unfreeze --help
 answers at once.
 """
 
+import io
 import sys
 
 __all__ = ["main"]
@@ -15,6 +16,7 @@ def main() -> None:
     from unfreeze.cli.terminal import explain
     from unfreeze.errors import UnfreezeError
 
+    _escape_what_cannot_be_printed()
     try:
         app()
     except UnfreezeError as error:
@@ -33,6 +35,14 @@ def main() -> None:
             raise
         _complain(told)
         sys.exit(2)
+
+
+def _escape_what_cannot_be_printed() -> None:
+    # Names of classes and files may have letters that a console, or a file on Windows that the
+    # output goes to, has no code for.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _complain(text: str) -> None:

@@ -9,7 +9,7 @@ import typer
 from unfreeze.cli.arguments import Budget, Json, Quiet, takes
 from unfreeze.cli.renew import OPTION, budget_left, kept_run_by_run, runs_a_process
 from unfreeze.compare.strategies import STRATEGIES, CompareOptions, read_strategy
-from unfreeze.errors import DataError
+from unfreeze.errors import DataError, UnfreezeError
 from unfreeze.pipeline.train_options import SHARED, TrainOptions
 
 
@@ -37,6 +37,22 @@ def compare(
     holdout: Annotated[
         str | None, typer.Option(help="Groups to test in every run, separated by commas.")
     ] = None,
+    detect: Annotated[
+        Path | None,
+        typer.Option(
+            help="A recording or a folder of them, annotated in the tables of --annotations: the "
+            "trained models search them, and schedules are ranked as detectors.",
+            show_default="none",
+        ),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of all true sounds in the recordings of --detect, or a folder of tables "
+            "named like them: Raven, Audacity, CSV.",
+            show_default="none",
+        ),
+    ] = None,
     budget: Budget = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -56,6 +72,15 @@ def compare(
         raise DataError(f"{train.data} does not exist: give a folder or a CSV manifest")
     for name in options.strategies:
         read_strategy(name, train.epochs)
+    if (detect is None) != (annotations is None):
+        raise UnfreezeError(
+            "--detect names recordings and --annotations the tables of their sounds: give both"
+        )
+    judge = None
+    if detect is not None and annotations is not None:
+        from unfreeze.planning import event_judge
+
+        judge = event_judge(train, detect, annotations)
     from unfreeze.backend import import_keras
 
     import_keras()
@@ -65,7 +90,7 @@ def compare(
 
     display = CompareDisplay(not (quiet or json), renewed is not None)
     with kept_run_by_run(out, options.budget), signals_to(display.asked), display.progress:
-        summary = run(options, display, runs_a_process())
+        summary = run(options, display, runs_a_process(), judge)
     if json:
         typer.echo(json_module.dumps(summary.as_plain(), indent=2))
     else:

@@ -10,11 +10,13 @@ from rich.table import Table
 
 from unfreeze.cli.terminal import WORK, Asked, bars
 from unfreeze.compare.comparison import CompareListener
+from unfreeze.compare.detector_scores import ALARMS, AP, F1
 from unfreeze.compare.summary import Estimate, Summary, rightness, verdict
 from unfreeze.compare.trial_splits import TrialSplit, has_groups
 from unfreeze.core.estimate import in_words
 from unfreeze.pipeline.training_data import TrainingData
-from unfreeze.report.comparison_report import part_words
+from unfreeze.report.comparison_report import RECORDINGS, part_words
+from unfreeze.report.tables import three_digits
 
 
 class CompareDisplay(CompareListener):
@@ -133,6 +135,9 @@ def run_line(record: dict[str, Any]) -> str:
         f"{'test' if part == 'test' else 'seen groups'} {np.mean(rightness(found)):.3f}"
         for part, found in record["scores"].items()
     ]
+    if "detection" in record:
+        found = record["detection"]
+        scores.append(f"mean AP {three_digits(found[AP])}")
     epochs = "+".join(str(n) for n in record["epochs"].values())
     return (
         f"{record['strategy']}, {where}: {', '.join(scores)} "
@@ -145,12 +150,18 @@ def summary_table(summary: Summary) -> Table:
     table = Table(box=None, pad_edge=False, title_justify="left")
     table.add_column("strategy", no_wrap=True)
     parts = list(summary.rows[0].scores)
+    searched = summary.ranked_by == RECORDINGS
     for part in parts:
-        table.add_column(part_words(part, summary.grouped).removeprefix("on "), justify="right")
+        words = part_words(part, summary.grouped).removeprefix("on ")
+        table.add_column("mean AP" if part == RECORDINGS else words, justify="right")
+    for name in ("F1 of events", "false alarms/h") if searched else ():
+        table.add_column(name, justify="right")
     table.add_column("seconds", justify="right")
     table.add_column("epochs", justify="right")
     for row in summary.rows:
         cells = [_cell(row.scores[part]) for part in parts]
+        if row.detection is not None:
+            cells += [_cell(row.detection[F1]), f"{row.detection[ALARMS].accuracy:.1f}"]
         table.add_row(row.strategy, *cells, f"{row.seconds:.0f}", f"{row.epochs:.0f}")
     return table
 

@@ -57,7 +57,8 @@ def plan(
 ) -> None:
     """Show what each stage of a schedule would train; write the schedule to edit it."""
     from unfreeze.backend import import_keras
-    from unfreeze.pipeline.train_options import HEAD, check_head, resolve_schedule
+    from unfreeze.pipeline.chosen_schedule import check_head, resolve_schedule
+    from unfreeze.pipeline.train_options import HEAD
 
     if write is not None and write.exists():
         raise ScheduleError(f"{write} exists: choose another name, or remove the file first")

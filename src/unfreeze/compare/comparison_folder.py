@@ -25,6 +25,7 @@ from typing import Any
 import keras
 
 from unfreeze.audio.augmentation import plain_augmentation
+from unfreeze.compare.detector_scores import has_detection
 from unfreeze.compare.strategies import Strategy
 from unfreeze.compare.trial import Record
 from unfreeze.compare.trial_splits import TrialSplit
@@ -148,12 +149,16 @@ def _is_record(record: Record) -> bool:
         if "error" in record:
             return isinstance(record["error"], str)
         numbers = [record["seconds"], record["wall_seconds"], *record["epochs"].values()]
-        return all(isinstance(n, int | float) for n in numbers) and all(
-            len(part["truth"]) == len(part["guess"]) == len(part["group"]) > 0
-            and all(0 <= place < len(part["groups"]) for place in part["group"])
-            for part in (record["scores"]["test"], *record["scores"].values())
+        return (
+            all(isinstance(n, int | float) for n in numbers)
+            and all(
+                len(part["truth"]) == len(part["guess"]) == len(part["group"]) > 0
+                and all(0 <= place < len(part["groups"]) for place in part["group"])
+                for part in (record["scores"]["test"], *record["scores"].values())
+            )
+            and ("detection" not in record or has_detection(record))
         )
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError):
         return False
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from unfreeze.core.presets import DEFAULT, split_variant, vary
 from unfreeze.core.schedule import Schedule
 from unfreeze.errors import ScheduleError, UnfreezeError
-from unfreeze.pipeline.train_options import OPTIONS, TrainOptions, capped, named_schedule
+from unfreeze.pipeline.chosen_schedule import capped, named_schedule
+from unfreeze.pipeline.train_options import OPTIONS, TrainOptions
 
 if TYPE_CHECKING:
     # Keras takes seconds to import.

@@ -1,12 +1,16 @@
-"""The results of a comparison: means, paired differences, and a verdict in plain sentences."""
+"""The results of a comparison: means, paired differences, and a verdict in plain sentences.
 
-import math
+Strategies are ranked by the share of test clips that are right or, where their models searched
+annotated recordings, by the mean average precision of the events found there.
+"""
+
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from unfreeze.compare.detector_scores import ALARMS, AP, F1, Drawn, detection_scores
 from unfreeze.compare.trial import Record
 from unfreeze.pipeline.bootstrap import (
     FEW_GROUPS,
@@ -17,7 +21,7 @@ from unfreeze.pipeline.bootstrap import (
     pooled,
     resampled,
 )
-from unfreeze.report.comparison_report import part_words
+from unfreeze.report.comparison_report import RECORDINGS, part_words, score_words
 
 FEW_SEEDS = 3
 Pair = tuple[float, float]
@@ -25,7 +29,12 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class Estimate:
-    """An accuracy, 0 to 1, with its 95 % interval over groups and seeds."""
+    """A score with its 95 % interval over groups and seeds.
+
+    Attributes:
+        accuracy: the score, mostly an accuracy, 0 to 1.
+        interval: None where nothing is known of it.
+    """
 
     accuracy: float
     interval: Pair | None
@@ -38,26 +47,30 @@ class Row:
     Attributes:
         strategy: its name.
         scores: by part: `test` (unseen groups or, without groups, held-out clips),
-            `seen` (held-out clips of trained groups).
+            `seen` (held-out clips of trained groups), `recordings` (mean average precision in
+            annotated recordings). What strategies are ranked by comes first.
         seconds: mean over runs of the time of all epochs, without the shared caches.
         epochs: mean over runs, all stages together.
+        detection: in annotated recordings, `f1` of all events at each model's own thresholds,
+            and `false_alarms_per_hour`; None without recordings.
     """
 
     strategy: str
     scores: dict[str, Estimate]
     seconds: float
     epochs: float
+    detection: dict[str, Estimate] | None = None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the best strategy is than another: the paired difference in accuracy.
+    """How much better the best strategy is than another: the paired difference of a score.
 
     Attributes:
-        best: the strategy with the highest accuracy on the test part.
+        best: the strategy that is ranked first.
         other: the other one.
         part: the part of the clips that it is measured on.
-        value: difference of accuracies, best minus other.
+        value: difference of scores, best minus other.
         interval: 95 %, over groups and seeds.
     """
 
@@ -78,7 +91,7 @@ class Summary:
     """The result of a comparison.
 
     Attributes:
-        rows: one row per strategy, the best on the test part first.
+        rows: one row per strategy, the best first.
         differences: between the best and each other strategy, for each part.
         grouped: whether the data have groups.
         runs: number of runs counted: those of splits that all strategies have done.
@@ -89,6 +102,8 @@ class Summary:
         notes: what a reader must know, one sentence each.
         score: what `accuracy` is: the share of clips that are right or, where a clip may
             have several labels, the F1 of the labels of a clip, in the mean over clips.
+        ranked_by: the part of `Row.scores` that strategies are ranked by.
+        recordings: number of annotated recordings that were searched.
     """
 
     rows: tuple[Row, ...]
@@ -101,12 +116,17 @@ class Summary:
     failed: dict[str, str]
     notes: tuple[str, ...]
     score: str = "accuracy"
+    ranked_by: str = "test"
+    recordings: int = 0
 
     def as_plain(self) -> dict[str, Any]:
         """Plain values for JSON."""
         plain = asdict(self)
         for item, difference in zip(plain["differences"], self.differences, strict=True):
             item["told_apart"] = difference.told_apart
+        for row in plain["rows"]:
+            if row["detection"] is None:
+                del row["detection"]
         bootstrap = {"level": LEVEL, "resamples": RESAMPLES, "over": ["groups", "seeds"]}
         return {"format": 1, **plain, "bootstrap": bootstrap, "verdict": list(verdict(self))}
 
@@ -138,26 +158,37 @@ def summarize(
     }
     drawn = {part: resampled(hits, counts) for part, (hits, counts) in counted.items()}
     means = {part: pooled(hits, counts) for part, (hits, counts) in counted.items()}
+    searched = bool(whole) and all("detection" in by_key[n, *t] for n in ranked for t in whole)
+    detected = None
+    if searched:
+        detected = detection_scores([[by_key[name, *t] for t in whole] for name in ranked])
+        means = {RECORDINGS: detected.means[AP], **means}
+        drawn = {RECORDINGS: detected.draws[AP], **drawn}
+    first = RECORDINGS if searched else "test"
     rows = []
     for place, name in enumerate(ranked if whole else ()):
         own = [by_key[name, *trial] for trial in whole]
         scores = {
             part: Estimate(float(means[part][place]), interval(drawn[part][place]))
-            for part in counted
+            for part in means
         }
         seconds = float(np.mean([r["seconds"] for r in own]))
         epochs = float(np.mean([sum(r["epochs"].values()) for r in own]))
-        rows.append(Row(name, scores, seconds, epochs))
-    rows.sort(key=lambda row: -row.scores["test"].accuracy)
+        further = None if detected is None else _detection(detected, place)
+        rows.append(Row(name, scores, seconds, epochs, further))
+    rows.sort(key=lambda row: -row.scores[first].accuracy)
     groups = int((counted["test"][1].sum(axis=0) > 0).sum()) if counted else 0
     seeds = len({seed for seed, _ in whole})
     differences = [
         _difference(rows[0].strategy, row.strategy, part, ranked, means[part], drawn[part])
         for row in rows[1:]
-        for part in counted
+        for part in means
     ]
     runs = len(whole) * len(ranked)
+    recordings = detected.recordings if detected else 0
     notes = _notes(grouped, groups, seeds, runs, planned, failed)
+    if recordings and recordings < FEW_GROUPS:
+        notes = (*notes, _few_recordings(recordings))
     score = by_key[ranked[0], *whole[0]]["scores"]["test"].get("score") if whole else None
     return Summary(
         tuple(rows),
@@ -170,7 +201,16 @@ def summarize(
         failed,
         notes,
         score or "accuracy",
+        first,
+        recordings,
     )
+
+
+def _detection(found: Drawn, place: int) -> dict[str, Estimate]:
+    return {
+        score: Estimate(float(found.means[score][place]), interval(found.draws[score][place]))
+        for score in (F1, ALARMS)
+    }
 
 
 def rightness(scores: Mapping[str, Any]) -> Floats:
@@ -185,17 +225,20 @@ def verdict(summary: Summary) -> tuple[str, ...]:
         return ("No split was run with every strategy: there is nothing to compare yet.",)
     best = summary.rows[0]
     if not summary.rows[1:]:
-        shown = f"{100 * best.scores['test'].accuracy:.1f} %"
-        where = part_words("test", summary.grouped)
-        return (f"{best.strategy} has {shown} {summary.score} {where}.",)
+        ranked = summary.ranked_by
+        shown = f"{100 * best.scores[ranked].accuracy:.1f} %"
+        where = part_words(ranked, summary.grouped)
+        return (f"{best.strategy} has {shown} {score_words(ranked, summary.score)} {where}.",)
     lines = []
     for row in summary.rows[1:]:
         mine = {d.part: d for d in summary.differences if d.other == row.strategy}
-        parts = [_one(mine["test"], summary.grouped, first=True)]
-        if "seen" in mine:
-            parts.append(_one(mine["seen"], summary.grouped, first=False))
+        # What they are ranked by comes first.
+        parts = [
+            _one(mine[part], summary.grouped, first=part == summary.ranked_by)
+            for part in row.scores
+        ]
         lines.append("; ".join(parts) + ".")
-    tests = [d for d in summary.differences if d.part == "test"]
+    tests = [d for d in summary.differences if d.part == summary.ranked_by]
     equal = {best.strategy, *(d.other for d in tests if not d.told_apart)}
     cheapest = min((r for r in summary.rows if r.strategy in equal), key=lambda r: r.seconds)
     if len(equal) > 1:
@@ -208,23 +251,24 @@ def verdict(summary: Summary) -> tuple[str, ...]:
 
 def _one(difference: Difference, grouped: bool, first: bool) -> str:
     where = part_words(difference.part, grouped)
-    bounds = difference.interval or (math.nan, math.nan)
-    numbers = f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
+    bounds = difference.interval
+    numbers = "" if bounds is None else f" [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
     points = 100 * difference.value
+    unit = "points of mean average precision" if difference.part == RECORDINGS else "points"
     if not difference.told_apart:
         if first:
             return (
                 f"{difference.best} is not clearly better than {difference.other} {where} "
-                f"({points:+.1f} points {numbers})"
+                f"({points:+.1f} {unit}{numbers})"
             )
-        return f"{where} there is no clear difference ({points:+.1f} {numbers})"
+        return f"{where} there is no clear difference ({points:+.1f}{numbers})"
     if first:
         return (
-            f"{difference.best} is better than {difference.other} by {points:.1f} points "
+            f"{difference.best} is better than {difference.other} by {points:.1f} {unit}"
             f"{numbers} {where}"
         )
     word = "better" if points > 0 else "worse"
-    return f"{where} it is {word} by {abs(points):.1f} {numbers}"
+    return f"{where} it is {word} by {abs(points):.1f}{numbers}"
 
 
 def tables(runs: Sequence[Sequence[Record]], part: str) -> tuple[Floats, Floats]:
@@ -261,6 +305,18 @@ def _difference(
     a, b = names.index(best), names.index(other)
     value = float(means[a] - means[b])
     return Difference(best, other, part, value, interval(drawn[a] - drawn[b]))
+
+
+def _few_recordings(recordings: int) -> str:
+    if recordings == 1:
+        return (
+            "There is a single annotated recording: nobody knows how strategies compare in "
+            f"others ({FEW_GROUPS} or more are needed)."
+        )
+    return (
+        f"The intervals of mean average precision come from only {recordings} recordings; they "
+        f"are too narrow to be trusted ({FEW_GROUPS} are needed)."
+    )
 
 
 def _notes(

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from unfreeze.audio.background_clips import cut_quiet
 from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.registry import get_backbone
+from unfreeze.compare.detector_scores import Judge, detect
 from unfreeze.compare.strategies import Strategy
 from unfreeze.compare.trial_splits import TrialSplit
 from unfreeze.core.audit import Snapshot, snapshot
@@ -25,11 +26,12 @@ from unfreeze.core.layers import find_groups
 from unfreeze.errors import StageError
 from unfreeze.pipeline.backbone_limits import check_limits
 from unfreeze.pipeline.calibration import SMALLEST
+from unfreeze.pipeline.chosen_schedule import check_head
 from unfreeze.pipeline.class_weights import read_class_weights
 from unfreeze.pipeline.inference import view_scores
 from unfreeze.pipeline.label_scoring import label_thresholds
 from unfreeze.pipeline.patch_training import Material, fit_patches, make_material, new_model
-from unfreeze.pipeline.train_options import TrainOptions, check_head
+from unfreeze.pipeline.train_options import TrainOptions
 from unfreeze.pipeline.training_data import (
     NamedProgress,
     TrainingData,
@@ -46,6 +48,7 @@ def run_trial(
     strategy: Strategy,
     run_dir: Path | None = None,
     callbacks: Sequence[StageCallback] = (),
+    judge: Judge | None = None,
 ) -> Record:
     """Train a strategy on a split, and score it on clips that no choice was based on.
 
@@ -55,6 +58,7 @@ def run_trial(
         strategy: how to train.
         run_dir: keeps the state of the run, so that it can be resumed.
         callbacks: notified of progress.
+        judge: annotated recordings that the model searches as a detector.
 
     Returns:
         A dict ready for JSON: `strategy`, `seed`, `fold`; `scores` by part, each
@@ -63,7 +67,8 @@ def run_trial(
         several labels; `validation` loss and accuracy of the best epoch by
         patches; `seconds` of all epochs, `cache_seconds` for the shared cache;
         `epochs` by stage, `best_stage`, `patches` by part, and `moved`, one row per
-        layer. A strategy that diverged has an `error` and no scores.
+        layer; with a judge `detection`, as from `unfreeze.compare.detector_scores.detect`. A
+        strategy that diverged has an `error` and no scores.
     """
     split = trial.split
     wanted = {**split.parts(), **({"seen": trial.seen} if len(trial.seen) else {})}
@@ -114,6 +119,10 @@ def run_trial(
         },
         "moved": movements(model, before),
     }
+    if judge is not None:
+        began = time.perf_counter()
+        record["detection"] = detect(model, material, cut, trial.seed, judge)
+        record["wall_seconds"] = round(record["wall_seconds"] + time.perf_counter() - began, 2)
     del model, result
     # A model and its optimizers refer to each other, so only the collector frees them.
     gc.collect()
@@ -215,7 +224,10 @@ class _CacheClock(StageCallback):
 
 
 def prepare(
-    train: TrainOptions, strategies: Sequence[Strategy], progress: NamedProgress
+    train: TrainOptions,
+    strategies: Sequence[Strategy],
+    progress: NamedProgress,
+    check: Callable[[Manifest], None] = lambda manifest: None,
 ) -> tuple[Material, TrainingData]:
     """Check the strategies, then read the data and make the features.
 
@@ -224,6 +236,7 @@ def prepare(
         strategies: those known beforehand.
         progress: called as progress(what, done, total); `what` is "reading", "weights"
             or "features".
+        check: called with the clips once they are read, before what takes long.
 
     Raises:
         UnfreezeError: the data, the weights or a strategy cannot be used.
@@ -232,6 +245,7 @@ def prepare(
     for strategy in strategies:
         check_limits(backbone, strategy.schedule, strategy.settings(train)[1])
     inputs = read_inputs(train, backbone, progress)
+    check(inputs.data.manifest)
     classes = len(inputs.data.manifest.labels)
     for strategy in strategies:
         taps, augment, class_weight = strategy.settings(train)

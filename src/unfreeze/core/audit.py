@@ -91,7 +91,14 @@ class StageAudit:
 
 @dataclass(frozen=True)
 class Audit:
-    """The audits of all stages of a run."""
+    """The audits of all stages of a run: how far each layer moved.
+
+    Examples:
+        >>> result = unfreeze.fit(model, "probe", x, y, validation_split=0.2, seed=1, verbose=0)
+        >>> first, *_, last = result.audit.stages[0].layers  # print(result.audit) shows all
+        >>> first.moved, last.moved > 0
+        (0.0, True)
+    """
 
     stages: tuple[StageAudit, ...]
 

@@ -266,6 +266,13 @@ class StageCallback(keras.callbacks.Callback):
 
     Attributes:
         hears_warnings: whether `on_note` is called for warnings, which the log shows, too.
+
+    Examples:
+        >>> class Names(unfreeze.StageCallback):
+        ...     def on_stage_end(self, result):
+        ...         print("finished:", result.stage)
+        >>> result = unfreeze.fit(model, "probe", x, y, callbacks=[Names()], seed=1, verbose=0)
+        finished: head
     """
 
     hears_warnings = True

@@ -161,9 +161,10 @@ def find_lr(
         DataError: data that do not fit, or no loss that could be guessed.
         StageError: the loss is not finite from the start.
 
-    Example:
-        >>> found = find_lr(model, (x, y), steps=60)  # doctest: +SKIP
-        >>> model.optimizer.learning_rate = found.suggestion  # doctest: +SKIP
+    Examples:
+        >>> found = unfreeze.find_lr(model, (x, y), lowest=1e-5, steps=60)
+        >>> 1e-4 < found.suggestion < 1  # None where the curve is too noisy
+        True
     """
     check_is_model(model, "find_lr")
     check_batch_size(batch_size)

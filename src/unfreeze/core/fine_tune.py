@@ -68,8 +68,12 @@ def fine_tune(
         DataError: the data do not fit the model; before any training.
         StageError: a stage did not do what it claims, or its loss diverged.
 
-    Example:
-        >>> unfreeze.fine_tune(model, x, y, validation_split=0.2)  # doctest: +SKIP
+    Examples:
+        >>> result = unfreeze.fine_tune(
+        ...     model, x, y, validation_split=0.2, epochs=2, seed=1, verbose=0
+        ... )
+        >>> [stage.stage for stage in result.stages]
+        ['head', 'start', 'all']
     """
     check_is_model(model, "fine_tune")
     of_arrays = y is not None or isinstance(train, tuple)

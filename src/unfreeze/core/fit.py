@@ -285,6 +285,11 @@ class FitResult:
         stages: a result for each stage that trained.
         best_stage: the stage whose weights the model has.
         seed: the seed that repeats the run.
+
+    Examples:
+        >>> result = unfreeze.fit(model, "probe", x, y, validation_split=0.2, seed=1, verbose=0)
+        >>> result.best_stage, len(result.history.history["val_loss"])
+        ('head', 7)
     """
 
     model: keras.Model
@@ -415,6 +420,15 @@ def fit(
         RunError: `run_dir` holds another run, or a damaged one.
         Stopped: a `StageCallback` asked to stop; the model is then in the middle of
             a stage, and the same call resumes from `run_dir`.
+
+    Examples:
+        >>> head = unfreeze.Stage("head", train="head", epochs=5, learning_rate=1e-2)
+        >>> rest = unfreeze.Stage("all", train="all", epochs=2, learning_rate=1e-4)
+        >>> result = unfreeze.fit(
+        ...     model, [head, rest], x, y, validation_split=0.2, seed=1, verbose=0
+        ... )
+        >>> [stage.stage for stage in result.stages]
+        ['head', 'all']
     """
     check_is_model(model, "fit")
     check_batch_size(batch_size)

@@ -91,12 +91,13 @@ def fuse_pair(
         not fit; `why_not` says why. Two calls give two layers of the same name: keep
         one for each pair.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> conv, norm = keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()
         >>> model = keras.Sequential([keras.Input((8, 8, 1)), conv, norm])
         >>> x = np.ones((2, 8, 8, 1), "float32")
-        >>> bool(np.allclose(fuse_pair(conv, norm)(x), model(x), atol=1e-6))
+        >>> fused = keras.ops.convert_to_numpy(fuse_pair(conv, norm)(x))
+        >>> bool(np.allclose(fused, model.predict(x, verbose=0), atol=1e-6))
         True
     """
     if why_not(operation, batch_norm) is not None:

@@ -21,6 +21,10 @@ def two_stage(head: Any = "head") -> Schedule:
     Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022.
     BatchNorm statistics stay as they were pretrained; each stage ends on a
     plateau and passes on its best weights.
+
+    Examples:
+        >>> [stage.name for stage in unfreeze.two_stage()]
+        ['head', 'all']
     """
     return Schedule(
         (
@@ -46,6 +50,10 @@ def classic(head: Any = "head") -> Schedule:
 
     Adam at 1e-3 in both stages, 100 epochs each, no early stopping, the rate halved
     after 3 epochs without a gain, BatchNorm in training mode, batches of 128.
+
+    Examples:
+        >>> unfreeze.classic().stages[0].batch_norm
+        'train'
     """
     common: dict[str, Any] = {
         "epochs": 100,
@@ -67,6 +75,10 @@ def gradual(groups: int = 4, head: Any = "head") -> Schedule:
     Classification", ACL 2018 (gradual unfreezing). They add one layer per epoch; here a
     step adds a share of the layer groups and lasts at most 5 epochs. Below its freeze
     boundary the base runs only once.
+
+    Examples:
+        >>> [stage.name for stage in unfreeze.gradual(groups=3)]
+        ['head', 'top 1/3', 'top 2/3', 'all']
     """
     if groups < 1:
         raise ScheduleError(f"gradual: groups {groups} must be at least 1")
@@ -84,7 +96,12 @@ def gradual(groups: int = 4, head: Any = "head") -> Schedule:
 
 
 def head_only(head: Any = "head") -> Schedule:
-    """Only the head: a linear probe when the head is one layer."""
+    """Only the head: a linear probe when the head is one layer.
+
+    Examples:
+        >>> [stage.name for stage in unfreeze.head_only()]
+        ['head']
+    """
     stage = Stage(
         "head", train=head, epochs=200, learning_rate=1e-3, until=Plateau(BEST, patience=10)
     )
@@ -95,6 +112,10 @@ def probe(head: Any = "head") -> Schedule:
     """Only the head, solved: a linear probe, without a learning rate, in seconds.
 
     It needs a head of one dense layer, such as that of `unfreeze.read_out`.
+
+    Examples:
+        >>> unfreeze.probe().stages[0].solve
+        True
     """
     return Schedule((_solved(head),), name="probe", monitor="val_loss")
 
@@ -107,6 +128,10 @@ def probe_tune(head: Any = "head") -> Schedule:
     lowest rate: which of the earlier ones has the best score on few validation clips is
     mostly luck. It is dropped only if the head alone has a lower validation loss, by
     more than a standard error.
+
+    Examples:
+        >>> [stage.name for stage in unfreeze.probe_tune()]
+        ['head', 'start', 'all']
     """
     start = Stage("start", train=head, epochs=1, solve=True)
     tune = Stage("all", train="all", epochs=20, learning_rate=2e-4, decay="cosine", keep="last")
@@ -118,7 +143,12 @@ def _solved(head: Any) -> Stage:
 
 
 def full(head: Any = "head") -> Schedule:
-    """Everything from the start, at a fine-tuning rate. `head` is accepted and ignored."""
+    """Everything from the start, at a fine-tuning rate. `head` is accepted and ignored.
+
+    Examples:
+        >>> [stage.name for stage in unfreeze.full()]
+        ['all']
+    """
     del head
     stage = Stage(
         "all",

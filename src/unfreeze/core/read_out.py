@@ -131,9 +131,11 @@ def read_out(
             pooled to a vector.
         DataError: see `adapt`.
 
-    Example:
-        >>> model = unfreeze.read_out(base, classes=5, data=x_train)
-        >>> unfreeze.fit(model, "probe_tune", (x_train, y_train), validation_data=held)
+    Examples:
+        >>> deep = unfreeze.read_out(base, classes=3, data=x)
+        >>> result = unfreeze.fit(deep, "probe", x, y, validation_split=0.2, seed=1, verbose=0)
+        >>> deep.output_shape
+        (None, 3)
     """
     graph = flatten(base)
     tensors = _tensors(base, graph)
@@ -230,6 +232,10 @@ def adapt(model: keras.Model, x: Any, *, seed: int = 0) -> None:
     Raises:
         DataError: the model has no such layer, the samples do not fit it or are fewer than
             two, all the same, or not finite.
+
+    Examples:
+        >>> deep = unfreeze.read_out(base, classes=3)
+        >>> unfreeze.adapt(deep, x)
     """
     layer = projection_of(model)
     if layer is None:

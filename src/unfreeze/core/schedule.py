@@ -68,6 +68,11 @@ class Plateau:
 
     With the metric "best", the stage ends after `patience` epochs that are not better
     than its best epoch by the schedule's `monitor`.
+
+    Examples:
+        >>> until = unfreeze.Plateau("val_loss", patience=5)
+        >>> unfreeze.Stage("head", train="head", epochs=100, until=until).until.patience
+        5
     """
 
     metric: str = "val_loss"
@@ -89,7 +94,12 @@ class Plateau:
 
 @dataclass(frozen=True)
 class Reached:
-    """Ends a stage once a metric reaches `value`."""
+    """Ends a stage once a metric reaches `value`.
+
+    Examples:
+        >>> unfreeze.Reached("val_accuracy", 0.9)
+        Reached(metric='val_accuracy', value=0.9, mode=None)
+    """
 
     metric: str
     value: float
@@ -101,7 +111,13 @@ class Reached:
 
 @dataclass(frozen=True)
 class ReduceRate:
-    """Scales the learning rate by `factor` after `patience` epochs without a gain."""
+    """Scales the learning rate by `factor` after `patience` epochs without a gain.
+
+    Examples:
+        >>> reduce = unfreeze.ReduceRate("val_loss", factor=0.3, patience=2)
+        >>> unfreeze.Stage("all", learning_rate=1e-4, reduce=reduce).reduce.factor
+        0.3
+    """
 
     metric: str = "val_loss"
     factor: float = 0.5
@@ -170,6 +186,11 @@ class Stage:
             data augment at random.
         augment: whether random layers before the frozen ones draw in each step. False
             leaves them off, so that the frozen layers can be cached.
+
+    Examples:
+        >>> stage = unfreeze.Stage("top", train=["head", "top:1"], epochs=5, learning_rate=1e-4)
+        >>> unfreeze.plan(model, stage).stages[0].trains
+        ('block2_conv', 'block3_conv', 'head')
     """
 
     name: str
@@ -299,6 +320,12 @@ class Schedule:
         ScheduleError: no stages, a name used twice, no stage with an epoch, a
             group without a pattern, or a monitor whose name does not show which
             way is better.
+
+    Examples:
+        >>> head = unfreeze.Stage("head", train="head", epochs=20, learning_rate=1e-3)
+        >>> rest = unfreeze.Stage("all", train="all", epochs=10, learning_rate=1e-5)
+        >>> [stage.name for stage in unfreeze.Schedule([head, rest])]
+        ['head', 'all']
     """
 
     stages: tuple[Stage, ...] = field(default_factory=tuple)

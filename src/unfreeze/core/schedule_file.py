@@ -283,6 +283,11 @@ def read_schedule(path: str | os.PathLike[str]) -> Schedule:
     Raises:
         ScheduleError: it cannot be read or used; the message names the file, the
             line and the reason.
+
+    Examples:
+        >>> unfreeze.write_schedule(unfreeze.gradual(groups=3), "gradual.yaml")
+        >>> [stage.name for stage in unfreeze.read_schedule("gradual.yaml")]
+        ['head', 'top 1/3', 'top 2/3', 'all']
     """
     return parse_schedule(nodes.read_text(path), source=str(path))
 
@@ -336,7 +341,20 @@ def dump_schedule(schedule: Schedule) -> str:
 
 
 def write_schedule(schedule: Schedule, path: str | os.PathLike[str]) -> None:
-    """Write a schedule file, atomically. Raises as `dump_schedule`."""
+    """Write a schedule file, atomically.
+
+    Args:
+        schedule: to write.
+        path: of the YAML file; replaced if it is there.
+
+    Raises:
+        ScheduleError: as `dump_schedule`.
+
+    Examples:
+        >>> unfreeze.write_schedule(unfreeze.two_stage(), "two_stage.yaml")
+        >>> unfreeze.read_schedule("two_stage.yaml") == unfreeze.two_stage()
+        True
+    """
     write_text(path, dump_schedule(schedule))
 
 

@@ -27,6 +27,16 @@ def check_compiled(model: keras.Model) -> None:
 
     Raises:
         StageError: not compiled, or the two differ; names the layers.
+
+    Examples:
+        >>> base.trainable = False
+        >>> model.compile("adam", "sparse_categorical_crossentropy")
+        >>> history = model.fit(x, y, verbose=0)
+        >>> base.trainable = True
+        >>> unfreeze.check_compiled(model)
+        Traceback (most recent call last):
+        ...
+        unfreeze.errors.StageError: these layers were unfrozen without a new compile, ...
     """
     if not getattr(model, "compiled", False) or model.optimizer is None:
         raise StageError(
@@ -60,6 +70,10 @@ class DetectStaleFlags(keras.callbacks.Callback):
 
     Raises:
         StageError: from within `fit`; names the layers.
+
+    Examples:
+        >>> model.compile("adam", "sparse_categorical_crossentropy")
+        >>> history = model.fit(x, y, verbose=0, callbacks=[unfreeze.DetectStaleFlags()])
     """
 
     def __init__(self) -> None:

@@ -160,6 +160,15 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         StageError: from within `fit`: the model is not compiled, flags changed
             during a stage, a metric is missing, the loss diverged, a stage did not
             do what it claims, or another callback ended training early.
+
+    Examples:
+        >>> head = unfreeze.Stage("head", train="head", epochs=2, learning_rate=1e-2)
+        >>> rest = unfreeze.Stage("all", train="all", epochs=1, learning_rate=1e-4)
+        >>> stages = unfreeze.UnfreezeSchedule([head, rest])
+        >>> model.compile("adam", "sparse_categorical_crossentropy")
+        >>> history = model.fit(x, y, epochs=3, verbose=0, callbacks=[stages])
+        >>> [result.stage for result in stages.results]
+        ['head', 'all']
     """
 
     def __init__(self, schedule: Schedule | Stage | Sequence[Stage] | str) -> None:

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,25 +23,22 @@ from unfreeze.audio.entries import is_quiet
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.sound_file import SoundError, file_size
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.detection.detector import Detector, ScoreStream
-from unfreeze.detection.event_scoring import (
-    FOUND,
-    RIGHT,
-    RULES,
-    TRUE,
-    Rules,
-    Truth,
-    alarms_on_others,
-    average_precision,
-    count,
-    mean_known,
-    rates,
-)
-from unfreeze.detection.events import Event
+from unfreeze.detection.detector import Detector, ScoreStream, make_detector
+from unfreeze.detection.event_scoring import RULES, Rules, Truth, alarms_on_others, count
+from unfreeze.detection.events import DetectOptions, Event
 from unfreeze.detection.scan import Begun, Ended, Read, scan_files
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.detection.true_events import Annotations, check_known, truths_of
 from unfreeze.errors import DataError, show
+from unfreeze.pipeline.event_rates import (
+    FOUND,
+    RIGHT,
+    TRUE,
+    average_precision,
+    mean_known,
+    polyphonic_score,
+    rates,
+)
 
 #: The scores at which events begin, for curves. Even steps of the logarithm of the odds, from
 #: 0.0009 to 0.9999: the scores of a network crowd near 0 and 1.
@@ -125,7 +123,7 @@ class Tally:
         found: Sequence[Mapping[str, np.ndarray]],
         seconds: float,
         rules: Rules,
-    ) -> None:
+    ) -> np.ndarray:
         """Count one recording.
 
         Args:
@@ -133,8 +131,12 @@ class Tally:
             found: events of each level by class, as from `Sweep.finish`.
             seconds: of the recording.
             rules: as for `count`.
+
+        Returns:
+            Its counts alone: (levels, classes, rules, 4).
         """
         self.lengths.append(seconds)
+        own = np.zeros_like(self.counts)
         for place, label in enumerate(self.labels):
             truth, before, counts = truths[label], None, np.zeros(0)
             for level, events in enumerate(found):
@@ -142,9 +144,11 @@ class Tally:
                 # Neighbouring thresholds often find the same events.
                 if before is None or not np.array_equal(before, spans):
                     before, counts = spans, count(truth, spans, seconds, rules)
-                self.counts[level, place] += counts
+                own[level, place] = counts
             alarms = alarms_on_others(truth, found[0].get(label, _NOTHING), rules.share)
             self.on_others[place] += alarms
+        self.counts += own
+        return own
 
 
 def evaluate_recordings(
@@ -158,6 +162,7 @@ def evaluate_recordings(
     max_bad: float,
     progress: Callable[[float, float], None] | None = None,
     decoders: Decoders | None = None,
+    each: Callable[[Path, float, np.ndarray], None] | None = None,
 ) -> dict[str, Any]:
     """Score a detector on annotated recordings.
 
@@ -171,6 +176,7 @@ def evaluate_recordings(
         max_bad: largest share of recordings to leave out because they cannot be read.
         progress: called as progress(done, total) with bytes of files.
         decoders: to read with; None starts some for this call.
+        each: called with each recording, its seconds and its counts, as from `Tally.add`.
 
     Returns:
         As `summary`, with `unknown_classes`, `notes` and `problems`.
@@ -208,7 +214,9 @@ def evaluate_recordings(
             found = sweep.finish()
             truths, told = truths_of(annotations, path, sweep.seconds, labels)
             notes += [(number, note.cause) for note in told]
-            tally.add(truths, found, sweep.seconds, rules)
+            own = tally.add(truths, found, sweep.seconds, rules)
+            if each is not None:
+                each(path, sweep.seconds, own)
         else:
             if number not in sweeps:
                 sweeps[number] = Sweep(detector, levels)
@@ -238,6 +246,47 @@ def evaluate_recordings(
     }
 
 
+def count_recordings(
+    model: Any,
+    front_end: FrontEnd,
+    annotations: Annotations,
+    labels: Sequence[str],
+    thresholds: np.ndarray,
+    decoders: Decoders | None = None,
+) -> tuple[list[str], list[tuple[Path, float, np.ndarray]]]:
+    """Count the events of each recording by `overlap`, as `evaluate_recordings` does by default.
+
+    Args:
+        model: patches to probabilities.
+        front_end: the backbone's settings.
+        annotations: of the recordings.
+        labels: name of each class of the model.
+        thresholds: (classes,) from which they are heard.
+        decoders: as for `evaluate_recordings`.
+
+    Returns:
+        The classes that are judged; each recording by path, with its seconds and counts:
+        (classes, levels, 4), the first level that of the thresholds given, the others
+        `THRESHOLDS`.
+
+    Raises:
+        DataError: a recording cannot be read.
+    """
+    detector = make_detector(front_end, labels, thresholds, DetectOptions())
+    found = list[tuple[Path, float, np.ndarray]]()
+    evaluate_recordings(
+        *(model, front_end, annotations, detector, Rules()),
+        strict=False,
+        max_bad=0,
+        decoders=decoders,
+        each=lambda path, seconds, own: found.append(
+            (path, seconds, own[:, :, _ALARMS].swapaxes(0, 1))
+        ),
+    )
+    judged = [label for label in labels if not is_quiet(label)]
+    return judged, sorted(found, key=itemgetter(0))
+
+
 def _left_out(problems: Sequence[Problem], allowed: str) -> DataError:
     first = problems[0]
     return DataError(
@@ -265,6 +314,8 @@ def summary(tally: Tally, detector: Detector, rules: Rules, *, full: bool) -> di
           (`per_hour`), and how many lie on sounds of other classes (`on_other_classes`).
         - `overall`: for each rule `precision`, `recall` and `f1` of all events together,
           `macro_f1` and `mean_average_precision`, the means of the classes with true sounds.
+        - `psds`: as from `unfreeze.pipeline.event_rates.polyphonic_score`, by `overlap`; None
+          where not all sounds are annotated.
         - `per_class`: for each class `true_events`, `found_events`, `threshold`,
           `false_alarms_per_hour`, and for each rule `precision`, `recall`, `f1`,
           `average_precision`, and the `best_f1` of any threshold with that threshold. Both are
@@ -330,6 +381,9 @@ def summary(tally: Tally, detector: Detector, rules: Rules, *, full: bool) -> di
             }
             for number, rule in enumerate(RULES)
         },
+        "psds": polyphonic_score(tally.counts[:, :, _ALARMS].swapaxes(0, 1), hours)
+        if judged
+        else None,
         "per_class": classes,
         "curves": {
             "thresholds": [round(level, 6) for level in THRESHOLDS.tolist()],

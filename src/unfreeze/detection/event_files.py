@@ -137,7 +137,7 @@ def as_plain(event: Event | EventStart) -> dict[str, Any]:
 def clock(seconds: float) -> str:
     """Return a time as hours:minutes:seconds, to the hundredth.
 
-    Example:
+    Examples:
         >>> clock(3723.456)
         '1:02:03.46'
     """

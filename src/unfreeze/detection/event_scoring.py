@@ -31,9 +31,6 @@ from unfreeze.errors import UnfreezeError
 
 #: The rules, from mild to strict, and the one that ignores events.
 RULES = ("overlap", "iou", "onset", "segments")
-#: What is counted: true sounds, found events, true sounds that were found, found ones that
-#: are right.
-TRUE, FOUND, HIT, RIGHT = range(4)
 # Seconds, and shares: what rounding may add.
 _ROUNDING = 1e-6
 
@@ -117,7 +114,7 @@ def union(spans: np.ndarray) -> np.ndarray:
     Returns:
         (m, 2) seconds, apart from one another, by start.
 
-    Example:
+    Examples:
         >>> union(as_spans([(0, 2), (1, 3), (5, 6)])).tolist()
         [[0.0, 3.0], [5.0, 6.0]]
     """
@@ -139,7 +136,7 @@ def covered(spans: np.ndarray, by: np.ndarray) -> np.ndarray:
     Returns:
         (n,) seconds.
 
-    Example:
+    Examples:
         >>> covered(as_spans([(0, 4), (5, 6)]), by=as_spans([(1, 2), (3, 9)])).tolist()
         [2.0, 1.0]
     """
@@ -270,80 +267,3 @@ def _heard(spans: np.ndarray, number: int, length: float) -> np.ndarray:
     np.add.at(steps, first, 1)
     np.add.at(steps, np.maximum(first, end), -1)
     return np.asarray(np.cumsum(steps[:-1]) > 0)
-
-
-def rates(counts: np.ndarray) -> dict[str, float | None]:
-    """Precision, recall and F1 of counts.
-
-    Args:
-        counts: (4,) as a row of `count`.
-
-    Returns:
-        Each 0 to 1; None where there is nothing to judge: precision where nothing was found,
-        recall without true sounds, F1 without both.
-
-    Example:
-        >>> rates(np.array([4, 2, 1, 1]))
-        {'precision': 0.5, 'recall': 0.25, 'f1': 0.3333333333333333}
-    """
-    true, found, hit, right = (int(number) for number in counts)
-    precision, recall = _share(right, found), _share(hit, true)
-    f1 = None if not true and not found else 0.0
-    if precision and recall:
-        f1 = 2 * precision * recall / (precision + recall)
-    return {"precision": precision, "recall": recall, "f1": f1}
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def average_precision(counts: np.ndarray) -> float | None:
-    """The area under precision over recall, over all thresholds.
-
-    At each recall counts the best precision that some threshold has at that recall or a
-    larger one (M. Everingham et al., "The Pascal Visual Object Classes Challenge: A
-    Retrospective", IJCV 111, 2015): a higher threshold may have a larger recall, as it cuts
-    long events into those that they are.
-
-    Args:
-        counts: (thresholds, 4) of one class by one rule.
-
-    Returns:
-        0 to 1; None without true sounds.
-
-    Example:
-        >>> average_precision(np.array([[4, 8, 4, 4], [4, 2, 2, 2], [4, 0, 0, 0]]))
-        0.75
-    """
-    if not counts[:, TRUE].any():
-        return None
-    some = counts[counts[:, FOUND] > 0]
-    recall, precision = best_precision(
-        some[:, HIT] / some[:, TRUE], some[:, RIGHT] / some[:, FOUND]
-    )
-    return float((np.diff(recall) * precision[1:]).sum())
-
-
-def best_precision(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best precision that some threshold has at each recall or a larger one.
-
-    Args:
-        recall: (thresholds,) 0 to 1.
-        precision: (thresholds,) 0 to 1; NaN where nothing was found.
-
-    Returns:
-        The recalls, ascending, from 0, and the best precision from one to the next, which falls.
-    """
-    known = ~(np.isnan(recall) | np.isnan(precision))
-    if not known.any():
-        return np.zeros(0), np.zeros(0)
-    order = np.argsort(recall[known], kind="stable")
-    best = np.maximum.accumulate(precision[known][order][::-1])[::-1]
-    return np.append(0.0, recall[known][order]), np.append(best[:1], best)
-
-
-def mean_known(values: Sequence[float | None]) -> float | None:
-    """The mean of the values that are there; None if none is."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

@@ -487,10 +487,11 @@ def find_events(
     Returns:
         Events by start, then by label.
 
-    Example:
-        >>> scores = np.array([[0.1], [0.9], [0.3], [0.1]])
-        >>> find_events(scores, np.arange(4) * 0.5, 1.0, ["dog"], 0.5)
-        [Event(start=0.75, end=1.75, label='dog', score=0.9)]
+    Examples:
+        >>> scores = np.array([[0.0], [0.9], [0.3], [0.0]])
+        >>> (event,) = find_events(scores, np.arange(4) * 0.5, 1.0, ["dog"], 0.5)
+        >>> event.label, round(event.start, 2), round(event.end, 2)
+        ('dog', 1.07, 1.4)
     """
     begins = np.asarray(starts, dtype=np.float64)
     hop = float(np.median(np.diff(begins))) if len(begins) > 1 else window

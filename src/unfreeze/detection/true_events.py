@@ -7,8 +7,10 @@ with a note; where one table is for all and the annotation is complete, a record
 row has none of the sounds. So has one whose own table is empty.
 """
 
+import hashlib
+import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +33,7 @@ from unfreeze.audio.entries import (
 )
 from unfreeze.audio.label_sets import heard_in, is_set, unsure_in
 from unfreeze.audio.label_table import Columns, find_columns
-from unfreeze.audio.rules import Problem
+from unfreeze.audio.rules import Problem, content_hash
 from unfreeze.audio.sources import Reading
 from unfreeze.audio.table_file import read_table, read_text
 from unfreeze.detection.event_scoring import Truth, as_spans, union
@@ -254,6 +256,55 @@ def check_known(annotations: Annotations, labels: Sequence[str]) -> dict[str, in
             f"knows {', '.join(map(show, labels))}. Rename classes with --map.{hint}"
         )
     return dict(sorted(unknown.items()))
+
+
+def contents_of(annotations: Annotations) -> dict[Path, str]:
+    """The SHA-256 of the bytes of each recording, in hex.
+
+    Raises:
+        DataError: a recording cannot be read.
+    """
+    found = dict[Path, str]()
+    for path in annotations.sounds:
+        try:
+            found[path] = content_hash(path)
+        except OSError as error:
+            raise DataError(f"{show(path)} cannot be read: {error.strerror}") from error
+    return found
+
+
+def fingerprint(annotations: Annotations, contents: Mapping[Path, str]) -> str:
+    """A digest of recordings and what is annotated in them; no path is in it.
+
+    Args:
+        annotations: of the recordings.
+        contents: from `contents_of`.
+    """
+    rows = sorted(
+        (contents[path], sorted((*_stretch(entry), entry.label) for entry in own))
+        for path, own in annotations.sounds.items()
+    )
+    return hashlib.sha256(json.dumps([rows, annotations.full]).encode()).hexdigest()
+
+
+def check_not_trained_on(contents: Mapping[Path, str], trained: Collection[str]) -> None:
+    """Refuse recordings that models are trained on, or from which their clips were cut.
+
+    Args:
+        contents: from `contents_of`.
+        trained: the SHA-256 of the data's recordings.
+
+    Raises:
+        DataError: names them.
+    """
+    both = [show(path) for path, content in contents.items() if content in trained]
+    if both:
+        more = f" and {len(both) - _SHOWN} more" if both[_SHOWN:] else ""
+        raise DataError(
+            f"Annotated recordings are in the data to train on, too, or its clips were cut from "
+            f"them: {', '.join(both[:_SHOWN])}{more}. A model finds more in what it was "
+            "trained on: give other recordings"
+        )
 
 
 def truths_of(

@@ -76,6 +76,10 @@ def export_model(
         ExportError: it cannot be made as asked, or differs from the model by more
             than the tolerance; `out` is then not written.
         RunError: there is no classifier, or `out` exists.
+
+    Examples:
+        >>> unfreeze.export_model("run", "saved_model").path.name
+        'model.saved_model'
     """
     form = get_format(format)
     check_request(form, quantize, length)

@@ -51,7 +51,7 @@ def check_limits(
 def trains_head_alone(train: object) -> bool:
     """Whether a stage's `train` names nothing but the new layers.
 
-    Example:
+    Examples:
         >>> trains_head_alone("transfer_*"), trains_head_alone(["head", "top:1"])
         (True, False)
     """

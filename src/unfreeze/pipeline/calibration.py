@@ -45,7 +45,7 @@ def calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = 
     Returns:
         0 (perfect) to 1.
 
-    Example:
+    Examples:
         >>> calibration_error(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))
         0.4
     """

@@ -18,10 +18,8 @@ from unfreeze.audio.background_clips import Pieces, cut_quiet
 from unfreeze.audio.clip_model import OwnClasses, clip_model, own_scores, parts_of
 from unfreeze.audio.entries import is_quiet
 from unfreeze.audio.manifest import Manifest, heard_table
-from unfreeze.audio.patches import clip_peaks
 from unfreeze.audio.segments_file import Corrections
 from unfreeze.audio.split import Split
-from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.backbones.registry import Backbone
 from unfreeze.core.boundary import StagePlan, check_stages, plan_stage
 from unfreeze.core.callbacks import StageCallback
@@ -34,21 +32,19 @@ from unfreeze.pipeline.calibration import calibrate
 from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
 from unfreeze.pipeline.evaluation import score_clips
 from unfreeze.pipeline.gate import with_gate
+from unfreeze.pipeline.held_counts import HeldScores, count_held, score_held, threshold_entries
 from unfreeze.pipeline.in_noise import (
     COLUMNS,
     NoisyParts,
     column_weights,
     labels_with_background,
     merged,
-    more_background,
     with_noise,
 )
-from unfreeze.pipeline.inference import all_scores, view_scores
 from unfreeze.pipeline.label_scoring import label_thresholds
 from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
 from unfreeze.pipeline.run_plan import RunPlan
 from unfreeze.pipeline.run_writing import Tested, begin_run, finish_run, record_schedule
-from unfreeze.pipeline.thresholds import COUNTS, Counts, choose, count
 from unfreeze.pipeline.trackers import trackers
 from unfreeze.pipeline.train_options import DEFAULT_TAPS, TrainOptions
 from unfreeze.pipeline.training_data import label_numbers
@@ -61,8 +57,6 @@ if TYPE_CHECKING:
 HELD = ("test", "validation")
 #: Corrected clips that are held out, where a run adds to another.
 CORRECTED = "corrected"
-# Means and peaks by part, as from `view_scores`; a part without clips is left out.
-HeldScores = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,17 +182,13 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
             listener.on_note(note)
         notes += gated.notes
     cut = replace(cut, manifest=replace(cut.manifest, labels=labels))
-    held = {
-        name: view_scores(model, cut.parts[name], len(cut.manifest.clips))
-        for name in (*HELD, CORRECTED)
-        if len(cut.parts.get(name, ()))
-    }
-    counts = _counted(model, cut, held, noisy, backbone.front_end, options.seed)
+    held = score_held(model, cut, (*HELD, CORRECTED))
+    counts = count_held(model, cut, held, noisy, backbone.front_end, options.seed)
     wish = options.wish
     if wish.max_false_alarms is not None and counts is not None and not counts.hours:
         listener.on_note(f"Without background, {wish} cannot be chosen for; the best F1 was")
         wish = Wish()
-    thresholds = _thresholds(counts, wish)
+    thresholds = threshold_entries(counts, wish)
     metrics = _scores(cut, held, options.seed, thresholds) | depths
     metrics["background"] = manifest.several or any(map(is_quiet, labels))
     own = _own_classes(model, backbone, weights) if options.keep_published else None
@@ -319,7 +309,7 @@ def _scores(
 ) -> dict[str, Any]:
     """Clip-level scores of the held-out parts; None for a part without clips.
 
-    `thresholds` are the entries of `_thresholds`.
+    `thresholds` are the entries of `threshold_entries`.
     """
     manifest, split = cut.manifest, cut.split
     if manifest.several:
@@ -361,55 +351,6 @@ def _check_wish(options: TrainOptions, cut: Pieces, noisy: NoisyParts | None) ->
             "--max-false-alarms is estimated on background, and no validation clip is background: "
             "leave out --no-gate, or give recordings without the classes with --background"
         )
-
-
-def _counted(
-    model: keras.Model,
-    cut: Pieces,
-    scores: HeldScores,
-    noisy: NoisyParts | None,
-    front_end: FrontEnd,
-    seed: int,
-) -> Counts | None:
-    """What each threshold does with sounds that were not trained on; None without any."""
-    if "validation" not in scores:
-        return None
-    labels, clip = cut.manifest.labels, cut.parts["validation"].clip
-    clips, patches = np.unique(clip, return_counts=True)
-    table, peaks = [heard_table(cut.manifest)[clips]], [scores["validation"][1][clips]]
-    lengths = [patches]
-    quiet = [number for number, label in enumerate(labels) if is_quiet(label)]
-    own = int((np.delete(table[0], quiet, axis=1) != 0).any(axis=1).sum())
-    if noisy is not None and noisy.held is not None:
-        # The copies in noise and the background, which follow the clips themselves.
-        first, number = len(clip), len(cut.manifest.clips)
-        further = noisy.held.clip[first:] - number
-        lengths.append(np.bincount(further))
-        found = all_scores(model, noisy.held, first)
-        peaks.append(clip_peaks(found, further, len(lengths[-1])))
-        table.append(noisy.held_heard[number:])
-        for bank in more_background(front_end, noisy.kinds, seed):
-            lengths.append(np.bincount(bank.clip))
-            found = all_scores(model, bank.patches)
-            peaks.append(clip_peaks(found, bank.clip, len(lengths[-1])))
-            table.append(np.zeros((len(lengths[-1]), len(labels))))
-    hop = front_end.steps * front_end.step
-    samples = front_end.patch_samples + (np.concatenate(lengths) - 1) * hop
-    seconds = samples / front_end.sample_rate
-    return count(labels, np.concatenate(table), np.concatenate(peaks), seconds, own)
-
-
-def _thresholds(counts: Counts | None, wish: Wish) -> dict[str, Any]:
-    """The entries of `metrics.json` about the scores from which classes are heard."""
-    if counts is None:
-        return {"thresholds": None}
-    chosen = dict(zip(counts.labels, choose(counts, wish), strict=True))
-    return {
-        "thresholds": {label: choice.threshold for label, choice in chosen.items()},
-        "threshold_choices": {label: choice.as_plain() for label, choice in chosen.items()},
-        "threshold_wish": str(wish),
-        COUNTS: counts.as_plain(),
-    }
 
 
 def _label_scores(

@@ -36,21 +36,37 @@ def plot_accuracies(
         path: the picture to write.
         score: what the numbers are.
     """
-    parts = [part for part in _words(grouped) if part in rows[0]["scores"]]
+    drawn = "groups" if grouped else "clips"
+    label = f"{score}, 95 % interval over {drawn} and seeds"
+    _plot_scores(rows, _words(grouped), label, path)
+
+
+def plot_detection(rows: Sequence[Row], path: PathLike) -> None:
+    """Draw each strategy's mean average precision in annotated recordings, the best on top.
+
+    Args:
+        rows: as in `comparison.json`, the best first.
+        path: the picture to write.
+    """
+    label = "mean average precision of events, 95 % interval over recordings and seeds"
+    _plot_scores(rows, {"recordings": "annotated recordings"}, label, path)
+
+
+def _plot_scores(rows: Sequence[Row], words: Mapping[str, str], label: str, path: PathLike) -> None:
+    parts = [part for part in words if part in rows[0]["scores"]]
     with page(path, 8.5, 1.2 + 0.42 * len(rows)) as figure:
         axes = figure.subplots()
         for place, part in enumerate(parts):
             shift = 0.13 * (2 * place - len(parts) + 1)
             for number, row in enumerate(rows):
                 _point(axes, row["scores"][part], number + shift, _color(part))
-            axes.plot([], [], "o", color=_color(part), label=_words(grouped)[part])
+            axes.plot([], [], "o", color=_color(part), label=words[part])
         axes.set_yticks(range(len(rows)), [short(row["strategy"], LONGEST) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         in_percent(axes.xaxis)
-        drawn = "groups" if grouped else "clips"
-        axes.set_xlabel(f"{score}, 95 % interval over {drawn} and seeds")
+        axes.set_xlabel(label)
         if len(parts) > 1:
             figure.legend(loc="outside upper left", ncols=2)
 
@@ -170,7 +186,7 @@ def _point(axes: Axes, estimate: Row, height: float, color: str) -> None:
 
 
 def _color(part: str) -> str:
-    return {"test": BLUE, "seen": VERMILLION}.get(part, GREY)
+    return {"test": BLUE, "seen": VERMILLION, "recordings": BLUE}.get(part, GREY)
 
 
 def plot_search(accuracies: Sequence[float], path: PathLike) -> None:

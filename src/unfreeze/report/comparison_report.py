@@ -5,7 +5,7 @@ at any time. Every number is one of theirs.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,23 @@ Row = Mapping[str, Any]
 
 #: The files of a comparison that are read.
 RESULT, RUNS, CONFIG = "comparison.json", "runs", "config.yaml"
+#: The part of the scores that is of annotated recordings, where there are any.
+RECORDINGS = "recordings"
 _CURE = "repeat the command of the comparison, which runs nothing again"
 
 
 def part_words(part: str, grouped: bool) -> str:
-    """A part of the clips, in words."""
+    """What is scored, in words: a part of the clips, or recordings."""
+    if part == RECORDINGS:
+        return "in the annotated recordings"
     if not grouped:
         return "on held-out clips"
     return "on unseen groups" if part == "test" else "on new clips of the trained groups"
+
+
+def score_words(part: str, score: str) -> str:
+    """The score of a part, in words; `score` is that of clips."""
+    return "mean average precision" if part == RECORDINGS else score
 
 
 def write_comparison_report(folder: Path) -> Path:
@@ -78,6 +87,8 @@ def _page(name: str, result: Row, config: Row, records: Sequence[Row]) -> str:
         f"{counted(result['runs'], 'run')}, {counted(result['seeds'], 'seed')}, "
         f"{counted(result['groups'], _unit(result))} to test on"
     )
+    if result.get("recordings"):
+        counts += f", {counted(result['recordings'], 'annotated recording')}"
     body = (
         f"<header>{paragraph('Report of a comparison', 'over')}<h1>{as_text(name)}</h1>"
         f"{paragraph(counts, 'lead')}{contents(parts)}</header>\n<main id='main'>\n"
@@ -96,11 +107,12 @@ def _headline(result: Row) -> str:
     if not result["rows"]:
         return f"<div class='head'><div class='words'>{said}</div></div>"
     best = result["rows"][0]
-    score = best["scores"]["test"]
+    ranked = _ranked_by(result)
+    score = best["scores"][ranked]
     big = percent(score["accuracy"]).replace(" %", "&thinsp;%")
     scale = score_scale(score["accuracy"], score["interval"], None)
-    where = part_words("test", result["grouped"])
-    first = paragraph(f"{best['strategy']} has the highest {result['score']} {where}")
+    where, words = part_words(ranked, result["grouped"]), score_words(ranked, result["score"])
+    first = paragraph(f"{best['strategy']} has the highest {words} {where}")
     if len(result["rows"]) == 1:
         first = ""
     return (
@@ -109,36 +121,55 @@ def _headline(result: Row) -> str:
     )
 
 
+def _ranked_by(result: Row) -> str:
+    return str(result.get("ranked_by", "test"))
+
+
 def _ranking(result: Row) -> Part:
     rows = result["rows"]
     if not rows:
         return section("Strategies", "Strategies")
-    parts = list(rows[0]["scores"])
-    low, high = _span([row["scores"]["test"] for row in rows], "accuracy")
+    parts, ranked = list(rows[0]["scores"]), _ranked_by(result)
+    low, high = _span([row["scores"][ranked] for row in rows], "accuracy")
+    extra = [_DETECTION[name] for name in rows[0].get("detection") or ()]
     made = [
         (
             as_text(row["strategy"]),
             *(_estimate(row["scores"][part]) for part in parts),
+            *(_estimate(one, digits=_DIGITS[name]) for name, one in _detection(row)),
             f"{row['seconds']:,.0f}",
             f"{row['epochs']:.0f}",
             interval_line(
-                row["scores"]["test"]["accuracy"], row["scores"]["test"]["interval"], low, high
+                row["scores"][ranked]["accuracy"], row["scores"][ranked]["interval"], low, high
             ),
         )
         for row in rows
     ]
-    heads = [f"{result['score']} {part_words(part, result['grouped'])}" for part in parts]
+    # Seven columns and a line must fit.
+    heads = [
+        "mean AP of events"
+        if part == RECORDINGS
+        else f"{result['score']} {part_words(part, result['grouped'])}"
+        for part in parts
+    ]
+    units = f"{_unit(result)}s" if ranked != RECORDINGS else f"{_unit(result)}s or recordings,"
     lead = (
-        f"Behind each {result['score']} its 95 % interval, over {_unit(result)}s and seeds; the "
+        f"Behind each score its 95 % interval, over {units} and seeds; the "
         f"line goes from {percent(low)} to {percent(high)}. Seconds are those of a run, without "
         "what all runs share. The score of the best is slightly too high, because the best was "
         "chosen by the same scores."
     )
+    if extra:
+        lead += (
+            " In the recordings each model has a gate and thresholds as unfreeze train gives "
+            "them; F1 and false alarms are at these thresholds, average precision (AP) is over all "
+            "thresholds. A found event is right if true sounds of its class fill a tenth of it."
+        )
     return section(
         "Strategies",
         "Strategies, the best first",
         paragraph(lead, "lead"),
-        table("Strategies", ("strategy", *heads, "seconds", "epochs", ""), made, "bar"),
+        table("Strategies", ("strategy", *heads, *extra, "seconds", "epochs", ""), made, "bar"),
     )
 
 
@@ -149,11 +180,20 @@ def _span(estimates: Sequence[Row], name: str) -> tuple[float, float]:
     return (low, high) if low < high else (high - 0.1, high)
 
 
-def _estimate(one: Row) -> str:
-    bounds = one["interval"]
+# Scores of detectors, what heads their columns, and their digits.
+_DETECTION = {"f1": "F1 of events", "false_alarms_per_hour": "alarms an hour"}
+_DIGITS = {"f1": 3, "false_alarms_per_hour": 1}
+
+
+def _detection(row: Row) -> Iterable[tuple[str, Row]]:
+    return (row.get("detection") or {}).items()
+
+
+def _estimate(one: Row, digits: int = 3) -> str:
+    bounds, value = one["interval"], f"{one['accuracy']:.{digits}f}"
     if bounds is None:
-        return number(one["accuracy"])
-    return f"{number(one['accuracy'])} <small>{bounds[0]:.3f} to {bounds[1]:.3f}</small>"
+        return value
+    return f"{value} <small>{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}</small>"
 
 
 def _differences(result: Row) -> Part:
@@ -172,9 +212,9 @@ def _differences(result: Row) -> Part:
         for d in found
     ]
     lead = (
-        "Both strategies are scored on the same clips and draws, so the interval of a difference "
-        "is narrower than those of the scores. Where it includes 0 (the upright line), they "
-        "cannot be told apart."
+        "Both strategies are scored on the same clips, recordings and draws, so the interval of a "
+        "difference is narrower than those of the scores. Where it includes 0 (the upright line), "
+        "they cannot be told apart."
     )
     headers = ("", "", "points", "told apart", "")
     return section(
@@ -191,6 +231,7 @@ def _points(bounds: Sequence[float] | None) -> str:
 
 def _runs(result: Row, records: Sequence[Row]) -> Part:
     order = {row["strategy"]: place for place, row in enumerate(result["rows"])}
+    searched = any("detection" in record for record in records)
     rows = []
     for record in sorted(
         records,
@@ -204,7 +245,7 @@ def _runs(result: Row, records: Sequence[Row]) -> Part:
         fold = UNKNOWN if record["fold"] is None else str(record["fold"])
         head = (as_text(record["strategy"]), f"{record['seed']}", fold)
         if "error" in record:
-            rows.append((*head, "diverged", UNKNOWN, UNKNOWN))
+            rows.append((*head, "diverged", *[UNKNOWN] * (5 if searched else 2)))
             continue
         scores = record["scores"]["test"]
         right = scores.get("right")
@@ -212,10 +253,23 @@ def _runs(result: Row, records: Sequence[Row]) -> Part:
             right = np.equal(scores["truth"], scores["guess"])
         epochs = " + ".join(str(n) for n in record["epochs"].values())
         seconds = f"{record['seconds']:,.0f}"
-        rows.append((*head, number(float(np.mean(right))), seconds, epochs))
-    headers = ("strategy", "seed", "fold", result["score"], "seconds", "epochs")
+        found = _found(record) if searched else ()
+        rows.append((*head, number(float(np.mean(right))), *found, seconds, epochs))
+    more = ("mean average precision", *_DETECTION.values()) if searched else ()
+    headers = ("strategy", "seed", "fold", result["score"], *more, "seconds", "epochs")
     made = table("Each run", headers, rows)
     return section("Runs", "Each run", details(counted(len(rows), "run"), made))
+
+
+def _found(record: Row) -> tuple[str, str, str]:
+    """The scores of a run's model as a detector."""
+    own = record.get("detection") or {}
+    alarms = own.get("false_alarms_per_hour")
+    return (
+        number(own.get("mean_average_precision")),
+        number(own.get("f1")),
+        UNKNOWN if alarms is None else f"{alarms:,.1f}",
+    )
 
 
 def _settings(config: Row) -> Part:

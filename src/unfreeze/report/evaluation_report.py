@@ -15,6 +15,7 @@ from unfreeze.core.html_tables import as_text
 from unfreeze.errors import show
 from unfreeze.files import write_text
 from unfreeze.pipeline.evaluation import EVALUATED, EVALUATION
+from unfreeze.pipeline.event_rates import MOST_ALARMS
 from unfreeze.pipeline.predictions import of_part, read_predictions
 from unfreeze.pipeline.run_folder import REPORT, read_json, refuse_links
 from unfreeze.report.clip_cards import (
@@ -172,6 +173,11 @@ def _event_page(folder: Path, scores: Scores) -> str:
         false = (
             f"There are {rate(alarms['per_hour'])} false alarms in an hour ({alarms['count']:,} in "
             f"all, {alarms['on_other_classes']:,} on sounds of other classes)."
+        )
+    if scores.get("psds") is not None:
+        false += (
+            f" The polyphonic sound detection score (PSDS), up to {MOST_ALARMS:.0f} false alarms "
+            f"of a class in an hour, is {number(scores['psds'])}."
         )
     said = [
         f"{percent(recall)} of the {scores['true_events']:,} true events are found",

@@ -16,8 +16,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from unfreeze.detection.event_scoring import best_precision
 from unfreeze.picture import BLUE, GREY, INK, VERMILLION, PathLike, in_percent, page
+from unfreeze.pipeline.event_rates import best_precision
 from unfreeze.report.tables import NOTHING, plain_table, short, three_digits
 
 Scores = Mapping[str, Any]
@@ -62,6 +62,7 @@ def event_tables(scores: Scores, title: str = "") -> Group:
             if alarms["count"]
             else "."
         )
+        + (f" PSDS: {scores['psds']:.3f}." if scores["psds"] is not None else "")
     )
     words = [Text(f"{_RULES[rule]}: {text}", style="dim") for rule, text in _words(scores)]
     taken = (

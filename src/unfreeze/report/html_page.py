@@ -271,7 +271,7 @@ def bounds_text(bounds: Sequence[float] | None, digits: int = 2) -> str:
 def counted(count: int, noun: str, plural: str = "") -> str:
     """A number of things.
 
-    Example:
+    Examples:
         >>> counted(1, "clip"), counted(1200, "class", "classes")
         ('1 clip', '1,200 classes')
     """

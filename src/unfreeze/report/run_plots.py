@@ -86,6 +86,10 @@ def plot_curves(history_rows: Sequence[Row], path: PathLike | None = None) -> Pi
 
     Raises:
         DataError: there are no rows, or no numbers in them.
+
+    Examples:
+        >>> result = unfreeze.fit(model, "probe", x, y, validation_split=0.2, seed=1, verbose=0)
+        >>> figure = unfreeze.plot_curves(result.history, "curves.png")
     """
     if not history_rows:
         raise DataError("no epochs to plot: the history is empty")
@@ -398,6 +402,10 @@ def plot_moved(
 
     Raises:
         DataError: no stage has a layer with weights.
+
+    Examples:
+        >>> result = unfreeze.fit(model, "probe", x, y, validation_split=0.2, seed=1, verbose=0)
+        >>> figure = unfreeze.plot_moved(result.audit, "moved.png")
     """
     stages = [
         (str(stage["stage"]), {str(x["layer"]): x for x in stage["layers"] if x["weights"]})

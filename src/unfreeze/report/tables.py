@@ -453,7 +453,7 @@ def _changed_number(value: float | None, form: str = ".3f") -> str:
 def short(name: str, length: int) -> str:
     """Cut the middle out of a long name; its two ends distinguish it best.
 
-    Example:
+    Examples:
         >>> short("block_3_expand_relu", 12)
         'block_…_relu'
     """

@@ -49,6 +49,7 @@ _PAGES = {
     "/page/figure.js": ("figure.js", SCRIPT),
     "/page/player.js": ("player.js", SCRIPT),
     "/page/recorder.js": ("recorder.js", SCRIPT),
+    "/page/recordings.js": ("recordings.js", SCRIPT),
     "/page/thresholds.js": ("thresholds.js", SCRIPT),
     "/page/tap.js": ("tap.js", SCRIPT),
     "/page/text.js": ("text.js", SCRIPT),
@@ -139,7 +140,7 @@ def names_this_machine(host: str) -> bool:
     Args:
         host: name or address, with or without a port.
 
-    Example:
+    Examples:
         >>> [names_this_machine(h) for h in ("localhost:8000", "[::1]:80", "evil.example")]
         [True, True, False]
     """

@@ -3,19 +3,21 @@
 import { Figure } from "./figure.js";
 import { Player } from "./player.js";
 import { microphoneProblem, startRecording } from "./recorder.js";
+import { Recordings } from "./recordings.js";
 import { byId, clock, csv, download, make, score } from "./text.js";
 import { Thresholds } from "./thresholds.js";
 
 let known = { labels: [], multilabel: false, background: true, max_mb: Infinity, max_seconds: 600 };
-let sound = null; // {blob, name}: what is shown or on its way
-let prediction = null;
+let prediction = null; // what is shown
 let part = null; // the event that is being played
-let sending = null; // AbortController of the request on its way
 let recording = null;
 let playable = true;
 
 // A class takes the next hue when its first event is shown, and keeps it.
 const HUES = 8;
+// Of a recording that is being made: milliseconds between looks, and seconds that are looked at.
+const EVERY = 500;
+const RECENT = 3;
 const hues = new Map();
 const hueOf = (label) => (hues.has(label) ? hues.get(label) % HUES : "none");
 
@@ -28,6 +30,7 @@ const player = new Player(audio, moved, () => {
     "This browser cannot play this kind of file. The events are right all the same.";
 });
 const figure = new Figure(playEvent, seek, hueOf);
+const recordings = new Recordings(ask, showAnswer, sayWhichIsAsked, summary);
 const thresholds = new Thresholds(() => {
   byId("least").value = "";
   again();
@@ -37,8 +40,7 @@ const thresholds = new Thresholds(() => {
 
 byId("choose").addEventListener("click", () => byId("file").click());
 byId("file").addEventListener("change", ({ target }) => {
-  const [file] = target.files;
-  if (file) take(file, file.name);
+  take([...target.files]);
   // So that the same file can be chosen again.
   target.value = "";
 });
@@ -54,8 +56,7 @@ document.addEventListener("dragleave", ({ relatedTarget }) =>
   relatedTarget === null && drop.classList.remove("over"));
 document.addEventListener("drop", ({ dataTransfer }) => {
   drop.classList.remove("over");
-  const [file] = dataTransfer.files;
-  if (file) take(file, file.name);
+  take([...dataTransfer.files]);
 });
 
 byId("record").addEventListener("click", () => (recording ? stopRecording() : record()));
@@ -70,6 +71,7 @@ async function record() {
     byId("record-text").textContent = "Stop";
     byId("meter").hidden = false;
     say("Recording …");
+    sayWhatIsHeard(recording);
   } catch (error) {
     showError(microphoneProblem(error));
   }
@@ -82,10 +84,32 @@ async function stopRecording() {
   recording = null;
   byId("record").classList.remove("on");
   byId("record-text").textContent = "Record";
-  byId("meter").hidden = true;
+  byId("meter").hidden = byId("live").hidden = true;
   const blob = await active.stop();
   byId("hint").textContent = hint();
-  take(blob, `recording ${new Date().toTimeString().slice(0, 8).replaceAll(":", "-")}.wav`);
+  const name = `recording ${new Date().toTimeString().slice(0, 8).replaceAll(":", "-")}.wav`;
+  recordings.add([{ blob, name }]);
+}
+
+/** While a recording is made, say what is heard in its last seconds. */
+async function sayWhatIsHeard(active) {
+  while (recording === active) {
+    await new Promise((resolve) => setTimeout(resolve, EVERY));
+    const blob = recording === active ? active.recent(RECENT) : null;
+    if (!blob) continue;
+    const form = new FormData();
+    form.append("file", blob, "now.wav");
+    try {
+      const answer = await fetch(`predict?${new URLSearchParams(scores())}`, { method: "POST", body: form });
+      if (!answer.ok || recording !== active) continue;
+      const { classes, heard } = await answer.json();
+      const named = heard.map((label) => `${label} ${score(classes[label])}`).join(", ");
+      byId("live").textContent = `Now: ${named || "nothing that it knows"}`;
+      byId("live").hidden = false;
+    } catch {
+      // What is wrong is told when the whole recording is sent.
+    }
+  }
 }
 
 function showLevel(seconds, level) {
@@ -95,51 +119,65 @@ function showLevel(seconds, level) {
   byId("hint").textContent = `recording ${clock(seconds)} of ${clock(known.max_seconds)}`;
 }
 
-function take(blob, name) {
-  sound = { blob, name };
-  send();
+function take(files) {
+  if (files.length) recordings.add(files.map((file) => ({ blob: file, name: file.name })));
 }
 
 // --- asking the server ----------------------------------------------------------------
 
-async function send() {
-  sending?.abort();
-  const request = (sending = new AbortController());
-  const { blob, name } = sound;
-  showError(null);
+const NO_SERVER = { cause: "The server does not answer", cure: "Is it still running? It was started with: unfreeze serve RUN", again: true };
+
+/** The scores that events begin at, as the server takes them. */
+function scores() {
+  const least = byId("least").value;
+  return least ? [["min_score", least]] : thresholds.query;
+}
+
+async function ask({ blob, name }, signal) {
   if (blob.size > known.max_mb * 1e6) {
     const cause = `${name}: it has ${(blob.size / 1e6).toFixed(1)} MB; this server takes ${known.max_mb} MB`;
-    showError({ cause, cure: "Send a part of it, or as FLAC or MP3." });
-    return say("");
+    return { problem: { cause, cure: "Send a part of it, or as FLAC or MP3." } };
   }
-  say(`Listening to ${name} …`, true);
   const form = new FormData();
   form.append("file", blob, name);
-  const least = byId("least").value;
-  const scores = least ? [["min_score", least]] : thresholds.query;
-  const query = new URLSearchParams([["spectrogram", "true"], ...scores]);
+  const query = new URLSearchParams([["spectrogram", "true"], ...scores()]);
   try {
-    const answer = await fetch(`predict?${query}`, { method: "POST", body: form, signal: request.signal });
+    const answer = await fetch(`predict?${query}`, { method: "POST", body: form, signal });
     const body = await answer.json();
-    if (request.signal.aborted) return;
-    if (answer.ok) show(body, blob, name);
-    else showError({ cause: body.file ? `${name}: ${body.cause}` : body.cause ?? body.detail, cure: body.cure, again: answer.status === 503 });
-    say(answer.ok ? summary(body) : "");
-  } catch (error) {
-    if (request.signal.aborted) return;
-    say("");
-    showError({ cause: "The server does not answer", cure: "Is it still running? It was started with: unfreeze serve RUN", again: true });
+    if (answer.ok) return { body };
+    const cause = body.file ? `${name}: ${body.cause}` : body.cause ?? body.detail;
+    return { problem: { cause, cure: body.cure, again: answer.status === 503 } };
+  } catch {
+    return { problem: NO_SERVER };
   }
 }
 
-byId("retry").addEventListener("click", () => (sound ? send() : learn()));
+function sayWhichIsAsked(item) {
+  if (item) {
+    // The message of the one that is shown stays while the others are asked about.
+    if (item === recordings.shown) showError(null);
+    const { items } = recordings;
+    const place = items.length > 1 ? ` (${items.indexOf(item) + 1} of ${items.length})` : "";
+    say(`Listening to ${item.name} …${place}`, true);
+  } else {
+    say(prediction ? summary(prediction) : "");
+  }
+}
+
+function showAnswer(item) {
+  showError(item.problem);
+  if (item.body) show(item.body, item.blob, item.name);
+  if (!recordings.busy) say(item.body ? summary(item.body) : "");
+}
+
+byId("retry").addEventListener("click", () => (recordings.items.length ? recordings.work() : learn()));
 byId("least").addEventListener("change", () => {
   thresholds.clear();
   again();
 });
 
 function again() {
-  if (prediction) take(prediction.blob, prediction.name);
+  recordings.again();
 }
 
 async function learn() {
@@ -147,7 +185,7 @@ async function learn() {
   try {
     known = await (await fetch("labels")).json();
   } catch {
-    return showError({ cause: "The server does not answer", cure: "Is it still running? It was started with: unfreeze serve RUN", again: true });
+    return showError(NO_SERVER);
   }
   byId("hint").textContent = hint();
   thresholds.show(known);
@@ -166,7 +204,7 @@ async function learn() {
 function hint() {
   const minutes = known.max_seconds / 60;
   const long = minutes >= 1 ? `${Number(minutes.toFixed(1))} min` : `${known.max_seconds} s`;
-  return `or drop one here. WAV, FLAC, MP3, OGG, AIFF, to ${known.max_mb} MB and ${long}.`;
+  return `or drop some here. WAV, FLAC, MP3, OGG, AIFF, to ${known.max_mb} MB and ${long}.`;
 }
 
 // --- showing the answer ---------------------------------------------------------------
@@ -239,6 +277,12 @@ byId("csv").addEventListener("click", () => {
   const rows = prediction.events.map((event) => [event.start, event.end, event.label, event.score]);
   const stem = prediction.name.replace(/\.[^.]*$/, "");
   download(csv(["start", "end", "label", "score"], rows), `${stem} events.csv`, "text/csv");
+});
+
+byId("all-csv").addEventListener("click", () => {
+  const rows = recordings.answered.flatMap(({ name, body }) =>
+    body.events.map((event) => [name, event.start, event.end, event.label, event.score]));
+  download(csv(["file", "start", "end", "label", "score"], rows), "events.csv", "text/csv");
 });
 
 // --- playing --------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import { byId, clock, make, score, spoken } from "./text.js";
 
 const ZOOMS = [1, 2, 4, 8, 16];
 const TICKS_HZ = [250, 500, 1000, 2000, 4000];
+const TICK_ROOM = 40; // pixels
 const TICKS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600];
 
 // From silence to loud: night, violet, red, amber, pale. Lightness rises steadily, so
@@ -145,6 +146,8 @@ export class Figure {
     const step = TICKS_S.find((seconds) => (seconds / this.duration) * room >= 64) ?? TICKS_S.at(-1);
     const ticks = [];
     for (let n = 0; n * step <= this.duration; n += 1) {
+      // One that does not fit before the end would be cut.
+      if (n && room * (1 - (n * step) / this.duration) < TICK_ROOM) break;
       const tick = make("span", { textContent: step < 1 ? `${(n * step).toFixed(1)}` : clock(n * step).replace(/\.0$/, "") });
       tick.style.left = `${(100 * n * step) / this.duration}%`;
       ticks.push(tick);

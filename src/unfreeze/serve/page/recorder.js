@@ -19,7 +19,7 @@ export function microphoneProblem(error) {
  * @param {{max_seconds: number, max_mb: number}} limits of the server; `onFull` is called when one is reached
  * @param {(seconds: number, level: number) => void} onLevel level is the peak, 0 to 1
  * @param {() => void} onFull
- * @returns {Promise<{stop: () => Promise<Blob>, cancel: () => void}>}
+ * @returns {Promise<{recent: (seconds: number) => Blob | null, stop: () => Promise<Blob>, cancel: () => void}>}
  */
 export async function startRecording(limits, onLevel, onFull) {
   if (!navigator.mediaDevices?.getUserMedia) {
@@ -54,6 +54,13 @@ export async function startRecording(limits, onLevel, onFull) {
   };
   context.createMediaStreamSource(stream).connect(tap);
   return {
+    /** The last seconds as a file; null before the first of them is full. */
+    recent(seconds) {
+      let count = 0;
+      let first = blocks.length;
+      while (first > 0 && count < seconds * context.sampleRate) count += blocks[(first -= 1)].length;
+      return count < context.sampleRate ? null : wav(blocks.slice(first), count, context.sampleRate);
+    },
     async stop() {
       tap.port.postMessage("end");
       await all;
