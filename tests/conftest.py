@@ -74,6 +74,17 @@ def _one_torch_thread():
 
 
 @pytest.fixture(scope="session")
+def reviewed(tmp_path_factory):
+    """A folder with a run, recordings to review with it and their index; what is in them."""
+    # It needs Keras, and most tests that see this file do not.
+    import reviewing
+
+    folder = tmp_path_factory.mktemp("reviewed")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield folder, reviewing.make_home(folder, monkeypatch)
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real recordings for trials; not part of the project."""
     here = Path(__file__).resolve().parents[1]

@@ -16,6 +16,7 @@ from unfreeze.cli.listen import listen
 from unfreeze.cli.plan import plan
 from unfreeze.cli.predict import predict
 from unfreeze.cli.report import report
+from unfreeze.cli.review import review
 from unfreeze.cli.search_index import search
 from unfreeze.cli.segments import segments
 from unfreeze.cli.serve import serve
@@ -57,6 +58,7 @@ for command in (
     predict,
     listen,
     segments,
+    review,
     embed,
     search,
     head,

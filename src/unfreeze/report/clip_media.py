@@ -17,7 +17,7 @@ import soundfile
 from PIL import Image
 
 from unfreeze.audio.annotations import heard
-from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.decode_processes import Decoders, using
 from unfreeze.audio.excerpts import Excerpt, Span, cut_excerpts
 from unfreeze.audio.logmel import log_mel_frames
 from unfreeze.backbones.frontend import FrontEnd
@@ -59,6 +59,7 @@ def cut_media(
     front_end: FrontEnd,
     budget: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    decoders: Decoders | None = None,
 ) -> tuple[dict[Span, Media], bool]:
     """Cut, draw and compress an excerpt of each clip.
 
@@ -67,6 +68,7 @@ def cut_media(
         front_end: of the network that hears them.
         budget: bytes of all of them at most; None for any number.
         progress: called as progress(done, total) with counts of clips.
+        decoders: to read with; None starts some for this call.
 
     Returns:
         The media by span, without those of clips that cannot be read; and whether the budget
@@ -75,7 +77,7 @@ def cut_media(
     wanted = list(dict.fromkeys(spans))
     media: dict[Span, Media] = {}
     left = budget
-    with Decoders() as decoders, closing(cut_excerpts(wanted, front_end, decoders)) as excerpts:
+    with using(decoders) as own, closing(cut_excerpts(wanted, front_end, own)) as excerpts:
         for number, excerpt in excerpts:
             made = _media(excerpt, front_end)
             if left is not None:

@@ -234,7 +234,7 @@ def divide(
     check_no_leak(manifest, everything)
     check_train_has_all(manifest, split)
     notes = list(split_notes(manifest, everything))
-    if new.any() and not held.any():
+    if new.any() and not held.any() and wanted["test"]:
         notes.append(
             "The added clips come from too few recordings to hold any out: their effect is "
             "measured on the run's test clips alone."

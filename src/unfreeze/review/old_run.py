@@ -5,14 +5,18 @@ and part of each; they must still be there.
 """
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unfreeze.audio.entries import Entry
 from unfreeze.audio.label_sets import is_set
+from unfreeze.audio.rules import content_hash
+from unfreeze.audio.sound_file import file_size
 from unfreeze.audio.sources import Source
-from unfreeze.backbones.registry import full_name
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.registry import full_name, get_backbone
 from unfreeze.errors import RunError, show
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.train_options import NO_TAPS, OPTIONS, TrainOptions
@@ -62,6 +66,16 @@ def run_labels(run: Path) -> tuple[str, ...]:
     return tuple(labels)
 
 
+def run_front_end(run: Path) -> FrontEnd:
+    """How the network of a run hears.
+
+    Raises:
+        RunError: there is no finished run, or this version does not know its network.
+    """
+    options = inherited_options(run, run, {})
+    return get_backbone(options.backbone, options.slow_down, options.channel).front_end
+
+
 def run_source(run: Path) -> Source:
     """The recordings of a run, each with its class, group and part.
 
@@ -93,3 +107,54 @@ def run_source(run: Path) -> Source:
     said = run_folder.read_config(run).get("multilabel") is True
     several = said or any(is_set(entry.label) for entry in entries)
     return Source(root, entries, (), several)
+
+
+def recordings_of_run(run: Path, recordings: Sequence[Path]) -> dict[Path, str]:
+    """The recordings that must not be asked, with the reason.
+
+    Args:
+        run: the run folder.
+        recordings: of the index.
+
+    Returns:
+        For each that the run knows, "used" or, for a copy of a test recording, "copy".
+    """
+    try:
+        entries = run_source(run).entries
+    except RunError:
+        # Its recordings have moved: names are all that there is.
+        root, rows = run_folder.read_splits(run)
+        named = {os.path.realpath(root / row["path"]) for row in rows}
+        return {path: "used" for path in recordings if os.path.realpath(path) in named}
+    used = {os.path.realpath(entry.path) for entry in entries}
+    tested = {os.path.realpath(e.path): e.path for e in entries if e.split == "test"}
+    by_size: dict[float, list[Path]] = {}
+    for path in tested.values():
+        by_size.setdefault(file_size(path), []).append(path)
+    found, hashes = dict[Path, str](), dict[Path, str]()
+    for path in recordings:
+        if os.path.realpath(path) in used:
+            found[path] = "used"
+        elif same := by_size.get(file_size(path)):
+            for one in same:
+                hashes.setdefault(one, content_hash(one))
+            if content_hash(path) in [hashes[one] for one in same]:
+                found[path] = "copy"
+    return found
+
+
+def notes_on(unwanted: Mapping[Path, str], recordings: int) -> list[str]:
+    """What to say of recordings that `recordings_of_run` leaves out, of so many in all."""
+    counts = Counter(unwanted.values())
+    told = []
+    if counts["used"]:
+        told.append(
+            f"{counts['used']} of {recordings} recordings are left out: the run was "
+            "trained or tested on them."
+        )
+    if counts["copy"]:
+        told.append(
+            f"{counts['copy']} of {recordings} recordings are left out: they are copies "
+            "of test recordings of the run, which must stay unseen."
+        )
+    return told

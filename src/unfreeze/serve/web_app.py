@@ -9,7 +9,7 @@ could then read the answers; such a request has the foreign name in `Host`.
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -35,22 +35,24 @@ from unfreeze.version import __version__
 
 # Not from `mimetypes`: it asks the system, which may call JavaScript plain text, and
 # browsers do not run such a script.
-_HTML = "text/html; charset=utf-8"
-_SCRIPT = "text/javascript; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+SCRIPT = "text/javascript; charset=utf-8"
+STYLE = "text/css; charset=utf-8"
+ICON = "image/svg+xml"
 _PAGES = {
-    "/": ("index.html", _HTML),
-    "/docs": ("docs.html", _HTML),
-    "/page/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/page/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/page/app.js": ("app.js", _SCRIPT),
-    "/page/docs.js": ("docs.js", _SCRIPT),
-    "/page/figure.js": ("figure.js", _SCRIPT),
-    "/page/player.js": ("player.js", _SCRIPT),
-    "/page/recorder.js": ("recorder.js", _SCRIPT),
-    "/page/recordings.js": ("recordings.js", _SCRIPT),
-    "/page/thresholds.js": ("thresholds.js", _SCRIPT),
-    "/page/tap.js": ("tap.js", _SCRIPT),
-    "/page/text.js": ("text.js", _SCRIPT),
+    "/": ("index.html", HTML),
+    "/docs": ("docs.html", HTML),
+    "/page/style.css": ("style.css", STYLE),
+    "/page/icon.svg": ("icon.svg", ICON),
+    "/page/app.js": ("app.js", SCRIPT),
+    "/page/docs.js": ("docs.js", SCRIPT),
+    "/page/figure.js": ("figure.js", SCRIPT),
+    "/page/player.js": ("player.js", SCRIPT),
+    "/page/recorder.js": ("recorder.js", SCRIPT),
+    "/page/recordings.js": ("recordings.js", SCRIPT),
+    "/page/thresholds.js": ("thresholds.js", SCRIPT),
+    "/page/tap.js": ("tap.js", SCRIPT),
+    "/page/text.js": ("text.js", SCRIPT),
 }
 
 
@@ -60,16 +62,31 @@ def pages() -> dict[str, tuple[bytes, str]]:
     Returns:
         Content and media type for each address.
     """
+    return read_pages(_PAGES)
+
+
+def read_pages(table: Mapping[str, tuple[str, str]]) -> dict[str, tuple[bytes, str]]:
+    """Read files of the package's pages.
+
+    Args:
+        table: the file's name and its media type for each address.
+
+    Returns:
+        Content and media type for each address.
+    """
     folder = files("unfreeze.serve") / "page"
-    return {url: ((folder / name).read_bytes(), kind) for url, (name, kind) in _PAGES.items()}
+    return {url: ((folder / name).read_bytes(), kind) for url, (name, kind) in table.items()}
 
 
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'{pictures}; "
+    "connect-src 'self'; media-src {sounds}; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
+#: The content policy of the page that is given recordings, and of one that is given clips.
+UPLOADS_POLICY = _POLICY.format(pictures="", sounds="blob:")
+CLIPS_POLICY = _POLICY.format(pictures=" data:", sounds="data:")
 _HEADERS = {
-    "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -79,30 +96,32 @@ _HEADERS = {
     # Answers describe private recordings; the page is small.
     "Cache-Control": "no-store",
 }
-_RAW = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
 
 
-def guarded(app: Any, *, local_only: bool) -> Any:
+def guarded(app: Any, *, local_only: bool, policy: str = UPLOADS_POLICY) -> Any:
     """Wrap an ASGI application.
 
     Args:
         app: the application.
         local_only: refuse requests whose `Host` is not `localhost` or a loopback
             address.
+        policy: the content policy of all answers.
 
     Returns:
         An ASGI application.
     """
+    headers = {"Content-Security-Policy": policy, **_HEADERS}
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def run(scope: Any, receive: Any, send: Any) -> None:
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *_RAW]}
+                message = {**message, "headers": [*message.get("headers", ()), *raw]}
             await send(message)
 
         if scope["type"] != "http":
             await app(scope, receive, send)
-        elif local_only and not names_this_machine(_host(scope)):
+        elif local_only and not names_this_machine(host_of(scope)):
             refused = Refused(
                 400,
                 "the request is for another host than this machine",
@@ -139,7 +158,8 @@ def names_this_machine(host: str) -> bool:
         return False
 
 
-def _host(scope: Any) -> str:
+def host_of(scope: Any) -> str:
+    """The `Host` header of a request; empty if there is none, or several."""
     values = [value for name, value in scope["headers"] if name == b"host"]
     return values[0].decode("latin-1") if len(values) == 1 else ""
 
@@ -224,12 +244,9 @@ def create_app(
     app.add_api_route("/healthz", healthz, summary="Health")
     for url, (content, kind) in pages().items():
         app.add_api_route(
-            url, _page(content, kind), methods=["GET", "HEAD"], include_in_schema=False
+            url, as_route(content, kind), methods=["GET", "HEAD"], include_in_schema=False
         )
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(RequestValidationError, _bad_parameter)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _failed)
+    add_refusals(app)
     return guarded(app, local_only=local_only)
 
 
@@ -329,11 +346,21 @@ def _add_predict(app: FastAPI, classifier: SoundClassifier, limits: Limits, line
     )
 
 
-def _page(content: bytes, kind: str) -> Callable[[], Any]:
+def as_route(content: bytes, kind: str) -> Callable[[], Any]:
+    """What answers requests for a file of a page."""
+
     async def page() -> Response:
         return Response(content, media_type=kind)
 
     return page
+
+
+def add_refusals(app: FastAPI) -> None:
+    """Make an application answer what it refuses, and its own faults, as JSON for people."""
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _bad_parameter)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _failed)
 
 
 async def _refused(request: Request, refused: Refused) -> Response:

@@ -1,0 +1,551 @@
+"""A review: its clips, what was said of them, and what is asked next.
+
+Several pages may be open at once. Each is a tab with a name of its own; a clip that is shown on
+one is not asked on another. All that was said is in the `LabelStore`; this object only keeps in
+memory what follows from it, so that a server that is killed and started again continues where
+it was. Threads may share a session.
+
+Recordings that the run was trained, validated or tested on are never asked, nor are copies of
+its test recordings by content: the test set must stay what it is.
+"""
+
+import os
+import shlex
+import tempfile
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.entries import BACKGROUND, check_label, is_quiet
+from unfreeze.audio.excerpts import LENGTH, Span
+from unfreeze.errors import DataError, UnfreezeError, show
+from unfreeze.report.clip_media import Media, cut_media
+from unfreeze.review.call_density import Density, Stratum, estimate_density
+from unfreeze.review.candidate_clips import cut_clip
+from unfreeze.review.clip_pool import (
+    Pool,
+    make_pool,
+    overlapping,
+    similarities,
+    with_new_scores,
+    without,
+)
+from unfreeze.review.clip_queue import (
+    LIKE_LAST,
+    ORDERS,
+    QUOTA,
+    SAMPLE,
+    Sample,
+    draw_sample,
+    next_alike,
+    next_for_quota,
+    next_uncertain,
+)
+from unfreeze.review.label_files import confirmed, export_labels, training_rows
+from unfreeze.review.label_store import (
+    NO,
+    OTHER,
+    SKIP,
+    UNSURE,
+    YES,
+    Answer,
+    Decision,
+    LabelStore,
+)
+from unfreeze.review.old_run import notes_on, recordings_of_run, run_front_end, run_labels
+from unfreeze.review.retraining import (
+    FEWEST,
+    PROGRAM,
+    Retraining,
+    index_of,
+    last_done,
+    run_of,
+    train_words,
+)
+from unfreeze.search.index_folder import Index, open_index
+
+# Seconds after which a clip that a page shows is free again: the page was closed.
+_HELD = 900.0
+# Clips whose picture and sound are kept: about 50 KB each.
+_KEPT = 200
+# What a new run scores at once: seconds of sound, and files.
+_SCORED_SECONDS, _SCORED_FILES = 7200.0, 2000
+# A clip is heard whole, and the last one of a recording is a third longer.
+_LONGEST = 0.75 * LENGTH
+
+
+@dataclass(frozen=True)
+class Question:
+    """A clip, and the class that is asked for.
+
+    Attributes:
+        clip: its number in the pool.
+        recording: the file.
+        start: seconds from its start.
+        end: seconds.
+        asked: the class.
+        score: the model's for that class, 0 to 1.
+        likeliest: the classes with the largest scores, with these.
+        order: that brought it.
+    """
+
+    clip: int
+    recording: Path
+    start: float
+    end: float
+    asked: str
+    score: float
+    likeliest: tuple[tuple[str, float], ...]
+    order: str
+
+
+class ReviewSession:
+    """A review of an index's recordings with a run.
+
+    Args:
+        run: the run folder.
+        index: made with that run.
+        folder: of the review; the caller holds it.
+        length: seconds of a clip.
+        command: that opened the review, to be shown.
+        program: starts `unfreeze`, for trainings.
+
+    Raises:
+        RunError: the run is not finished, or the folder holds another review.
+        DataError: the index was not made with the run, or no clip is left to ask.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        index: Index,
+        folder: Path,
+        *,
+        length: float = 3.0,
+        command: str = "",
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
+        self.run, self.index, self.folder = run, index, folder
+        self.front_end = run_front_end(run)
+        self.run_labels = run_labels(run)
+        self._command, self._length = command, length
+        self._check(length)
+        about = {"run": str(run.absolute()), "length": length}
+        self.store = LabelStore(folder, about)
+        first = make_pool(index, length)
+        unwanted = recordings_of_run(run, first.recordings)
+        self.notes = notes_on(unwanted, len(first.recordings))
+        self._allowed = without(first, unwanted)
+        if not self._allowed.any():
+            raise DataError(
+                "There is no clip to review: "
+                + (self.notes[0] if self.notes else "the index has no recordings")
+            )
+        # The scores that strata are made of stay those of the run.
+        self._first = self._pool = first
+        self._samples: dict[str, Sample] = {}
+        self._alike: tuple[int, np.ndarray] | None = None
+        self._held: dict[str, tuple[int, float]] = {}
+        self._media: OrderedDict[int, Media] = OrderedDict()
+        self._lock = threading.RLock()
+        self._clip_of: dict[int, Decision] = {}
+        for decision in self.store.decisions():
+            self._note(decision)
+        self._decoders = Decoders()
+        self._temporary = tempfile.TemporaryDirectory(prefix="unfreeze-review-")
+        done = last_done(self.store.trainings())
+        if done is not None:
+            self._take_scores(done.number)
+        self._retraining = Retraining(
+            self.store, folder, run, self._to_score, self._take_scores, program
+        )
+        self.resumed = self._retraining.resume()
+
+    def close(self) -> None:
+        """End a training that is under way (it is resumed the next time) and the decoders."""
+        self._retraining.close()
+        self._decoders.close()
+        self._temporary.cleanup()
+
+    @property
+    def several(self) -> bool:
+        """Whether each class is judged by itself."""
+        return self._first.several
+
+    @property
+    def seconds(self) -> float:
+        """Length of all clips that may be asked, in seconds."""
+        pool = self._first
+        return float((pool.end - pool.start)[self._allowed].sum())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that can be named: the model's, then those that people added."""
+        with self._lock:
+            added = {one.label for one in self._clip_of.values() if one.label is not None}
+            known = dict.fromkeys((*self._pool.labels, *sorted(added)))
+        return tuple(label for label in known if not is_quiet(label))
+
+    def next(self, tab: str, order: str, label: str | None = None) -> Question | None:
+        """The next clip to ask about on a page; None where none is left.
+
+        Args:
+            tab: which page.
+            order: one of `unfreeze.review.clip_queue.ORDERS`.
+            label: only clips of this class. The random sample needs one.
+
+        Raises:
+            UnfreezeError: there is no such order or class.
+        """
+        if order not in ORDERS:
+            raise UnfreezeError(f"{order!r} is no order: give one of {', '.join(ORDERS)}")
+        pool = self._pool
+        if label is not None and label not in pool.labels:
+            raise UnfreezeError(f"the model does not know the class {show(label)!r}")
+        if order == SAMPLE and label is None:
+            raise UnfreezeError("choose the class that the random sample is to count")
+        with self._lock:
+            self._let_go(tab)
+            free = self._free()
+            number = None if label is None else pool.labels.index(label)
+            clip = self._choose(pool, order, number, free)
+            if clip is None and order != SAMPLE:
+                # Skipped ones come back once nothing else is left.
+                clip = self._choose(pool, order, number, self._free(skipped=True))
+            if clip is None:
+                return None
+            self._held[tab] = clip, time.monotonic()
+        return self._question(pool, clip, order, label)
+
+    def media(self, clip: int) -> Media | None:
+        """Picture and sound of a clip; None if it cannot be read.
+
+        Raises:
+            UnfreezeError: there is no such clip.
+        """
+        path, start, end = self._place(clip)
+        with self._lock:
+            if clip in self._media:
+                self._media.move_to_end(clip)
+                return self._media[clip]
+        # Cut first: recordings are opened at the place, not decoded up to it.
+        target = Path(self._temporary.name) / f"{clip}-{threading.get_ident()}"
+        try:
+            cut = cut_clip(path, start, end, target)
+        except DataError:
+            return None
+        try:
+            found, _ = cut_media([Span(cut)], self.front_end, decoders=self._decoders)
+        finally:
+            cut.unlink(missing_ok=True)
+        made = found.get(Span(cut))
+        if made is not None:
+            with self._lock:
+                self._media[clip] = made
+                while len(self._media) > _KEPT:
+                    self._media.popitem(last=False)
+        return made
+
+    def decide(
+        self,
+        tab: str,
+        clip: int,
+        answer: str,
+        *,
+        asked: str,
+        label: str | None = None,
+        order: str = "",
+        replace: bool = False,
+    ) -> Decision:
+        """Keep what was said of a clip; it is on disk when this returns.
+
+        Args:
+            tab: the page.
+            clip: its number.
+            answer: one of `unfreeze.review.label_store.ANSWERS`.
+            asked: the class that the page asked for.
+            label: the class, for "other"; may be new.
+            order: that brought the clip.
+            replace: whether it takes the place of what was said before.
+
+        Raises:
+            TakenError: something else was said before, and `replace` is not set.
+            UnfreezeError: the clip, answer or class cannot be used.
+        """
+        path, start, end = self._place(clip)
+        pool = self._pool
+        said = _named(answer, asked, label)
+        score = None
+        if asked in pool.labels:
+            score = float(pool.scores[clip, pool.labels.index(asked)])
+        answered = Answer(path, start, end, answer, said, asked, score, order, tab)
+        decision = self.store.decide(answered, replace=replace)
+        with self._lock:
+            self._note(decision)
+            self._let_go(tab)
+        return decision
+
+    def undo(self, tab: str) -> Question | None:
+        """Take back the last decision of a page, and ask about its clip again; None without one."""
+        undone = self.store.undo(tab)
+        if undone is None:
+            return None
+        with self._lock:
+            clips = [c for c, one in self._clip_of.items() if one.number == undone.number]
+            for clip in clips:
+                del self._clip_of[clip]
+            self._alike = None
+            if not clips:
+                return None
+            self._held[tab] = clips[0], time.monotonic()
+        return self._question(self._pool, clips[0], undone.found_by, undone.asked)
+
+    def counts(self) -> dict[str, Any]:
+        """How many clips were decided: `answers` by kind, `labels` by class, `left`, `all`."""
+        with self._lock:
+            decisions = self._decided()
+            left = int(self._free(skipped=True, held=False).sum())
+        named = Counter(one.label or "" for one in confirmed(decisions))
+        return {
+            "answers": dict(Counter(one.answer for one in decisions)),
+            "labels": dict(sorted(named.items())),
+            "left": left,
+            "all": int(self._allowed.sum()),
+        }
+
+    def density(self, label: str) -> tuple[Density | None, dict[str, int]]:
+        """How many clips have a call of a class, and how far its sample is.
+
+        Args:
+            label: a class of the run.
+
+        Returns:
+            The estimate, None while too little is known; and `known` and `unsure`, the counts
+            of the sample.
+        """
+        if label not in self._first.labels:
+            return None, {"known": 0, "unsure": 0}
+        with self._lock:
+            sample = self._sample(label)
+            found, not_found, unsure = self._said_of(label)
+            settled = found | not_found | unsure
+            strata = [
+                Stratum(
+                    len(own),
+                    *(int(each[part].sum()) for each in (found, not_found, unsure)),
+                )
+                for own, part in zip(sample.strata, sample.known_part(settled), strict=True)
+            ]
+        known = sum(one.found + one.not_found for one in strata)
+        told = {"known": known, "unsure": sum(one.unsure for one in strata)}
+        return estimate_density(label, strata), told
+
+    def train(self) -> int:
+        """Begin to train on the labels in the background; return the training's number.
+
+        Raises:
+            UnfreezeError: a training is under way, or there are too few labels.
+        """
+        decisions = self.store.decisions()
+        rows = training_rows(decisions, self.run_labels, self.several)
+        if len(rows) < FEWEST:
+            raise UnfreezeError(
+                f"{len(rows)} clips have a label to train on: confirm at least {FEWEST}"
+            )
+        return self._retraining.begin(decisions, self.run_labels, self.several)
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until a training that is under way has ended."""
+        self._retraining.wait(seconds)
+
+    def training(self) -> dict[str, Any]:
+        """What the page shows of trainings: `now`, `last`, `trainable`, `fewest`, `command`."""
+        records = self.store.trainings()
+        rows = training_rows(self.store.decisions(), self.run_labels, self.several)
+        last = next((one for one in reversed(records) if one.state != "running"), None)
+        following = len(records) + 1
+        words = train_words(self.folder, following, self.run)
+        return {
+            "now": self._retraining.progress(),
+            "last": None if last is None else asdict(last),
+            "trainable": len(rows),
+            "fewest": FEWEST,
+            "run": None if last is None else str(run_of(self.folder, last.number)),
+            "command": shlex.join(["unfreeze", *words]),
+        }
+
+    def export(self, kind: str) -> tuple[Path, int]:
+        """Write the labels into the review's folder, as `export_labels`."""
+        settings = self.index.settings
+        return export_labels(
+            kind,
+            self.folder,
+            self.store.history(),
+            labels=self.run_labels,
+            several=self.several,
+            run=self.run.absolute(),
+            command=self._command,
+            hears=(settings.low_hz, settings.high_hz),
+        )
+
+    def _check(self, length: float) -> None:
+        if not self.index.labels:
+            raise DataError(
+                f"{show(self.index.folder)} was made without a run, so it has no scores: make one "
+                f"with `unfreeze embed RECORDINGS --out INDEX --run {show(self.run)}`"
+            )
+        if set(self.index.labels) - {BACKGROUND} != set(self.run_labels) - {BACKGROUND}:
+            raise DataError(
+                f"{show(self.index.folder)} was made with a run of other classes than "
+                f"{show(self.run)}: make an index with that run, or give the run that made it"
+            )
+        window = self.index.settings.window
+        longest = max(_LONGEST / self.front_end.slow_down, window)
+        if not window <= length <= longest:
+            raise UnfreezeError(
+                f"clips of {length:g} s cannot be reviewed: give a --length from {window:g} s, "
+                f"which the network hears at once, to {longest:g} s"
+            )
+
+    def _place(self, clip: int) -> tuple[Path, float, float]:
+        if not 0 <= clip < len(self._first) or not self._allowed[clip]:
+            raise UnfreezeError(f"there is no clip {clip}: load the page again")
+        return self._first.place(clip)
+
+    def _question(self, pool: Pool, clip: int, order: str, label: str | None) -> Question:
+        row = pool.scores[clip].astype(float)
+        best = [int(i) for i in np.argsort(-row, kind="stable")[:3]]
+        asked = label or pool.labels[int(np.where(pool.loud, row, -1).argmax())]
+        score = row[pool.labels.index(asked)] if asked in pool.labels else 0.0
+        likeliest = tuple((pool.labels[i], float(row[i])) for i in best)
+        return Question(clip, *self._first.place(clip), asked, float(score), likeliest, order)
+
+    def _choose(self, pool: Pool, order: str, label: int | None, free: np.ndarray) -> int | None:
+        if order == SAMPLE:
+            assert label is not None
+            name = pool.labels[label]
+            if name not in self._first.labels:
+                raise UnfreezeError(f"the run did not know {show(name)!r}: it cannot be counted")
+            settled = np.logical_or.reduce(self._said_of(name))
+            return self._sample(name).next(settled, self._allowed & ~self._shown())
+        if order == QUOTA:
+            named = Counter(one.label for one in confirmed(self._decided()))
+            return next_for_quota(pool, free, {k or "": n for k, n in named.items()}, label)
+        if order == LIKE_LAST and (alike := self._like_last()) is not None:
+            return next_alike(alike, free)
+        return next_uncertain(pool, free, label)
+
+    def _like_last(self) -> np.ndarray | None:
+        """How alike each clip is to the one confirmed last; None without one."""
+        loud = {
+            one.number: (clip, one.label or "")
+            for clip, one in self._clip_of.items()
+            if one.answer in (YES, OTHER) and not is_quiet(one.label or "")
+        }
+        if not loud:
+            return None
+        last = max(loud)
+        if self._alike is None or self._alike[0] != last:
+            self._alike = last, similarities(self.index, self._first, *loud[last])
+        return self._alike[1]
+
+    def _sample(self, label: str) -> Sample:
+        if label not in self._samples:
+            scores = self._first.scores[:, self._first.labels.index(label)].astype(np.float32)
+            # Each class has an order of its own, the same in each session.
+            seed = int.from_bytes(label.encode(errors="replace")[:8].ljust(8, b"\0"), "little")
+            self._samples[label] = draw_sample(scores, self._allowed, seed)
+        return self._samples[label]
+
+    def _said_of(self, label: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(clips,) bool each: the class is heard; it is not; it cannot be said."""
+        found, not_found, unsure = (np.zeros(len(self._first), bool) for _ in range(3))
+        for clip, one in self._clip_of.items():
+            if one.label == label:
+                found[clip] = True
+            elif one.answer == UNSURE and one.asked == label:
+                unsure[clip] = True
+            elif one.answer in (NO, OTHER) and one.asked == label:
+                not_found[clip] = True
+            elif one.label is not None and (not self.several or is_quiet(one.label)):
+                # Of one class per clip, or of none: so not of this one.
+                not_found[clip] = True
+        return found, not_found, unsure
+
+    def _decided(self) -> list[Decision]:
+        """The decisions that count, each once, in the order of time."""
+        own = {one.number: one for one in self._clip_of.values()}
+        return [own[number] for number in sorted(own)]
+
+    def _free(self, skipped: bool = False, held: bool = True) -> np.ndarray:
+        free = self._allowed.copy()
+        for clip, one in self._clip_of.items():
+            free[clip] &= skipped and one.answer == SKIP
+        return free & ~self._shown() if held else free
+
+    def _shown(self) -> np.ndarray:
+        """(clips,) bool, whether a page shows a clip."""
+        now = time.monotonic()
+        self._held = {t: (c, at) for t, (c, at) in self._held.items() if now - at < _HELD}
+        shown = np.zeros(len(self._first), bool)
+        shown[[clip for clip, _ in self._held.values()]] = True
+        return shown
+
+    def _let_go(self, tab: str) -> None:
+        self._held.pop(tab, None)
+
+    def _note(self, decision: Decision) -> None:
+        """Remember which clips a decision is about: with another length, it may be several."""
+        place = decision.recording, decision.start, decision.end
+        for clip in overlapping(self._first, *place):
+            self._clip_of[clip] = decision
+
+    def _to_score(self) -> list[Path]:
+        """The recordings to score with a new run: those with the least certain clips first."""
+        pool = self._pool
+        seconds = {item.path: item.seconds for item in self.index.recordings}
+        order = np.argsort(np.where(self._allowed, pool.certainty(), 2.0), kind="stable")
+        order = order[: int(self._allowed.sum())]
+        chosen: dict[Path, None] = {}
+        total = 0.0
+        for number in dict.fromkeys(pool.recording[order].tolist()):
+            path = pool.recordings[number]
+            total += seconds[path]
+            if chosen and (total > _SCORED_SECONDS or len(chosen) >= _SCORED_FILES):
+                break
+            if os.path.isfile(path):  # noqa: PTH113
+                chosen[path] = None
+        return list(chosen)
+
+    def _take_scores(self, number: int) -> None:
+        """Put what is left in the order of a training's run."""
+        try:
+            newer = make_pool(open_index(index_of(self.folder, number)), self._length)
+        except (UnfreezeError, OSError):
+            # Without its scores, the earlier order stays.
+            return
+        with self._lock:
+            self._pool = with_new_scores(self._first, newer)
+
+
+def _named(answer: str, asked: str, label: str | None) -> str | None:
+    """The class that an answer names.
+
+    Raises:
+        UnfreezeError: "other" without a class, or with one that cannot be used.
+    """
+    if answer == YES:
+        return asked
+    if answer != OTHER:
+        return None
+    named = check_label((label or "").strip(), "the other class")
+    if len(named) > 100:
+        raise UnfreezeError("the name of a class may have at most 100 characters")
+    return named
