@@ -5,12 +5,13 @@ MkDocs calls `on_files` and `on_page_markdown` when it builds the site (`mkdocs.
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from mkdocs.structure.files import File, Files
 from typer.main import get_command
 
 from unfreeze.cli.app import app
+from unfreeze.pipeline.train_options import OPTIONS, TrainOptions, default_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,8 +25,22 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **context: Any) -> str:
-    """Name files outside of `docs` without a link: the site does not have them."""
+    """Name files outside of `docs` without a link, as the site does not have them."""
+    markdown = markdown.replace("<!-- the fields of TrainOptions -->", training_options())
     return re.sub(r"\[([^\]]+)\]\(\.\./(?!keras\.md|train\.md)[^)]*\)", r"`\1`", markdown)
+
+
+def training_options() -> str:
+    """A row for each field of `TrainOptions`, as Markdown."""
+    kinds = get_type_hints(TrainOptions)
+    rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
+    for name, option in OPTIONS.items():
+        if not option.hidden:
+            kind = getattr(kinds[name], "__name__", str(kinds[name])).replace("pathlib.", "")
+            given = "required" if name == "data" else f"`{default_of(name)!r}`"
+            kind = _cell(re.sub(r"unfreeze(\.\w+)*\.", "", kind))
+            rows.append(f"| `{name}` | {kind} | {given} | {_cell(option.help)} |")
+    return "\n".join(rows)
 
 
 def command_reference() -> str:

@@ -79,7 +79,7 @@ def export_model(
 
     Examples:
         >>> unfreeze.export_model("run", "saved_model").path.name
-        'model.saved_model'
+        'model-saved_model'
     """
     form = get_format(format)
     check_request(form, quantize, length)
