@@ -133,6 +133,49 @@ def test_a_published_network():
     assert found.var(axis=0).mean() == pytest.approx(1, abs=0.15)
 
 
+def test_the_groups_of_mobilenet_v2_are_its_blocks():
+    base = keras.applications.MobileNetV2(
+        weights=None, include_top=False, input_shape=(32, 32, 3), alpha=0.35
+    )
+    taps = ["block_2_add", "block_5_add", "block_8_add", "block_11_add", "block_14_add", "out_relu"]
+    assert [step.path for step in tap_points(flatten(base)).values()] == taps
+    assert list(tap_points(flatten(base), most=None))[:3] == ["stem", "block_1", "block_2"]
+
+
+def test_a_network_out_of_an_old_file_with_frozen_layers(tmp_path):
+    """A classifier in an .h5 file whose lower layers were saved as frozen, as is common."""
+    inside = images()
+    for layer in inside.layers[:-3]:
+        layer.trainable = False
+    inputs = keras.Input((8, 6, 2))
+    pooled = layers.GlobalAveragePooling2D()(inside(inputs))
+    keras.Model(inputs, layers.Dense(5, "softmax")(pooled)).save(tmp_path / "old.h5")
+
+    base = keras.models.load_model(tmp_path / "old.h5", compile=False).get_layer(inside.name)
+    assert not base.get_layer("block1_conv").trainable
+    model = read_out(base, 3, components=6, data=X)
+    result = fit(model, Stage("all", epochs=1, learning_rate=1e-3), (X, Y), seed=0, verbose=0)
+    moved = {layer.layer: layer.max_abs for layer in result.audit.stages[0].layers}
+    assert moved["block1_conv"] > 1e-4
+    model.save(tmp_path / "new.h5")
+    loaded = keras.models.load_model(tmp_path / "new.h5")
+    np.testing.assert_allclose(
+        loaded.predict(X[:9], verbose=0), model.predict(X[:9], verbose=0), atol=1e-6
+    )
+
+
+@pytest.mark.needs_backend("tensorflow")
+def test_keras_exports_the_read_out_of_an_image_model(tmp_path):
+    """A SavedModel that is called with the pictures, not with a list of them."""
+    import tensorflow as tf
+
+    model = read_out(images(), 3, components=6, data=X)
+    model.export(tmp_path / "saved", format="tf_saved_model", verbose=False)
+    saved = tf.saved_model.load(str(tmp_path / "saved"))
+    found = saved.serve(X[:9].astype("float32")).numpy()
+    np.testing.assert_allclose(found, model.predict(X[:9], verbose=0), atol=1e-6)
+
+
 def test_a_transformer_is_read_behind_each_block():
     points = tap_points(flatten(tokens()))
     assert {name: step.path for name, step in points.items()} == {

@@ -126,8 +126,9 @@ def probe_tune(head: Any = "head") -> Schedule:
     The last stage starts from a strongly regularized head (`start`), as one that fits the
     training samples closely leaves it little to learn. It keeps its last epoch, at the
     lowest rate: which of the earlier ones has the best score on few validation clips is
-    mostly luck. It is dropped only if the head alone has a lower validation loss, by
-    more than a standard error.
+    mostly luck. It is dropped if the head alone has a lower validation loss; where
+    `validation_scores` gives the standard error of that loss, as `unfreeze train` does,
+    only if it is lower by more than that.
 
     Examples:
         >>> [stage.name for stage in unfreeze.probe_tune()]

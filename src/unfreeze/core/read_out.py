@@ -157,7 +157,9 @@ def read_out(
     x = Projection(components, name=PROJECTION)(joined)
     start = keras.initializers.GlorotUniform(seed=seed)
     x = keras.layers.Dense(classes, activation, kernel_initializer=start, name=HEAD)(x)
-    model = keras.Model(base.inputs, x, name=f"{base.name}_read_out")
+    # One input stays one, not a list of one: an exported SavedModel is called as it is made.
+    inputs = base.inputs if base.inputs[1:] else base.inputs[0]
+    model = keras.Model(inputs, x, name=f"{base.name}_read_out")
     if data is not None:
         adapt(model, data, seed=seed)
     return model
