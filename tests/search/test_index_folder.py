@@ -1,12 +1,14 @@
 """An index on disk: rows by number, checks, old rows, faults."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from faults import cut, flip, no_large_files
+from made_index import write_index
 from unfreeze.errors import DataError, RunError
 from unfreeze.search.index_folder import (
     JOURNAL,
@@ -194,6 +196,28 @@ def test_a_recording_that_is_gone_or_has_changed_is_told(made):
     items[1].recording.write_bytes(b"other sound")
     assert index.recordings[0].change() == "is no longer there"
     assert index.recordings[1].change() == "has changed since"
+
+
+def test_a_recording_is_known_by_each_of_its_names(tmp_path):
+    index = write_index(tmp_path / "index", [np.ones((2, 4)), np.ones((1, 4))])
+    first, second = index.recordings
+    home = first.path.parent
+    (tmp_path / "link").symlink_to(home)
+    (tmp_path / "hard.wav").hardlink_to(second.path)
+    for name in (
+        first.path,
+        tmp_path / "x" / ".." / home.name / "r0.wav",
+        tmp_path / "link/r0.wav",
+    ):
+        assert index.recording(name) is first
+    assert index.recording(tmp_path / "hard.wav") is second
+    # A copy is another recording, and so is what has changed.
+    copy = shutil.copy2(first.path, tmp_path / "copy.wav")
+    assert index.recording(copy) is index.recording(tmp_path / "nothing.wav") is None
+    (tmp_path / "hard.wav").write_bytes(b"another sound")
+    assert index.recording(tmp_path / "hard.wav") is None
+    first.path.unlink()
+    assert index.recording(first.path) is first
 
 
 def test_a_folder_with_other_things_is_refused_and_one_barely_begun_is_not(tmp_path):

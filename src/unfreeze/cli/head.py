@@ -52,6 +52,10 @@ def head(
     metrics = train_head(
         index, tables, out, validation=validation, test=test, seed=seed, overwrite=overwrite
     )
+    from unfreeze.pipeline.run_folder import NOTES, read_json
+
+    for note in read_json(out / NOTES, "train the head again")["notes"]:
+        typer.echo(f"note: {note}", err=True)
     if json:
         typer.echo(json_module.dumps(metrics, indent=2, ensure_ascii=False))
         return

@@ -45,6 +45,7 @@ from unfreeze.search.index_folder import (
     Settings,
     held_index,
     open_index,
+    plain,
     read_index_settings,
 )
 
@@ -115,7 +116,7 @@ def embed(
         (24, ('high', 'low', 'noise'))
     """
     out, run = Path(out), None if run is None else Path(run)
-    files = [Path(path).absolute() for path in recordings]
+    files = list(dict.fromkeys(plain(Path(path)) for path in recordings))
     if not files:
         raise DataError("No recordings are given")
     if run is not None and backbone is not None:
@@ -127,6 +128,11 @@ def embed(
             encoder = _encoder_of_index(out, settings)
             given = None if backbone is None or network is None else network.name
             _refuse_others(out, settings, encoder, run, given, hop)
+            # Those that are there by another name keep it.
+            index = open_index(out)
+            known = [index.recording(path) for path in files]
+            files = [a.path if a else b for a, b in zip(known, files, strict=True)]
+            files = list(dict.fromkeys(files))
         else:
             if network is None:
                 assert run is not None

@@ -139,14 +139,24 @@ def _labelled(index: Index, tables: Path) -> tuple[Manifest, list[range], list[s
         found, told = read_sounds(file)
         entries, problems = entries + found, problems + told
     items = {item.path: item for item in index.recordings}
-    inside = [replace(e, path=path) for e in entries if (path := _path_in(items, e)) is not None]
+    known = [(entry, index.recording(entry.path)) for entry in entries]
+    inside = [replace(entry, path=item.path) for entry, item in known if item is not None]
     notes = [f"{show(problem.path)} {problem.cause}" for problem in problems]
     if len(inside) < len(entries):
-        gone = Counter(show(e.path) for e in entries if _path_in(items, e) is None)
+        gone = Counter(show(entry.path) for entry, item in known if item is None)
         some = ", ".join(list(gone)[:3])
         notes.append(
             f"{gone.total()} places are of {len(gone)} recordings that are not in the index, such "
             f"as {some}"
+        )
+    changed = sorted(
+        {item.path for _, item in known if item and item.path.exists() and item.change()}
+    )
+    if changed:
+        some = ", ".join(map(show, changed[:3]))
+        notes.append(
+            f"{len(changed)} recordings have changed since they were embedded, such as {some}: the "
+            "head is trained on what they were; `unfreeze embed` adds them again"
         )
     if not inside:
         more = f" ({notes[-1]})" if notes else ""
@@ -179,11 +189,6 @@ def _labelled(index: Index, tables: Path) -> tuple[Manifest, list[range], list[s
         )
     home = Path(os.path.commonpath([clip.path.parent for clip in clips]))
     return Manifest(home, tuple(clips), labels, (), ""), rows, notes
-
-
-def _path_in(items: dict[Path, Indexed], entry: Entry) -> Path | None:
-    path = entry.path.absolute()
-    return next((p for p in (path, path.resolve()) if p in items), None)
 
 
 def _end(entry: Entry, item: Indexed) -> float:

@@ -29,6 +29,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -122,11 +123,30 @@ class Indexed:
 
     def change(self) -> str | None:
         """What is to be said of the file now: a clause, or None if it is as it was."""
-        try:
-            now = self.path.stat()
-        except (OSError, ValueError):
+        now = _state(self.path)
+        if now is None:
             return "is no longer there"
-        return None if [now.st_size, now.st_mtime_ns] == self.state else "has changed since"
+        return None if now == self.state else "has changed since"
+
+
+def plain(path: Path) -> Path:
+    """A path as an index has it: absolute and without `..`, which a link may lead astray."""
+    return path.resolve() if ".." in path.parts else path.absolute()
+
+
+def _state(path: Path) -> list[int] | None:
+    try:
+        now = path.stat()
+    except (OSError, ValueError):
+        return None
+    return [now.st_size, now.st_mtime_ns]
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False
 
 
 class Index:
@@ -165,6 +185,30 @@ class Index:
     def number_of(self, rows: np.ndarray) -> np.ndarray:
         """The numbers in `recordings` of those that windows are of."""
         return np.searchsorted(self._firsts, rows, "right") - 1
+
+    def recording(self, path: Path) -> Indexed | None:
+        """The recording that a file is, by whichever of its names: links and `..` are followed.
+
+        A file that has changed since, or is gone, is known by the path in the index alone.
+        """
+        path = plain(path)
+        if path in self._by_path:
+            return self._by_path[path]
+        state = _state(path)
+        others = self._by_state.get(tuple(state), ()) if state is not None else ()
+        return next((item for item in others if _same_file(item.path, path)), None)
+
+    @cached_property
+    def _by_path(self) -> dict[Path, Indexed]:
+        return {item.path: item for item in self.recordings}
+
+    @cached_property
+    def _by_state(self) -> dict[tuple[int, ...], list[Indexed]]:
+        found: dict[tuple[int, ...], list[Indexed]] = {}
+        for item in self.recordings:
+            if isinstance(item.state, list):
+                found.setdefault(tuple(item.state), []).append(item)
+        return found
 
     def recording_of(self, row: int) -> Indexed:
         """The recording that a window is of.
