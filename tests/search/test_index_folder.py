@@ -124,10 +124,12 @@ def test_what_is_not_an_index_is_refused(tmp_path, made):
     lines = journal.read_text().splitlines(keepends=True)
     for change, said in (
         (('"format": 1', '"format": 7'), "has format 7; this version of unfreeze reads 1"),
+        (('"format": 1', '"format": 7, "zoom": 3'), "has format 7"),
         (('"numbers"', '"number"'), "cannot be read as an index"),
         (('"numbers": 4', '"numbers": "x"'), "is damaged"),
         (('"hop": 0.5', '"hop": 0'), "is damaged"),
         (('"hop": 0.5', '"hop": NaN'), "is damaged"),
+        (('"labels": ["', '"labels": [5, "'), "is damaged"),
         (('"unfreeze_events": 1', '"something": 1'), "is not a journal"),
     ):
         journal.write_text("".join([lines[0].replace(*change), *lines[1:]]))
@@ -137,11 +139,18 @@ def test_what_is_not_an_index_is_refused(tmp_path, made):
     for key, value in (
         *(("first", 1), ("rows", -3), ("vectors", []), ("seconds", "long")),
         *(("rows", 10**17), ("rows", 10**30), ("scores", []), ("vectors", [1, 2, 3])),
+        *(("seconds", float("nan")), ("seconds", -1.0), ("sample_rate", -8000)),
     ):
         changed = {**row, "about": {**row["about"], key: value}}
         journal.write_text("".join([lines[0], json.dumps(changed) + "\n", *lines[2:]]))
         with pytest.raises(DataError, match="is damaged"):
             open_index(index.folder)
+    # The first of all windows: no other recording would overlap it.
+    journal.write_text(
+        lines[0] + json.dumps({**row, "about": {**row["about"], "first": -5}}) + "\n"
+    )
+    with pytest.raises(DataError, match="is damaged"):
+        open_index(index.folder)
 
 
 def test_what_was_added_before_a_kill_told_of_it_is_cut_off(made):

@@ -190,7 +190,9 @@ def _encoder_of_index(folder: Path, settings: Settings) -> Encoder:
     file = folder / ENCODER
     if not file.is_file() or digest(file) != settings.encoder:
         what = "is not the model that made the index" if file.is_file() else "is missing"
-        raise RunError(f"{show(file)} {what}: make the index again with `unfreeze embed`")
+        raise RunError(
+            f"{show(file)} {what}: make the index again with `unfreeze embed --overwrite`"
+        )
     return open_encoder(file, with_run=bool(settings.labels))
 
 

@@ -206,7 +206,7 @@ class Index:
     def _by_state(self) -> dict[tuple[int, ...], list[Indexed]]:
         found: dict[tuple[int, ...], list[Indexed]] = {}
         for item in self.recordings:
-            if isinstance(item.state, list):
+            if isinstance(item.state, list) and all(isinstance(x, int) for x in item.state):
                 found.setdefault(tuple(item.state), []).append(item)
         return found
 
@@ -318,16 +318,19 @@ def read_index_settings(folder: Path) -> Settings:
     """
     try:
         values = read_settings(folder / JOURNAL)
+        # Another version may have other settings.
+        if values["format"] != FORMAT:
+            raise DataError(
+                f"{show(folder)} has format {show(str(values['format']))}; this version of unfreeze "
+                f"reads {FORMAT}"
+            )
         found = Settings(**{**values, "labels": tuple(values["labels"])})
     except (RunError, TypeError, KeyError) as error:
         raise DataError(f"{show(folder)} cannot be read as an index ({error}): {_REMAKE}") from None
-    if found.format != FORMAT:
-        raise DataError(
-            f"{show(folder)} has format {found.format}; this version of unfreeze reads {FORMAT}"
-        )
     numbers = found.numbers, found.hop, found.window, found.low_hz, found.high_hz
     plain = all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
-    if not (plain and isinstance(found.numbers, int) and min(numbers[:3]) > 0):
+    named = all(isinstance(text, str) for text in (*found.labels, found.of, found.encoder))
+    if not (named and plain and isinstance(found.numbers, int) and min(numbers[:3]) > 0):
         raise DataError(f"{show(folder / JOURNAL)} is damaged: {_REMAKE}")
     return found
 
@@ -348,6 +351,8 @@ def _opened(folder: Path, settings: Settings, newest: Mapping[str, Mapping[str, 
             )
         )
         at += recordings[-1].rows
+        if not (0 <= recordings[-1].seconds < math.inf and recordings[-1].sample_rate >= 0):
+            raise ValueError("the length of a recording")
     return Index(folder, settings, recordings, _Layout(rows))
 
 
@@ -362,7 +367,9 @@ class _Layout:
         abouts = [line["about"] for line in lines]
         first = np.array([about["first"] for about in abouts], np.int64)
         rows = np.array([about["rows"] for about in abouts], np.int64)
-        if len(first) and (rows.min() < 0 or np.any(first[1:] < (first + rows)[:-1])):
+        if len(first) and (
+            min(rows.min(), first.min()) < 0 or np.any(first[1:] < (first + rows)[:-1])
+        ):
             raise ValueError("the windows of two recordings overlap")
         self.rows, self.end = int(rows.sum()), int((first + rows)[-1]) if len(rows) else 0
         # Consecutive recordings without old rows between them are one run.
