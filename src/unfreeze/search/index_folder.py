@@ -320,9 +320,9 @@ def read_index_settings(folder: Path) -> Settings:
         values = read_settings(folder / JOURNAL)
         # Another version may have other settings.
         if values["format"] != FORMAT:
+            other = show(str(values["format"]))
             raise DataError(
-                f"{show(folder)} has format {show(str(values['format']))}; this version of unfreeze "
-                f"reads {FORMAT}"
+                f"{show(folder)} has format {other}; this version of unfreeze reads {FORMAT}"
             )
         found = Settings(**{**values, "labels": tuple(values["labels"])})
     except (RunError, TypeError, KeyError) as error:
