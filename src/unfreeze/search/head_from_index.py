@@ -169,7 +169,10 @@ def _labelled(index: Index, tables: Path) -> tuple[Manifest, list[range], list[s
     settled, told = settle_labels(inside)
     lengths = {path: item.seconds for path, item in items.items()}
     settled, behind = settle_sounds(settled, lengths, False, window=index.settings.window)
-    notes += [f"{show(problem.path)} {problem.cause}" for problem in (*told, *behind)]
+    notes += [f"{show(problem.path)} {problem.cause}" for problem in told]
+    notes += [f"{show(problem.path)}: {problem.cause}" for problem in behind]
+    settled, contrary = _without_contrary(settled)
+    notes += contrary
     clips, rows, silent = list[Clip](), list[range](), 0
     for entry in settled:
         item = items[entry.path]
@@ -189,6 +192,23 @@ def _labelled(index: Index, tables: Path) -> tuple[Manifest, list[range], list[s
         )
     home = Path(os.path.commonpath([clip.path.parent for clip in clips]))
     return Manifest(home, tuple(clips), labels, (), ""), rows, notes
+
+
+def _without_contrary(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """Each place once, but for those with two labels: there is no telling which is right."""
+    labels: dict[tuple[Path, float | None, float | None], list[Entry]] = {}
+    for entry in entries:
+        labels.setdefault((entry.path, entry.start, entry.end), []).append(entry)
+    twofold = [own for own in labels.values() if len({entry.label for entry in own}) > 1]
+    if not twofold:
+        return [own[0] for own in labels.values()], []
+    first, both = twofold[0][0], sorted({show(entry.label) for entry in twofold[0]})
+    where = "" if first.start is None else f" from {first.start:g} to {first.end:g} s"
+    note = (
+        f"{len(twofold)} places have two labels and are left out, such as {show(first.path)}"
+        f"{where}: {' and '.join(both)}"
+    )
+    return [own[0] for own in labels.values() if own not in twofold], [note]
 
 
 def _end(entry: Entry, item: Indexed) -> float:
