@@ -204,7 +204,11 @@ def _judge(
         f"{len(contents)} recordings, {known.counts().total()} sounds, "
         f"{fingerprint(known, contents)[:16]}"
     )
-    return Judge(described, find)
+    notes = [*known.notes, *(f"{show(p.path)} is left out: {p.cause}." for p in known.problems)]
+    if unknown:
+        named = ", ".join(f"{show(label)} ({number})" for label, number in unknown.items())
+        notes.append(f"These annotated classes are none of the data's and not counted: {named}.")
+    return Judge(described, find, tuple(notes))
 
 
 def _held(options: TrainOptions, out: Path) -> AbstractContextManager[None]:
