@@ -23,7 +23,7 @@ from unfreeze.detection.detector import hop_steps
 from unfreeze.detection.scan import Begun, Ended, Read, neighbours, scan_files
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import DataError, RunError, UnfreezeError, show
-from unfreeze.files import write_text
+from unfreeze.files import plain_path, write_text
 from unfreeze.output_folder import differences
 from unfreeze.search.encoder import (
     Encoder,
@@ -45,7 +45,6 @@ from unfreeze.search.index_folder import (
     Settings,
     held_index,
     open_index,
-    plain,
     read_index_settings,
 )
 
@@ -116,7 +115,7 @@ def embed(
         (24, ('high', 'low', 'noise'))
     """
     out, run = Path(out), None if run is None else Path(run)
-    files = list(dict.fromkeys(plain(Path(path)) for path in recordings))
+    files = list(dict.fromkeys(plain_path(Path(path)) for path in recordings))
     if not files:
         raise DataError("No recordings are given")
     if run is not None and backbone is not None:

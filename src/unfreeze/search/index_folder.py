@@ -37,9 +37,9 @@ from typing import Any
 import numpy as np
 
 from unfreeze.core.array_files import RowReader
-from unfreeze.detection.journal import Journal, each_line, read_settings
+from unfreeze.detection.journal import Journal, each_line, read_settings, state_of
 from unfreeze.errors import DataError, RunError, show
-from unfreeze.files import remove
+from unfreeze.files import plain_path, remove, same_file
 from unfreeze.output_folder import holds, is_litter, locked
 
 FORMAT, LICENCE = 1, "LICENCE.txt"
@@ -123,30 +123,10 @@ class Indexed:
 
     def change(self) -> str | None:
         """What is to be said of the file now: a clause, or None if it is as it was."""
-        now = _state(self.path)
+        now = state_of(self.path)
         if now is None:
             return "is no longer there"
         return None if now == self.state else "has changed since"
-
-
-def plain(path: Path) -> Path:
-    """A path as an index has it: absolute and without `..`, which a link may lead astray."""
-    return path.resolve() if ".." in path.parts else path.absolute()
-
-
-def _state(path: Path) -> list[int] | None:
-    try:
-        now = path.stat()
-    except (OSError, ValueError):
-        return None
-    return [now.st_size, now.st_mtime_ns]
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except (OSError, ValueError):
-        return False
 
 
 class Index:
@@ -191,12 +171,12 @@ class Index:
 
         A file that has changed since, or is gone, is known by the path in the index alone.
         """
-        path = plain(path)
+        path = plain_path(path)
         if path in self._by_path:
             return self._by_path[path]
-        state = _state(path)
+        state = state_of(path)
         others = self._by_state.get(tuple(state), ()) if state is not None else ()
-        return next((item for item in others if _same_file(item.path, path)), None)
+        return next((item for item in others if same_file(item.path, path)), None)
 
     @cached_property
     def _by_path(self) -> dict[Path, Indexed]:

@@ -18,7 +18,8 @@ import numpy as np
 from unfreeze.audio.entries import is_quiet
 from unfreeze.backend import import_keras
 from unfreeze.errors import DataError, UnfreezeError, did_you_mean, show
-from unfreeze.search.index_folder import Finished, Index, Indexed, Place, plain
+from unfreeze.files import plain_path
+from unfreeze.search.index_folder import Finished, Index, Indexed, Place
 from unfreeze.search.likeness import cosines, in_blocks, joined, likeness, unit
 from unfreeze.search.neighbours import Neighbours
 
@@ -268,7 +269,7 @@ def example_vectors(index: Index, examples: Sequence[Example]) -> np.ndarray:
     read: dict[Path, Finished] = {}
     found = []
     for example in examples:
-        path = plain(example.recording)
+        path = plain_path(example.recording)
         item = index.recording(path)
         if item is not None and (item.change() is None or not path.exists()):
             rows = rows_of(index, item, example)
