@@ -185,7 +185,9 @@ def _compare(
     names = [strategy.name for strategy in strategies]
     summary = summarize(records, names, grouped=has_groups(data.manifest), planned=len(runs))
     if judge is not None:
-        summary = replace(summary, notes=(*summary.notes, *judge.notes))
+        found = next((record["detection"] for record in records if "detection" in record), None)
+        lengths = dict(zip(found["recordings"], found["seconds"], strict=True)) if found else {}
+        summary = replace(summary, notes=(*summary.notes, *judge.notes(lengths)))
     write_report(options.out, summary, records)
     return summary
 
