@@ -110,6 +110,10 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_left(index, home, tmp_pat
     for text, said in (
         ("file,label\n/nowhere/a.wav,cat\n", r"has no place that is in .*index.*a\.wav"),
         (f"file,start,end,label\n{scene},1,2,cat\n{scene},3,4,cat\n", "has places of cat alone"),
+        (
+            f"file,start,end,label\n{scene},1,2,cat\n/nowhere/a.wav,1,2,dog\n",
+            r"places of cat alone: .* \(1 places are of 1 recordings that are not in the index",
+        ),
         (f"file,start,end,label\n{scene},1,2,cat;dog\n", "several labels"),
         (f"file,start,end,label\n{scene},,,cat\n", "none of its 1 rows has both a label and a st"),
         (f"file,start,end,label\n{scene},1,2,cat\n{scene},3,4,dog\n", "group"),

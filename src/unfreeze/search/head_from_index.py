@@ -159,8 +159,9 @@ def _labelled(index: Index, tables: Path) -> tuple[Manifest, list[range], list[s
             "head is trained on what they were; `unfreeze embed` adds them again"
         )
     if not inside:
-        more = f" ({notes[-1]})" if notes else ""
-        raise DataError(f"{show(tables)} has no place that is in {show(index.folder)}{more}")
+        raise DataError(
+            f"{show(tables)} has no place that is in {show(index.folder)}{_because(notes)}"
+        )
     if any(is_set(entry.label) for entry in inside):
         raise DataError(
             f"{show(tables)} has places with several labels or none, for which a head from an "
@@ -188,10 +189,15 @@ def _labelled(index: Index, tables: Path) -> tuple[Manifest, list[range], list[s
     if len([label for label in labels if not is_quiet(label)]) < 1 or len(labels) < 2:
         raise DataError(
             f"{show(tables)} has places of {', '.join(map(show, labels)) or 'no class'} alone: "
-            "label two classes or more, such as background"
+            f"label two classes or more, such as background{_because(notes)}"
         )
     home = Path(os.path.commonpath([clip.path.parent for clip in clips]))
     return Manifest(home, tuple(clips), labels, (), ""), rows, notes
+
+
+def _because(notes: Sequence[str]) -> str:
+    """The last notes, for an error: what was left out before."""
+    return f" ({'; '.join(notes[-3:])})" if notes else ""
 
 
 def _without_contrary(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
