@@ -4,7 +4,15 @@ import threading
 
 import pytest
 
-from unfreeze.files import atomic_path, partial_folder, remove_dead_folders, write_json, write_text
+from unfreeze.files import (
+    atomic_path,
+    partial_folder,
+    plain_path,
+    remove_dead_folders,
+    same_file,
+    write_json,
+    write_text,
+)
 
 DEAD = "0123456789abcdef"
 
@@ -89,3 +97,16 @@ def test_names_that_are_not_utf8_are_written_and_come_back(tmp_path):
     assert json.loads(content) == {"file": name, "plain": "größe"}
     write_text(tmp_path / "a.txt", name, "surrogateescape")
     assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9.wav"
+
+
+def test_names_of_a_file(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert plain_path(tmp_path / "link" / "x") == tmp_path / "link" / "x"
+    # The parent of what a link leads to.
+    assert plain_path(tmp_path / "link" / ".." / "a" / "x") == (tmp_path / "a" / "x").resolve()
+    assert same_file(tmp_path / "link" / "x", tmp_path / "a" / "x")
+    assert not same_file(tmp_path / "a" / "x", tmp_path / "a")
+    assert not same_file(tmp_path / "none", tmp_path / "none")
+    assert not same_file(tmp_path / "a\0", tmp_path / "a")

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader sees the old file or the whole new one, never a part.
+"""Files: atomic writes, where a reader sees the old file or the whole new one; and names.
 
 Invariant: nothing in this package opens a final file name for writing; all
 outputs go through here (temporary sibling, flush, fsync, rename, fsync of the folder).
@@ -158,3 +158,16 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def plain_path(path: Path) -> Path:
+    """A path made absolute and without `..`, which a link before it may lead astray."""
+    return path.resolve() if ".." in path.parts else path.absolute()
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths are names of one file that is there."""
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False

@@ -171,6 +171,7 @@ def _judge(
         contents_of,
         fingerprint,
         read_annotations,
+        truths_of,
     )
     from unfreeze.pipeline.inference import fused
 
@@ -204,7 +205,20 @@ def _judge(
         f"{len(contents)} recordings, {known.counts().total()} sounds, "
         f"{fingerprint(known, contents)[:16]}"
     )
-    return Judge(described, find)
+
+    def notes(lengths: Mapping[str, float]) -> list[str]:
+        told = [*known.notes, *(f"{show(p.path)} is left out: {p.cause}." for p in known.problems)]
+        if unknown:
+            named = ", ".join(f"{show(label)} ({number})" for label, number in unknown.items())
+            told.append(f"These annotated classes are none of the data's and not counted: {named}.")
+        for path in known.sounds:
+            seconds = lengths.get(path.relative_to(below).as_posix())
+            if seconds is not None:
+                _, behind = truths_of(known, path, seconds, manifest.labels)
+                told += [f"{show(path)}: {problem.cause}." for problem in behind]
+        return told
+
+    return Judge(described, find, notes)
 
 
 def _held(options: TrainOptions, out: Path) -> AbstractContextManager[None]:

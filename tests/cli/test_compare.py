@@ -27,7 +27,7 @@ def data(monkeypatch, tmp_path):
         if judge is not None:
             found = 3 if strategy.name == "full" else 2
             counts = np.array([[[[4, 4, found, found]]]] * 2)
-            names, labels = ("a.wav", "b.wav"), ("high",)
+            names, labels = ("site0.wav", "site1.wav"), ("high",)
             plain = Found(labels, names, (1800.0, 1800.0), counts).as_plain()
             made |= {"detection": {AP: found / 4, **plain}}
         return made
@@ -64,6 +64,26 @@ def test_detectors_are_ranked_by_what_they_find(data, tmp_path):
     assert "better than head_only by 31.2 points of mean average precision" in said
     config = (tmp_path / "out" / "config.yaml").read_text()
     assert re.search(r"detect: 2 recordings, \d+ sounds, [0-9a-f]{16}\n", config)
+
+
+def test_what_of_the_tables_is_not_used_is_said(data, tmp_path):
+    for number in range(2):
+        toy.write_annotated(tmp_path / "field", 10, name=f"site{number}")
+    (tmp_path / "field" / "other.wav").write_bytes((tmp_path / "field/site0.wav").read_bytes()[:-2])
+    with (tmp_path / "field" / "site1.Table.1.selections.txt").open("a") as file:
+        file.write("9\tSpectrogram 1\t1\t8.5\t9.5\t100\t5000\tkitty\n")
+        file.write("10\tSpectrogram 1\t1\t5000\t5001\t100\t5000\tlow\n")
+    words = ["--backbone", "toy", "--strategies", "full", "--seeds", "1"]
+    words += ["--detect", tmp_path / "field", "--annotations", tmp_path / "field"]
+    found = call("compare", data, "-o", tmp_path / "out", *words)
+    assert found.exit_code == 0, found.exception
+    said = " ".join(found.output.split())
+    assert "no table of sounds names it or has its name." in said
+    assert "none of the data's and not counted: kitty (1)." in said
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "other.wav is left out: no table of sounds names it or has its name.\n" in report
+    assert "not counted: kitty (1)." in report
+    assert "site1.wav: the sound at 5000 s lies behind its end, 1800.00 s" in report
 
 
 def test_json_is_json(data, tmp_path):

@@ -119,7 +119,7 @@ def test_what_cannot_be_asked_is_refused(index, home):
         (("--like", clip, "--uncertain"), "You asked for --like and --uncertain"),
         (("--class", "lwo"), "Did you mean 'low'?"),
         (("--like", "none.wav"), "none.wav does not exist"),
-        (("--like", f"{clip}@3-2"), "ends before it starts"),
+        (("--like", f"{clip}@3-2"), "does not end after it starts"),
         (("--like", f"{clip}@1.2.3-4"), "'1.2.3' is no time"),
         (("--like", f"{clip}@50-60"), "is empty from there on"),
         (("--uncertain", "--approximate"), "--approximate is for --like"),

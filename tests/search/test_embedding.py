@@ -104,6 +104,20 @@ def test_new_and_changed_recordings_are_added_and_the_others_not_read(copied, tm
     assert index.rows == whole.rows - 1
 
 
+def test_a_recording_is_added_once_whatever_its_name(copied, tmp_path, toy_run):
+    files = sorted(copied.iterdir())
+    (tmp_path / "link").symlink_to(copied)
+    up = copied / ".." / copied.name / files[0].name
+    before = embed([up, *files[:2], files[0]], tmp_path / "index", run=toy_run)
+    assert [item.path for item in before.recordings] == files[:2]
+    seen = []
+    linked = [tmp_path / "link" / path.name for path in files[:3]]
+    after = embed([*linked, up], tmp_path / "index", on_recording=seen.append)
+    assert [item.recording for item in seen] == [linked[2]]
+    assert after.recordings[:2] == before.recordings
+    assert len(after.recordings) == 3
+
+
 def test_an_unreadable_recording_is_named_and_left_out(copied, tmp_path, toy_run):
     (copied / "text.wav").write_text("no sound")
     seen = []

@@ -1,6 +1,7 @@
 """A head on labelled places of an index: the run that it makes, and what it refuses."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -84,13 +85,37 @@ def test_places_in_long_recordings_are_labelled_by_tables(index, home, tmp_path)
     assert "recordings only, so its parts are stretches of time" in notes
 
 
+def test_places_with_two_labels_are_left_out_and_repeated_ones_count_once(index, home, tmp_path):
+    sounds = sorted((home / "sounds").rglob("*.wav"))
+    rows = [f"{path},0,0.9,{path.parent.name}\n" for path in sounds]
+    (tmp_path / "tables").mkdir()
+    head = "file,start,end,label\n"
+    (tmp_path / "tables" / "one.csv").write_text(head + "".join(rows))
+    (tmp_path / "tables" / "two.csv").write_text(head + f"{sounds[0]},0,0.9,noise\n" + rows[1])
+    train_head(index, tmp_path / "tables", tmp_path / "run")
+    clips = list(csv.DictReader((tmp_path / "run" / "splits.csv").open()))
+    assert len(clips) == len(sounds) - 1
+    (note,) = (n for n in _notes(tmp_path / "run") if "two labels" in n)
+    assert f"1 places have two labels and are left out, such as {sounds[0]} from 0 to 0." in note
+    assert note.endswith("high and noise")
+
+
+def _notes(run):
+    return json.loads((run / "notes.json").read_text())["notes"]
+
+
 def test_what_cannot_be_used_is_refused_and_nothing_is_left(index, home, tmp_path):
     table, out = tmp_path / "labels.csv", tmp_path / "run"
     scene = home / "field" / "site0.wav"
     for text, said in (
         ("file,label\n/nowhere/a.wav,cat\n", r"has no place that is in .*index.*a\.wav"),
         (f"file,start,end,label\n{scene},1,2,cat\n{scene},3,4,cat\n", "has places of cat alone"),
+        (
+            f"file,start,end,label\n{scene},1,2,cat\n/nowhere/a.wav,1,2,dog\n",
+            r"places of cat alone: .* \(1 places are of 1 recordings that are not in the index",
+        ),
         (f"file,start,end,label\n{scene},1,2,cat;dog\n", "several labels"),
+        (f"file,start,end,label\n{scene},,,cat\n", "none of its 1 rows has both a label and a st"),
         (f"file,start,end,label\n{scene},1,2,cat\n{scene},3,4,dog\n", "group"),
     ):
         table.write_text(text)

@@ -1,12 +1,14 @@
 """An index on disk: rows by number, checks, old rows, faults."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from faults import cut, flip, no_large_files
+from made_index import write_index
 from unfreeze.errors import DataError, RunError
 from unfreeze.search.index_folder import (
     JOURNAL,
@@ -122,10 +124,12 @@ def test_what_is_not_an_index_is_refused(tmp_path, made):
     lines = journal.read_text().splitlines(keepends=True)
     for change, said in (
         (('"format": 1', '"format": 7'), "has format 7; this version of unfreeze reads 1"),
+        (('"format": 1', '"format": 7, "zoom": 3'), "has format 7"),
         (('"numbers"', '"number"'), "cannot be read as an index"),
         (('"numbers": 4', '"numbers": "x"'), "is damaged"),
         (('"hop": 0.5', '"hop": 0'), "is damaged"),
         (('"hop": 0.5', '"hop": NaN'), "is damaged"),
+        (('"labels": ["', '"labels": [5, "'), "is damaged"),
         (('"unfreeze_events": 1', '"something": 1'), "is not a journal"),
     ):
         journal.write_text("".join([lines[0].replace(*change), *lines[1:]]))
@@ -135,11 +139,18 @@ def test_what_is_not_an_index_is_refused(tmp_path, made):
     for key, value in (
         *(("first", 1), ("rows", -3), ("vectors", []), ("seconds", "long")),
         *(("rows", 10**17), ("rows", 10**30), ("scores", []), ("vectors", [1, 2, 3])),
+        *(("seconds", float("nan")), ("seconds", -1.0), ("sample_rate", -8000)),
     ):
         changed = {**row, "about": {**row["about"], key: value}}
         journal.write_text("".join([lines[0], json.dumps(changed) + "\n", *lines[2:]]))
         with pytest.raises(DataError, match="is damaged"):
             open_index(index.folder)
+    # The first of all windows: no other recording would overlap it.
+    journal.write_text(
+        lines[0] + json.dumps({**row, "about": {**row["about"], "first": -5}}) + "\n"
+    )
+    with pytest.raises(DataError, match="is damaged"):
+        open_index(index.folder)
 
 
 def test_what_was_added_before_a_kill_told_of_it_is_cut_off(made):
@@ -194,6 +205,28 @@ def test_a_recording_that_is_gone_or_has_changed_is_told(made):
     items[1].recording.write_bytes(b"other sound")
     assert index.recordings[0].change() == "is no longer there"
     assert index.recordings[1].change() == "has changed since"
+
+
+def test_a_recording_is_known_by_each_of_its_names(tmp_path):
+    index = write_index(tmp_path / "index", [np.ones((2, 4)), np.ones((1, 4))])
+    first, second = index.recordings
+    home = first.path.parent
+    (tmp_path / "link").symlink_to(home)
+    (tmp_path / "hard.wav").hardlink_to(second.path)
+    for name in (
+        first.path,
+        tmp_path / "x" / ".." / home.name / "r0.wav",
+        tmp_path / "link/r0.wav",
+    ):
+        assert index.recording(name) is first
+    assert index.recording(tmp_path / "hard.wav") is second
+    # A copy is another recording, and so is what has changed.
+    copy = shutil.copy2(first.path, tmp_path / "copy.wav")
+    assert index.recording(copy) is index.recording(tmp_path / "nothing.wav") is None
+    (tmp_path / "hard.wav").write_bytes(b"another sound")
+    assert index.recording(tmp_path / "hard.wav") is None
+    first.path.unlink()
+    assert index.recording(first.path) is first
 
 
 def test_a_folder_with_other_things_is_refused_and_one_barely_begun_is_not(tmp_path):

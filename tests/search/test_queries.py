@@ -56,6 +56,15 @@ def test_places_are_neighbouring_windows_and_not_the_example_itself(index, tmp_p
     }
 
 
+def test_an_example_by_another_name_of_its_file_is_not_found_itself(index, tmp_path):
+    (tmp_path / "link.wav").symlink_to(index.recordings[1].path)
+    # The recordings hold no sound: they are not read, since they are in the index.
+    found = find_like(index, [Example(tmp_path / "link.wav")], top=9)
+    assert {name for name, *_ in where(found)} == {"r0.wav", "r2.wav"}
+    up = index.recordings[1].path.parent / ".." / "recordings" / "r1.wav"
+    assert find_like(index, [Example(up)], top=9) == found
+
+
 def test_each_of_several_examples_counts(index):
     examples = [
         Example(index.recordings[0].path, 0.0, 1.0),

@@ -270,6 +270,12 @@ def read_labels(
             f"such as {show(text)} at {show(places.find(text, where='')[1])}"
         )
         notes.append(Problem(told, "elsewhere", cause, False))
+    if not entries and blank and recording is None:
+        raise DataError(
+            f"{show(file)}: none of its {blank:,} rows has both a label and a start. Fill them in, "
+            f"or, if its labels are of whole recordings, take out the column "
+            f"{table.header[found['start']]!r}."
+        )
     if not entries and recording is None:
         raise DataError(f"{show(file)} has a header but no rows. Add one row per recording.")
     return _grouped(table, found, list(entries.values())), notes

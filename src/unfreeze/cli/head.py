@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 from unfreeze.cli.arguments import Json
+from unfreeze.errors import show
+
+# How many are printed.
+_NOTES = 10
 
 
 def head(
@@ -52,6 +56,13 @@ def head(
     metrics = train_head(
         index, tables, out, validation=validation, test=test, seed=seed, overwrite=overwrite
     )
+    from unfreeze.pipeline.run_folder import NOTES, read_json
+
+    notes = read_json(out / NOTES, "train the head again")["notes"]
+    for note in notes[:_NOTES]:
+        typer.echo(f"note: {note}", err=True)
+    if notes[_NOTES:]:
+        typer.echo(f"note: {len(notes) - _NOTES} more are in {show(out / NOTES)}", err=True)
     if json:
         typer.echo(json_module.dumps(metrics, indent=2, ensure_ascii=False))
         return

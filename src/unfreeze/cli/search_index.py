@@ -129,7 +129,8 @@ def _examples(texts: list[str]) -> "list[Example]":
         if part is not None and not Path(text).exists():
             start, end = _seconds(part[2], text), _seconds(part[3], text)
             if end <= start:
-                raise UnfreezeError(f"{show(text)!r} ends before it starts")
+                raise UnfreezeError(f"{show(text)!r} does not end after it starts")
+            find_recordings([Path(part[1])])
             found.append(Example(Path(part[1]), start, end))
             continue
         found += [Example(item.path) for item in find_recordings([Path(text)], recursive=True)]

@@ -6,7 +6,7 @@ compared on the same splits. The report is written as JSON, as text, as pictures
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,10 @@ def _compare(
     records = run_all(runs, material, options.budget, listener, share, judge)
     names = [strategy.name for strategy in strategies]
     summary = summarize(records, names, grouped=has_groups(data.manifest), planned=len(runs))
+    if judge is not None:
+        found = next((record["detection"] for record in records if "detection" in record), None)
+        lengths = dict(zip(found["recordings"], found["seconds"], strict=True)) if found else {}
+        summary = replace(summary, notes=(*summary.notes, *judge.notes(lengths)))
     write_report(options.out, summary, records)
     return summary
 

@@ -89,10 +89,13 @@ class Judge:
         described: the recordings and what is annotated in them, in words and a digest; no path.
         find: search with a model of patches, the network's front end, the model's classes, and
             the (classes,) scores from which they are heard.
+        notes: called with the seconds of recordings by name, as in `Found`: what of the tables and
+            recordings is not used, a sentence each.
     """
 
     described: str
     find: Callable[[keras.Model, FrontEnd, tuple[str, ...], np.ndarray], Found]
+    notes: Callable[[Mapping[str, float]], Sequence[str]]
 
 
 #: Makes a judge for the data that models are trained on, or refuses what cannot judge them.

@@ -57,7 +57,7 @@ class Journal:
 
     def unfinished(self, recordings: Sequence[Path]) -> list[Path]:
         """Return the recordings that are not finished, or have changed since they were."""
-        self._states = {_key(recording): _state(recording) for recording in recordings}
+        self._states = {_key(recording): state_of(recording) for recording in recordings}
         for key, state in self._states.items():
             if key in self._places and self._places[key][1] != state:
                 del self._places[key]
@@ -217,11 +217,11 @@ def _key(recording: Path) -> str:
     return str(recording.absolute())
 
 
-def _state(recording: Path) -> list[int] | None:
+def state_of(recording: Path) -> list[int] | None:
     """Size and time of the last change: a recording that grew is searched again."""
     try:
         status = recording.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return [status.st_size, status.st_mtime_ns]
 

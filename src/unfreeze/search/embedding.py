@@ -23,7 +23,7 @@ from unfreeze.detection.detector import hop_steps
 from unfreeze.detection.scan import Begun, Ended, Read, neighbours, scan_files
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import DataError, RunError, UnfreezeError, show
-from unfreeze.files import write_text
+from unfreeze.files import plain_path, write_text
 from unfreeze.output_folder import differences
 from unfreeze.search.encoder import (
     Encoder,
@@ -115,7 +115,7 @@ def embed(
         (24, ('high', 'low', 'noise'))
     """
     out, run = Path(out), None if run is None else Path(run)
-    files = [Path(path).absolute() for path in recordings]
+    files = list(dict.fromkeys(plain_path(Path(path)) for path in recordings))
     if not files:
         raise DataError("No recordings are given")
     if run is not None and backbone is not None:
@@ -127,6 +127,11 @@ def embed(
             encoder = _encoder_of_index(out, settings)
             given = None if backbone is None or network is None else network.name
             _refuse_others(out, settings, encoder, run, given, hop)
+            # Those that are there by another name keep it.
+            index = open_index(out)
+            known = [index.recording(path) for path in files]
+            files = [a.path if a else b for a, b in zip(known, files, strict=True)]
+            files = list(dict.fromkeys(files))
         else:
             if network is None:
                 assert run is not None
@@ -184,7 +189,9 @@ def _encoder_of_index(folder: Path, settings: Settings) -> Encoder:
     file = folder / ENCODER
     if not file.is_file() or digest(file) != settings.encoder:
         what = "is not the model that made the index" if file.is_file() else "is missing"
-        raise RunError(f"{show(file)} {what}: make the index again with `unfreeze embed`")
+        raise RunError(
+            f"{show(file)} {what}: make the index again with `unfreeze embed --overwrite`"
+        )
     return open_encoder(file, with_run=bool(settings.labels))
 
 

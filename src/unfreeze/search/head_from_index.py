@@ -139,18 +139,29 @@ def _labelled(index: Index, tables: Path) -> tuple[Manifest, list[range], list[s
         found, told = read_sounds(file)
         entries, problems = entries + found, problems + told
     items = {item.path: item for item in index.recordings}
-    inside = [replace(e, path=path) for e in entries if (path := _path_in(items, e)) is not None]
+    known = [(entry, index.recording(entry.path)) for entry in entries]
+    inside = [replace(entry, path=item.path) for entry, item in known if item is not None]
     notes = [f"{show(problem.path)} {problem.cause}" for problem in problems]
     if len(inside) < len(entries):
-        gone = Counter(show(e.path) for e in entries if _path_in(items, e) is None)
+        gone = Counter(show(entry.path) for entry, item in known if item is None)
         some = ", ".join(list(gone)[:3])
         notes.append(
             f"{gone.total()} places are of {len(gone)} recordings that are not in the index, such "
             f"as {some}"
         )
+    changed = sorted(
+        {item.path for _, item in known if item and item.path.exists() and item.change()}
+    )
+    if changed:
+        some = ", ".join(map(show, changed[:3]))
+        notes.append(
+            f"{len(changed)} recordings have changed since they were embedded, such as {some}: the "
+            "head is trained on what they were; `unfreeze embed` adds them again"
+        )
     if not inside:
-        more = f" ({notes[-1]})" if notes else ""
-        raise DataError(f"{show(tables)} has no place that is in {show(index.folder)}{more}")
+        raise DataError(
+            f"{show(tables)} has no place that is in {show(index.folder)}{_because(notes)}"
+        )
     if any(is_set(entry.label) for entry in inside):
         raise DataError(
             f"{show(tables)} has places with several labels or none, for which a head from an "
@@ -159,7 +170,10 @@ def _labelled(index: Index, tables: Path) -> tuple[Manifest, list[range], list[s
     settled, told = settle_labels(inside)
     lengths = {path: item.seconds for path, item in items.items()}
     settled, behind = settle_sounds(settled, lengths, False, window=index.settings.window)
-    notes += [f"{show(problem.path)} {problem.cause}" for problem in (*told, *behind)]
+    notes += [f"{show(problem.path)} {problem.cause}" for problem in told]
+    notes += [f"{show(problem.path)}: {problem.cause}" for problem in behind]
+    settled, contrary = _without_contrary(settled)
+    notes += contrary
     clips, rows, silent = list[Clip](), list[range](), 0
     for entry in settled:
         item = items[entry.path]
@@ -175,15 +189,32 @@ def _labelled(index: Index, tables: Path) -> tuple[Manifest, list[range], list[s
     if len([label for label in labels if not is_quiet(label)]) < 1 or len(labels) < 2:
         raise DataError(
             f"{show(tables)} has places of {', '.join(map(show, labels)) or 'no class'} alone: "
-            "label two classes or more, such as background"
+            f"label two classes or more, such as background{_because(notes)}"
         )
     home = Path(os.path.commonpath([clip.path.parent for clip in clips]))
     return Manifest(home, tuple(clips), labels, (), ""), rows, notes
 
 
-def _path_in(items: dict[Path, Indexed], entry: Entry) -> Path | None:
-    path = entry.path.absolute()
-    return next((p for p in (path, path.resolve()) if p in items), None)
+def _because(notes: Sequence[str]) -> str:
+    """The last notes, for an error: what was left out before."""
+    return f" ({'; '.join(notes[-3:])})" if notes else ""
+
+
+def _without_contrary(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """Each place once, but for those with two labels: there is no telling which is right."""
+    labels: dict[tuple[Path, float | None, float | None], list[Entry]] = {}
+    for entry in entries:
+        labels.setdefault((entry.path, entry.start, entry.end), []).append(entry)
+    twofold = [own for own in labels.values() if len({entry.label for entry in own}) > 1]
+    if not twofold:
+        return [own[0] for own in labels.values()], []
+    first, both = twofold[0][0], sorted({show(entry.label) for entry in twofold[0]})
+    where = "" if first.start is None else f" from {first.start:g} to {first.end:g} s"
+    note = (
+        f"{len(twofold)} places have two labels and are left out, such as {show(first.path)}"
+        f"{where}: {' and '.join(both)}"
+    )
+    return [own[0] for own in labels.values() if own not in twofold], [note]
 
 
 def _end(entry: Entry, item: Indexed) -> float:

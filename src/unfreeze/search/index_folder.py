@@ -29,6 +29,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,9 @@ from typing import Any
 import numpy as np
 
 from unfreeze.core.array_files import RowReader
-from unfreeze.detection.journal import Journal, each_line, read_settings
+from unfreeze.detection.journal import Journal, each_line, read_settings, state_of
 from unfreeze.errors import DataError, RunError, show
-from unfreeze.files import remove
+from unfreeze.files import plain_path, remove, same_file
 from unfreeze.output_folder import holds, is_litter, locked
 
 FORMAT, LICENCE = 1, "LICENCE.txt"
@@ -122,11 +123,10 @@ class Indexed:
 
     def change(self) -> str | None:
         """What is to be said of the file now: a clause, or None if it is as it was."""
-        try:
-            now = self.path.stat()
-        except (OSError, ValueError):
+        now = state_of(self.path)
+        if now is None:
             return "is no longer there"
-        return None if [now.st_size, now.st_mtime_ns] == self.state else "has changed since"
+        return None if now == self.state else "has changed since"
 
 
 class Index:
@@ -165,6 +165,30 @@ class Index:
     def number_of(self, rows: np.ndarray) -> np.ndarray:
         """The numbers in `recordings` of those that windows are of."""
         return np.searchsorted(self._firsts, rows, "right") - 1
+
+    def recording(self, path: Path) -> Indexed | None:
+        """The recording that a file is, by whichever of its names: links and `..` are followed.
+
+        A file that has changed since, or is gone, is known by the path in the index alone.
+        """
+        path = plain_path(path)
+        if path in self._by_path:
+            return self._by_path[path]
+        state = state_of(path)
+        others = self._by_state.get(tuple(state), ()) if state is not None else ()
+        return next((item for item in others if same_file(item.path, path)), None)
+
+    @cached_property
+    def _by_path(self) -> dict[Path, Indexed]:
+        return {item.path: item for item in self.recordings}
+
+    @cached_property
+    def _by_state(self) -> dict[tuple[int, ...], list[Indexed]]:
+        found: dict[tuple[int, ...], list[Indexed]] = {}
+        for item in self.recordings:
+            if isinstance(item.state, list) and all(isinstance(x, int) for x in item.state):
+                found.setdefault(tuple(item.state), []).append(item)
+        return found
 
     def recording_of(self, row: int) -> Indexed:
         """The recording that a window is of.
@@ -274,16 +298,19 @@ def read_index_settings(folder: Path) -> Settings:
     """
     try:
         values = read_settings(folder / JOURNAL)
+        # Another version may have other settings.
+        if values["format"] != FORMAT:
+            other = show(str(values["format"]))
+            raise DataError(
+                f"{show(folder)} has format {other}; this version of unfreeze reads {FORMAT}"
+            )
         found = Settings(**{**values, "labels": tuple(values["labels"])})
     except (RunError, TypeError, KeyError) as error:
         raise DataError(f"{show(folder)} cannot be read as an index ({error}): {_REMAKE}") from None
-    if found.format != FORMAT:
-        raise DataError(
-            f"{show(folder)} has format {found.format}; this version of unfreeze reads {FORMAT}"
-        )
     numbers = found.numbers, found.hop, found.window, found.low_hz, found.high_hz
     plain = all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
-    if not (plain and isinstance(found.numbers, int) and min(numbers[:3]) > 0):
+    named = all(isinstance(text, str) for text in (*found.labels, found.of, found.encoder))
+    if not (named and plain and isinstance(found.numbers, int) and min(numbers[:3]) > 0):
         raise DataError(f"{show(folder / JOURNAL)} is damaged: {_REMAKE}")
     return found
 
@@ -304,6 +331,8 @@ def _opened(folder: Path, settings: Settings, newest: Mapping[str, Mapping[str, 
             )
         )
         at += recordings[-1].rows
+        if not (0 <= recordings[-1].seconds < math.inf and recordings[-1].sample_rate >= 0):
+            raise ValueError("the length of a recording")
     return Index(folder, settings, recordings, _Layout(rows))
 
 
@@ -318,7 +347,9 @@ class _Layout:
         abouts = [line["about"] for line in lines]
         first = np.array([about["first"] for about in abouts], np.int64)
         rows = np.array([about["rows"] for about in abouts], np.int64)
-        if len(first) and (rows.min() < 0 or np.any(first[1:] < (first + rows)[:-1])):
+        if len(first) and (
+            min(rows.min(), first.min()) < 0 or np.any(first[1:] < (first + rows)[:-1])
+        ):
             raise ValueError("the windows of two recordings overlap")
         self.rows, self.end = int(rows.sum()), int((first + rows)[-1]) if len(rows) else 0
         # Consecutive recordings without old rows between them are one run.

@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from unfreeze.audio.entries import is_quiet
+from unfreeze.backend import import_keras
 from unfreeze.errors import DataError, UnfreezeError, did_you_mean, show
+from unfreeze.files import plain_path
 from unfreeze.search.index_folder import Finished, Index, Indexed, Place
 from unfreeze.search.likeness import cosines, in_blocks, joined, likeness, unit
 from unfreeze.search.neighbours import Neighbours
@@ -263,19 +265,19 @@ def example_vectors(index: Index, examples: Sequence[Example]) -> np.ndarray:
     """
     if not examples:
         raise DataError("No example is given")
-    known = {item.path: item for item in index.recordings}
     encoder = None
     read: dict[Path, Finished] = {}
     found = []
     for example in examples:
-        path = example.recording.absolute()
-        item = known.get(path)
+        path = plain_path(example.recording)
+        item = index.recording(path)
         if item is not None and (item.change() is None or not path.exists()):
             rows = rows_of(index, item, example)
             windows = index.vectors(rows.start, rows.stop)
         else:
             if path not in read:
                 # Keras takes seconds to import.
+                import_keras()
                 from unfreeze.search.embedding import open_index_encoder, vectors_of
 
                 encoder = encoder or open_index_encoder(index)
@@ -314,11 +316,9 @@ def rows_of(index: Index, item: Indexed, example: Example) -> range:
 def _own_rows(index: Index, examples: Sequence[Example]) -> list[range]:
     """All windows of the index that share sound with an example."""
     hop, window = index.settings.hop, index.settings.window
-    wanted = {example.recording.absolute() for example in examples}
-    items = {item.path: item for item in index.recordings if item.path in wanted}
     found = []
     for example in examples:
-        item = items.get(example.recording.absolute())
+        item = index.recording(example.recording)
         if item is not None:
             first = max(math.floor((example.start - window) / hop + _SLACK) + 1, 0)
             end = item.rows if math.isinf(example.end) else math.ceil(example.end / hop - _SLACK)
