@@ -4,11 +4,13 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 from unfreeze.audio.annotations import read_sounds
 from unfreeze.audio.segments_file import read_segments
 from unfreeze.audio.sources import Reading, find_source
+from unfreeze.errors import DataError, RunError
 from unfreeze.review.label_files import (
     ANSWERS_NAME,
     LABELS_NAME,
@@ -137,3 +139,35 @@ def test_a_review_without_labels_gives_empty_files(tmp_path):
         place, count = export(kind, store, tmp_path / "review")
         assert count == 0
         assert place.exists()
+
+
+def test_clips_of_recordings_that_are_gone_are_said_before_anything_is_cut(tmp_path):
+    store = decide(tmp_path / "review", ROWS, tmp_path)
+    (tmp_path / "b" / "site.wav").unlink()
+    with pytest.raises(DataError, match=r"1 of 2 recordings are missing, such as .*site\.wav"):
+        export("folders", store, tmp_path / "review")
+    for kind in ("csv", "raven"):
+        assert export(kind, store, tmp_path / "review")[1] == 3
+    assert not (tmp_path / "review" / "clips").exists()
+
+
+def test_what_cannot_be_written_is_said(tmp_path):
+    store = decide(tmp_path / "review", ROWS, tmp_path)
+    (tmp_path / "review" / LABELS_NAME).mkdir()
+    with pytest.raises(RunError, match="They are kept in the review"):
+        export("csv", store, tmp_path / "review")
+
+
+def test_names_of_classes_stay_inside_the_folder(tmp_path):
+    labels = ["../up", "..", ".", "a/b", "a\\b", "=1+1", "<b>", "dog."]
+    rows = [("a/site.wav", float(n), "other", label) for n, label in enumerate(labels)]
+    store = LabelStore(tmp_path / "review", {})
+    file = tmp_path / "site.wav"
+    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 16_000 * 9), 16_000)
+    for _, start, answer, label in rows:
+        store.decide(Answer(file, start, start + 1, answer, label, "dog"))
+    place, _ = export("folders", store, tmp_path / "review")
+    assert len([folder for folder in place.iterdir() if folder.is_dir()]) == len(labels)
+    assert len(list(place.glob("*/*.wav"))) == len(labels)
+    assert {path.name for path in tmp_path.iterdir()} == {"review", "site.wav"}
+    assert {e.label for e in find_source(place, how=Reading()).entries} == set(labels)

@@ -1,5 +1,6 @@
 """The answers of a review's server, and who gets none."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -180,4 +181,28 @@ def test_a_clip_whose_recording_is_gone_is_said(reviewed, tmp_path):
         )
     question = answer.json()["question"]
     assert (question["picture"], question["sound"]) == (None, None)
+    session.close()
+
+
+def test_halves_of_characters_and_damaged_origins_are_refused(client, session):
+    headers = {TOKEN_HEADER: TOKEN}
+    half = b'{"tab": "\\ud800", "clip": 0, "answer": "no", "asked": "high"}'
+    assert client.post("/review/decide", content=half, headers=headers).status_code == 422
+    told = client.post("/review/state", json={}, headers={**headers, "Origin": "http://[evil"})
+    assert told.status_code == 403
+    assert session.store.history() == []
+
+
+def test_a_folder_whose_name_is_not_utf_8(reviewed, tmp_path):
+    out = tmp_path / os.fsdecode(b"review-\xff")
+    try:
+        out.mkdir()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    index = open_index(reviewed[0] / "index")
+    session = ReviewSession(reviewed[0] / "run", index, out, length=LENGTH)
+    with TestClient(create_review_app(session, TOKEN), base_url="http://localhost") as client:
+        answer = client.post("/review/state", json={}, headers={TOKEN_HEADER: TOKEN})
+    assert answer.status_code == 200
+    assert "--add-to" in answer.json()["training"]["command"]
     session.close()

@@ -236,3 +236,16 @@ def test_a_wrong_address_is_explained(browser, session):  # noqa: F811
         page.wait_for_selector("#error:not([hidden])")
         assert "token" in page.inner_text("#cause")
         page.close()
+
+
+def test_the_skip_link_keeps_the_token_and_the_next_question_is_read_aloud(visit):
+    page = visit()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#clip:focus")
+    assert page.url.endswith("#secret")
+    page.reload()
+    page.wait_for_function(ASKED)
+    page.wait_for_selector(READY)
+    press(page, "u")
+    assert page.inner_text("#status") == f"Saved: not sure. {page.inner_text('#question')}"

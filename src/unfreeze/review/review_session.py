@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from typing import Any
 import numpy as np
 
 from unfreeze.audio.decode_processes import Decoders
-from unfreeze.audio.entries import BACKGROUND, check_label, is_quiet
+from unfreeze.audio.entries import BACKGROUND, check_label, is_background_name, is_quiet
 from unfreeze.audio.excerpts import LENGTH, Span
+from unfreeze.audio.label_sets import UNSURE as DOUBT
+from unfreeze.audio.segments_file import folder_of
 from unfreeze.errors import DataError, UnfreezeError, show
 from unfreeze.report.clip_media import Media, cut_media
 from unfreeze.review.call_density import Density, Stratum, estimate_density
@@ -53,13 +55,20 @@ from unfreeze.review.label_store import (
     NO,
     OTHER,
     SKIP,
+    UNDONE,
     UNSURE,
     YES,
     Answer,
     Decision,
     LabelStore,
 )
-from unfreeze.review.old_run import notes_on, recordings_of_run, run_front_end, run_labels
+from unfreeze.review.old_run import (
+    notes_on,
+    recordings_of_run,
+    run_front_end,
+    run_labels,
+    why_no_training,
+)
 from unfreeze.review.retraining import (
     FEWEST,
     PROGRAM,
@@ -79,6 +88,8 @@ _KEPT = 200
 _SCORED_SECONDS, _SCORED_FILES = 7200.0, 2000
 # A clip is heard whole, and the last one of a recording is a third longer.
 _LONGEST = 0.75 * LENGTH
+# Of the name of a class. A file system allows 255 bytes for that of its folder.
+_MOST_LETTERS, _MOST_BYTES = 100, 200
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,11 @@ class ReviewSession:
         first = make_pool(index, length)
         unwanted = recordings_of_run(run, first.recordings)
         self.notes = notes_on(unwanted, len(first.recordings))
+        if (missing := why_no_training(run)) is not None:
+            self.notes.append(
+                f"Labels are kept, but cannot be trained on now, and copies of test recordings are "
+                f"not recognised. {missing}"
+            )
         self._allowed = without(first, unwanted)
         if not self._allowed.any():
             raise DataError(
@@ -156,7 +172,9 @@ class ReviewSession:
         self._media: OrderedDict[int, Media] = OrderedDict()
         self._lock = threading.RLock()
         self._clip_of: dict[int, Decision] = {}
-        for decision in self.store.decisions():
+        # By clip, the classes that were said not to be heard: another class may be asked later.
+        self._not_heard: dict[int, set[str]] = {}
+        for decision in self.store.history():
             self._note(decision)
         self._decoders = Decoders()
         self._temporary = tempfile.TemporaryDirectory(prefix="unfreeze-review-")
@@ -192,6 +210,12 @@ class ReviewSession:
             added = {one.label for one in self._clip_of.values() if one.label is not None}
             known = dict.fromkeys((*self._pool.labels, *sorted(added)))
         return tuple(label for label in known if not is_quiet(label))
+
+    def _names(self) -> set[str]:
+        """All classes that an answer may name without making a new one."""
+        with self._lock:
+            named = {one.label for one in self._clip_of.values() if one.label}
+            return {*self._first.labels, *self._pool.labels, *named, BACKGROUND}
 
     def next(self, tab: str, order: str, label: str | None = None) -> Question | None:
         """The next clip to ask about on a page; None where none is left.
@@ -276,12 +300,30 @@ class ReviewSession:
             replace: whether it takes the place of what was said before.
 
         Raises:
-            TakenError: something else was said before, and `replace` is not set.
+            TakenError: something else was said before, and `replace` is not set. In a sample,
+                "no" or "not sure" of another class is no hindrance: both count, each for its
+                class.
             UnfreezeError: the clip, answer or class cannot be used.
         """
         path, start, end = self._place(clip)
         pool = self._pool
-        said = _named(answer, asked, label)
+        known = self._names()
+        if asked not in known:
+            raise UnfreezeError(
+                f"there is no class {show(asked)!r} to ask for: load the page again"
+            )
+        said = asked if answer == YES else _named(label, known) if answer == OTHER else None
+        if order == SAMPLE:
+            if answer == SKIP:
+                raise UnfreezeError(
+                    "a random sample skips no clip, or it would not be random: say that you are "
+                    "not sure"
+                )
+            with self._lock:
+                before = self._clip_of.get(clip)
+            replace = replace or (
+                before is not None and before.answer in (NO, UNSURE) and before.asked != asked
+            )
         score = None
         if asked in pool.labels:
             score = float(pool.scores[clip, pool.labels.index(asked)])
@@ -301,6 +343,7 @@ class ReviewSession:
             clips = [c for c, one in self._clip_of.items() if one.number == undone.number]
             for clip in clips:
                 del self._clip_of[clip]
+                self._not_heard[clip].discard(undone.asked)
             self._alike = None
             if not clips:
                 return None
@@ -477,6 +520,11 @@ class ReviewSession:
             elif one.label is not None and (not self.several or is_quiet(one.label)):
                 # Of one class per clip, or of none: so not of this one.
                 not_found[clip] = True
+            elif label in self._not_heard.get(clip, ()):
+                not_found[clip] = True
+            elif one.label is not None:
+                # Another class is heard. A clip has one answer: to ask would be to replace it.
+                unsure[clip] = True
         return found, not_found, unsure
 
     def _decided(self) -> list[Decision]:
@@ -502,10 +550,19 @@ class ReviewSession:
         self._held.pop(tab, None)
 
     def _note(self, decision: Decision) -> None:
-        """Remember which clips a decision is about: with another length, it may be several."""
+        """Remember which clips a decision is about: if the index was made anew, it may be several.
+
+        Args:
+            decision: one that counts, or that did.
+        """
         place = decision.recording, decision.start, decision.end
         for clip in overlapping(self._first, *place):
-            self._clip_of[clip] = decision
+            not_heard = self._not_heard.setdefault(clip, set())
+            not_heard.discard(decision.asked)
+            if decision.answer == NO and decision.ended_by != UNDONE:
+                not_heard.add(decision.asked)
+            if decision.ended_at is None:
+                self._clip_of[clip] = decision
 
     def _to_score(self) -> list[Path]:
         """The recordings to score with a new run: those with the least certain clips first."""
@@ -535,17 +592,35 @@ class ReviewSession:
             self._pool = with_new_scores(self._first, newer)
 
 
-def _named(answer: str, asked: str, label: str | None) -> str | None:
-    """The class that an answer names.
+def _named(label: str | None, known: Collection[str]) -> str:
+    """The class that someone named.
+
+    Args:
+        label: as it was typed.
+        known: the classes that there are.
 
     Raises:
-        UnfreezeError: "other" without a class, or with one that cannot be used.
+        UnfreezeError: it is none, or one that could not be trained on or written.
     """
-    if answer == YES:
-        return asked
-    if answer != OTHER:
-        return None
-    named = check_label((label or "").strip(), "the other class")
-    if len(named) > 100:
-        raise UnfreezeError("the name of a class may have at most 100 characters")
+    named = check_label(" ".join((label or "").split()), "the other class")
+    if named in known:
+        return named
+    if is_background_name(named):
+        return BACKGROUND
+    if len(named) > _MOST_LETTERS or len(folder_of(named).encode()) > _MOST_BYTES:
+        raise UnfreezeError(
+            "the name of the class is too long for a folder: give one of at most "
+            f"{_MOST_LETTERS} letters, {_MOST_BYTES // 3} if they are not Latin"
+        )
+    if named.startswith("-") or named.endswith(DOUBT):
+        raise UnfreezeError(
+            f"the name of a class cannot begin with - or end with {DOUBT}, which would say that "
+            "it is not heard, or perhaps: give another name"
+        )
+    for other in known:
+        if other.casefold() == named.casefold():
+            raise UnfreezeError(
+                f"{named!r} differs from the class {show(other)!r} in capitals alone: choose that "
+                "class, or give another name"
+            )
     return named

@@ -110,8 +110,10 @@ async function decide(answer, label = "", replace = false) {
     return;
   }
   complain("");
-  say(`Saved: ${found.decision.label ?? words(found.decision.answer)}.`);
+  const saved = `Saved: ${found.decision.label || words(found.decision.answer)}.`;
   await next();
+  // The status is read aloud: without the question, who cannot see it would not know what is asked.
+  say(`${saved} ${byId("question").textContent}`);
   follow();
 }
 
@@ -255,6 +257,7 @@ function showChange(last, run) {
     ? `What is left keeps its order: ${failed}`
     : `Took ${Math.round(seconds)} s. ${scored} recording${scored === 1 ? " was" : "s were"} scored anew, and what is left has a new order.` }));
   parts.push(make("p", { className: "note", textContent: `The model is in ${run}.` }));
+  for (const text of change.notes) parts.push(make("p", { className: "note", textContent: text }));
   for (const text of change.problems) parts.push(make("p", { className: "note", textContent: `Left out: ${text}.` }));
   byId("change").replaceChildren(...parts);
 }
@@ -316,6 +319,11 @@ byId("other").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = byId("other-name").value.trim();
   if (name) doing(() => decide(name === shown.question.asked ? "yes" : "other", name === shown.question.asked ? "" : name));
+});
+// The token is behind the #: to go to #clip would lose it at the next reload.
+document.querySelector("a.skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("clip").focus();
 });
 byId("choices").addEventListener("submit", (event) => event.preventDefault());
 for (const name of ["order", "label"]) {
