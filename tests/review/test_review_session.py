@@ -291,3 +291,32 @@ def test_a_run_whose_recordings_are_gone_is_said_before_anything_is_labelled(rev
     assert "cannot be trained on now" in session.notes[0]
     assert "are missing" in session.notes[0]
     session.close()
+
+
+def test_answers_on_recordings_that_have_moved_are_said_and_not_trained_on(reviewed, tmp_path):
+    folder = reviewed[0]
+    (tmp_path / "field").mkdir()
+    for number in range(2):
+        shutil.copy(folder / "field" / f"field-{number}.wav", tmp_path / "field")
+
+    def begin(name, out):
+        files = sorted((tmp_path / name).iterdir())
+        index = embed(files, tmp_path / out, run=folder / "run")
+        return ReviewSession(folder / "run", index, tmp_path / "review", length=LENGTH)
+
+    session = begin("field", "index")
+    for clip in range(14):
+        session.decide("a", clip, "yes", asked="high")
+    assert session.notes == []
+    session.close()
+    (tmp_path / "field").rename(tmp_path / "moved")
+    session = begin("moved", "index-2")
+    assert "14 answers are of 2 recordings that are missing" in session.notes[0]
+    assert session.counts()["left"] == 16
+    with pytest.raises(UnfreezeError, match="0 clips have a label to train on, and"):
+        session.train()
+    # What this page cannot show is not taken back behind one's back.
+    with pytest.raises(UnfreezeError, match=r"field-1\.wav, which is not among the recordings"):
+        session.undo("a")
+    assert len(session.store.decisions()) == 14
+    session.close()

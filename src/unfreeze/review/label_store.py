@@ -319,11 +319,16 @@ class LabelStore:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:
             raise RunError(
                 f"{show(self.path)} cannot be used ({error}). Nothing that was kept before is "
-                "lost. Free space on the disk if it is full; if the file is damaged, give another "
-                "--out"
+                "lost. Free space on the disk if it is full, and see that you may write there"
+            ) from error
+        except sqlite3.Error as error:
+            raise RunError(
+                f"{show(self.path)} is damaged ({error}). Keep it: `sqlite3 {STORE_NAME} .recover` "
+                "may read what is left, and tables beside it (labels-1.csv) have the labels of "
+                "each training. To begin anew, give another --out"
             ) from error
 
 

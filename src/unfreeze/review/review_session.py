@@ -152,9 +152,10 @@ class ReviewSession:
         self.store = LabelStore(folder, about)
         first = make_pool(index, length)
         unwanted = recordings_of_run(run, first.recordings)
-        self.notes = notes_on(unwanted, len(first.recordings))
+        self._notes = notes_on(unwanted, len(first.recordings))
+        self._missing: str | None = None
         if (missing := why_no_training(run)) is not None:
-            self.notes.append(
+            self._notes.append(
                 f"Labels are kept, but cannot be trained on now, and copies of test recordings are "
                 f"not recognised. {missing}"
             )
@@ -162,7 +163,7 @@ class ReviewSession:
         if not self._allowed.any():
             raise DataError(
                 "There is no clip to review: "
-                + (self.notes[0] if self.notes else "the index has no recordings")
+                + (self._notes[0] if self._notes else "the index has no recordings")
             )
         # The scores that strata are made of stay those of the run.
         self._first = self._pool = first
@@ -176,6 +177,7 @@ class ReviewSession:
         self._not_heard: dict[int, set[str]] = {}
         for decision in self.store.history():
             self._note(decision)
+        self._present()
         self._decoders = Decoders()
         self._temporary = tempfile.TemporaryDirectory(prefix="unfreeze-review-")
         done = last_done(self.store.trainings())
@@ -191,6 +193,11 @@ class ReviewSession:
         self._retraining.close()
         self._decoders.close()
         self._temporary.cleanup()
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the recordings."""
+        return [*self._notes, *([] if self._missing is None else [self._missing])]
 
     @property
     def several(self) -> bool:
@@ -336,6 +343,12 @@ class ReviewSession:
 
     def undo(self, tab: str) -> Question | None:
         """Take back the last decision of a page, and ask about its clip again; None without one."""
+        mine = [one for one in self.store.decisions() if one.tab == tab]
+        if mine and not overlapping(self._first, mine[-1].recording, mine[-1].start, mine[-1].end):
+            raise UnfreezeError(
+                f"the last answer on this page is of {show(mine[-1].recording)}, which is not "
+                "among the recordings now. It is not taken back"
+            )
         undone = self.store.undo(tab)
         if undone is None:
             return None
@@ -396,13 +409,28 @@ class ReviewSession:
         Raises:
             UnfreezeError: a training is under way, or there are too few labels.
         """
-        decisions = self.store.decisions()
+        decisions = self._present()
         rows = training_rows(decisions, self.run_labels, self.several)
         if len(rows) < FEWEST:
             raise UnfreezeError(
-                f"{len(rows)} clips have a label to train on: confirm at least {FEWEST}"
+                f"{len(rows)} clips have a label to train on, and their recording where it was: "
+                f"confirm at least {FEWEST}"
             )
         return self._retraining.begin(decisions, self.run_labels, self.several)
+
+    def _present(self) -> list[Decision]:
+        """The decisions whose recordings are where they were; the page is told of the others."""
+        decisions = self.store.decisions()
+        files = dict.fromkeys(one.recording for one in decisions)
+        gone = {file: None for file in files if not os.path.isfile(file)}  # noqa: PTH113
+        lost = sum(one.recording in gone for one in decisions)
+        self._missing = (
+            f"{lost} answers are of {len(gone)} recordings that are missing, such as "
+            f"{show(next(iter(gone)))}. They are kept, and trained on once those are back there."
+            if gone
+            else None
+        )
+        return [one for one in decisions if one.recording not in gone]
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until a training that is under way has ended."""
