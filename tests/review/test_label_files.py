@@ -159,11 +159,11 @@ def test_what_cannot_be_written_is_said(tmp_path):
 
 
 def test_names_of_classes_stay_inside_the_folder(tmp_path):
-    labels = ["../up", "..", ".", "a/b", "a\\b", "=1+1", "<b>", "dog."]
+    labels = ["../up", "..", ".", "a/b", "a\\b", "=1+1", "<b>", "dog.", "CON", "nul.x", "%"]
     rows = [("a/site.wav", float(n), "other", label) for n, label in enumerate(labels)]
     store = LabelStore(tmp_path / "review", {})
     file = tmp_path / "site.wav"
-    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 16_000 * 9), 16_000)
+    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 16_000 * 12), 16_000)
     for _, start, answer, label in rows:
         store.decide(Answer(file, start, start + 1, answer, label, "dog"))
     place, _ = export("folders", store, tmp_path / "review")

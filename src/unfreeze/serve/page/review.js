@@ -194,7 +194,7 @@ function fill(state) {
     ["No", no],
     ["None of the classes", none],
     ["Not sure", "Kept and not trained on. In a random sample it makes the count less certain."],
-    ["Skip", "Asked again once nothing else is left."],
+    ["Skip", "Asked again once nothing else is left. A random sample skips nothing: say that you are not sure."],
   ];
   if (!byId("about").children.length) {
     byId("about").replaceChildren(...told.flatMap(([term, text]) => [make("dt", { textContent: term }), make("dd", { textContent: text })]));
@@ -216,13 +216,14 @@ function showCounts(counts) {
 
 function showTraining(training) {
   const { now, last, trainable, fewest } = training;
+  const clips = trainable === 1 ? "1 clip has" : `${trainable} clips have`;
   byId("command").textContent = training.command;
   byId("train").disabled = Boolean(now) || trainable < fewest;
   byId("train-text").textContent = now
     ? `${now.stage === "training" ? "Training" : "Putting what is left in a new order"}, ${Math.round(now.seconds)} s. Go on meanwhile.`
     : trainable < fewest
-      ? `${trainable} clips have a label to train on. From ${fewest} on you can train again.`
-      : `${trainable} clips have a label to train on.`;
+      ? `${clips} a label to train on. From ${fewest} on you can train again.`
+      : `${clips} a label to train on.`;
   if (last) showChange(last, training.run);
   if (shown.training && !now) say(last?.state === "done" ? "The training has ended. What is left has a new order." : "The training has failed.");
   shown.training = now;
