@@ -65,6 +65,25 @@ def test_where_each_class_is_judged_a_no_says_that_it_is_not_heard(tmp_path):
     ]  # fmt: skip
 
 
+def test_of_a_class_that_was_added_nothing_is_said_in_other_clips(tmp_path):
+    rows = [
+        ("a.wav", 0.0, "yes", "dog"),
+        ("a.wav", 3.0, "other", "owl"),
+        ("a.wav", 6.0, "no", None),
+    ]
+    store = decide(tmp_path / "review", rows, tmp_path)
+    found = training_rows(store.decisions(), ("cat", "dog"), several=True)
+    assert [row[3] for row in found] == ["dog;cat?;owl?", "owl;cat?", "cat?;owl?"]
+
+
+def test_a_no_to_the_only_class_is_a_clip_without_one(tmp_path):
+    rows = [("a.wav", 0.0, "yes", "dog"), ("a.wav", 3.0, "no", None)]
+    store = decide(tmp_path / "review", rows, tmp_path)
+    table = tmp_path / "labels.csv"
+    assert write_training_table(table, store.decisions(), ("dog",), several=True) == 2
+    assert [e.label for e in find_source(table, how=Reading()).entries] == ["dog", "background"]
+
+
 def test_the_table_is_read_as_training_data(tmp_path):
     store = decide(tmp_path / "review", ROWS, tmp_path)
     table = tmp_path / "review" / "labels.csv"

@@ -48,6 +48,9 @@ def training_rows(
         several: whether each class is judged by itself.
     """
     rows = []
+    decisions = list(decisions)
+    # A class that someone added is not known of the other clips, either.
+    every = dict.fromkeys((*labels, *sorted({one.label for one in decisions if one.label})))
     for one in decisions:
         if one.answer in (YES, OTHER):
             label = one.label or ""
@@ -56,7 +59,7 @@ def training_rows(
         else:
             continue
         if several:
-            label = _as_set(one, labels)
+            label = _as_set(one, tuple(every))
         rows.append((one.recording, one.start, one.end, label))
     return sorted(rows)
 
@@ -68,7 +71,8 @@ def _as_set(one: Decision, labels: Sequence[str]) -> str:
         # A table of sounds has no row without a label.
         return BACKGROUND
     heard = [] if one.label is None else [one.label]
-    return set_text(heard, [x for x in loud if x not in (one.label, one.asked)])
+    unsure = [x for x in loud if x not in (one.label, one.asked)]
+    return set_text(heard, unsure) or BACKGROUND
 
 
 def write_training_table(
