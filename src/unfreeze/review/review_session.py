@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 
 from unfreeze.audio.decode_processes import Decoders
-from unfreeze.audio.entries import BACKGROUND, check_label, is_background_name, is_quiet
+from unfreeze.audio.entries import BACKGROUND, is_quiet
 from unfreeze.audio.excerpts import LENGTH, Span
-from unfreeze.audio.label_sets import UNSURE as DOUBT
-from unfreeze.audio.segments_file import folder_of
 from unfreeze.errors import DataError, UnfreezeError, show
 from unfreeze.report.clip_media import Media, cut_media
 from unfreeze.review.call_density import Density, Stratum, estimate_density
 from unfreeze.review.candidate_clips import cut_clip
+from unfreeze.review.class_names import named_class
+from unfreeze.review.clip_decisions import ClipDecisions
 from unfreeze.review.clip_pool import (
     Pool,
     make_pool,
@@ -55,7 +55,6 @@ from unfreeze.review.label_store import (
     NO,
     OTHER,
     SKIP,
-    UNDONE,
     UNSURE,
     YES,
     Answer,
@@ -88,8 +87,6 @@ _KEPT = 200
 _SCORED_SECONDS, _SCORED_FILES = 7200.0, 2000
 # A clip is heard whole, and the last one of a recording is a third longer.
 _LONGEST = 0.75 * LENGTH
-# Of the name of a class. A file system allows 255 bytes for that of its folder.
-_MOST_LETTERS, _MOST_BYTES = 100, 200
 
 
 @dataclass(frozen=True)
@@ -172,11 +169,9 @@ class ReviewSession:
         self._held: dict[str, tuple[int, float]] = {}
         self._media: OrderedDict[int, Media] = OrderedDict()
         self._lock = threading.RLock()
-        self._clip_of: dict[int, Decision] = {}
-        # By clip, the classes that were said not to be heard: another class may be asked later.
-        self._not_heard: dict[int, set[str]] = {}
+        self._said = ClipDecisions(first)
         for decision in self.store.history():
-            self._note(decision)
+            self._said.add(decision)
         self._present()
         self._decoders = Decoders()
         self._temporary = tempfile.TemporaryDirectory(prefix="unfreeze-review-")
@@ -214,14 +209,14 @@ class ReviewSession:
     def labels(self) -> tuple[str, ...]:
         """The classes that can be named: the model's, then those that people added."""
         with self._lock:
-            added = {one.label for one in self._clip_of.values() if one.label is not None}
+            added = {one.label for one in self._said.by_clip.values() if one.label is not None}
             known = dict.fromkeys((*self._pool.labels, *sorted(added)))
         return tuple(label for label in known if not is_quiet(label))
 
     def _names(self) -> set[str]:
         """All classes that an answer may name without making a new one."""
         with self._lock:
-            named = {one.label for one in self._clip_of.values() if one.label}
+            named = {one.label for one in self._said.by_clip.values() if one.label}
             return {*self._first.labels, *self._pool.labels, *named, BACKGROUND}
 
     def next(self, tab: str, order: str, label: str | None = None) -> Question | None:
@@ -319,7 +314,7 @@ class ReviewSession:
             raise UnfreezeError(
                 f"there is no class {show(asked)!r} to ask for: load the page again"
             )
-        said = asked if answer == YES else _named(label, known) if answer == OTHER else None
+        said = asked if answer == YES else named_class(label, known) if answer == OTHER else None
         if order == SAMPLE:
             if answer == SKIP:
                 raise UnfreezeError(
@@ -327,7 +322,7 @@ class ReviewSession:
                     "not sure"
                 )
             with self._lock:
-                before = self._clip_of.get(clip)
+                before = self._said.by_clip.get(clip)
             replace = replace or (
                 before is not None and before.answer in (NO, UNSURE) and before.asked != asked
             )
@@ -337,7 +332,7 @@ class ReviewSession:
         answered = Answer(path, start, end, answer, said, asked, score, order, tab)
         decision = self.store.decide(answered, replace=replace)
         with self._lock:
-            self._note(decision)
+            self._said.add(decision)
             self._let_go(tab)
         return decision
 
@@ -353,10 +348,7 @@ class ReviewSession:
         if undone is None:
             return None
         with self._lock:
-            clips = [c for c, one in self._clip_of.items() if one.number == undone.number]
-            for clip in clips:
-                del self._clip_of[clip]
-                self._not_heard[clip].discard(undone.asked)
+            clips = self._said.take_back(undone)
             self._alike = None
             if not clips:
                 return None
@@ -366,7 +358,7 @@ class ReviewSession:
     def counts(self) -> dict[str, Any]:
         """How many clips were decided: `answers` by kind, `labels` by class, `left`, `all`."""
         with self._lock:
-            decisions = self._decided()
+            decisions = self._said.decisions()
             left = int(self._free(skipped=True, held=False).sum())
         named = Counter(one.label or "" for one in confirmed(decisions))
         return {
@@ -390,7 +382,7 @@ class ReviewSession:
             return None, {"known": 0, "unsure": 0}
         with self._lock:
             sample = self._sample(label)
-            found, not_found, unsure = self._said_of(label)
+            found, not_found, unsure = self._said.of_class(label)
             settled = found | not_found | unsure
             strata = [
                 Stratum(
@@ -504,10 +496,10 @@ class ReviewSession:
             name = pool.labels[label]
             if name not in self._first.labels:
                 raise UnfreezeError(f"the run did not know {show(name)!r}: it cannot be counted")
-            settled = np.logical_or.reduce(self._said_of(name))
+            settled = np.logical_or.reduce(self._said.of_class(name))
             return self._sample(name).next(settled, self._allowed & ~self._shown())
         if order == QUOTA:
-            named = Counter(one.label for one in confirmed(self._decided()))
+            named = Counter(one.label for one in confirmed(self._said.decisions()))
             return next_for_quota(pool, free, {k or "": n for k, n in named.items()}, label)
         if order == LIKE_LAST and (alike := self._like_last()) is not None:
             return next_alike(alike, free)
@@ -517,7 +509,7 @@ class ReviewSession:
         """How alike each clip is to the one confirmed last; None without one."""
         loud = {
             one.number: (clip, one.label or "")
-            for clip, one in self._clip_of.items()
+            for clip, one in self._said.by_clip.items()
             if one.answer in (YES, OTHER) and not is_quiet(one.label or "")
         }
         if not loud:
@@ -535,34 +527,9 @@ class ReviewSession:
             self._samples[label] = draw_sample(scores, self._allowed, seed)
         return self._samples[label]
 
-    def _said_of(self, label: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(clips,) bool each: the class is heard; it is not; it cannot be said."""
-        found, not_found, unsure = (np.zeros(len(self._first), bool) for _ in range(3))
-        for clip, one in self._clip_of.items():
-            if one.label == label:
-                found[clip] = True
-            elif one.answer == UNSURE and one.asked == label:
-                unsure[clip] = True
-            elif one.answer in (NO, OTHER) and one.asked == label:
-                not_found[clip] = True
-            elif one.label is not None and (not self.several or is_quiet(one.label)):
-                # Of one class per clip, or of none: so not of this one.
-                not_found[clip] = True
-            elif label in self._not_heard.get(clip, ()):
-                not_found[clip] = True
-            elif one.label is not None:
-                # Another class is heard. A clip has one answer: to ask would be to replace it.
-                unsure[clip] = True
-        return found, not_found, unsure
-
-    def _decided(self) -> list[Decision]:
-        """The decisions that count, each once, in the order of time."""
-        own = {one.number: one for one in self._clip_of.values()}
-        return [own[number] for number in sorted(own)]
-
     def _free(self, skipped: bool = False, held: bool = True) -> np.ndarray:
         free = self._allowed.copy()
-        for clip, one in self._clip_of.items():
+        for clip, one in self._said.by_clip.items():
             free[clip] &= skipped and one.answer == SKIP
         return free & ~self._shown() if held else free
 
@@ -576,21 +543,6 @@ class ReviewSession:
 
     def _let_go(self, tab: str) -> None:
         self._held.pop(tab, None)
-
-    def _note(self, decision: Decision) -> None:
-        """Remember which clips a decision is about: if the index was made anew, it may be several.
-
-        Args:
-            decision: one that counts, or that did.
-        """
-        place = decision.recording, decision.start, decision.end
-        for clip in overlapping(self._first, *place):
-            not_heard = self._not_heard.setdefault(clip, set())
-            not_heard.discard(decision.asked)
-            if decision.answer == NO and decision.ended_by != UNDONE:
-                not_heard.add(decision.asked)
-            if decision.ended_at is None:
-                self._clip_of[clip] = decision
 
     def _to_score(self) -> list[Path]:
         """The recordings to score with a new run: those with the least certain clips first."""
@@ -618,37 +570,3 @@ class ReviewSession:
             return
         with self._lock:
             self._pool = with_new_scores(self._first, newer)
-
-
-def _named(label: str | None, known: Collection[str]) -> str:
-    """The class that someone named.
-
-    Args:
-        label: as it was typed.
-        known: the classes that there are.
-
-    Raises:
-        UnfreezeError: it is none, or one that could not be trained on or written.
-    """
-    named = check_label(" ".join((label or "").split()), "the other class")
-    if named in known:
-        return named
-    if is_background_name(named):
-        return BACKGROUND
-    if len(named) > _MOST_LETTERS or len(folder_of(named).encode()) > _MOST_BYTES:
-        raise UnfreezeError(
-            "the name of the class is too long for a folder: give one of at most "
-            f"{_MOST_LETTERS} letters, {_MOST_BYTES // 3} if they are not Latin"
-        )
-    if named.startswith("-") or named.endswith(DOUBT):
-        raise UnfreezeError(
-            f"the name of a class cannot begin with - or end with {DOUBT}, which would say that "
-            "it is not heard, or perhaps: give another name"
-        )
-    for other in known:
-        if other.casefold() == named.casefold():
-            raise UnfreezeError(
-                f"{named!r} differs from the class {show(other)!r} in capitals alone: choose that "
-                "class, or give another name"
-            )
-    return named
