@@ -11,6 +11,7 @@ pytest.importorskip("httpx")
 
 from starlette.testclient import TestClient
 
+from faults import no_large_files
 from reviewing import LENGTH, PROGRAM, label_of
 from unfreeze.review.review_session import ReviewSession
 from unfreeze.search.embedding import embed
@@ -206,3 +207,15 @@ def test_a_folder_whose_name_is_not_utf_8(reviewed, tmp_path):
     assert answer.status_code == 200
     assert "--add-to" in answer.json()["training"]["command"]
     session.close()
+
+
+def test_on_a_full_disk_all_is_said_and_nothing_is_lost(ask, session):
+    ask("decide", clip=0, answer="yes", asked="high")
+    with no_large_files(24_000):
+        told = ask("decide", 422, clip=1, answer="yes", asked="high")
+        assert "Free space on the disk" in told["detail"]
+        question = ask("next", order="uncertain")["question"]
+        # The page then says that the clip cannot be shown.
+        assert (question["picture"], question["sound"]) == (None, None)
+    ask("decide", clip=1, answer="yes", asked="high")
+    assert [one.answer for one in session.store.decisions()] == ["yes", "yes"]
