@@ -253,19 +253,19 @@ def test_the_skip_link_keeps_the_token_and_the_next_question_is_read_aloud(visit
 
 def test_two_samples_go_on_from_clip_to_clip(visit, session):
     page = visit()
-    for label in ("high", "low"):
+    page.select_option("#order", "sample")
+    page.wait_for_selector(READY)
+    for label in ("low", "high"):
         page.select_option("#label", label)
-        page.select_option("#order", "sample")
-        page.locator("#order").press("Escape")
+        page.locator("#label").press("Escape")
         page.wait_for_function(
             "(text) => document.getElementById('question').textContent === text",
             arg=f"Is this {label}?",
         )
         page.wait_for_selector(READY)
-        before = place(page)
         for _ in range(6):
             press(page, "n")
         page.wait_for_selector("#error", state="hidden")
-        assert place(page) != before
-    assert session.density("high")[1]["known"] == 6
-    assert session.density("low")[1]["known"] == 6
+    # A clip may be in both samples: then both answers count.
+    assert session.density("high")[1] == {"known": 6, "unsure": 0}
+    assert session.density("low")[1] == {"known": 6, "unsure": 0}

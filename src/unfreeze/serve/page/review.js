@@ -190,7 +190,7 @@ function fill(state) {
       ? "Nothing that the run knows is heard. Trained on as a clip without a label."
       : "Nothing that the run knows is heard. The run has no class background: training adds one.";
   const told = [
-    ["Yes, another class", "Trained on as this class. A new name makes a new class."],
+    ["Yes, another class", `Trained on as this class. A new name makes a new class.${state.several ? " The class that was asked for counts as not heard: if both are, say yes." : ""}`],
     ["No", no],
     ["None of the classes", none],
     ["Not sure", "Kept and not trained on. In a random sample it makes the count less certain."],
