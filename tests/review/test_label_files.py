@@ -4,11 +4,13 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 from unfreeze.audio.annotations import read_sounds
 from unfreeze.audio.segments_file import read_segments
 from unfreeze.audio.sources import Reading, find_source
+from unfreeze.errors import DataError, RunError
 from unfreeze.review.label_files import (
     ANSWERS_NAME,
     LABELS_NAME,
@@ -61,6 +63,25 @@ def test_where_each_class_is_judged_a_no_says_that_it_is_not_heard(tmp_path):
         ("a", 0.0, "bird?;cat?"), ("a", 3.0, "background"), ("a", 6.0, "cat;bird?"),
         ("b", 3.0, "dog;bird?;cat?"),
     ]  # fmt: skip
+
+
+def test_of_a_class_that_was_added_nothing_is_said_in_other_clips(tmp_path):
+    rows = [
+        ("a.wav", 0.0, "yes", "dog"),
+        ("a.wav", 3.0, "other", "owl"),
+        ("a.wav", 6.0, "no", None),
+    ]
+    store = decide(tmp_path / "review", rows, tmp_path)
+    found = training_rows(store.decisions(), ("cat", "dog"), several=True)
+    assert [row[3] for row in found] == ["dog;cat?;owl?", "owl;cat?", "cat?;owl?"]
+
+
+def test_a_no_to_the_only_class_is_a_clip_without_one(tmp_path):
+    rows = [("a.wav", 0.0, "yes", "dog"), ("a.wav", 3.0, "no", None)]
+    store = decide(tmp_path / "review", rows, tmp_path)
+    table = tmp_path / "labels.csv"
+    assert write_training_table(table, store.decisions(), ("dog",), several=True) == 2
+    assert [e.label for e in find_source(table, how=Reading()).entries] == ["dog", "background"]
 
 
 def test_the_table_is_read_as_training_data(tmp_path):
@@ -137,3 +158,35 @@ def test_a_review_without_labels_gives_empty_files(tmp_path):
         place, count = export(kind, store, tmp_path / "review")
         assert count == 0
         assert place.exists()
+
+
+def test_clips_of_recordings_that_are_gone_are_said_before_anything_is_cut(tmp_path):
+    store = decide(tmp_path / "review", ROWS, tmp_path)
+    (tmp_path / "b" / "site.wav").unlink()
+    with pytest.raises(DataError, match=r"1 of 2 recordings are missing, such as .*site\.wav"):
+        export("folders", store, tmp_path / "review")
+    for kind in ("csv", "raven"):
+        assert export(kind, store, tmp_path / "review")[1] == 3
+    assert not (tmp_path / "review" / "clips").exists()
+
+
+def test_what_cannot_be_written_is_said(tmp_path):
+    store = decide(tmp_path / "review", ROWS, tmp_path)
+    (tmp_path / "review" / LABELS_NAME).mkdir()
+    with pytest.raises(RunError, match="They are kept in the review"):
+        export("csv", store, tmp_path / "review")
+
+
+def test_names_of_classes_stay_inside_the_folder(tmp_path):
+    labels = ["../up", "..", ".", "a/b", "a\\b", "=1+1", "<b>", "dog.", "CON", "nul.x", "%"]
+    rows = [("a/site.wav", float(n), "other", label) for n, label in enumerate(labels)]
+    store = LabelStore(tmp_path / "review", {})
+    file = tmp_path / "site.wav"
+    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 16_000 * 12), 16_000)
+    for _, start, answer, label in rows:
+        store.decide(Answer(file, start, start + 1, answer, label, "dog"))
+    place, _ = export("folders", store, tmp_path / "review")
+    assert len([folder for folder in place.iterdir() if folder.is_dir()]) == len(labels)
+    assert len(list(place.glob("*/*.wav"))) == len(labels)
+    assert {path.name for path in tmp_path.iterdir()} == {"review", "site.wav"}
+    assert {e.label for e in find_source(place, how=Reading()).entries} == set(labels)

@@ -193,7 +193,7 @@ def test_other_reviews_and_damaged_files_are_refused(tmp_path):
         LabelStore(tmp_path / "a", ABOUT)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / STORE_NAME).write_bytes(b"no database, but long enough" * 100)
-    with pytest.raises(RunError, match="cannot be used"):
+    with pytest.raises(RunError, match="is damaged"):
         LabelStore(tmp_path / "b", ABOUT)
 
 
@@ -209,3 +209,13 @@ def test_other_reviews_and_damaged_files_are_refused(tmp_path):
 def test_answers_that_make_no_sense_are_refused(answer, label, start, message):
     with pytest.raises(UnfreezeError, match=message):
         Answer(Path("/field/one.wav"), start, 3.0, answer, label, "dog")
+
+
+def test_a_damaged_file_is_not_called_safe(tmp_path):
+    store = LabelStore(tmp_path, {})
+    content = store.path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"labels" * 1000):
+        store.path.write_bytes(damaged)
+        with pytest.raises(RunError, match="is damaged") as told:
+            LabelStore(tmp_path, {}).decisions()
+        assert "is lost" not in str(told.value)

@@ -1,11 +1,14 @@
 """What is asked, two tabs, what a restart finds, and what must stay unseen."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from reviewing import LENGTH, PROGRAM, label_of, write_index
 from unfreeze.errors import DataError, RunError, UnfreezeError
+from unfreeze.pipeline.run_folder import CONFIG
 from unfreeze.review.label_store import TakenError
 from unfreeze.review.old_run import recordings_of_run, run_source
 from unfreeze.review.review_session import ReviewSession
@@ -196,3 +199,112 @@ def test_an_index_of_other_classes_is_refused(reviewed, tmp_path):
     index = write_index(tmp_path / "plain", {"a.wav": 10.0}, labels=())
     with pytest.raises(DataError, match="without a run"):
         ReviewSession(reviewed[0] / "run", index, tmp_path / "review")
+
+
+def test_samples_of_two_classes_share_their_clips(begin):
+    session = begin()
+
+    def count(label, answers):
+        """Answer the sample of a class; return the clips that were asked."""
+        asked = []
+        for _ in range(answers):
+            question = session.next("a", "sample", label)
+            if question is None:
+                break
+            asked.append(question.clip)
+            session.decide("a", question.clip, "no", asked=label, order="sample")
+        return asked
+
+    first, second = count("high", 20), count("low", 40)
+    assert len(set(first)) == 20
+    # "No" to one class says nothing of the other: each is asked, once, and both answers count.
+    assert sorted(second) == list(range(32))
+    for label, known in (("high", 20), ("low", 32)):
+        assert session.density(label)[1] == {"known": known, "unsure": 0}
+    # The store alone gives the same.
+    session.close()
+    again = begin()
+    assert again.density("high")[1] == {"known": 20, "unsure": 0}
+    # What was taken back counts for neither.
+    undone = again.undo("a")
+    assert undone.clip == second[-1]
+    assert again.density("low")[1]["known"] < 32
+
+
+def test_a_sample_skips_nothing(begin):
+    session = begin()
+    clip = session.next("a", "sample", "high").clip
+    with pytest.raises(UnfreezeError, match="say that you are not sure"):
+        session.decide("a", clip, "skip", asked="high", order="sample")
+    session.decide("a", clip, "unsure", asked="high", order="sample")
+    assert session.next("a", "sample", "high").clip != clip
+
+
+def test_only_classes_that_there_are_can_be_confirmed(begin):
+    session = begin()
+    for asked in ("../../x\ny", "", "owl"):
+        with pytest.raises(UnfreezeError, match="there is no class"):
+            session.decide("a", 0, "yes", asked=asked)
+    with pytest.raises(UnfreezeError, match="in capitals alone"):
+        session.decide("a", 0, "other", asked="high", label="High")
+    assert session.store.history() == []
+    assert session.decide("a", 0, "other", asked="high", label="owl").label == "owl"
+    assert session.decide("a", 1, "yes", asked="owl").label == "owl"
+
+
+def test_names_in_a_file_system_that_no_table_can_hold(reviewed, tmp_path):
+    folder = reviewed[0]
+    odd = tmp_path / os.fsdecode(b"b\xff.wav")
+    try:
+        shutil.copy(folder / "field" / "field-0.wav", odd)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    good = Path(shutil.copy(folder / "field" / "field-1.wav", tmp_path / "good.wav"))
+    index = embed([odd, good], tmp_path / "index", run=folder / "run")
+    session = ReviewSession(folder / "run", index, tmp_path / "review", length=LENGTH)
+    assert session.counts()["all"] == 8
+    assert "1 of 2 recordings are left out: their names or folders are not UTF-8" in str(
+        session.notes
+    )
+    session.close()
+
+
+def test_a_run_whose_recordings_are_gone_is_said_before_anything_is_labelled(reviewed, tmp_path):
+    folder = tmp_path / "moved"
+    shutil.copytree(reviewed[0] / "run", folder / "run")
+    config = folder / "run" / CONFIG
+    config.write_text(config.read_text().replace(str(reviewed[0] / "data"), str(folder / "gone")))
+    index = open_index(reviewed[0] / "index")
+    session = ReviewSession(folder / "run", index, tmp_path / "review", length=LENGTH)
+    assert "cannot be trained on now" in session.notes[0]
+    assert "are missing" in session.notes[0]
+    session.close()
+
+
+def test_answers_on_recordings_that_have_moved_are_said_and_not_trained_on(reviewed, tmp_path):
+    folder = reviewed[0]
+    (tmp_path / "field").mkdir()
+    for number in range(2):
+        shutil.copy(folder / "field" / f"field-{number}.wav", tmp_path / "field")
+
+    def begin(name, out):
+        files = sorted((tmp_path / name).iterdir())
+        index = embed(files, tmp_path / out, run=folder / "run")
+        return ReviewSession(folder / "run", index, tmp_path / "review", length=LENGTH)
+
+    session = begin("field", "index")
+    for clip in range(14):
+        session.decide("a", clip, "yes", asked="high")
+    assert session.notes == []
+    session.close()
+    (tmp_path / "field").rename(tmp_path / "moved")
+    session = begin("moved", "index-2")
+    assert "14 answers are of 2 recordings that are missing" in session.notes[0]
+    assert session.counts()["left"] == 16
+    with pytest.raises(UnfreezeError, match="0 clips have a label to train on, and"):
+        session.train()
+    # What this page cannot show is not taken back behind one's back.
+    with pytest.raises(UnfreezeError, match=r"field-1\.wav, which is not among the recordings"):
+        session.undo("a")
+    assert len(session.store.decisions()) == 14
+    session.close()

@@ -1,5 +1,6 @@
 """The answers of a review's server, and who gets none."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ pytest.importorskip("httpx")
 
 from starlette.testclient import TestClient
 
+from faults import no_large_files
 from reviewing import LENGTH, PROGRAM, label_of
 from unfreeze.review.review_session import ReviewSession
 from unfreeze.search.embedding import embed
@@ -181,3 +183,39 @@ def test_a_clip_whose_recording_is_gone_is_said(reviewed, tmp_path):
     question = answer.json()["question"]
     assert (question["picture"], question["sound"]) == (None, None)
     session.close()
+
+
+def test_halves_of_characters_and_damaged_origins_are_refused(client, session):
+    headers = {TOKEN_HEADER: TOKEN}
+    half = b'{"tab": "\\ud800", "clip": 0, "answer": "no", "asked": "high"}'
+    assert client.post("/review/decide", content=half, headers=headers).status_code == 422
+    told = client.post("/review/state", json={}, headers={**headers, "Origin": "http://[evil"})
+    assert told.status_code == 403
+    assert session.store.history() == []
+
+
+def test_a_folder_whose_name_is_not_utf_8(reviewed, tmp_path):
+    out = tmp_path / os.fsdecode(b"review-\xff")
+    try:
+        out.mkdir()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    index = open_index(reviewed[0] / "index")
+    session = ReviewSession(reviewed[0] / "run", index, out, length=LENGTH)
+    with TestClient(create_review_app(session, TOKEN), base_url="http://localhost") as client:
+        answer = client.post("/review/state", json={}, headers={TOKEN_HEADER: TOKEN})
+    assert answer.status_code == 200
+    assert "--add-to" in answer.json()["training"]["command"]
+    session.close()
+
+
+def test_on_a_full_disk_all_is_said_and_nothing_is_lost(ask, session):
+    ask("decide", clip=0, answer="yes", asked="high")
+    with no_large_files(24_000):
+        told = ask("decide", 422, clip=1, answer="yes", asked="high")
+        assert "Free space on the disk" in told["detail"]
+        question = ask("next", order="uncertain")["question"]
+        # The page then says that the clip cannot be shown.
+        assert (question["picture"], question["sound"]) == (None, None)
+    ask("decide", clip=1, answer="yes", asked="high")
+    assert [one.answer for one in session.store.decisions()] == ["yes", "yes"]

@@ -236,3 +236,36 @@ def test_a_wrong_address_is_explained(browser, session):  # noqa: F811
         page.wait_for_selector("#error:not([hidden])")
         assert "token" in page.inner_text("#cause")
         page.close()
+
+
+def test_the_skip_link_keeps_the_token_and_the_next_question_is_read_aloud(visit):
+    page = visit()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#clip:focus")
+    assert page.url.endswith("#secret")
+    page.reload()
+    page.wait_for_function(ASKED)
+    page.wait_for_selector(READY)
+    press(page, "u")
+    assert page.inner_text("#status") == f"Saved: not sure. {page.inner_text('#question')}"
+
+
+def test_two_samples_go_on_from_clip_to_clip(visit, session):
+    page = visit()
+    page.select_option("#order", "sample")
+    page.wait_for_selector(READY)
+    for label in ("low", "high"):
+        page.select_option("#label", label)
+        page.locator("#label").press("Escape")
+        page.wait_for_function(
+            "(text) => document.getElementById('question').textContent === text",
+            arg=f"Is this {label}?",
+        )
+        page.wait_for_selector(READY)
+        for _ in range(6):
+            press(page, "n")
+        page.wait_for_selector("#error", state="hidden")
+    # A clip may be in both samples: then both answers count.
+    assert session.density("high")[1] == {"known": 6, "unsure": 0}
+    assert session.density("low")[1] == {"known": 6, "unsure": 0}

@@ -96,6 +96,20 @@ def is_quiet(label: str) -> bool:
     return label in (BACKGROUND, "")
 
 
+def is_background_name(label: str) -> bool:
+    """Say whether data that name a class so mean `background`, which has other names, too.
+
+    Examples:
+        >>> [is_background_name(name) for name in ("Background noise", "no call", "noise")]
+        [True, True, False]
+    """
+    return _plain(label) in _BACKGROUND
+
+
+def _plain(label: str) -> str:
+    return re.sub(r"[\W_]", "", label.casefold())
+
+
 def is_of_silence(label: str) -> bool:
     """Say whether a class may be one of silence, by its name, so that silence may be heard."""
     return bool(_OF_SILENCE.search(label))
@@ -164,7 +178,7 @@ def settle_labels(
         if label.casefold() in ("nan", "na", "null", "n/a", "-"):
             cause = "is a class like any other; programs write it where a label is missing"
             notes.append(Problem(Path(label), "no_label", cause, False))
-        plain = re.sub(r"[\W_]", "", label.casefold())
+        plain = _plain(label)
         if label.startswith("-") and label.strip("-"):
             raise DataError(
                 f"The class {show(label)!r} looks like sounds that are not {label.lstrip('-')!r}. "

@@ -8,6 +8,7 @@ shows what you changed. Format version 1: an object with `unfreeze_segments`, `r
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,10 @@ from unfreeze.files import write_json
 
 SEGMENTS_NAME = "segments.json"
 _KEY, _FORMAT = "unfreeze_segments", 1
+# What no folder's name may have on some system, names of devices of Windows among them.
+_BARRED = re.compile(
+    r"[%/\\<>:\"|?*]|^\.|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +134,10 @@ def folder_of(label: str) -> str:
     """The name of a class's folder: what no folder's name may have is written as in a URL.
 
     Examples:
-        >>> folder_of("rain/thunder")
-        'rain%2Fthunder'
+        >>> folder_of("rain/thunder"), folder_of(".."), folder_of("con"), folder_of("tit?")
+        ('rain%2Fthunder', '%2E%2E', '%63on', 'tit%3F')
     """
-    name = label.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C")
-    return f"%2E{name[1:]}" if name.startswith(".") else name
+    return _BARRED.sub(lambda found: f"%{ord(found[0][0]):02X}{found[0][1:]}", label)
 
 
 def with_source_groups(content: SegmentsFile, entries: Sequence[Entry]) -> list[Entry]:

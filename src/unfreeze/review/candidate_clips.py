@@ -223,7 +223,7 @@ def cut_clip(source: Path, start: float, end: float, target: Path) -> Path:
         The file that was written.
 
     Raises:
-        DataError: the recording cannot be read.
+        DataError: the recording cannot be read, or the clip not written.
     """
     try:
         with library_source(source, end) as opened, soundfile.SoundFile(opened) as file:
@@ -239,8 +239,14 @@ def cut_clip(source: Path, start: float, end: float, target: Path) -> Path:
     except (soundfile.LibsndfileError, OSError) as error:
         raise DataError(f"{show(source)} cannot be read: {error}") from None
     clip = target.with_name(f"{target.name}.{'flac' if flac else 'wav'}")
-    with atomic_path(clip) as partial:
-        soundfile.write(partial, samples, rate, subtype, format="FLAC" if flac else "WAV")
+    try:
+        with atomic_path(clip) as partial:
+            soundfile.write(partial, samples, rate, subtype, format="FLAC" if flac else "WAV")
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise DataError(
+            f"a clip of {show(source)} cannot be written to {show(clip)} ({error}): free space on "
+            "the disk if it is full, and see that you may write there"
+        ) from None
     return clip
 
 

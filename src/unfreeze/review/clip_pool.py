@@ -9,6 +9,7 @@ The last clip of a recording takes what is left over, up to a third of a length 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,11 @@ class Pool:
         """The file of a clip, and its start and end in seconds."""
         file = self.recordings[int(self.recording[clip])]
         return file, float(self.start[clip]), float(self.end[clip])
+
+    @cached_property
+    def number_of(self) -> dict[Path, int]:
+        """The position of each file among the recordings."""
+        return {file: number for number, file in enumerate(self.recordings)}
 
     @property
     def loud(self) -> np.ndarray:
@@ -156,14 +162,13 @@ def with_new_scores(pool: Pool, newer: Pool) -> Pool:
         The pool with the classes of the newer one. Clips that it does not have keep their
         scores; a class that is new has 0 there.
     """
-    place = {file: number for number, file in enumerate(pool.recordings)}
     pairs = zip(pool.recording.tolist(), pool.start.tolist(), strict=True)
     known = {(r, round(s, 3)): clip for clip, (r, s) in enumerate(pairs)}
     scores = np.zeros((len(pool), len(newer.labels)), np.float16)
     for column, label in enumerate(newer.labels):
         if label in pool.labels:
             scores[:, column] = pool.scores[:, pool.labels.index(label)]
-    number_of = [place.get(file, -1) for file in newer.recordings]
+    number_of = [pool.number_of.get(file, -1) for file in newer.recordings]
     for clip in range(len(newer)):
         at = number_of[int(newer.recording[clip])], round(float(newer.start[clip]), 3)
         if at in known:
@@ -213,9 +218,9 @@ def without(pool: Pool, unwanted: Mapping[Path, str]) -> np.ndarray:
 
 def overlapping(pool: Pool, recording: Path, start: float, end: float) -> Sequence[int]:
     """The clips of a recording that overlap a stretch of it."""
-    if recording not in pool.recordings:
+    number = pool.number_of.get(recording)
+    if number is None:
         return []
-    number = pool.recordings.index(recording)
     first, last = np.searchsorted(pool.recording, [number, number + 1])
     own = slice(int(first), int(last))
     touched = (pool.start[own] < end - 1e-3) & (pool.end[own] > start + 1e-3)

@@ -20,6 +20,7 @@ from unfreeze.audio.entries import BACKGROUND, is_quiet
 from unfreeze.audio.label_sets import set_text
 from unfreeze.detection.event_files import FORMATS, Source
 from unfreeze.detection.events import Event
+from unfreeze.errors import DataError, RunError, show
 from unfreeze.files import make_folder, partial_folder, sync_folder, write_text
 from unfreeze.review.candidate_clips import Candidate, write_folder
 from unfreeze.review.label_store import NO, OTHER, YES, Decision
@@ -47,6 +48,9 @@ def training_rows(
         several: whether each class is judged by itself.
     """
     rows = []
+    decisions = list(decisions)
+    # A class that someone added is not known of the other clips, either.
+    every = dict.fromkeys((*labels, *sorted({one.label for one in decisions if one.label})))
     for one in decisions:
         if one.answer in (YES, OTHER):
             label = one.label or ""
@@ -55,7 +59,7 @@ def training_rows(
         else:
             continue
         if several:
-            label = _as_set(one, labels)
+            label = _as_set(one, tuple(every))
         rows.append((one.recording, one.start, one.end, label))
     return sorted(rows)
 
@@ -67,7 +71,8 @@ def _as_set(one: Decision, labels: Sequence[str]) -> str:
         # A table of sounds has no row without a label.
         return BACKGROUND
     heard = [] if one.label is None else [one.label]
-    return set_text(heard, [x for x in loud if x not in (one.label, one.asked)])
+    unsure = [x for x in loud if x not in (one.label, one.asked)]
+    return set_text(heard, unsure) or BACKGROUND
 
 
 def write_training_table(
@@ -114,8 +119,28 @@ def export_labels(
         The file or folder, and how many clips it names.
 
     Raises:
-        DataError: a recording cannot be read, or a class cannot be a folder's name.
+        DataError: a recording cannot be read.
+        RunError: the files cannot be written.
     """
+    try:
+        return _export(kind, folder, history, labels, several, run, command, hears)
+    except OSError as error:
+        raise RunError(
+            f"The labels cannot be written into {show(folder)} ({error}). They are kept in the "
+            "review; free space on the disk, or choose another way to write them."
+        ) from error
+
+
+def _export(
+    kind: str,
+    folder: Path,
+    history: Sequence[Decision],
+    labels: Sequence[str],
+    several: bool,
+    run: Path,
+    command: str,
+    hears: tuple[float, float],
+) -> tuple[Path, int]:
     counting = [one for one in history if one.ended_at is None]
     named = sorted(confirmed(counting), key=lambda one: (str(one.recording), one.start))
     if kind == CSV:
@@ -132,10 +157,21 @@ def export_labels(
         if kind == RAVEN:
             _write_raven(inside, named, hears)
         else:
+            _refuse_missing(named)
             write_folder(
                 inside, _as_candidates(named), run=str(run), command=command, labels=labels
             )
         return _settle(inside, folder / ("raven" if kind == RAVEN else "clips")), len(named)
+
+
+def _refuse_missing(named: Sequence[Decision]) -> None:
+    files = dict.fromkeys(one.recording for one in named)
+    gone = [file for file in files if not os.path.isfile(file)]  # noqa: PTH113
+    if gone:
+        raise DataError(
+            f"{len(gone)} of {len(files)} recordings are missing, such as {show(gone[0])}, so no "
+            "clips can be cut out of them: put them back, or write a table, which names them"
+        )
 
 
 def _write_raven(folder: Path, named: Sequence[Decision], hears: tuple[float, float]) -> None:

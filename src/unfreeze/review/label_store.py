@@ -29,6 +29,8 @@ STORE_NAME = "labels.sqlite"
 #: What can be said of a clip: it is the class that was asked for; it is not; it is another class;
 #: it cannot be said; not now.
 ANSWERS = YES, NO, OTHER, UNSURE, SKIP = "yes", "no", "other", "unsure", "skip"
+#: Why a decision no longer counts.
+UNDONE, REPLACED = "undo", "replaced"
 _FORMAT = 1
 # Seconds that one tab waits for another one's transaction, which takes milliseconds.
 _WAIT = 30.0
@@ -186,12 +188,11 @@ class LabelStore:
             taken = [one for one in there if one not in mine]
             if taken:
                 first = taken[0]
-                same = (first.answer, first.label, first.tab, first.start, first.end)
-                if same == (answer.answer, answer.label, answer.tab, answer.start, answer.end):
+                if _said(first) == _said(answer):
                     return first
                 raise TakenError(first)
             for one in mine:
-                _end(db, one.number, "replaced")
+                _end(db, one.number, REPLACED)
             made = _now()
             values = (
                 *(key, answer.start, answer.end, answer.answer, answer.label, answer.asked),
@@ -217,7 +218,7 @@ class LabelStore:
             ).fetchone()
             if row is None:
                 return None
-            _end(db, row["id"], "undo")
+            _end(db, row["id"], UNDONE)
             return _decision(row)
 
     def decisions(self) -> list[Decision]:
@@ -318,11 +319,16 @@ class LabelStore:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:
             raise RunError(
                 f"{show(self.path)} cannot be used ({error}). Nothing that was kept before is "
-                "lost. Free space on the disk if it is full; if the file is damaged, give another "
-                "--out"
+                "lost. Free space on the disk if it is full, and see that you may write there"
+            ) from error
+        except sqlite3.Error as error:
+            raise RunError(
+                f"{show(self.path)} is damaged ({error}). Keep it: `sqlite3 {STORE_NAME} .recover` "
+                "may read what is left, and tables beside it (labels-1.csv) have the labels of "
+                "each training. To begin anew, give another --out"
             ) from error
 
 
@@ -335,6 +341,12 @@ def _decision(row: sqlite3.Row) -> Decision:
             "made_at", "ended_at", "ended_by",
         )),
     )  # fmt: skip
+
+
+def _said(answer: Answer) -> tuple[object, ...]:
+    """What makes two answers on a stretch the same: "no" to another class is another answer."""
+    said = answer.answer, answer.label, answer.tab, answer.start, answer.end
+    return said if answer.label is not None else (*said, answer.asked)
 
 
 def _as_key(recording: Path) -> str | bytes:

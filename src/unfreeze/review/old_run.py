@@ -117,15 +117,17 @@ def recordings_of_run(run: Path, recordings: Sequence[Path]) -> dict[Path, str]:
         recordings: of the index.
 
     Returns:
-        For each that the run knows, "used" or, for a copy of a test recording, "copy".
+        For each that the run knows, "used" or, for a copy of a test recording, "copy"; "name"
+        for one whose name is not UTF-8, which no table of labels can hold.
     """
+    odd = {path: "name" for path in recordings if not _is_unicode(path)}
     try:
         entries = run_source(run).entries
     except RunError:
         # Its recordings have moved: names are all that there is.
         root, rows = run_folder.read_splits(run)
         named = {os.path.realpath(root / row["path"]) for row in rows}
-        return {path: "used" for path in recordings if os.path.realpath(path) in named}
+        return odd | {path: "used" for path in recordings if os.path.realpath(path) in named}
     used = {os.path.realpath(entry.path) for entry in entries}
     tested = {os.path.realpath(e.path): e.path for e in entries if e.split == "test"}
     by_size: dict[float, list[Path]] = {}
@@ -140,7 +142,24 @@ def recordings_of_run(run: Path, recordings: Sequence[Path]) -> dict[Path, str]:
                 hashes.setdefault(one, content_hash(one))
             if content_hash(path) in [hashes[one] for one in same]:
                 found[path] = "copy"
-    return found
+    return odd | found
+
+
+def _is_unicode(path: Path) -> bool:
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def why_no_training(run: Path) -> str | None:
+    """Why labels cannot be added to a run as things are: what is missing of it; or None."""
+    try:
+        run_source(run)
+    except RunError as error:
+        return str(error)
+    return None
 
 
 def notes_on(unwanted: Mapping[Path, str], recordings: int) -> list[str]:
@@ -156,5 +175,10 @@ def notes_on(unwanted: Mapping[Path, str], recordings: int) -> list[str]:
         told.append(
             f"{counts['copy']} of {recordings} recordings are left out: they are copies "
             "of test recordings of the run, which must stay unseen."
+        )
+    if counts["name"]:
+        told.append(
+            f"{counts['name']} of {recordings} recordings are left out: their names or folders "
+            "are not UTF-8, so that no table of labels can name them. Rename them."
         )
     return told

@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 
 from unfreeze.audio.decode_processes import Decoders
-from unfreeze.audio.entries import BACKGROUND, check_label, is_quiet
+from unfreeze.audio.entries import BACKGROUND, is_quiet
 from unfreeze.audio.excerpts import LENGTH, Span
 from unfreeze.errors import DataError, UnfreezeError, show
 from unfreeze.report.clip_media import Media, cut_media
 from unfreeze.review.call_density import Density, Stratum, estimate_density
 from unfreeze.review.candidate_clips import cut_clip
+from unfreeze.review.class_names import named_class
+from unfreeze.review.clip_decisions import ClipDecisions
 from unfreeze.review.clip_pool import (
     Pool,
     make_pool,
@@ -59,7 +61,13 @@ from unfreeze.review.label_store import (
     Decision,
     LabelStore,
 )
-from unfreeze.review.old_run import notes_on, recordings_of_run, run_front_end, run_labels
+from unfreeze.review.old_run import (
+    notes_on,
+    recordings_of_run,
+    run_front_end,
+    run_labels,
+    why_no_training,
+)
 from unfreeze.review.retraining import (
     FEWEST,
     PROGRAM,
@@ -141,12 +149,18 @@ class ReviewSession:
         self.store = LabelStore(folder, about)
         first = make_pool(index, length)
         unwanted = recordings_of_run(run, first.recordings)
-        self.notes = notes_on(unwanted, len(first.recordings))
+        self._notes = notes_on(unwanted, len(first.recordings))
+        self._missing: str | None = None
+        if (missing := why_no_training(run)) is not None:
+            self._notes.append(
+                f"Labels are kept, but cannot be trained on now, and copies of test recordings are "
+                f"not recognised. {missing}"
+            )
         self._allowed = without(first, unwanted)
         if not self._allowed.any():
             raise DataError(
                 "There is no clip to review: "
-                + (self.notes[0] if self.notes else "the index has no recordings")
+                + (self._notes[0] if self._notes else "the index has no recordings")
             )
         # The scores that strata are made of stay those of the run.
         self._first = self._pool = first
@@ -155,9 +169,10 @@ class ReviewSession:
         self._held: dict[str, tuple[int, float]] = {}
         self._media: OrderedDict[int, Media] = OrderedDict()
         self._lock = threading.RLock()
-        self._clip_of: dict[int, Decision] = {}
-        for decision in self.store.decisions():
-            self._note(decision)
+        self._said = ClipDecisions(first)
+        for decision in self.store.history():
+            self._said.add(decision)
+        self._present()
         self._decoders = Decoders()
         self._temporary = tempfile.TemporaryDirectory(prefix="unfreeze-review-")
         done = last_done(self.store.trainings())
@@ -175,6 +190,11 @@ class ReviewSession:
         self._temporary.cleanup()
 
     @property
+    def notes(self) -> list[str]:
+        """What is to be said of the recordings."""
+        return [*self._notes, *([] if self._missing is None else [self._missing])]
+
+    @property
     def several(self) -> bool:
         """Whether each class is judged by itself."""
         return self._first.several
@@ -189,9 +209,15 @@ class ReviewSession:
     def labels(self) -> tuple[str, ...]:
         """The classes that can be named: the model's, then those that people added."""
         with self._lock:
-            added = {one.label for one in self._clip_of.values() if one.label is not None}
+            added = {one.label for one in self._said.by_clip.values() if one.label is not None}
             known = dict.fromkeys((*self._pool.labels, *sorted(added)))
         return tuple(label for label in known if not is_quiet(label))
+
+    def _names(self) -> set[str]:
+        """All classes that an answer may name without making a new one."""
+        with self._lock:
+            named = {one.label for one in self._said.by_clip.values() if one.label}
+            return {*self._first.labels, *self._pool.labels, *named, BACKGROUND}
 
     def next(self, tab: str, order: str, label: str | None = None) -> Question | None:
         """The next clip to ask about on a page; None where none is left.
@@ -276,31 +302,53 @@ class ReviewSession:
             replace: whether it takes the place of what was said before.
 
         Raises:
-            TakenError: something else was said before, and `replace` is not set.
+            TakenError: something else was said before, and `replace` is not set. In a sample,
+                "no" or "not sure" of another class is no hindrance: both count, each for its
+                class.
             UnfreezeError: the clip, answer or class cannot be used.
         """
         path, start, end = self._place(clip)
         pool = self._pool
-        said = _named(answer, asked, label)
+        known = self._names()
+        if asked not in known:
+            raise UnfreezeError(
+                f"there is no class {show(asked)!r} to ask for: load the page again"
+            )
+        said = asked if answer == YES else named_class(label, known) if answer == OTHER else None
+        if order == SAMPLE:
+            if answer == SKIP:
+                raise UnfreezeError(
+                    "a random sample skips no clip, or it would not be random: say that you are "
+                    "not sure"
+                )
+            with self._lock:
+                before = self._said.by_clip.get(clip)
+            replace = replace or (
+                before is not None and before.answer in (NO, UNSURE) and before.asked != asked
+            )
         score = None
         if asked in pool.labels:
             score = float(pool.scores[clip, pool.labels.index(asked)])
         answered = Answer(path, start, end, answer, said, asked, score, order, tab)
         decision = self.store.decide(answered, replace=replace)
         with self._lock:
-            self._note(decision)
+            self._said.add(decision)
             self._let_go(tab)
         return decision
 
     def undo(self, tab: str) -> Question | None:
         """Take back the last decision of a page, and ask about its clip again; None without one."""
+        mine = [one for one in self.store.decisions() if one.tab == tab]
+        if mine and not overlapping(self._first, mine[-1].recording, mine[-1].start, mine[-1].end):
+            raise UnfreezeError(
+                f"the last answer on this page is of {show(mine[-1].recording)}, which is not "
+                "among the recordings now. It is not taken back"
+            )
         undone = self.store.undo(tab)
         if undone is None:
             return None
         with self._lock:
-            clips = [c for c, one in self._clip_of.items() if one.number == undone.number]
-            for clip in clips:
-                del self._clip_of[clip]
+            clips = self._said.take_back(undone)
             self._alike = None
             if not clips:
                 return None
@@ -310,7 +358,7 @@ class ReviewSession:
     def counts(self) -> dict[str, Any]:
         """How many clips were decided: `answers` by kind, `labels` by class, `left`, `all`."""
         with self._lock:
-            decisions = self._decided()
+            decisions = self._said.decisions()
             left = int(self._free(skipped=True, held=False).sum())
         named = Counter(one.label or "" for one in confirmed(decisions))
         return {
@@ -334,7 +382,7 @@ class ReviewSession:
             return None, {"known": 0, "unsure": 0}
         with self._lock:
             sample = self._sample(label)
-            found, not_found, unsure = self._said_of(label)
+            found, not_found, unsure = self._said.of_class(label)
             settled = found | not_found | unsure
             strata = [
                 Stratum(
@@ -353,13 +401,28 @@ class ReviewSession:
         Raises:
             UnfreezeError: a training is under way, or there are too few labels.
         """
-        decisions = self.store.decisions()
+        decisions = self._present()
         rows = training_rows(decisions, self.run_labels, self.several)
         if len(rows) < FEWEST:
             raise UnfreezeError(
-                f"{len(rows)} clips have a label to train on: confirm at least {FEWEST}"
+                f"{len(rows)} clips have a label to train on, and their recording where it was: "
+                f"confirm at least {FEWEST}"
             )
         return self._retraining.begin(decisions, self.run_labels, self.several)
+
+    def _present(self) -> list[Decision]:
+        """The decisions whose recordings are where they were; the page is told of the others."""
+        decisions = self.store.decisions()
+        files = dict.fromkeys(one.recording for one in decisions)
+        gone = {file: None for file in files if not os.path.isfile(file)}  # noqa: PTH113
+        lost = sum(one.recording in gone for one in decisions)
+        self._missing = (
+            f"{lost} answers are of {len(gone)} recordings that are missing, such as "
+            f"{show(next(iter(gone)))}. They are kept, and trained on once those are back there."
+            if gone
+            else None
+        )
+        return [one for one in decisions if one.recording not in gone]
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until a training that is under way has ended."""
@@ -433,10 +496,10 @@ class ReviewSession:
             name = pool.labels[label]
             if name not in self._first.labels:
                 raise UnfreezeError(f"the run did not know {show(name)!r}: it cannot be counted")
-            settled = np.logical_or.reduce(self._said_of(name))
+            settled = np.logical_or.reduce(self._said.of_class(name))
             return self._sample(name).next(settled, self._allowed & ~self._shown())
         if order == QUOTA:
-            named = Counter(one.label for one in confirmed(self._decided()))
+            named = Counter(one.label for one in confirmed(self._said.decisions()))
             return next_for_quota(pool, free, {k or "": n for k, n in named.items()}, label)
         if order == LIKE_LAST and (alike := self._like_last()) is not None:
             return next_alike(alike, free)
@@ -446,7 +509,7 @@ class ReviewSession:
         """How alike each clip is to the one confirmed last; None without one."""
         loud = {
             one.number: (clip, one.label or "")
-            for clip, one in self._clip_of.items()
+            for clip, one in self._said.by_clip.items()
             if one.answer in (YES, OTHER) and not is_quiet(one.label or "")
         }
         if not loud:
@@ -464,29 +527,9 @@ class ReviewSession:
             self._samples[label] = draw_sample(scores, self._allowed, seed)
         return self._samples[label]
 
-    def _said_of(self, label: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(clips,) bool each: the class is heard; it is not; it cannot be said."""
-        found, not_found, unsure = (np.zeros(len(self._first), bool) for _ in range(3))
-        for clip, one in self._clip_of.items():
-            if one.label == label:
-                found[clip] = True
-            elif one.answer == UNSURE and one.asked == label:
-                unsure[clip] = True
-            elif one.answer in (NO, OTHER) and one.asked == label:
-                not_found[clip] = True
-            elif one.label is not None and (not self.several or is_quiet(one.label)):
-                # Of one class per clip, or of none: so not of this one.
-                not_found[clip] = True
-        return found, not_found, unsure
-
-    def _decided(self) -> list[Decision]:
-        """The decisions that count, each once, in the order of time."""
-        own = {one.number: one for one in self._clip_of.values()}
-        return [own[number] for number in sorted(own)]
-
     def _free(self, skipped: bool = False, held: bool = True) -> np.ndarray:
         free = self._allowed.copy()
-        for clip, one in self._clip_of.items():
+        for clip, one in self._said.by_clip.items():
             free[clip] &= skipped and one.answer == SKIP
         return free & ~self._shown() if held else free
 
@@ -500,12 +543,6 @@ class ReviewSession:
 
     def _let_go(self, tab: str) -> None:
         self._held.pop(tab, None)
-
-    def _note(self, decision: Decision) -> None:
-        """Remember which clips a decision is about: with another length, it may be several."""
-        place = decision.recording, decision.start, decision.end
-        for clip in overlapping(self._first, *place):
-            self._clip_of[clip] = decision
 
     def _to_score(self) -> list[Path]:
         """The recordings to score with a new run: those with the least certain clips first."""
@@ -533,19 +570,3 @@ class ReviewSession:
             return
         with self._lock:
             self._pool = with_new_scores(self._first, newer)
-
-
-def _named(answer: str, asked: str, label: str | None) -> str | None:
-    """The class that an answer names.
-
-    Raises:
-        UnfreezeError: "other" without a class, or with one that cannot be used.
-    """
-    if answer == YES:
-        return asked
-    if answer != OTHER:
-        return None
-    named = check_label((label or "").strip(), "the other class")
-    if len(named) > 100:
-        raise UnfreezeError("the name of a class may have at most 100 characters")
-    return named

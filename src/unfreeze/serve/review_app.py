@@ -86,6 +86,13 @@ def create_review_app(session: ReviewSession, token: str, *, local_only: bool = 
     return guarded(app, local_only=local_only, policy=CLIPS_POLICY)
 
 
+class _Plain(JSONResponse):
+    """An answer in ASCII: folders may have names that are not UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
 def _route(work: Work, token: str) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         _admit(request, token)
@@ -99,7 +106,7 @@ def _route(work: Work, token: str) -> Callable[[Request], Awaitable[Response]]:
     async def done(asked: dict[str, Any]) -> Response:
         try:
             # Reading sounds and flushing to disk take a while.
-            return JSONResponse(await asyncio.to_thread(work, asked))
+            return _Plain(await asyncio.to_thread(work, asked))
         except TakenError as error:
             taken = {"taken": _said(error.decision), "detail": str(error)}
             return JSONResponse(taken, status_code=409)
@@ -116,12 +123,19 @@ def _admit(request: Request, token: str) -> None:
         Refused: 403.
     """
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host_of(request.scope):
+    if origin is not None and _site(origin) != host_of(request.scope):
         raise Refused(403, "the request comes from another site", "Open the page itself.")
     given = request.headers.get(TOKEN_HEADER, "")
     if not hmac.compare_digest(given.encode(), token.encode()):
         cure = "Open the whole address that `unfreeze review` printed, with what is behind the #."
         raise Refused(403, "the token is missing or wrong", cure)
+
+
+def _site(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 async def _body(request: Request) -> bytes:
@@ -157,6 +171,10 @@ def _text(asked: dict[str, Any], name: str, default: str | None = None) -> str:
     value = asked.get(name, default)
     if not isinstance(value, str) or len(value) > _MOST_TEXT:
         raise Refused(422, f"{name} must be a text of at most {_MOST_TEXT} characters", _RELOAD)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Refused(422, f"{name} has half of a character", _RELOAD) from None
     return value
 
 

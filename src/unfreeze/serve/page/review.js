@@ -110,8 +110,10 @@ async function decide(answer, label = "", replace = false) {
     return;
   }
   complain("");
-  say(`Saved: ${found.decision.label ?? words(found.decision.answer)}.`);
+  const saved = `Saved: ${found.decision.label || words(found.decision.answer)}.`;
   await next();
+  // The status is read aloud: without the question, who cannot see it would not know what is asked.
+  say(`${saved} ${byId("question").textContent}`);
   follow();
 }
 
@@ -188,11 +190,11 @@ function fill(state) {
       ? "Nothing that the run knows is heard. Trained on as a clip without a label."
       : "Nothing that the run knows is heard. The run has no class background: training adds one.";
   const told = [
-    ["Yes, another class", "Trained on as this class. A new name makes a new class."],
+    ["Yes, another class", `Trained on as this class. A new name makes a new class.${state.several ? " The class that was asked for counts as not heard: if both are, say yes." : ""}`],
     ["No", no],
     ["None of the classes", none],
     ["Not sure", "Kept and not trained on. In a random sample it makes the count less certain."],
-    ["Skip", "Asked again once nothing else is left."],
+    ["Skip", "Asked again once nothing else is left. A random sample skips nothing: say that you are not sure."],
   ];
   if (!byId("about").children.length) {
     byId("about").replaceChildren(...told.flatMap(([term, text]) => [make("dt", { textContent: term }), make("dd", { textContent: text })]));
@@ -214,13 +216,14 @@ function showCounts(counts) {
 
 function showTraining(training) {
   const { now, last, trainable, fewest } = training;
+  const clips = trainable === 1 ? "1 clip has" : `${trainable} clips have`;
   byId("command").textContent = training.command;
   byId("train").disabled = Boolean(now) || trainable < fewest;
   byId("train-text").textContent = now
     ? `${now.stage === "training" ? "Training" : "Putting what is left in a new order"}, ${Math.round(now.seconds)} s. Go on meanwhile.`
     : trainable < fewest
-      ? `${trainable} clips have a label to train on. From ${fewest} on you can train again.`
-      : `${trainable} clips have a label to train on.`;
+      ? `${clips} a label to train on. From ${fewest} on you can train again.`
+      : `${clips} a label to train on.`;
   if (last) showChange(last, training.run);
   if (shown.training && !now) say(last?.state === "done" ? "The training has ended. What is left has a new order." : "The training has failed.");
   shown.training = now;
@@ -255,6 +258,7 @@ function showChange(last, run) {
     ? `What is left keeps its order: ${failed}`
     : `Took ${Math.round(seconds)} s. ${scored} recording${scored === 1 ? " was" : "s were"} scored anew, and what is left has a new order.` }));
   parts.push(make("p", { className: "note", textContent: `The model is in ${run}.` }));
+  for (const text of change.notes) parts.push(make("p", { className: "note", textContent: text }));
   for (const text of change.problems) parts.push(make("p", { className: "note", textContent: `Left out: ${text}.` }));
   byId("change").replaceChildren(...parts);
 }
@@ -316,6 +320,11 @@ byId("other").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = byId("other-name").value.trim();
   if (name) doing(() => decide(name === shown.question.asked ? "yes" : "other", name === shown.question.asked ? "" : name));
+});
+// The token is behind the #: to go to #clip would lose it at the next reload.
+document.querySelector("a.skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("clip").focus();
 });
 byId("choices").addEventListener("submit", (event) => event.preventDefault());
 for (const name of ["order", "label"]) {
