@@ -74,14 +74,25 @@ def _one_torch_thread():
 
 
 @pytest.fixture(scope="session")
-def reviewed(tmp_path_factory):
+def review_home(tmp_path_factory):
     """A folder with a run, recordings to review with it and their index; what is in them."""
     # It needs Keras, and most tests that see this file do not.
     import reviewing
 
     folder = tmp_path_factory.mktemp("reviewed")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        yield folder, reviewing.make_home(folder, monkeypatch)
+        truth = reviewing.make_home(folder, monkeypatch)
+    # Not from within the block: what it patches must not reach other tests.
+    return folder, truth
+
+
+@pytest.fixture
+def reviewed(review_home, monkeypatch):
+    """The same, with the toy backbone known for as long as a test runs."""
+    import toy
+
+    toy.register(monkeypatch, review_home[0])
+    return review_home
 
 
 @pytest.fixture(scope="session")

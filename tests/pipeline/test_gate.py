@@ -14,7 +14,7 @@ from unfreeze.audio.clip_model import patch_model
 from unfreeze.audio.entries import BACKGROUND
 from unfreeze.audio.made_background import KINDS, RATE, make_background
 from unfreeze.backbones.registry import BACKBONES, get_backbone
-from unfreeze.pipeline import gate, in_noise, training
+from unfreeze.pipeline import gate, held_counts, in_noise
 from unfreeze.pipeline.training import TrainListener
 from unfreeze.planning import complete_options
 
@@ -104,10 +104,10 @@ def test_many_and_long_clips_cost_no_more(home, monkeypatch):
     seen, scored = [], []
     monkeypatch.setattr(gate, "_CLIPS", 12)
     monkeypatch.setattr(gate, "_PATCHES", 10)
-    make, score = gate.with_noise, training.view_scores
+    make, score = gate.with_noise, held_counts.view_scores
     monkeypatch.setattr(gate, "with_noise", lambda cut, *how: seen.append(cut) or make(cut, *how))
     monkeypatch.setattr(
-        training,
+        held_counts,
         "view_scores",
         lambda model, view, n: scored.append(len(view)) or score(model, view, n),
     )
