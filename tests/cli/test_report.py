@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from html_reader import Reader
 from reporting import made, own  # noqa: F401
 from unfreeze.cli.app import app
-from unfreeze.compare.search import TABLE
+from unfreeze.compare.tuning import TABLE
 from unfreeze.errors import RunError
 
 

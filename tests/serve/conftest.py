@@ -68,3 +68,19 @@ def two_sounds(tmp_path_factory):
     path = tmp_path_factory.mktemp("sounds") / "two sounds.wav"
     soundfile.write(path, sound, toy.RATE)
     return path
+
+
+@pytest.fixture
+def session(reviewed, tmp_path):
+    """A review of the toy recordings."""
+    from reviewing import LENGTH, PROGRAM
+    from unfreeze.review.review_session import ReviewSession
+    from unfreeze.search.index_folder import open_index
+
+    folder, _ = reviewed
+    made = ReviewSession(
+        folder / "run", open_index(folder / "index"), tmp_path / "review",
+        length=LENGTH, program=PROGRAM,
+    )  # fmt: skip
+    yield made
+    made.close()

@@ -12,24 +12,13 @@ pytest.importorskip("httpx")
 from starlette.testclient import TestClient
 
 from faults import no_large_files
-from reviewing import LENGTH, PROGRAM, label_of
+from reviewing import LENGTH, label_of
 from unfreeze.review.review_session import ReviewSession
 from unfreeze.search.embedding import embed
 from unfreeze.search.index_folder import open_index
 from unfreeze.serve.review_app import TOKEN_HEADER, create_review_app
 
 TOKEN = "a-token"
-
-
-@pytest.fixture
-def session(reviewed, tmp_path):
-    folder, _ = reviewed
-    made = ReviewSession(
-        folder / "run", open_index(folder / "index"), tmp_path / "review",
-        length=LENGTH, program=PROGRAM,
-    )  # fmt: skip
-    yield made
-    made.close()
 
 
 @pytest.fixture

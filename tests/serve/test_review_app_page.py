@@ -7,14 +7,12 @@ from contextlib import contextmanager
 import pytest
 
 from browsing import WAIT, browser, launch, watch  # noqa: F401
-from reviewing import LENGTH, PROGRAM
+from reviewing import LENGTH
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("playwright.sync_api")
 
-from unfreeze.review.review_session import ReviewSession
-from unfreeze.search.index_folder import open_index
 from unfreeze.serve import server
 from unfreeze.serve.review_app import create_review_app
 
@@ -37,17 +35,6 @@ def serving(session):
         finally:
             http.should_exit = True
             thread.join(20)
-
-
-@pytest.fixture
-def session(reviewed, tmp_path):
-    folder, _ = reviewed
-    made = ReviewSession(
-        folder / "run", open_index(folder / "index"), tmp_path / "review",
-        length=LENGTH, program=PROGRAM,
-    )  # fmt: skip
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from unfreeze.cli.plan import plan
 from unfreeze.cli.predict import predict
 from unfreeze.cli.report import report
 from unfreeze.cli.review import review
-from unfreeze.cli.search_index import search
+from unfreeze.cli.search import search
 from unfreeze.cli.segments import segments
 from unfreeze.cli.serve import serve
 from unfreeze.cli.train import train

@@ -53,7 +53,7 @@ def review(
     """Review clips in the browser: confirm, correct, train again, count calls.
 
     One clip after the other is shown and played; keys say what it is. Labels are saved
-    as they are made. Stop with Ctrl-C, and go on with the same command.
+    as they are made. Stop with Ctrl-C, and resume with the same command.
     """
     from unfreeze.output_folder import locked
     from unfreeze.review.label_files import KINDS

@@ -41,8 +41,8 @@ def tune(
 
     import_keras()
     from unfreeze.cli.terminal import Asked, named_bars, signals_to
-    from unfreeze.compare.search import BEST, TuneOptions, read_rows
-    from unfreeze.compare.search import tune as run
+    from unfreeze.compare.tuning import BEST, TuneOptions, read_rows
+    from unfreeze.compare.tuning import tune as run
 
     seconds = budget_left(budget, renewed)
     options = TuneOptions(train, out, trials, splits, seconds)

@@ -1,7 +1,7 @@
 """What was said of each clip of a pool, and what follows from that for a class.
 
 The store has stretches of recordings; a pool has clips. They are the same until an index is made
-anew from a recording that became longer or shorter: then a stretch may lie in several clips.
+again from a recording that became longer or shorter: then a stretch may lie in several clips.
 """
 
 import numpy as np

@@ -12,15 +12,17 @@ import csv
 import io
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from unfreeze.audio.entries import BACKGROUND, is_quiet
+from unfreeze.audio.entries import BACKGROUND, check_label, is_background_name, is_quiet
+from unfreeze.audio.label_sets import UNSURE as NOT_KNOWN
 from unfreeze.audio.label_sets import set_text
+from unfreeze.audio.segments_file import folder_of
 from unfreeze.detection.event_files import FORMATS, Source
 from unfreeze.detection.events import Event
-from unfreeze.errors import DataError, RunError, show
+from unfreeze.errors import DataError, RunError, UnfreezeError, show
 from unfreeze.files import make_folder, partial_folder, sync_folder, write_text
 from unfreeze.review.candidate_clips import Candidate, write_folder
 from unfreeze.review.label_store import NO, OTHER, YES, Decision
@@ -28,8 +30,47 @@ from unfreeze.review.label_store import NO, OTHER, YES, Decision
 #: The ways to write labels.
 KINDS = CSV, RAVEN, FOLDERS = "csv", "raven", "folders"
 LABELS_NAME, ANSWERS_NAME = "labels.csv", "answers.csv"
+# A file system allows 255 bytes for the name of a class's folder.
+_MOST_LETTERS, _MOST_BYTES = 100, 200
 _COLUMNS = ("recording", "start", "end", "label")
 _ALL = (*_COLUMNS, "answer", "asked", "score", "found_by", "made_at", "ended_at", "ended_by")
+
+
+def named_class(label: str | None, known: Collection[str]) -> str:
+    """The class that someone named: one that can be trained on and written, or an error.
+
+    It is refused where it is typed. Later it would make every training of the review fail, or be a
+    second class beside the one that was meant.
+
+    Args:
+        label: as it was typed.
+        known: the classes that there are.
+
+    Raises:
+        UnfreezeError: it is none, or one that could not be trained on or written.
+    """
+    named = check_label(" ".join((label or "").split()), "the other class")
+    if named in known:
+        return named
+    if is_background_name(named):
+        return BACKGROUND
+    if len(named) > _MOST_LETTERS or len(folder_of(named).encode()) > _MOST_BYTES:
+        raise UnfreezeError(
+            "the name of the class is too long for a folder: give one of at most "
+            f"{_MOST_LETTERS} letters, {_MOST_BYTES // 3} if they are not Latin"
+        )
+    if named.startswith("-") or named.endswith(NOT_KNOWN):
+        raise UnfreezeError(
+            f"the name of a class cannot begin with - or end with {NOT_KNOWN}, which would say "
+            "that it is not heard, or perhaps: give another name"
+        )
+    for other in known:
+        if other.casefold() == named.casefold():
+            raise UnfreezeError(
+                f"{named!r} differs from the class {show(other)!r} in capitals alone: choose that "
+                "class, or give another name"
+            )
+    return named
 
 
 def confirmed(decisions: Iterable[Decision]) -> list[Decision]:
@@ -123,45 +164,32 @@ def export_labels(
         RunError: the files cannot be written.
     """
     try:
-        return _export(kind, folder, history, labels, several, run, command, hears)
+        counting = [one for one in history if one.ended_at is None]
+        named = sorted(confirmed(counting), key=lambda one: (str(one.recording), one.start))
+        if kind == CSV:
+            count = write_training_table(folder / LABELS_NAME, counting, labels, several)
+            _write_csv(
+                folder / ANSWERS_NAME,
+                _ALL,
+                [(one.recording, *(getattr(one, name) for name in _ALL[1:])) for one in history],
+            )
+            return folder / LABELS_NAME, count
+        make_folder(folder)
+        with partial_folder(folder) as partial:
+            inside = partial / "made"
+            if kind == RAVEN:
+                _write_raven(inside, named, hears)
+            else:
+                _refuse_missing(named)
+                write_folder(
+                    inside, _as_candidates(named), run=str(run), command=command, labels=labels
+                )
+            return _settle(inside, folder / ("raven" if kind == RAVEN else "clips")), len(named)
     except OSError as error:
         raise RunError(
             f"The labels cannot be written into {show(folder)} ({error}). They are kept in the "
             "review; free space on the disk, or choose another way to write them."
         ) from error
-
-
-def _export(
-    kind: str,
-    folder: Path,
-    history: Sequence[Decision],
-    labels: Sequence[str],
-    several: bool,
-    run: Path,
-    command: str,
-    hears: tuple[float, float],
-) -> tuple[Path, int]:
-    counting = [one for one in history if one.ended_at is None]
-    named = sorted(confirmed(counting), key=lambda one: (str(one.recording), one.start))
-    if kind == CSV:
-        count = write_training_table(folder / LABELS_NAME, counting, labels, several)
-        _write_csv(
-            folder / ANSWERS_NAME,
-            _ALL,
-            [(one.recording, *(getattr(one, name) for name in _ALL[1:])) for one in history],
-        )
-        return folder / LABELS_NAME, count
-    make_folder(folder)
-    with partial_folder(folder) as partial:
-        inside = partial / "made"
-        if kind == RAVEN:
-            _write_raven(inside, named, hears)
-        else:
-            _refuse_missing(named)
-            write_folder(
-                inside, _as_candidates(named), run=str(run), command=command, labels=labels
-            )
-        return _settle(inside, folder / ("raven" if kind == RAVEN else "clips")), len(named)
 
 
 def _refuse_missing(named: Sequence[Decision]) -> None:

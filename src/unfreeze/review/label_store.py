@@ -328,7 +328,7 @@ class LabelStore:
             raise RunError(
                 f"{show(self.path)} is damaged ({error}). Keep it: `sqlite3 {STORE_NAME} .recover` "
                 "may read what is left, and tables beside it (labels-1.csv) have the labels of "
-                "each training. To begin anew, give another --out"
+                "each training. To start again, give another --out"
             ) from error
 
 

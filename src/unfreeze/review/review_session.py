@@ -29,7 +29,6 @@ from unfreeze.errors import DataError, UnfreezeError, show
 from unfreeze.report.clip_media import Media, cut_media
 from unfreeze.review.call_density import Density, Stratum, estimate_density
 from unfreeze.review.candidate_clips import cut_clip
-from unfreeze.review.class_names import named_class
 from unfreeze.review.clip_decisions import ClipDecisions
 from unfreeze.review.clip_pool import (
     Pool,
@@ -50,7 +49,7 @@ from unfreeze.review.clip_queue import (
     next_for_quota,
     next_uncertain,
 )
-from unfreeze.review.label_files import confirmed, export_labels, training_rows
+from unfreeze.review.label_files import confirmed, export_labels, named_class, training_rows
 from unfreeze.review.label_store import (
     NO,
     OTHER,

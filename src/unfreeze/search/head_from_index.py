@@ -205,16 +205,17 @@ def _without_contrary(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]
     labels: dict[tuple[Path, float | None, float | None], list[Entry]] = {}
     for entry in entries:
         labels.setdefault((entry.path, entry.start, entry.end), []).append(entry)
+    once = [own[0] for own in labels.values() if len({entry.label for entry in own}) == 1]
     twofold = [own for own in labels.values() if len({entry.label for entry in own}) > 1]
     if not twofold:
-        return [own[0] for own in labels.values()], []
+        return once, []
     first, both = twofold[0][0], sorted({show(entry.label) for entry in twofold[0]})
     where = "" if first.start is None else f" from {first.start:g} to {first.end:g} s"
     note = (
         f"{len(twofold)} places have two labels and are left out, such as {show(first.path)}"
         f"{where}: {' and '.join(both)}"
     )
-    return [own[0] for own in labels.values() if own not in twofold], [note]
+    return once, [note]
 
 
 def _end(entry: Entry, item: Indexed) -> float:

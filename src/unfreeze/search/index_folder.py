@@ -15,7 +15,7 @@ Layout:
 
 Invariants: rows are only ever added, and are on the disk before the line that tells of them
 is. So a kill or a full disk loses the recordings that were not finished, and nothing else; what
-no line tells of is cut off before more is added. A recording that has changed is added anew,
+no line tells of is cut off before more is added. A recording that has changed is added again,
 and its old rows are skipped. Each 512 rows of a recording have a checksum in its line, which
 is compared when they are first read.
 
@@ -141,7 +141,7 @@ class Index:
         recordings: in the order of their windows.
         rows: the number of windows.
         end_in_file: the rows in the files, those included that are of recordings which were
-            added anew.
+            added again.
 
     Examples:
         >>> index = unfreeze.open_index("index")
@@ -246,7 +246,7 @@ class Index:
         return self._layout.in_file(rows)
 
     def from_file(self, places: np.ndarray) -> np.ndarray:
-        """The windows at places in the files; -1 where the recording has been added anew."""
+        """The windows at places in the files; -1 where the recording has been added again."""
         return self._layout.from_file(places)
 
     def _read(self, rows: "_CheckedRows", start: int, stop: int) -> np.ndarray:
@@ -552,7 +552,7 @@ class IndexWriter:
 
 
 def _end_of_all(folder: Path) -> int:
-    """The end of all rows in the files, those of recordings that were added anew included."""
+    """The end of all rows in the files, those of recordings that were added again included."""
     lines = (line.row["about"] for line in each_line(folder / JOURNAL) if line.row is not None)
     return max((int(about["first"]) + int(about["rows"]) for about in lines), default=0)
 

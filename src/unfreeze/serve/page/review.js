@@ -256,7 +256,7 @@ function showChange(last, run) {
   } else parts.push(make("p", { textContent: "The run has no test clips, so what changed is not known." }));
   parts.push(make("p", { className: "note", textContent: failed
     ? `What is left keeps its order: ${failed}`
-    : `Took ${Math.round(seconds)} s. ${scored} recording${scored === 1 ? " was" : "s were"} scored anew, and what is left has a new order.` }));
+    : `Took ${Math.round(seconds)} s. ${scored} recording${scored === 1 ? " was" : "s were"} scored again, and what is left has a new order.` }));
   parts.push(make("p", { className: "note", textContent: `The model is in ${run}.` }));
   for (const text of change.notes) parts.push(make("p", { className: "note", textContent: text }));
   for (const text of change.problems) parts.push(make("p", { className: "note", textContent: `Left out: ${text}.` }));

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.review.class_names import named_class
+from unfreeze.review.label_files import named_class
 
 KNOWN = ("background", "high", "Dog", "-odd")
 

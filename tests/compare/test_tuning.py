@@ -7,7 +7,7 @@ import pytest
 import networks
 from unfreeze.compare import trial
 from unfreeze.compare.budget import EnoughRuns
-from unfreeze.compare.search import TuneOptions, tune
+from unfreeze.compare.tuning import TuneOptions, tune
 from unfreeze.core.schedule_file import read_schedule
 from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.pipeline.train_options import TrainOptions
