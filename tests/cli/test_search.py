@@ -89,6 +89,15 @@ def test_unlike_a_folder_is_what_is_in_none_of_its_recordings(index, home):
     # The low tone: noise and the high one are there.
     for row, start in zip(sorted(rows, key=lambda row: row["file"]), (9, 12), strict=True):
         assert start - 0.97 < float(row["start"]) < start + 2.5
+    # One that cannot be read does not end the search.
+    (known / "broken.wav").write_bytes(b"RIFF and no more")
+    done = call(index, "--unlike", known, "--top", 2, "--format", "jsonl")
+    assert done.exit_code == 0
+    assert "warning: left out: " in done.stderr
+    assert "broken.wav" in done.stderr
+    assert [json.loads(line)["start"] for line in done.stdout.splitlines()] == [
+        float(row["start"]) for row in rows
+    ]
 
 
 def test_formats_are_those_of_events(index, home, tmp_path):

@@ -138,7 +138,7 @@ def test_a_class_of_silence_keeps_its_name(home):
     with pytest.raises(Told):
         unfreeze.SoundClassifier.from_options(options, listener)
     assert (
-        "Computed silence sounds like your class 'silence', so it is not used as background."
+        "The computed background 'silence' sounds like your class 'silence', so it is not used."
         in listener.notes
     )
 

@@ -147,6 +147,11 @@ def test_queries_about_classes_need_a_run(index):
 
 def test_an_example_that_says_nothing_is_refused(index):
     silent = Example(index.recordings[2].path, 0.5, 1.5)
+    sounding, said = Example(index.recordings[0].path), []
+    some = example_vectors(index, [Example(silent.recording, 0.9, 1.1), sounding], said.append)
+    np.testing.assert_array_equal(some, example_vectors(index, [sounding]))
+    (error,) = said
+    assert "r2.wav is digital silence" in str(error)
     with pytest.raises(DataError, match=r"r2\.wav is digital silence"):
         example_vectors(index, [Example(silent.recording, 0.9, 1.1)])
     with pytest.raises(DataError, match=r"r2\.wav is empty from there on"):

@@ -113,10 +113,14 @@ def _found(
         return queries.find_class(index, label, top)
     if like:
         neighbours = open_neighbours(index) if approximate else None
-        return queries.find_like(index, _examples(like), top, neighbours)
+        return queries.find_like(index, _examples(like), top, neighbours, _left_out)
     if unlike:
-        return queries.find_unlike(index, _examples(unlike), top)
+        return queries.find_unlike(index, _examples(unlike), top, _left_out)
     return queries.find_uncertain(index, top)
+
+
+def _left_out(error: Exception) -> None:
+    typer.echo(f"warning: left out: {error}", err=True)
 
 
 def _examples(texts: list[str]) -> "list[Example]":

@@ -87,7 +87,7 @@ def with_noise(
     if silent:
         alike.setdefault("silence", silent[0])
     notes = tuple(
-        f"Computed {kind} sounds like your class {label!r}, so it is not used as background."
+        f"The computed background {kind!r} sounds like your class {label!r}, so it is not used."
         for kind, label in sorted(alike.items())
     )
     unused = (*alike, *left_out)

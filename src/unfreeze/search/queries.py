@@ -8,7 +8,7 @@ not listed, if it is in the index.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from unfreeze.search.index_folder import Finished, Index, Indexed, Place
 from unfreeze.search.likeness import cosines, in_blocks, joined, likeness, unit
 from unfreeze.search.neighbours import Neighbours
 
+#: Called for an example that cannot be used and is left out.
+OnError = Callable[[DataError], None]
 #: How many places are listed.
 TOP = 20
 # Windows that are looked at first for each place that is wanted; more if these are too few.
@@ -99,6 +101,7 @@ def find_like(
     examples: Sequence[Example],
     top: int = TOP,
     neighbours: Neighbours | None = None,
+    on_error: OnError | None = None,
 ) -> list[Found]:
     """The places that sound most like one of some examples.
 
@@ -107,6 +110,7 @@ def find_like(
         examples: what to compare with.
         top: the most places.
         neighbours: for an approximate search; None compares all windows.
+        on_error: as for `example_vectors`.
 
     Returns:
         The places, the likest first.
@@ -120,7 +124,7 @@ def find_like(
         >>> 1 > found[0].score > found[1].score > found[2].score
         True
     """
-    vectors = example_vectors(index, examples)
+    vectors = example_vectors(index, examples, on_error)
     if neighbours is None:
         ranking = ranking_of(likeness(index, vectors))
     else:
@@ -139,13 +143,19 @@ def _approximate(index: Index, neighbours: Neighbours, vectors: np.ndarray) -> R
     return Ranking(partial(neighbours.nearest, index, vectors), scores, _middle(some))
 
 
-def find_unlike(index: Index, examples: Sequence[Example], top: int = TOP) -> list[Found]:
+def find_unlike(
+    index: Index,
+    examples: Sequence[Example],
+    top: int = TOP,
+    on_error: OnError | None = None,
+) -> list[Found]:
     """The places that resemble no example: what a training set, say, does not hold yet.
 
     Args:
         index: where to search.
         examples: what to compare with.
         top: the most places.
+        on_error: as for `example_vectors`.
 
     Returns:
         The places, those least like their most similar example first; the score is 1 less that
@@ -160,7 +170,7 @@ def find_unlike(index: Index, examples: Sequence[Example], top: int = TOP) -> li
         >>> found.place.recording.parent.name != "low"
         True
     """
-    scores = 1 - likeness(index, example_vectors(index, examples))
+    scores = 1 - likeness(index, example_vectors(index, examples, on_error))
     scores[np.isposinf(scores)] = -np.inf
     return best_places(index, ranking_of(scores), top, _own_rows(index, examples))
 
@@ -252,22 +262,49 @@ def _check_classes(index: Index) -> None:
         )
 
 
-def example_vectors(index: Index, examples: Sequence[Example]) -> np.ndarray:
+def example_vectors(
+    index: Index, examples: Sequence[Example], on_error: OnError | None = None
+) -> np.ndarray:
     """The vector of each example: the mean of those of its windows.
 
     The network runs only for recordings that are not in the index, or have changed.
 
+    Args:
+        index: what the examples are compared with.
+        examples: recordings, or parts of them.
+        on_error: called for each example that cannot be used, which is then left out; None
+            raises the first such error.
+
     Returns:
-        (examples, numbers) float32.
+        (examples, numbers) float32, of those that can be used.
 
     Raises:
-        DataError: a recording cannot be read, a part of it is empty or digital silence.
+        DataError: a recording cannot be read, a part of it is empty or digital silence; with
+            `on_error`, all of them.
     """
     if not examples:
         raise DataError("No example is given")
+    found: list[np.ndarray] = []
+    errors: list[DataError] = []
+    for vector in _each_vector(index, examples):
+        if isinstance(vector, np.ndarray):
+            found.append(vector)
+        elif on_error is None:
+            raise vector
+        else:
+            errors.append(vector)
+    if not found:
+        raise errors[0]
+    if on_error is not None:
+        for error in errors:
+            on_error(error)
+    return np.stack(found)
+
+
+def _each_vector(index: Index, examples: Sequence[Example]) -> Iterator[np.ndarray | DataError]:
+    """The vector of each example, or why it has none."""
     encoder = None
     read: dict[Path, Finished] = {}
-    found = []
     for example in examples:
         path = plain_path(example.recording)
         item = index.recording(path)
@@ -281,7 +318,11 @@ def example_vectors(index: Index, examples: Sequence[Example]) -> np.ndarray:
                 from unfreeze.search.embedding import open_index_encoder, vectors_of
 
                 encoder = encoder or open_index_encoder(index)
-                read[path] = vectors_of(encoder, index.settings, path)
+                try:
+                    read[path] = vectors_of(encoder, index.settings, path)
+                except DataError as error:
+                    yield error
+                    continue
             new = read[path]
             item = Indexed(path, 0, len(new.vectors), new.seconds, new.sample_rate, None)
             rows = rows_of(index, item, example)
@@ -291,9 +332,9 @@ def example_vectors(index: Index, examples: Sequence[Example]) -> np.ndarray:
         if not len(sounding):
             what = "is empty" if not len(values) else "is digital silence"
             part = "" if example == Example(example.recording) else " from there on"
-            raise DataError(f"{show(example.recording)} {what}{part}: give another example")
-        found.append(sounding.mean(axis=0))
-    return np.stack(found)
+            yield DataError(f"{show(example.recording)} {what}{part}: give another example")
+            continue
+        yield sounding.mean(axis=0)
 
 
 def rows_of(index: Index, item: Indexed, example: Example) -> range:
