@@ -343,6 +343,22 @@ def test_it_fits_a_phone_and_zooms(page, two_sounds):
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 400
 
 
+def test_a_recording_given_before_the_classes_are_known_has_its_lanes(browser, url, two_sounds):
+    page = browser.new_page()
+    page.set_default_timeout(WAIT)
+    held = []
+    page.route("**/labels", lambda route: held.append(route))
+    page.goto(url)
+    sound = {"name": "a.wav", "mimeType": "audio/wav", "buffer": two_sounds.read_bytes()}
+    page.set_input_files("#file", sound)
+    page.wait_for_selector("#status.busy")
+    assert not page.is_visible("#result")
+    held[0].continue_()
+    page.wait_for_selector("#result:not([hidden])")
+    assert page.locator("#lanes .lane").count() >= 2
+    page.close()
+
+
 def test_a_finger_finds_every_event_and_no_label_is_cut_on_a_phone(
     browser, url, classifier, two_sounds
 ):

@@ -7,6 +7,7 @@ import { Recordings } from "./recordings.js";
 import { byId, clock, csv, download, make, score } from "./text.js";
 import { Thresholds } from "./thresholds.js";
 
+let learned = null; // resolves when the server has told what it knows
 let known = { labels: [], multilabel: false, background: true, max_mb: Infinity, max_seconds: 600 };
 let prediction = null; // what is shown
 let part = null; // the event that is being played
@@ -134,6 +135,8 @@ function scores() {
 }
 
 async function ask({ blob, name }, signal) {
+  // A recording given at once may be answered before the classes are known.
+  await learned;
   if (blob.size > known.max_mb * 1e6) {
     const cause = `${name}: it has ${(blob.size / 1e6).toFixed(1)} MB; this server takes ${known.max_mb} MB`;
     return { problem: { cause, cure: "Send a part of it, or as FLAC or MP3." } };
@@ -170,7 +173,10 @@ function showAnswer(item) {
   if (!recordings.busy) say(item.body ? summary(item.body) : "");
 }
 
-byId("retry").addEventListener("click", () => (recordings.items.length ? recordings.work() : learn()));
+byId("retry").addEventListener("click", () => {
+  if (!known.labels.length) learned = learn();
+  recordings.work();
+});
 byId("least").addEventListener("change", () => {
   thresholds.clear();
   again();
@@ -339,4 +345,4 @@ function showError(problem) {
   byId("retry").hidden = !problem?.again;
 }
 
-learn();
+learned = learn();
