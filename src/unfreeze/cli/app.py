@@ -20,6 +20,7 @@ from unfreeze.cli.review import review
 from unfreeze.cli.search import search
 from unfreeze.cli.segments import segments
 from unfreeze.cli.serve import serve
+from unfreeze.cli.studio import studio
 from unfreeze.cli.train import train
 from unfreeze.cli.tune import tune
 from unfreeze.cli.weights import weights
@@ -64,6 +65,7 @@ for command in (
     head,
     export,
     serve,
+    studio,
     inspect,
     plan,
     backbones,
