@@ -77,6 +77,8 @@ def run(
             # Keras takes seconds to import: make the plan, and show its errors, before that.
             with named_bars(shown=not (quiet or json)) as (progress, _):
                 plan = stack.enter_context(planned(options, show_work, make_data))
+            if told is not None:
+                told.work("Loading Keras", 0, 0)
             import_keras()
             from unfreeze.cli.train_display import TrainDisplay
             from unfreeze.pipeline.training import train as run_plan

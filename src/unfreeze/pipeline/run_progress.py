@@ -110,10 +110,11 @@ class ProgressFile:
 
     def _tell_left(self, what: str, first: int, done: int, total: int) -> None:
         """Seconds left by the pace so far, which began where `first` were done."""
+        now = time.monotonic()
         if self._mark[0] != what:
             # The first epoch began when what was before it ended.
-            self._mark = (what, self._heard_at, first)
-        self._heard_at = now = time.monotonic()
+            self._mark = (what, self._heard_at if done > first else now, first)
+        self._heard_at = now
         _, began, first = self._mark
         known = total and done > first
         self._state["left"] = (now - began) / (done - first) * (total - done) if known else None

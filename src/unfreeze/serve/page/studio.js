@@ -98,7 +98,7 @@ function showSeen(seen, cause, command) {
 function freeName(path) {
   const own = (path.split("/").pop() || shown.about.name).replace(/\.\w+$/, "").replace(/[^\p{L}\p{N}_.+-]+/gu, "-").replace(/^[^\p{L}\p{N}_]+/u, "");
   const base = own.slice(0, 50) || "run";
-  const taken = new Set(watch.names);
+  const taken = new Set([...watch.names, watch.running]);
   let number = 1;
   while (taken.has(`${base}-${number}`)) number += 1;
   return `${base}-${number}`;

@@ -7,7 +7,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 400, HEIGHT = 180, LEFT = 40, BOTTOM = 22, TOP = 8;
 
 /** What other parts need of the runs. */
-export const watch = { names: [], formats: [], ended: () => {} };
+export const watch = { names: [], running: "", formats: [], ended: () => {} };
 const seen = { runs: "", state: "", charts: "", errands: "" };
 
 /** Do a thing once the state is known, and show what went wrong. */
@@ -30,6 +30,8 @@ export async function follow() {
     if (seen.lost) complain("");
     seen.lost = false;
     watch.names = state.runs.map((run) => run.name);
+    // Its folder is made only when the data have been read.
+    watch.running = state.training?.state === "running" ? state.training.name : "";
     showTraining(state.training, state.runs);
     showRuns(state.runs, state.training);
     showErrands(state);
