@@ -25,6 +25,7 @@ COMMANDS = (
     "segments",
     "export",
     "serve",
+    "studio",
     "inspect",
     "plan",
     "weights",

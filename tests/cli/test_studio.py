@@ -139,7 +139,7 @@ def test_killed_in_training_nothing_is_lost(tmp_path, monkeypatch):
     server = Server(program, lab, **env)
     assert server.ask("state")["training"]["state"] == "interrupted"
     server.ask("resume", name="one")
-    server.until(lambda state: state["work"] is None and len(state["rows"]) > 20)
+    server.until(lambda state: state["stage"] is not None and state["work"] is None)
     # Ctrl-C at the studio stops the training, too.
     code, said = server.end()
     assert code == 0

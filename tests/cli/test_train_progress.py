@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 import toy
 from unfreeze.cli.app import app
+from unfreeze.errors import UnfreezeError
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.run_progress import read_progress
 
@@ -45,3 +46,10 @@ def test_why_a_training_was_refused_is_in_it(train, tmp_path):
     found = read_progress(tmp_path / "p.json")
     assert found["state"] == "failed"
     assert "no schedule is named 'two_stages'" in found["cause"]
+
+
+def test_the_file_is_not_in_the_runs_folder(train, tmp_path):
+    refused = train("--progress", tmp_path / "run" / "p.json")
+    assert isinstance(refused.exception, UnfreezeError)
+    assert "give a file beside it" in str(refused.exception)
+    assert not (tmp_path / "run").exists()

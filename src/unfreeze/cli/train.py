@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from unfreeze.cli.arguments import Json, Quiet, takes
-from unfreeze.errors import RunError
+from unfreeze.errors import RunError, UnfreezeError, show
 from unfreeze.pipeline.train_options import OPTIONS, TrainOptions, command_line
 
 
@@ -61,6 +61,11 @@ def run(
 
     out = options.out
     resumes = options.resume and not options.overwrite
+    if progress_file is not None and out is not None and _is_in(progress_file, out):
+        raise UnfreezeError(
+            f"--progress: {show(progress_file)} is in the run's folder, which holds nothing but the "
+            "run: give a file beside it"
+        )
     kept = partial(recorded, progress_file, command_line(options), resumes)
     if out is not None and resumes and run_folder.is_finished(out):
         with kept():
@@ -97,6 +102,10 @@ def run(
         if reason is None or again is None:
             raise
         raise RunError(f"{reason}. Then run {again} to continue") from error
+
+
+def _is_in(file: Path, folder: Path) -> bool:
+    return file.resolve().is_relative_to(folder.resolve())
 
 
 def _show_finished(options: TrainOptions, out: Path, json: bool) -> None:

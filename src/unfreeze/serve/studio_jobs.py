@@ -149,6 +149,9 @@ class Training:
         found = read_progress(file)
         told: dict[str, Any] = {"name": name, "stopping": stops > 0, "log": _tail(log)}
         if running:
+            if found is not None and process is not None and found["updated"] < began:
+                # Of the process before: this one is still starting.
+                found |= {"stage": None, "work": None, "left": None}
             return {**(found or {}), **told, "state": RUNNING, "cause": None}
         written = found is not None and (process is None or found["updated"] >= began)
         state, cause = (found["state"], found["cause"]) if found and written else (RUNNING, None)

@@ -78,7 +78,7 @@ function showSeen(seen, cause, command) {
   const rates = Object.entries(seen.sample_rates).map(([rate, count]) => `${rate} Hz (${count})`).join(", ");
   byId("seen-text").textContent = `${seen.data}: ${seen.clips} clips in ${seen.groups} groups, ${hours}. Sample rates: ${rates}.`;
   const parts = ["train", "validation", "test"];
-  const head = make("tr", {}, ...["Class", "Clips", "Minutes", ...parts].map((text) => make("th", { scope: "col", textContent: text })));
+  const head = make("tr", {}, ...["Class", "Clips", "Minutes", "Train", "Validation", "Test"].map((text) => make("th", { scope: "col", textContent: text })));
   const rows = Object.entries(seen.classes).map(([label, row]) => make("tr", {},
     ...[label, row.clips, (row.seconds / 60).toFixed(1), ...parts.map((part) => row[part])].map((value) => make("td", { textContent: String(value) }))));
   byId("seen-table").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
