@@ -61,7 +61,7 @@ class Server:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def until(self, test, seconds=300):
+    def until(self, test, seconds=900):
         deadline = time.monotonic() + seconds
         while not test(state := self.ask("state")["training"]):
             assert time.monotonic() < deadline, state
@@ -112,14 +112,16 @@ def test_bad_input_is_refused_with_its_cause(tmp_path, words, message):
 @pytest.mark.needs_backend("torch")
 def test_killed_in_training_nothing_is_lost(tmp_path, monkeypatch):
     lab = tmp_path / "lab"
-    toy.write_sounds(lab / "tones", clips=12)
+    toy.write_sounds(lab / "tones", clips=6)
+    # Sums of one thread have one order.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     env = {
         "UNFREEZE_CACHE": str(tmp_path / "cache"),
         "PYTHONPATH": os.pathsep.join(sys.path),
         "KERAS_BACKEND": keras.backend.backend(),
     }
     program = [sys.executable, toy_cli.__file__]
-    chosen = {"data": "tones", "options": {"backbone": "toy", "schedule": "classic", "epochs": 100}}
+    chosen = {"data": "tones", "options": {"backbone": "toy", "schedule": "classic", "epochs": 60}}
     server = Server(program, lab, **env)
     line = server.ask("plan", **chosen, name="one")["train"]
     server.ask("train", **chosen, name="one")
@@ -148,7 +150,7 @@ def test_killed_in_training_nothing_is_lost(tmp_path, monkeypatch):
     server = Server(program, lab, **env)
     server.ask("resume", name="one")
     state = server.until(lambda state: state["state"] != "running")
-    assert (state["state"], len(state["rows"])) == ("finished", 200)
+    assert (state["state"], len(state["rows"])) == ("finished", 120)
     server.end()
     # The same model as without all that.
     words = shlex.split(line)[1:]

@@ -131,8 +131,9 @@ def test_a_full_disk_ends_no_training(file):
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "{}", '{"unfreeze_progress": 2}', "[" * 9000,
-     '{"unfreeze_progress": 1, "pid": 1, "ended": {}, "rows": [1]}',
-     '{"unfreeze_progress": 1, "pid": "1", "ended": {}, "rows": []}'],
+     '{"unfreeze_progress": 1, "pid": 9, "ended": {}, "rows": [1]}',
+     '{"unfreeze_progress": 1, "pid": "9", "ended": {}, "rows": []}',
+        '{"unfreeze_progress": 1, "pid": -1, "ended": {}, "rows": []}'],
 )  # fmt: skip
 def test_what_is_no_progress_file_is_none(file, text):
     file.write_text(text)

@@ -249,6 +249,8 @@ def test_the_whole_loop_with_a_real_training(lab, open_page, tmp_path, monkeypat
     pytest.importorskip("tensorflow")
     toy.register(monkeypatch, tmp_path)
     monkeypatch.setenv("TOY_REPORT", "1")
+    # Sums of one thread have one order.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
     program = (sys.executable, toy_cli.__file__)

@@ -63,7 +63,7 @@ def run(
     resumes = options.resume and not options.overwrite
     if progress_file is not None and out is not None and _is_in(progress_file, out):
         raise UnfreezeError(
-            f"--progress: {show(progress_file)} is in the run's folder, which holds nothing but the "
+            f"--progress: {show(progress_file)} is in the run's folder, which holds only the "
             "run: give a file beside it"
         )
     kept = partial(recorded, progress_file, command_line(options), resumes)

@@ -197,8 +197,10 @@ def read_progress(file: Path) -> dict[str, Any] | None:
     whole = isinstance(rows, list) and all(
         isinstance(row, dict) and {"stage", "epoch"} <= row.keys() for row in rows
     )
-    whole = whole and isinstance(found.get("ended"), dict) and isinstance(found.get("pid"), int)
-    return found if whole else None
+    whole = whole and isinstance(found.get("ended"), dict)
+    # 0 and less stand for many processes, 1 for the system's own.
+    pid = found.get("pid")
+    return found if whole and isinstance(pid, int) and pid > 1 else None
 
 
 def is_being_written(file: Path) -> bool:
