@@ -121,14 +121,15 @@ def test_killed_in_training_nothing_is_lost(tmp_path, monkeypatch):
         "KERAS_BACKEND": keras.backend.backend(),
     }
     program = [sys.executable, toy_cli.__file__]
-    chosen = {"data": "tones", "options": {"backbone": "toy", "schedule": "classic", "epochs": 60}}
+    chosen = {"data": "tones", "options": {"backbone": "toy", "schedule": "classic", "epochs": 100}}
     server = Server(program, lab, **env)
     line = server.ask("plan", **chosen, name="one")["train"]
     server.ask("train", **chosen, name="one")
     server.until(lambda state: len(state.get("rows", ())) > 3)
     server.end(signal.SIGKILL)
-    # The training does not notice; the next studio finds it.
+    # The training does not notice; it waits here, as it is short. The next studio finds it.
     run, file = lab / "runs" / "one", lab / "runs" / ".studio" / "one.progress.json"
+    os.kill(read_progress(file)["pid"], signal.SIGSTOP)
     server = Server(program, lab, **env)
     state = server.ask("state")["training"]
     assert (state["name"], state["state"]) == ("one", "running")
@@ -150,7 +151,7 @@ def test_killed_in_training_nothing_is_lost(tmp_path, monkeypatch):
     server = Server(program, lab, **env)
     server.ask("resume", name="one")
     state = server.until(lambda state: state["state"] != "running")
-    assert (state["state"], len(state["rows"])) == ("finished", 120)
+    assert (state["state"], len(state["rows"])) == ("finished", 200)
     server.end()
     # The same model as without all that.
     words = shlex.split(line)[1:]

@@ -143,7 +143,7 @@ class Studio:
         options = self.chosen(asked)
         problem = None
         assert options.out is not None
-        if options.out.exists():
+        if options.out.exists() or options.out.name == self.training.name():
             problem = f"There is a run {options.out.name} already: give another name."
         return {
             "train": commands.as_line(commands.train_words(options)),
