@@ -144,9 +144,6 @@ def evaluate(
 
 
 def _clips(run: Path, options: TrainOptions, out: Path | None, json: bool) -> None:
-    from unfreeze.backend import import_keras
-
-    import_keras()
     from rich.console import Console
 
     from unfreeze.classifier import SoundClassifier
@@ -184,9 +181,6 @@ def _events(
     out: Path | None,
     json: bool,
 ) -> None:
-    from unfreeze.backend import import_keras
-
-    import_keras()
     from rich.console import Console
 
     from unfreeze.classifier import SoundClassifier
