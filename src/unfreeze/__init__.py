@@ -16,7 +16,20 @@ import lazy_loader
 
 from unfreeze.version import __version__ as __version__
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return _get(name)
+    except ModuleNotFoundError as error:
+        from unfreeze.backend import cure_for
+        from unfreeze.errors import UnfreezeError
+
+        cure = cure_for(error)
+        if cure is None:
+            raise
+        raise UnfreezeError(cure) from None
 
 
 def _register_layers() -> None:

@@ -23,7 +23,9 @@ RUNTIME = "UNFREEZE_RUNTIME"
 KERAS, ONNX = "keras", "onnx"
 # What the extra of each backend installs with it, so that whoever has a backend from elsewhere
 # learns at once what is missing.
-_BESIDE = ("keras", "h5py", "matplotlib", "PIL", "safetensors", "sklearn")
+_BESIDE = ("keras", "h5py", "matplotlib", "PIL", "sklearn")
+# What pictures need, by module, as packages.
+_DRAWING = {"matplotlib": "matplotlib", "PIL": "pillow"}
 
 
 def has_module(name: str) -> bool:
@@ -31,6 +33,42 @@ def has_module(name: str) -> bool:
     if name in sys.modules:
         return sys.modules[name] is not None
     return importlib.util.find_spec(name) is not None
+
+
+def need_for_pictures() -> None:
+    """Refuse what draws pictures where the packages for it are missing.
+
+    Raises:
+        UnfreezeError: names the command that installs them.
+    """
+    missing = [name for module, name in _DRAWING.items() if not has_module(module)]
+    if missing:
+        raise UnfreezeError(
+            f"--out draws pictures, which needs {' and '.join(missing)}: install with: "
+            f"pip install {' '.join(missing)}"
+        )
+
+
+def check_backend() -> None:
+    """Refuse, before any work, what needs Keras where it cannot run.
+
+    Raises:
+        UnfreezeError: as `choose_backend`.
+    """
+    if "keras" not in sys.modules:
+        choose_backend()
+
+
+def cure_for(error: ImportError) -> str | None:
+    """What to install where a package of an extra is missing; None where it is none of these."""
+    missing = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or missing not in (*_BESIDE, *BACKENDS):
+        return None
+    extra = missing if missing in BACKENDS else "tensorflow"
+    return (
+        f"This needs {_DRAWING.get(missing, missing)}, which is not installed. "
+        f"Install it with: pip install 'unfreeze[{extra}]'"
+    )
 
 
 def choose_backend() -> str:

@@ -12,6 +12,7 @@ from unfreeze.audio.clip_parts import ClipParts
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.entries import is_of_silence, is_quiet
 from unfreeze.audio.examination import Examined, examine
+from unfreeze.backend import need_for_pictures
 from unfreeze.detection.detector import (
     Detector,
     Found,
@@ -286,6 +287,7 @@ class SoundClassifier:
         from unfreeze.pipeline import evaluation
 
         if out is not None:
+            need_for_pictures()
             holds(Path(out), None, "scores")
         manifest = evaluation.read_known(
             data,

@@ -28,7 +28,7 @@ TOLERANCE = 1e-5
 _CLIPS = 10
 
 
-def write_light(run: Path, parts: ClipParts) -> float:
+def write_light(run: Path, parts: ClipParts) -> Path:
     """Write the light form of a run, in place of an earlier one.
 
     Keras must run on TensorFlow.
@@ -38,7 +38,7 @@ def write_light(run: Path, parts: ClipParts) -> float:
         parts: the classifier in it.
 
     Returns:
-        The largest difference of a probability from that of Keras.
+        The file.
 
     Raises:
         ExportError: the network cannot be converted, or differs; nothing is written then.
@@ -55,7 +55,8 @@ def write_light(run: Path, parts: ClipParts) -> float:
         shape = (None, *parts.front_end.patch_shape)
         graph = freeze(model, None, shape, tuple(outputs))
         converted = convert(graph, given=light_form.PATCHES, axes=("patches",))
-    with atomic_path(run / light_form.FILE) as partial:
+    file = run / light_form.FILE
+    with atomic_path(file) as partial:
         onnx.save(converted, str(partial))
         write_settings(
             partial, light_form.settings_of(parts, run / run_folder.MODEL), light_form.SETTINGS
@@ -67,7 +68,7 @@ def write_light(run: Path, parts: ClipParts) -> float:
                 f"The light form differs from the model by {difference:.1e} (at most "
                 f"{TOLERANCE:g}), so it was not written"
             )
-    return difference
+    return file
 
 
 def _difference(run: Path, file: Path, parts: ClipParts) -> float:
