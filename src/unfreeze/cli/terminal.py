@@ -156,7 +156,7 @@ _NO_MEMORY = "close other programs, or work with less at once (smaller batches, 
 
 
 def explain(error: BaseException) -> str | None:
-    """The message for a system error or a missing package; None if it is not one that the user can correct."""
+    """The message for what the user can correct: a system error, a missing package; else None."""
     if isinstance(error, ImportError):
         return cure_for(error)
     if is_out_of_memory(error) or getattr(error, "errno", None) == errno.ENOMEM:
