@@ -71,7 +71,7 @@ class _BehindKeras(MetaPathFinder):
         return spec
 
 
-if "keras" in sys.modules:
+if sys.modules.get("keras"):
     _register_layers()
 else:
     sys.meta_path.insert(0, _BehindKeras())

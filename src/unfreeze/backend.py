@@ -55,7 +55,7 @@ def check_backend() -> None:
     Raises:
         UnfreezeError: as `choose_backend`.
     """
-    if "keras" not in sys.modules:
+    if sys.modules.get("keras") is None:
         choose_backend()
 
 
