@@ -272,6 +272,23 @@ def test_every_command_of_a_light_machine_gives_what_keras_gives(home):
     assert light["detector"]["overall"] == json.loads(json.dumps(detector["overall"]))
 
 
+def test_the_server_answers_from_it(home, monkeypatch):
+    for package in ("fastapi", "httpx", "python_multipart"):
+        pytest.importorskip(package)
+    from starlette.testclient import TestClient
+
+    from unfreeze.serve.web_app import create_app
+
+    monkeypatch.setenv("UNFREEZE_RUNTIME", "onnx")
+    classifier = SoundClassifier.load(home / "run")
+    clip = home / "data/low/low_0.wav"
+    with TestClient(create_app(classifier, local_only=False)) as client:
+        answer = client.post("/predict", files={"file": clip.read_bytes()}).json()
+    wanted = dict(zip(LABELS, classifier.predict(clip).tolist(), strict=True))
+    assert answer["classes"] == pytest.approx(wanted, abs=1e-5)
+    assert answer["heard"] == ["low"]
+
+
 def test_what_needs_a_backend_says_so_in_one_line(home):
     """In each case with the command that installs one, and before any work."""
     commands = [
