@@ -102,7 +102,7 @@ def choose_backend() -> str:
     if missing:
         extra = chosen if chosen in BACKENDS else "train"
         raise UnfreezeError(
-            f"Keras runs on {chosen}, but this is not installed: {', '.join(missing)}. "
+            f"Besides {chosen} this needs {', '.join(missing)}, which is not installed. "
             f"Install it with: pip install 'unfreeze[{extra}]'"
         )
     os.environ["KERAS_BACKEND"] = chosen
