@@ -53,7 +53,7 @@ def run(
         make_data: makes the recordings; given by `unfreeze demo`, which cannot resume.
         progress_file: kept for other programs while it runs.
     """
-    from unfreeze.backend import import_keras
+    from unfreeze.backend import check_backend, import_keras
     from unfreeze.cli.terminal import WORK, Asked, explain, named_bars, signals_to
     from unfreeze.pipeline import run_folder
     from unfreeze.pipeline.run_progress import recorded
@@ -70,6 +70,7 @@ def run(
     if out is not None and resumes and run_folder.is_finished(out):
         with kept():
             return _show_finished(options, out, json)
+    check_backend()
     asked, display = Asked(), None
     try:
         with signals_to(asked), kept() as told, ExitStack() as stack:
