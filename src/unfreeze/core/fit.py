@@ -61,6 +61,7 @@ from unfreeze.core.run_state import (
     sweep,
     write_stage,
 )
+from unfreeze.core.saved_optimizer import save_as_rebuilt
 from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.core.stage_caching import Batches, Job, Source, Whole, check_caches, log, make_ready
 from unfreeze.core.stage_fit import (
@@ -126,6 +127,7 @@ def run_stages(
     # Saved as it is, an optimizer without variables would be missed when it is loaded.
     with building_scope(job.model):
         job.model.optimizer.build(job.model.trainable_variables)
+    save_as_rebuilt(job.model)
     job.run_callbacks.end(job.model)
     return tuple(results), kept.stage
 
@@ -142,7 +144,14 @@ def _preferred(job: Job, new: StageResult, kept: StageResult, keeps_last: bool) 
         return True
     gap = new.rank[0] - kept.rank[0]
     chance = float(np.hypot(new.error, kept.error))
-    if not (keeps_last and new.monitor == kept.monitor and gap <= chance):
+    if not (keeps_last and new.monitor == kept.monitor):
+        return False
+    if not chance:
+        job.note(
+            f"stage {new.stage!r} is compared with {kept.stage!r} without a standard error: "
+            f"{new.monitor} is not a mean over validation samples"
+        )
+    if gap > chance:
         return False
     job.note(
         f"stage {new.stage!r} is kept: its {new.monitor} {new.best_value:.4f} differs from that of "
@@ -397,8 +406,8 @@ def fit(
         validation_scores: called after each epoch with the model's outputs for all
             validation samples, in order; what it returns joins the log as `val_<name>`,
             where the schedule's `monitor` and rules find it. A score `x_error` is the standard
-            error of `val_x`: a stage with keep="last" is then dropped for an earlier one only
-            if it is worse by more than a standard error of the difference.
+            error of `val_x`, in place of the one that `fit` computes: a stage with keep="last" is
+            dropped for an earlier one only if it is worse by more than a standard error.
         cache_dir: folder for caches, to share them between runs. None: in
             `run_dir`, or else a temporary folder that is removed at the end.
         cache_limit: bytes. A larger cache is not made, and the oldest caches are
@@ -491,6 +500,7 @@ def fit(
             score=validation_scores,
             run_dir=home,
             run_callbacks=RunCallbacks(callbacks, sum(stage.epochs for stage in plan)),
+            tells_errors=_tells_errors(plan),
         )
         few = why_few_groups(selections[0].groups, plan)
         unlearned = unlearned_norms([s for s in selections if s.stage.epochs])
@@ -505,6 +515,11 @@ def fit(
             restore_flags()
             raise
     return FitResult(model, results, best, seed)
+
+
+def _tells_errors(plan: Schedule) -> bool:
+    """Whether a stage may be kept although an earlier one looks better."""
+    return any(stage.keep == "last" for stage in [s for s in plan if s.epochs][1:])
 
 
 def _taken_over(plan: Schedule, given: Schedule) -> str:

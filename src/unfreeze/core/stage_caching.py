@@ -297,6 +297,7 @@ class Job:
         score: scores all predictions for the validation data, or None.
         run_dir: keeps finished stages and the state of the one that trains, or None.
         run_callbacks: the same callbacks, to be passed on as those of one run.
+        tells_errors: whether standard errors decide which stage is kept.
     """
 
     whole: Whole
@@ -311,6 +312,7 @@ class Job:
     score: Callable[[Any], Mapping[str, float]] | None
     run_dir: Path | None
     run_callbacks: RunCallbacks
+    tells_errors: bool = False
 
     @property
     def model(self) -> keras.Model:
