@@ -25,6 +25,7 @@ from unfreeze.core.averages import KEPT_ANYWAY, swaps_averages
 from unfreeze.core.boundary import check_stages, plan_stage
 from unfreeze.core.callbacks import FirstEpochGuard, History, Recorder
 from unfreeze.core.data import Stream, check_batch_size, check_class_weight
+from unfreeze.core.data_parallel import check_devices, left_out, on_devices
 from unfreeze.core.estimate import estimate_stages, in_words
 from unfreeze.core.fingerprints import describe
 from unfreeze.core.finite import find_cause, not_finite, some, warning
@@ -201,7 +202,8 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
         for listener in job.listeners:
             listener.on_cache(what, done, total)
 
-    batches = Batches(_batch_size(job, selection), _stage_seed(job.seed, number))
+    size = _batch_size(job, selection)
+    batches = Batches(size, _stage_seed(job.seed, number), job.devices)
     ready = make_ready(job.whole, selection, job.source, job.room, batches, on_cache)
     job.note(f"stage {stage.name!r}: {ready.note}")
     variables = (*selection.trained, *selection.updating)
@@ -364,6 +366,7 @@ def fit(
     cache_limit: int | None = None,
     fuse: bool = True,
     jit_compile: bool | str = "auto",
+    devices: int = 1,
 ) -> FitResult:
     """Train a model in stages.
 
@@ -417,6 +420,8 @@ def fit(
         jit_compile: as for `compile`. "auto" is what the model was compiled with; Keras' own
             "auto" leaves XLA off with TensorFlow on a CPU, where it ran YAMNet's blocks at less
             than half the speed.
+        devices: divide each batch among this many devices of this machine; with JAX and
+            arrays. The result is that of one device, rounding apart.
 
     Returns:
         The result; the model itself holds the best weights of all stages, the
@@ -462,6 +467,8 @@ def fit(
         *(validation_split, steps_per_epoch, validation_steps),
     )
     check_batches(selections, data)
+    sizes = {s.stage.batch_size or batch_size for s in selections if s.stage.epochs}
+    check_devices(devices, data, held, sizes)
     if class_weight:
         check_class_weight(data)
     compile_with = objective(model, graph, data, loss, metrics)
@@ -485,6 +492,7 @@ def fit(
     restore_flags = flags(model)
     with ExitStack() as stack:
         stack.enter_context(seeds_kept(model))
+        stack.enter_context(on_devices(model, devices))
         room = CacheRoom(_cache_folder(cache_dir, home, stack), cache_limit)
         check_caches(graph, selections, source, room)
         job = Job(
@@ -500,11 +508,19 @@ def fit(
             score=validation_scores,
             run_dir=home,
             run_callbacks=RunCallbacks(callbacks, sum(stage.epochs for stage in plan)),
+            devices=devices,
             tells_errors=_tells_errors(plan),
         )
         few = why_few_groups(selections[0].groups, plan)
         unlearned = unlearned_norms([s for s in selections if s.stage.epochs])
-        for text in (few, unlearned, warning(data, "train"), warning(held, "validation_data")):
+        fewer = left_out(data, sizes, devices)
+        for text in (
+            few,
+            unlearned,
+            fewer,
+            warning(data, "train"),
+            warning(held, "validation_data"),
+        ):
             if text is not None:
                 job.warn(text)
         if plan is not given:

@@ -43,10 +43,12 @@ __all__ = [
     "is_dataset",
     "is_learnable",
     "mean_of_samples",
+    "move_to_devices",
     "names_of_logs",
     "nodes_in_order",
     "own_random_state",
     "own_weights",
+    "processes",
     "remove_lora",
     "reseed",
     "resumed_epoch",
@@ -522,6 +524,29 @@ def building_scope(model: Any) -> AbstractContextManager[Any]:
     """Where new optimizer variables must be made for a model that trains on several devices."""
     strategy = getattr(model, "_distribute_strategy", None)
     return nullcontext() if strategy is None else strategy.scope()
+
+
+def move_to_devices(model: Any, distribution: Any) -> None:
+    """Hold a model's variables where a distribution wants them; None is JAX's first device."""
+    import jax
+
+    optimizer = getattr(model, "optimizer", None)
+    held = [*model.variables, *([] if optimizer is None else optimizer.variables)]
+    # Metrics that have seen no batch yet are not among the model's.
+    given = compiled_with(model)
+    parts = tree.flatten([given.get("metrics"), given.get("weighted_metrics")])
+    metrics = [part for part in parts if isinstance(part, keras.metrics.Metric)]
+    held += [v for metric in (*model.metrics, *metrics) for v in metric.variables]
+    for variable in {id(v): v for v in held}.values():
+        variable._layout = None
+        layout = None if distribution is None else distribution.get_variable_layout(variable)
+        place = jax.devices()[0] if layout is None else layout.backend_layout
+        variable._layout, variable._value = layout, jax.device_put(variable._value, place)
+
+
+def processes() -> int:
+    """How many processes share JAX's devices."""
+    return int(keras.src.backend.distribution_lib.num_processes())
 
 
 def compiled_optimizer(model: Any) -> Any:
