@@ -27,16 +27,8 @@ _REASONS = {
 }
 
 
-def check_devices(
-    devices: int, data: Rows | Stream, held: Rows | Stream | None, sizes: Iterable[int]
-) -> None:
-    """Refuse several devices where they would not train, or not alike.
-
-    Args:
-        devices: how many.
-        data: the training data.
-        held: the validation data, or None.
-        sizes: samples in a step of each stage.
+def check_backend(devices: int) -> None:
+    """Refuse several devices where this machine or Keras' backend has none to train on.
 
     Raises:
         ScheduleError: says why, and what to do.
@@ -56,6 +48,25 @@ def check_devices(
     there = keras.distribution.list_devices()
     if devices > len(there):
         raise ScheduleError(f"devices={devices}: JAX sees {len(there)} ({', '.join(there)})")
+
+
+def check_devices(
+    devices: int, data: Rows | Stream, held: Rows | Stream | None, sizes: Iterable[int]
+) -> None:
+    """Refuse several devices where they would not train, or not alike.
+
+    Args:
+        devices: how many.
+        data: the training data.
+        held: the validation data, or None.
+        sizes: samples in a step of each stage.
+
+    Raises:
+        ScheduleError: says why, and what to do.
+    """
+    check_backend(devices)
+    if devices == 1:
+        return
     for part in (data, held):
         if isinstance(part, Stream):
             raise ScheduleError(

@@ -528,8 +528,8 @@ def building_scope(model: Any) -> AbstractContextManager[Any]:
 
 def move_to_devices(model: Any, distribution: Any) -> None:
     """Hold a model's variables where a distribution wants them; None is JAX's first device."""
-    import jax
-
+    library = keras.src.backend.distribution_lib
+    first = library._to_backend_device(keras.distribution.list_devices()[0])
     optimizer = getattr(model, "optimizer", None)
     held = [*model.variables, *([] if optimizer is None else optimizer.variables)]
     # Metrics that have seen no batch yet are not among the model's.
@@ -540,8 +540,10 @@ def move_to_devices(model: Any, distribution: Any) -> None:
     for variable in {id(v): v for v in held}.values():
         variable._layout = None
         layout = None if distribution is None else distribution.get_variable_layout(variable)
-        place = jax.devices()[0] if layout is None else layout.backend_layout
-        variable._layout, variable._value = layout, jax.device_put(variable._value, place)
+        variable._layout = layout
+        variable._value = library.distribute_tensor(
+            variable._value, first if layout is None else layout
+        )
 
 
 def processes() -> int:
