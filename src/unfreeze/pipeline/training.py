@@ -170,6 +170,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         callbacks=[listener, *watching],
         class_weight=options.class_weight,
         factors=column_weights(manifest) if options.in_noise else None,
+        devices=options.devices,
     )
     depths = _depths(plan, cut, listener)
     labels = labels_with_background(manifest, options.in_noise)
