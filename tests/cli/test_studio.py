@@ -74,9 +74,24 @@ class Server:
         return self.process.returncode, said
 
 
-def test_it_serves_until_ctrl_c_and_two_do_not_share_a_folder(tmp_path):
+@pytest.fixture
+def start():
+    """Start servers; those that a failed test leaves are ended, which stops their trainings."""
+    started = []
+
+    def start(program, folder, **env):
+        started.append(Server(program, folder, **env))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.end()
+
+
+def test_it_serves_until_ctrl_c_and_two_do_not_share_a_folder(tmp_path, start):
     toy.write_sounds(tmp_path / "tones", clips=1)
-    server = Server(REAL, tmp_path)
+    server = start(REAL, tmp_path)
     try:
         assert server.folder == str(tmp_path)
         line = server.process.stdout.readline()
@@ -110,7 +125,7 @@ def test_bad_input_is_refused_with_its_cause(tmp_path, words, message):
 # Three programs that load Keras, and a training of some hundred epochs.
 @pytest.mark.slow
 @pytest.mark.needs_backend("torch")
-def test_killed_in_training_nothing_is_lost(tmp_path, monkeypatch):
+def test_killed_in_training_nothing_is_lost(tmp_path, monkeypatch, start):
     lab = tmp_path / "lab"
     toy.write_sounds(lab / "tones", clips=6)
     # Sums of one thread have one order.
@@ -122,7 +137,7 @@ def test_killed_in_training_nothing_is_lost(tmp_path, monkeypatch):
     }
     program = [sys.executable, toy_cli.__file__]
     chosen = {"data": "tones", "options": {"backbone": "toy", "schedule": "classic", "epochs": 100}}
-    server = Server(program, lab, **env)
+    server = start(program, lab, **env)
     line = server.ask("plan", **chosen, name="one")["train"]
     server.ask("train", **chosen, name="one")
     server.until(lambda state: len(state.get("rows", ())) > 3)
@@ -130,7 +145,7 @@ def test_killed_in_training_nothing_is_lost(tmp_path, monkeypatch):
     # The training does not notice; it waits here, as it is short. The next studio finds it.
     run, file = lab / "runs" / "one", lab / "runs" / ".studio" / "one.progress.json"
     os.kill(read_progress(file)["pid"], signal.SIGSTOP)
-    server = Server(program, lab, **env)
+    server = start(program, lab, **env)
     state = server.ask("state")["training"]
     assert (state["name"], state["state"]) == ("one", "running")
     os.kill(read_progress(file)["pid"], signal.SIGKILL)
@@ -139,7 +154,7 @@ def test_killed_in_training_nothing_is_lost(tmp_path, monkeypatch):
     server.end(signal.SIGKILL)
     # All is dead now, as after a power cut.
     assert run_folder.is_interrupted(run)
-    server = Server(program, lab, **env)
+    server = start(program, lab, **env)
     assert server.ask("state")["training"]["state"] == "interrupted"
     server.ask("resume", name="one")
     server.until(lambda state: state["stage"] is not None and state["work"] is None)
@@ -148,7 +163,7 @@ def test_killed_in_training_nothing_is_lost(tmp_path, monkeypatch):
     assert code == 0
     assert "The training of one was stopped. To resume it: unfreeze studio " in said
     assert read_progress(file)["state"] == "interrupted"
-    server = Server(program, lab, **env)
+    server = start(program, lab, **env)
     server.ask("resume", name="one")
     state = server.until(lambda state: state["state"] != "running")
     assert (state["state"], len(state["rows"])) == ("finished", 200)
