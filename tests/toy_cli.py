@@ -1,7 +1,7 @@
 """The command line with the `toy` backbone, as a process of its own: `python toy_cli.py ARGS`.
 
-Environment: UNFREEZE_CACHE, and TOY_SIGNALS, numbers of signals that the process
-sends itself at the end of its second epoch.
+Environment: UNFREEZE_CACHE; TOY_SIGNALS, numbers of signals that the process sends itself at the
+end of its second epoch; TOY_REPORT, for runs with a report.
 """
 
 import os
@@ -15,7 +15,8 @@ import toy
 
 def main() -> None:
     monkeypatch = pytest.MonkeyPatch()
-    toy.register(monkeypatch, pathlib.Path(os.environ["UNFREEZE_CACHE"]).parent)
+    home = pathlib.Path(os.environ["UNFREEZE_CACHE"]).parent
+    toy.register(monkeypatch, home, report="TOY_REPORT" in os.environ)
     from unfreeze.cli import main as command_line
     from unfreeze.cli.train_display import TrainDisplay
 
@@ -28,6 +29,11 @@ def main() -> None:
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(TrainDisplay, "on_epoch_end", on_epoch_end)
+    if sys.argv[1] == "studio":
+        # Its trainings are started so, too.
+        from unfreeze.review import retraining
+
+        retraining.PROGRAM = (sys.executable, __file__)
     sys.argv[0] = "unfreeze"
     command_line()
 

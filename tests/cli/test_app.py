@@ -28,6 +28,7 @@ COMMANDS = (
     "segments",
     "export",
     "serve",
+    "studio",
     "inspect",
     "plan",
     "weights",

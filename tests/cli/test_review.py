@@ -19,7 +19,7 @@ import httpx
 from unfreeze.cli.app import app
 from unfreeze.errors import UnfreezeError
 from unfreeze.review.label_store import Answer, LabelStore
-from unfreeze.serve.review_app import TOKEN_HEADER
+from unfreeze.serve.json_requests import TOKEN_HEADER
 
 
 def call(*words):

@@ -16,7 +16,8 @@ from reviewing import LENGTH, label_of
 from unfreeze.review.review_session import ReviewSession
 from unfreeze.search.embedding import embed
 from unfreeze.search.index_folder import open_index
-from unfreeze.serve.review_app import TOKEN_HEADER, create_review_app
+from unfreeze.serve.json_requests import TOKEN_HEADER
+from unfreeze.serve.review_app import create_review_app
 
 TOKEN = "a-token"
 

@@ -43,9 +43,10 @@ from unfreeze.audio.table_file import read_table
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, show
 
-_TABLES = (".csv", ".tsv", ".txt")
+#: Endings of tables of labels.
+TABLES = (".csv", ".tsv", ".txt")
 # Files beside a data set that may hold its labels.
-_ASIDE = (*_TABLES, ".xlsx", ".xls", ".ods", ".jsonl")
+_ASIDE = (*TABLES, ".xlsx", ".xls", ".ods", ".jsonl")
 _LABELS = re.compile(
     r"(?:labels?|classes|manifest|metadata|meta|annotations?|train|test|val|valid|validation|dev)"
     r"(?:[_-]?(?:labels?|metadata))?",
@@ -147,7 +148,7 @@ def find_source(
     root = place.resolve() if place.is_dir() else place.parent.resolve()
     if place.is_dir():
         entries, notes = _read_folder(root, how)
-    elif place.suffix.lower() in _TABLES:
+    elif place.suffix.lower() in TABLES:
         entries, notes = read_sounds(root / place.name, how.columns)
     else:
         raise DataError(
@@ -221,7 +222,7 @@ def _label_tables(root: Path, columns: Columns) -> tuple[list[Path], list[Proble
                 unused.append(Problem(file.relative_to(root), "no_table", cause, False))
     for note in unused:
         file = root / note.path
-        named = file.suffix.lower() in _TABLES and _LABELS.fullmatch(file.stem)
+        named = file.suffix.lower() in TABLES and _LABELS.fullmatch(file.stem)
         # Beside a table of labels, one of something else may have such a name.
         if named and (not tables or _names_something(file)):
             raise DataError(
@@ -242,7 +243,7 @@ def _names_something(file: Path) -> bool:
 
 def _why_no_labels(file: Path, columns: Columns) -> str | None:
     """Why a file is no table of recordings and labels; "" for a text, None if it is one."""
-    if file.suffix.lower() not in _TABLES:
+    if file.suffix.lower() not in TABLES:
         return "save it as a CSV file with the columns path,label, if it holds the labels"
     try:
         table = read_table(file, head=True)

@@ -31,6 +31,7 @@ COMMANDS = {
     "head": "Train a head on labelled places of an index, in seconds: no recording is read.",
     "export": "Write a classifier as LiteRT, ONNX, OpenVINO, SavedModel or TensorFlow.js.",
     "serve": "Serve a classifier as a web page, and to programs over HTTP.",
+    "studio": "Train in the browser: choose recordings, look at them, train, watch, use the model.",
     "inspect": "Show the clips, hours, classes, sample rates, problems and split of a data set.",
     "plan": "Show what each stage of a schedule would train; write the schedule to edit it.",
     "backbones": "List the pretrained networks: what they hear, their licence, and where weights "

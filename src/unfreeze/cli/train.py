@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from unfreeze.cli.arguments import Json, Quiet, takes
-from unfreeze.errors import RunError
-from unfreeze.pipeline.train_options import OPTIONS, TrainOptions
+from unfreeze.errors import RunError, UnfreezeError, show
+from unfreeze.pipeline.train_options import OPTIONS, TrainOptions, command_line
 
 
 def _complete(**given: Any) -> TrainOptions:
@@ -19,13 +20,29 @@ def _complete(**given: Any) -> TrainOptions:
 
 
 @takes(*OPTIONS, make=_complete, required=("data", "out"))
-def train(options: TrainOptions, json: Json = False, quiet: Quiet = False) -> None:
+def train(
+    options: TrainOptions,
+    progress: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to keep for other programs while it runs: JSON with stages, epochs and "
+            "the time left.",
+            show_default="none",
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Train a classifier on labelled recordings, in stages, and test it."""
-    run(options, json, quiet)
+    run(options, json, quiet, progress_file=progress)
 
 
 def run(
-    options: TrainOptions, json: bool, quiet: bool, make_data: Callable[[], None] | None = None
+    options: TrainOptions,
+    json: bool,
+    quiet: bool,
+    make_data: Callable[[], None] | None = None,
+    progress_file: Path | None = None,
 ) -> None:
     """Train, and show progress and scores.
 
@@ -34,28 +51,45 @@ def run(
         json: print the scores as JSON.
         quiet: show only the scores.
         make_data: makes the recordings; given by `unfreeze demo`, which cannot resume.
+        progress_file: kept for other programs while it runs.
     """
     from unfreeze.backend import check_backend, import_keras
-    from unfreeze.cli.terminal import Asked, explain, named_bars, signals_to
+    from unfreeze.cli.terminal import WORK, Asked, explain, named_bars, signals_to
     from unfreeze.pipeline import run_folder
+    from unfreeze.pipeline.run_progress import recorded
     from unfreeze.planning import planned
 
     out = options.out
     resumes = options.resume and not options.overwrite
+    if progress_file is not None and out is not None and _is_in(progress_file, out):
+        raise UnfreezeError(
+            f"--progress: {show(progress_file)} is in the run's folder, which holds only the "
+            "run: give a file beside it"
+        )
+    kept = partial(recorded, progress_file, command_line(options), resumes)
     if out is not None and resumes and run_folder.is_finished(out):
-        return _show_finished(options, out, json)
+        with kept():
+            return _show_finished(options, out, json)
     check_backend()
     asked, display = Asked(), None
     try:
-        with signals_to(asked), ExitStack() as stack:
+        with signals_to(asked), kept() as told, ExitStack() as stack:
+
+            def show_work(what: str, done: int, total: int) -> None:
+                progress(what, done, total)
+                if told is not None:
+                    told.work(WORK[what], done, total)
+
             # Keras takes seconds to import: make the plan, and show its errors, before that.
             with named_bars(shown=not (quiet or json)) as (progress, _):
-                plan = stack.enter_context(planned(options, progress, make_data))
+                plan = stack.enter_context(planned(options, show_work, make_data))
+            if told is not None:
+                told.work("Loading Keras", 0, 0)
             import_keras()
             from unfreeze.cli.train_display import TrainDisplay
             from unfreeze.pipeline.training import train as run_plan
 
-            display = TrainDisplay(quiet=quiet, json=json, out=out, asked=asked)
+            display = TrainDisplay(quiet=quiet, json=json, out=out, asked=asked, told=told)
             with display.progress:
                 run_plan(plan, display)
     except KeyboardInterrupt:
@@ -69,6 +103,10 @@ def run(
         if reason is None or again is None:
             raise
         raise RunError(f"{reason}. Then run {again} to continue") from error
+
+
+def _is_in(file: Path, folder: Path) -> bool:
+    return file.resolve().is_relative_to(folder.resolve())
 
 
 def _show_finished(options: TrainOptions, out: Path, json: bool) -> None:

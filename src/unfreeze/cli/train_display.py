@@ -10,6 +10,7 @@ from rich.console import Console
 
 from unfreeze.cli.terminal import WORK, Asked, bars
 from unfreeze.pipeline.run_folder import REPORT
+from unfreeze.pipeline.run_progress import ProgressFile
 from unfreeze.pipeline.thresholds import COUNTS
 from unfreeze.pipeline.training import Summary, TrainListener
 from unfreeze.report.tables import (
@@ -31,15 +32,23 @@ class TrainDisplay(TrainListener):
         json: print the scores as JSON, and nothing else on standard output.
         out: the run folder, to name at the end.
         asked: the requests of signals.
+        told: the file that other programs watch, if there is one.
 
     Attributes:
         begun: whether trials or a stage have started, so that the run folder is this run's.
     """
 
-    def __init__(self, quiet: bool, json: bool, out: Path | None, asked: Asked) -> None:
+    def __init__(
+        self,
+        quiet: bool,
+        json: bool,
+        out: Path | None,
+        asked: Asked,
+        told: ProgressFile | None = None,
+    ) -> None:
         super().__init__()
         self.quiet, self.json, self.out = quiet, json, out
-        self.asked = asked
+        self.asked, self.told = asked, told
         self.begun = False
         self.shown = not (quiet or json)
         self.console = Console(highlight=False)
@@ -53,7 +62,7 @@ class TrainDisplay(TrainListener):
         """Move the bar of work before training."""
         # Trials are kept in the run's folder, like stages.
         self.begun = self.begun or what == "trials"
-        self._move(what, WORK.get(what, what), done, total)
+        self._work(what, WORK.get(what, what), done, total)
 
     def on_summary(self, summary: Summary) -> None:
         """Show the data and the plan."""
@@ -73,8 +82,10 @@ class TrainDisplay(TrainListener):
             self._say(f"{bad} files are left out; `unfreeze inspect` lists them", "yellow")
         if summary.corrections is not None:
             self._say(corrections_line(summary.corrections.as_plain()))
+        if self.told is not None:
+            self.told.plan([(stage.stage, stage.epochs) for stage in summary.plans])
         for note in summary.notes:
-            self._say(note, "yellow")
+            self._note(note, "yellow")
         if self.shown:
             self.progress.console.print()
             title = f"schedule {summary.schedule.name}"
@@ -84,13 +95,15 @@ class TrainDisplay(TrainListener):
     def on_note(self, text: str) -> None:
         """Print a line that stays."""
         self._clear()
-        self._say(text, "dim")
+        self._note(text, "dim")
 
     def on_stage_begin(self, plan: Any) -> None:
         """Start the stage's bar."""
         self._clear()
         self._stage = plan
         self.begun = True
+        if self.told is not None:
+            self.told.stage(plan.stage)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """From here on, a signal lets the current step finish."""
@@ -106,7 +119,7 @@ class TrainDisplay(TrainListener):
 
     def on_cache(self, what: str, done: int, total: int) -> None:
         """Move the bar of the frozen prefix."""
-        self._move(f"cache {what}", f"Frozen layers, once ({what})", done, total)
+        self._work(f"cache {what}", f"Frozen layers, once ({what})", done, total)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Show the bar before the first epoch ends."""
@@ -124,10 +137,16 @@ class TrainDisplay(TrainListener):
                 texts = [f"{float(v):.3f}" for v in pair if v is not None]
                 shown.append(f"{label} {' / '.join(texts)}")
         self._move(self._stage.stage, "  ".join(shown), epoch + 1, self._stage.epochs)
+        if self.told is not None:
+            self.told.epoch(self._stage.stage, epoch + 1, self._stage.epochs, values)
 
     def on_stage_end(self, result: Any) -> None:
         """Show the result of the stage and what it moved."""
         self._clear()
+        if self.told is not None:
+            self.told.end_stage(
+                result.stage, result.best_epoch, result.monitor, float(result.best_value)
+            )
         row = result.rows[result.best_epoch - 1]
         names = dict.fromkeys(
             (
@@ -203,6 +222,17 @@ class TrainDisplay(TrainListener):
             style="dim",
             soft_wrap=True,
         )
+
+    def _work(self, key: str, title: str, done: int, total: int) -> None:
+        """Show work that is no training."""
+        self._move(key, title, done, total)
+        if self.told is not None:
+            self.told.work(title, done, total)
+
+    def _note(self, text: str, style: str) -> None:
+        self._say(text, style)
+        if self.told is not None:
+            self.told.note(text)
 
     def _move(self, key: str, title: str, done: int, total: int) -> None:
         if key not in self._tasks:

@@ -69,7 +69,7 @@ def classic(head: Any = "head") -> Schedule:
 
 
 def gradual(groups: int = 4, head: Any = "head") -> Schedule:
-    """The head, then the base from the top down in `groups` steps.
+    """The head, then the base from the top down in several steps.
 
     Howard and Ruder, "Universal Language Model Fine-tuning for Text
     Classification", ACL 2018 (gradual unfreezing). They add one layer per epoch; here a

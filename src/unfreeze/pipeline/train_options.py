@@ -501,6 +501,11 @@ def with_fields_of(
 
 def command_line(options: TrainOptions) -> str:
     """The command that repeats a run."""
+    return shlex.join(command_words(options))
+
+
+def command_words(options: TrainOptions) -> list[str]:
+    """The same, word by word."""
     always = ("out", "schedule", "seed")
     words = ["unfreeze", "train", str(options.data)]
     for name, option in OPTIONS.items():
@@ -508,10 +513,15 @@ def command_line(options: TrainOptions) -> str:
         skipped = name == "data" or not option.describes_run or value is None
         if skipped or (name not in always and value == default_of(name)):
             continue
-        words.append(f"--{'no-' if value is False else ''}{name.replace('_', '-')}")
-        if not isinstance(value, bool):
-            words.append(str(value))
-    return shlex.join(words)
+        flag = f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag)
+        elif str(value).startswith("-"):
+            # By itself it would be read as an option.
+            words.append(f"{flag}={value}")
+        else:
+            words += [flag, str(value)]
+    return words
 
 
 def _plain(value: Any) -> Any:

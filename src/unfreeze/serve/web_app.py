@@ -105,7 +105,7 @@ def guarded(app: Any, *, local_only: bool, policy: str = UPLOADS_POLICY) -> Any:
         app: the application.
         local_only: refuse requests whose `Host` is not `localhost` or a loopback
             address.
-        policy: the content policy of all answers.
+        policy: the content policy of all answers that have none of their own.
 
     Returns:
         An ASGI application.
@@ -116,7 +116,9 @@ def guarded(app: Any, *, local_only: bool, policy: str = UPLOADS_POLICY) -> Any:
     async def run(scope: Any, receive: Any, send: Any) -> None:
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *raw]}
+                own = list(message.get("headers", ()))
+                named = {name for name, _ in own}
+                message = {**message, "headers": own + [h for h in raw if h[0] not in named]}
             await send(message)
 
         if scope["type"] != "http":
