@@ -89,7 +89,8 @@ def test_groups_and_taps_are_its_blocks():
     assert len(taps) >= 5
 
 
-@pytest.mark.parametrize("trained", [pytest.param("top:1", marks=pytest.mark.slow), "*"])
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", ["top:1", "*"])
 def test_it_trains_in_stages(reference, mel, trained, tmp_path):
     """One step of each stage; the audit would refuse a layer that moved or stood still."""
     base = build_efficientat(MN04, weights_file(reference, MN04, tmp_path))
