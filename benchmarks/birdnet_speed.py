@@ -1,8 +1,8 @@
 """BirdNET in Keras against the published file in its own runtime, in one process.
 
 `python -m benchmarks.birdnet_speed FILE [--threads N] [--rounds N] [--batch N]`: FILE is the
-published TFLite file. Prints windows (3 s of sound) per second: the file in its runtime, a window at a
-time, as it takes no more; ours from the samples, on batches, front end included; the network
+published TFLite file. Prints windows (3 s of sound) per second: the file in its runtime, a window
+at a time, as it takes no more; ours from the samples, on batches, front end included; the network
 alone; and training steps of all layers. Then the multiply-adds that the last two need, as a share
 of those that a float32 matrix product of numpy does in the same time. Rounds alternate, so that
 other work on the machine is in all of them; medians count: of processor time for one thread, as

@@ -73,8 +73,8 @@ def test_what_is_no_state_dict_is_refused_in_one_line(torch, tmp_path):
         made.writestr("a.txt", "")
     for name, cause in {
         "training": "holds something else than a state dict",
-        "old": "no PyTorch checkpoint, or one from before PyTorch 1.6",
-        "empty": "no PyTorch checkpoint",
+        "old": "no whole PyTorch checkpoint, or one from before PyTorch 1.6",
+        "empty": "no whole PyTorch checkpoint",
         "other": "a zip archive, but no PyTorch checkpoint",
     }.items():
         with pytest.raises(WeightsError, match=cause) as refused:

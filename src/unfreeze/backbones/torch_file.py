@@ -67,8 +67,8 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
             return _read(archive, path)
     except zipfile.BadZipFile:
         raise WeightsError(
-            f"{path} is no PyTorch checkpoint, or one from before PyTorch 1.6: copy or download it "
-            "again, or load it in PyTorch and save its state_dict()"
+            f"{path} is no whole PyTorch checkpoint, or one from before PyTorch 1.6: copy or "
+            "download it again, or load it in PyTorch and save its state_dict()"
         ) from None
     except (ValueError, KeyError, IndexError, TypeError, EOFError, OverflowError) as error:
         raise WeightsError(
