@@ -194,20 +194,6 @@ def tuned(base, classes, train, held, seed):
     return lambda x: model.predict(x, verbose=0).argmax(axis=1)
 
 
-def with_error(base, classes, train, held, seed):
-    """`probe_tune` with the standard error of the validation loss, as `unfreeze train` gives it."""
-
-    def scores(outputs):
-        own = np.take_along_axis(np.asarray(outputs), held[1][:, None], axis=1)
-        losses = -np.log(np.maximum(own, 1e-7))
-        return {"loss_error": float(losses.std(ddof=1) / np.sqrt(len(losses)))}
-
-    model = unfreeze.read_out(base, classes, data=train[0], seed=seed)
-    options = {"validation_data": held, "validation_scores": scores, "seed": seed, "verbose": 0}
-    unfreeze.fit(model, "probe_tune", train, **options)
-    return lambda x: model.predict(x, verbose=0).argmax(axis=1)
-
-
 def scikit_learn(base, classes, train, held, seed):
     """Logistic regression on the last layer's mean; `C` by the validation pictures."""
     body = keras.Model(base.input, keras.layers.GlobalAveragePooling2D()(base.output))
@@ -230,7 +216,6 @@ METHODS: dict[str, Callable[..., Any]] = {
     "`two_stage` on the last layer": last_layer("two_stage"),
     "`full` on the last layer, from a random head": last_layer("full"),
     KEPT: tuned,
-    "`probe_tune` on a read-out, with the loss's standard error": with_error,
 }
 
 

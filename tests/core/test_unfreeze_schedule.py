@@ -437,17 +437,65 @@ def test_a_metric_that_the_model_lacks_is_told_before_the_first_step(
     assert "Did you mean 'val_accuracy'?" in rule
 
 
+class OwnStep(keras.Model):
+    """A model with code of its own: only its log shows what it measures."""
+
+    def train_step(self, *args: Any) -> Any:
+        return super().train_step(*args)
+
+
+class NoSecondStep(keras.callbacks.Callback):
+    """Ends `fit` after its first step. It listens, so that Keras waits for each log."""
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch:
+            raise AssertionError("a second step")
+
+
+@pytest.mark.on_each_backend
+def test_what_a_model_with_code_of_its_own_lacks_is_told_after_the_first_step(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = Stage("a", train="head", until=Reached("val_accuracies", 0.9, mode="max"))
+    schedule = Schedule([stage], monitor="val_f1")
+    with pytest.raises(AssertionError, match="a second step"):
+        fit(compiled(kind=OwnStep), schedule, NoSecondStep(), validation_data=HELD)
+    monitor, rule = (r.message for r in caplog.records if "watches" in r.message)
+    assert "only if a callback before UnfreezeSchedule, or `test_step`, adds it" in monitor
+    assert "The model logs accuracy, loss, and the same with val_" in monitor
+    assert "Did you mean 'val_accuracy'?" in rule
+
+
+def test_its_log_is_read_once_and_without_waiting_for_each_step(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen = []
+    good = Schedule([HEAD], monitor="val_accuracy")
+    callback = UnfreezeSchedule(good)
+    assert callback.async_safe
+    compiled(kind=OwnStep).fit(
+        X, Y, batch_size=8, epochs=9, validation_data=HELD, callbacks=[callback], verbose=0
+    )
+    assert callback.best_stage == HEAD.name
+    assert not [r for r in caplog.records if "watches" in r.message]
+
+    class Batches(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            seen.append(logs["loss"])
+
+    own = Stage("a", train="head", epochs=1, callbacks=[Batches])
+    assert not UnfreezeSchedule([own]).async_safe
+    fit(compiled(), [own], validation_data=HELD)
+    assert len(seen) == len(TRAIN[0]) // 8
+
+
 def test_metrics_that_there_will_be_or_may_be_are_not_doubted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Own(keras.Model):
-        def train_step(self, *args: Any) -> Any:
-            return super().train_step(*args)
-
     good = Schedule([HEAD], monitor="val_accuracy")
     for model, schedule in (
         (compiled(), good),
-        (compiled(kind=Own), Schedule([HEAD], monitor="own_score")),
+        (compiled(kind=OwnStep), Schedule([HEAD], monitor="own_score")),
     ):
         with pytest.raises(AssertionError, match="a step"):
             fit(model, schedule, NoStep())

@@ -481,6 +481,14 @@ class ShuffledRows(keras.utils.PyDataset):
         weight = None if self.rows.weight is None else tree.map_structure(pick, self.rows.weight)
         return (inputs, y) if weight is None else (inputs, y, weight)
 
+    def divide(self, parts: int) -> None:
+        """Leave samples out of the last batch until it divides into equal parts."""
+        last = self._spans[-1]
+        over = (last.stop - last.start) % parts
+        kept = [slice(last.start, last.stop - over)] if over < last.stop - last.start else []
+        self._spans = [*self._spans[:-1], *kept]
+        self._arrange()
+
     def on_epoch_end(self) -> None:
         """Arrange the next epoch."""
         self.skip(1)

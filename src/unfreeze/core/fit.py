@@ -25,6 +25,7 @@ from unfreeze.core.averages import KEPT_ANYWAY, swaps_averages
 from unfreeze.core.boundary import check_stages, plan_stage
 from unfreeze.core.callbacks import FirstEpochGuard, History, Recorder
 from unfreeze.core.data import Stream, check_batch_size, check_class_weight
+from unfreeze.core.data_parallel import check_devices, left_out, on_devices
 from unfreeze.core.estimate import estimate_stages, in_words
 from unfreeze.core.fingerprints import describe
 from unfreeze.core.finite import find_cause, not_finite, some, warning
@@ -61,6 +62,7 @@ from unfreeze.core.run_state import (
     sweep,
     write_stage,
 )
+from unfreeze.core.saved_optimizer import save_as_rebuilt
 from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.core.stage_caching import Batches, Job, Source, Whole, check_caches, log, make_ready
 from unfreeze.core.stage_fit import (
@@ -126,6 +128,7 @@ def run_stages(
     # Saved as it is, an optimizer without variables would be missed when it is loaded.
     with building_scope(job.model):
         job.model.optimizer.build(job.model.trainable_variables)
+    save_as_rebuilt(job.model)
     job.run_callbacks.end(job.model)
     return tuple(results), kept.stage
 
@@ -142,7 +145,14 @@ def _preferred(job: Job, new: StageResult, kept: StageResult, keeps_last: bool) 
         return True
     gap = new.rank[0] - kept.rank[0]
     chance = float(np.hypot(new.error, kept.error))
-    if not (keeps_last and new.monitor == kept.monitor and gap <= chance):
+    if not (keeps_last and new.monitor == kept.monitor):
+        return False
+    if not chance:
+        job.note(
+            f"stage {new.stage!r} is compared with {kept.stage!r} without a standard error: "
+            f"{new.monitor} is not a mean over validation samples"
+        )
+    if gap > chance:
         return False
     job.note(
         f"stage {new.stage!r} is kept: its {new.monitor} {new.best_value:.4f} differs from that of "
@@ -192,7 +202,8 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
         for listener in job.listeners:
             listener.on_cache(what, done, total)
 
-    batches = Batches(_batch_size(job, selection), _stage_seed(job.seed, number))
+    size = _batch_size(job, selection)
+    batches = Batches(size, _stage_seed(job.seed, number), job.devices)
     ready = make_ready(job.whole, selection, job.source, job.room, batches, on_cache)
     job.note(f"stage {stage.name!r}: {ready.note}")
     variables = (*selection.trained, *selection.updating)
@@ -355,6 +366,7 @@ def fit(
     cache_limit: int | None = None,
     fuse: bool = True,
     jit_compile: bool | str = "auto",
+    devices: int = 1,
 ) -> FitResult:
     """Train a model in stages.
 
@@ -397,8 +409,8 @@ def fit(
         validation_scores: called after each epoch with the model's outputs for all
             validation samples, in order; what it returns joins the log as `val_<name>`,
             where the schedule's `monitor` and rules find it. A score `x_error` is the standard
-            error of `val_x`: a stage with keep="last" is then dropped for an earlier one only
-            if it is worse by more than a standard error of the difference.
+            error of `val_x`, in place of the one that `fit` computes: a stage with keep="last" is
+            dropped for an earlier one only if it is worse by more than a standard error.
         cache_dir: folder for caches, to share them between runs. None: in
             `run_dir`, or else a temporary folder that is removed at the end.
         cache_limit: bytes. A larger cache is not made, and the oldest caches are
@@ -408,6 +420,8 @@ def fit(
         jit_compile: as for `compile`. "auto" is what the model was compiled with; Keras' own
             "auto" leaves XLA off with TensorFlow on a CPU, where it ran YAMNet's blocks at less
             than half the speed.
+        devices: divide each batch among this many devices of this machine; with JAX and
+            arrays. The result is that of one device, rounding apart.
 
     Returns:
         The result; the model itself holds the best weights of all stages, the
@@ -453,6 +467,8 @@ def fit(
         *(validation_split, steps_per_epoch, validation_steps),
     )
     check_batches(selections, data)
+    sizes = {s.stage.batch_size or batch_size for s in selections if s.stage.epochs}
+    check_devices(devices, data, held, sizes)
     if class_weight:
         check_class_weight(data)
     compile_with = objective(model, graph, data, loss, metrics)
@@ -476,6 +492,7 @@ def fit(
     restore_flags = flags(model)
     with ExitStack() as stack:
         stack.enter_context(seeds_kept(model))
+        stack.enter_context(on_devices(model, devices))
         room = CacheRoom(_cache_folder(cache_dir, home, stack), cache_limit)
         check_caches(graph, selections, source, room)
         job = Job(
@@ -491,10 +508,19 @@ def fit(
             score=validation_scores,
             run_dir=home,
             run_callbacks=RunCallbacks(callbacks, sum(stage.epochs for stage in plan)),
+            devices=devices,
+            tells_errors=_tells_errors(plan),
         )
         few = why_few_groups(selections[0].groups, plan)
         unlearned = unlearned_norms([s for s in selections if s.stage.epochs])
-        for text in (few, unlearned, warning(data, "train"), warning(held, "validation_data")):
+        fewer = left_out(data, sizes, devices)
+        for text in (
+            few,
+            unlearned,
+            fewer,
+            warning(data, "train"),
+            warning(held, "validation_data"),
+        ):
             if text is not None:
                 job.warn(text)
         if plan is not given:
@@ -505,6 +531,11 @@ def fit(
             restore_flags()
             raise
     return FitResult(model, results, best, seed)
+
+
+def _tells_errors(plan: Schedule) -> bool:
+    """Whether a stage may be kept although an earlier one looks better."""
+    return any(stage.keep == "last" for stage in [s for s in plan if s.epochs][1:])
 
 
 def _taken_over(plan: Schedule, given: Schedule) -> str:

@@ -14,9 +14,12 @@ import keras
 import numpy as np
 from keras.src import tree
 from keras.src.backend import get_keras_mask, set_keras_mask
+from keras.src.losses.loss import apply_mask, squeeze_or_expand_to_same_rank
+from keras.src.metrics.reduction_metrics import reduce_to_samplewise_values
 from keras.src.trainers import data_adapters
 
 __all__ = [
+    "Share",
     "averages_of",
     "build_variables",
     "building_scope",
@@ -26,6 +29,7 @@ __all__ = [
     "computing_in_bfloat16",
     "conv_kernel_gradients_are_slow",
     "direct_layers",
+    "each_loss",
     "flatten_layers",
     "forget_functions",
     "freeze_own",
@@ -38,10 +42,13 @@ __all__ = [
     "is_custom",
     "is_dataset",
     "is_learnable",
+    "mean_of_samples",
+    "move_to_devices",
     "names_of_logs",
     "nodes_in_order",
     "own_random_state",
     "own_weights",
+    "processes",
     "remove_lora",
     "reseed",
     "resumed_epoch",
@@ -339,6 +346,113 @@ def names_of_logs(model: keras.Model, y: Any, outputs: Any) -> set[str]:
     return set(model.get_metrics_result())
 
 
+#: What each sample of a batch adds to a mean, times its weight, and its weight: two (samples,).
+Share = tuple[Any, Any]
+
+
+@contextmanager
+def each_loss(model: keras.Model) -> Iterator[list[Share]]:
+    """Collect each sample's share of the losses that a compiled model computes meanwhile.
+
+    A share for each of its losses, times the loss's weight; scaled so that, as in the log,
+    the loss is the sum over all samples divided by their number. None at all where a loss
+    gives no value for each sample.
+    """
+    shares: list[Share | None] = []
+    found: list[Share] = []
+    compiled = model._compile_loss
+    flat = compiled._flat_losses
+
+    def watched(entry: Any) -> Any:
+        def call(y_true: Any, y_pred: Any, weight: Any = None) -> Any:
+            shares.append(_share_of_loss(entry, y_true, y_pred, weight))
+            return entry.loss(y_true, y_pred, weight)
+
+        return entry._replace(loss=call)
+
+    if flat:
+        compiled._flat_losses = [watched(entry) for entry in flat]
+    try:
+        yield found
+    finally:
+        compiled._flat_losses = flat if flat else compiled._flat_losses
+    if all(share is not None for share in shares):
+        found.extend(share for share in shares if share is not None)
+
+
+def _share_of_loss(entry: Any, y_true: Any, y_pred: Any, weight: Any) -> Share | None:
+    """As `keras.losses.Loss` computes the batch's loss, before the samples are added up."""
+    loss = entry.loss
+    usual = (
+        isinstance(loss, keras.losses.Loss) and type(loss).__call__ is keras.losses.Loss.__call__
+    )
+    if not usual or loss.reduction in (None, "none"):
+        return None
+    mask = get_keras_mask(y_pred)
+    y_true, y_pred = tree.map_structure(
+        lambda part: keras.ops.convert_to_tensor(part, dtype=loss.dtype), (y_true, y_pred)
+    )
+    values = loss.call(y_true, y_pred)
+    made = get_keras_mask(values)
+    if mask is not None and made is not None:
+        mask = mask & made
+    values = keras.ops.convert_to_tensor(values, dtype=loss.dtype)
+    if not values.shape:
+        return None
+    if weight is not None:
+        weight = keras.ops.convert_to_tensor(weight, dtype=loss.dtype)
+    weight = apply_mask(weight, made if mask is None else mask, values.dtype, loss.reduction)
+    weights = keras.ops.ones_like(values)
+    divisor = keras.ops.sum(weights)
+    if weight is not None:
+        weight = keras.ops.cast(weight, values.dtype)
+        values, weight = squeeze_or_expand_to_same_rank(values, weight)
+        weights = keras.ops.ones_like(values) * weight
+        if loss.reduction == "mean_with_sample_weight":
+            divisor = keras.ops.sum(weight)
+    scale = keras.ops.cast(keras.ops.shape(values)[0], values.dtype)
+    if loss.reduction != "sum":
+        scale = keras.ops.divide_no_nan(scale, divisor)
+    if entry.loss_weights is not None:
+        scale = scale * entry.loss_weights
+    axes = tuple(range(1, len(values.shape)))
+    rows = (values * weights, weights)
+    added = [keras.ops.sum(part, axis=axes) if axes else part for part in rows]
+    return added[0] * scale, added[1] * scale
+
+
+def mean_of_samples(model: keras.Model, name: str, y: Any, y_pred: Any, weight: Any) -> list[Share]:
+    """Each sample's share of a metric that is a mean over samples, such as accuracy.
+
+    Args:
+        model: compiled, of one output.
+        name: of the metric in the log.
+        y: labels, a batch.
+        y_pred: the model's outputs.
+        weight: of the samples; it counts for `weighted_metrics`.
+
+    Returns:
+        One share; none where the model has no such metric, or several outputs.
+    """
+    compiled = model._compile_metrics
+    if compiled is None or not compiled.built or tree.is_nested(y_pred) or tree.is_nested(y):
+        return []
+    for kinds, own in ((compiled._flat_metrics, None), (compiled._flat_weighted_metrics, weight)):
+        for metric in kinds[0].metrics if kinds[0] else ():
+            if metric.name != name:
+                continue
+            if not isinstance(metric, keras.metrics.MeanMetricWrapper):
+                return []
+            mask = get_keras_mask(y_pred)
+            values = metric._fn(y, y_pred, **metric._fn_kwargs)
+            own = apply_mask(own, mask, dtype=metric.dtype, reduction="sum")
+            values, own = reduce_to_samplewise_values(
+                values, own, reduce_fn=keras.ops.mean, dtype=metric.dtype
+            )
+            return [(values, keras.ops.ones_like(values) if own is None else own)]
+    return []
+
+
 def graph_loops_pay() -> bool:
     """Whether several steps in one call (`steps_per_execution`) are quicker on this backend.
 
@@ -410,6 +524,31 @@ def building_scope(model: Any) -> AbstractContextManager[Any]:
     """Where new optimizer variables must be made for a model that trains on several devices."""
     strategy = getattr(model, "_distribute_strategy", None)
     return nullcontext() if strategy is None else strategy.scope()
+
+
+def move_to_devices(model: Any, distribution: Any) -> None:
+    """Hold a model's variables where a distribution wants them; None is JAX's first device."""
+    library = keras.src.backend.distribution_lib
+    first = library._to_backend_device(keras.distribution.list_devices()[0])
+    optimizer = getattr(model, "optimizer", None)
+    held = [*model.variables, *([] if optimizer is None else optimizer.variables)]
+    # Metrics that have seen no batch yet are not among the model's.
+    given = compiled_with(model)
+    parts = tree.flatten([given.get("metrics"), given.get("weighted_metrics")])
+    metrics = [part for part in parts if isinstance(part, keras.metrics.Metric)]
+    held += [v for metric in (*model.metrics, *metrics) for v in metric.variables]
+    for variable in {id(v): v for v in held}.values():
+        variable._layout = None
+        layout = None if distribution is None else distribution.get_variable_layout(variable)
+        variable._layout = layout
+        variable._value = library.distribute_tensor(
+            variable._value, first if layout is None else layout
+        )
+
+
+def processes() -> int:
+    """How many processes share JAX's devices."""
+    return int(keras.src.backend.distribution_lib.num_processes())
 
 
 def compiled_optimizer(model: Any) -> Any:

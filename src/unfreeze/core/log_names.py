@@ -5,7 +5,8 @@ sees the first batch; so does this, without training: a misspelt name is refused
 the names that there are. Where Keras cannot tell them yet, the first epoch decides.
 
 Inside a `fit` of the user's own it is not certain: nothing tells a callback whether there are
-validation data, and one before it may add to the log. There it is a warning.
+validation data, and one before it may add to the log. There it is a warning, before the first
+step of a graph, and after it for a model that has code of its own, which only its log shows.
 """
 
 from collections.abc import Collection, Iterator
@@ -75,24 +76,30 @@ def check_log_names(
         )
 
 
-def doubtful_names(model: keras.Model, schedule: Schedule) -> list[str]:
-    """Look up the metrics that a schedule watches in the user's own `fit`, before its first step.
+def doubtful_names(
+    model: keras.Model, schedule: Schedule, logs: Collection[str] | None = None
+) -> list[str]:
+    """Look up the metrics that a schedule watches in the user's own `fit`.
 
     Args:
         model: compiled. One that is no graph, or whose class has its own way to train,
-            may log anything: nothing is said of it.
+            may log anything: its first step decides.
         schedule: its `monitor`, and the rules of its stages.
+        logs: the names in the log of the first step; None before that step.
 
     Returns:
-        A warning for each that the model's own metrics do not have.
+        A warning for each that the model's own metrics do not have: before the first step
+        for a graph, after it for any other model.
     """
-    if functional_graph(model) is None or has_custom_training(model):
+    graph = functional_graph(model) is not None and not has_custom_training(model)
+    if graph == (logs is not None):
         return []
-    names = _names_of_compiled(model)
+    names = _names_of_compiled(model) if logs is None else set(logs)
+    adds = "a callback before UnfreezeSchedule" + ("" if graph else ", or `test_step`,")
     known = names | {f"val_{name}" for name in names}
     return [
-        f"{where} watches {name!r}, which `fit` logs only if a callback before UnfreezeSchedule "
-        f"adds it.{did_you_mean(name, known)} The model logs {', '.join(sorted(names))}, and the "
+        f"{where} watches {name!r}, which `fit` logs only if {adds} adds it."
+        f"{did_you_mean(name, known)} The model logs {', '.join(sorted(names))}, and the "
         "same with val_ before them where there are validation data"
         for where, name in _watched(schedule, known)
         if names and name not in known

@@ -93,7 +93,7 @@ class StageResult:
 
     @property
     def error(self) -> float:
-        """Standard error of `best_value`; 0 where `validation_scores` gives none."""
+        """Standard error of `best_value`; 0 where the log has none."""
         row = self.rows[self.best_epoch - 1] if self.best_epoch else {}
         return float(row.get(f"{self.monitor}_error", 0.0))
 

@@ -166,7 +166,7 @@ class Stage:
         keep: the weights of the "best" epoch by the schedule's `monitor`, or of the "last"
             one, which is the better choice where the rate falls to almost 0. A stage that
             keeps its last epoch is dropped for an earlier stage only if it is worse by more
-            than a standard error, where `fit` knows that (`validation_scores`).
+            than a standard error, which `fit` computes for means over samples.
         average: "swa" averages the weights at the ends of the last quarter of the epochs (at
             least two), each counting the same (stochastic weight averaging, Izmailov et al.,
             2018). The averages are validated and kept; training goes on from the last step.

@@ -17,6 +17,7 @@ from unfreeze.cache_room import CacheRoom
 from unfreeze.core.boundary import Cut, cut_for, find_cut, share_of_work, why_uncached
 from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.data import Rows, ShuffledRows, Stream, for_fit, kind_of
+from unfreeze.core.data_parallel import divided, whole_batches
 from unfreeze.core.fingerprints import Fingerprint, fingerprint
 from unfreeze.core.graph import Graph
 from unfreeze.core.layers import Selection
@@ -90,10 +91,12 @@ class Batches:
     Attributes:
         size: samples per step; a stream has its own.
         seed: of the order of samples.
+        devices: among which each is divided.
     """
 
     size: int
     seed: int
+    devices: int = 1
 
 
 def make_ready(
@@ -133,8 +136,8 @@ def make_ready(
     held_out = source.validation
     return Ready(
         model=joined_model(cut, whole.model, _updating(selection), whole.fuse),
-        train=for_fit(source.train, batches.size, batches.seed),
-        validation=None if held_out is None else for_fit(held_out, batches.size, None),
+        train=divided(for_fit(source.train, batches.size, batches.seed), batches.devices),
+        validation=None if held_out is None else for_fit(held_out, _held(held_out, batches), None),
         cut=cut,
         note=f"not cached: {refusal}",
     )
@@ -266,14 +269,21 @@ def _on_cache(
     )
     validation = None
     if held is not None:
-        validation = ShuffledRows(held.rows, batches.size, None, sizes=held.sizes)
+        validation = ShuffledRows(held.rows, _held(held.rows, batches), None, sizes=held.sizes)
     return Ready(
         model=suffix_model(cut, whole.model, _updating(selection), masked, whole.fuse),
-        train=feed,
+        train=divided(feed, batches.devices),
         validation=validation,
         cut=cut,
         note=f"{word}: {len(cut.prefix)} frozen steps run once ({size / 1e6:,.1f} MB)",
     )
+
+
+def _held(data: Rows | Stream, batches: Batches) -> int:
+    """Samples a batch of validation data."""
+    if isinstance(data, Stream):
+        return batches.size
+    return whole_batches(data.n, batches.size, batches.devices)
 
 
 def _updating(selection: Selection) -> frozenset[int]:
@@ -297,6 +307,8 @@ class Job:
         score: scores all predictions for the validation data, or None.
         run_dir: keeps finished stages and the state of the one that trains, or None.
         run_callbacks: the same callbacks, to be passed on as those of one run.
+        devices: among which each batch is divided.
+        tells_errors: whether standard errors decide which stage is kept.
     """
 
     whole: Whole
@@ -311,6 +323,8 @@ class Job:
     score: Callable[[Any], Mapping[str, float]] | None
     run_dir: Path | None
     run_callbacks: RunCallbacks
+    devices: int = 1
+    tells_errors: bool = False
 
     @property
     def model(self) -> keras.Model:

@@ -36,6 +36,7 @@ from unfreeze.core.run_state import Checkpointer, Parts
 from unfreeze.core.schedule import BY_STEP, Stage
 from unfreeze.core.solve import solve_stage
 from unfreeze.core.stage_caching import Job, Ready
+from unfreeze.core.standard_error import StandardErrors
 from unfreeze.errors import ScheduleError, StageError
 
 _STEPS = 16
@@ -127,9 +128,10 @@ def fit_stage(
     )
     if isinstance(ready.train, ShuffledRows):
         build_variables(ready.model, ready.train)
+    scores = scores_of(job, ready)
     if stage.solve:
         after = [*of_run, *own]
-        solve_stage(job, ready, selection, recorder, scores_of(job, ready), after)
+        solve_stage(job, ready, selection, recorder, scores, after)
         return
     flags = FlagGuard(stage.name, job.model)
     rules = rule_callbacks(stage.until, stage.reduce, recorder, job.source.validation is not None)
@@ -139,7 +141,7 @@ def fit_stage(
         flags,
         averages,
         *rates,
-        *scores_of(job, ready),
+        *scores,
         recorder,
         _HopelessValidation(job, recorder),
         guard,
@@ -202,11 +204,16 @@ class _HopelessValidation(keras.callbacks.Callback):
             self.model.stop_training |= any(True for _ in faults(data, "validation_data"))
 
 
-def scores_of(job: Job, ready: Ready) -> list[ValidationScores]:
-    """The callback for the run's own scores, if it has any."""
-    if job.score is None or ready.validation is None:
+def scores_of(job: Job, ready: Ready) -> list[keras.callbacks.Callback]:
+    """The callbacks that add to the log: standard errors, and the run's own scores."""
+    if ready.validation is None:
         return []
-    return [ValidationScores(job.score, ready.validation)]
+    found: list[keras.callbacks.Callback] = []
+    if job.tells_errors:
+        found.append(StandardErrors(ready.model.tell_errors(job.monitor)))
+    if job.score is not None:
+        found.append(ValidationScores(job.score, ready.validation))
+    return found
 
 
 def averaged_weights(selection: Selection) -> AveragedWeights:

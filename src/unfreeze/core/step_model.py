@@ -22,6 +22,7 @@ from unfreeze.core.keras_internals import (
     set_keras_mask,
     tree,
 )
+from unfreeze.core.standard_error import Errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +131,46 @@ class StepModel(keras.Model):
             set_keras_mask(values[index], keras.ops.cast(mask, "bool"))
         return values
 
+    @property
+    def errors(self) -> Errors | None:
+        """Standard errors of what is validated; None where nobody wants to know."""
+        return self._source.errors
+
+    def tell_errors(self, monitor: str) -> Errors:
+        """Compute the standard errors of what a schedule's monitor may mean, from now on."""
+        errors = Errors(monitor, len(self.program.outputs))
+        self._source.errors = errors
+        return errors
+
+    @property
+    def metrics(self) -> list[Any]:
+        """Keras' own, and the moments behind the standard errors: Keras resets them all."""
+        return [*super().metrics, *(self.errors.moments if self.errors is not None else ())]
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Without the moments, which are no scores."""
+        hidden = [] if self.errors is None else [moments.name for moments in self.errors.moments]
+        found = super().get_metrics_result()
+        return {name: value for name, value in found.items() if name not in hidden}
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """As Keras does; in validation each sample's share is noted, too."""
+        whole = super().compute_loss
+
+        def loss() -> Any:
+            return whole(x, y, y_pred, sample_weight, training=training)
+
+        if training or self.errors is None:
+            return loss()
+        return self.errors.validated(self, y, y_pred, sample_weight, loss)
+
     def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
         """The whole model's layer of that name or index."""
         return self.owner.get_layer(name=name, index=index)
@@ -159,10 +200,11 @@ class StepModel(keras.Model):
         return self.owner.summary(*args, **kwargs)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Source:
     program: Program
     owner: keras.Model
+    errors: Errors | None = None
 
 
 def prefix_model(

@@ -28,6 +28,7 @@ from unfreeze.core.log_names import doubtful_names
 from unfreeze.core.optimizers import get_learning_rate
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.run_state import StageResult
+from unfreeze.core.saved_optimizer import save_as_rebuilt
 from unfreeze.core.schedule import BEST, INSISTING, Schedule, Stage
 from unfreeze.core.stage_caching import log
 from unfreeze.core.stage_fit import (
@@ -47,9 +48,6 @@ _PASSED_ON = (
     "on_test_end",
     "on_test_batch_begin",
 )
-# These too, but only where a stage has callbacks of its own: Keras waits for the
-# numbers of every step as soon as one callback listens to them.
-_PASSED_ON_IF_WANTED = ("on_train_batch_end", "on_test_batch_end")
 
 
 class RunningStage:
@@ -185,7 +183,10 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         self._running: RunningStage | None = None
         self._best: tuple[Rank, list[np.ndarray]] = (WORST, [])
         wanted = any(stage.callbacks for stage in self.schedule)
-        for name in (*_PASSED_ON, *(_PASSED_ON_IF_WANTED if wanted else ())):
+        # Keras waits for the numbers of every step as soon as one callback listens to them that
+        # does not say so: here only where a stage has callbacks of its own.
+        self.async_safe, self._begun = not wanted, False
+        for name in (*_PASSED_ON, *(("on_test_batch_end",) if wanted else ())):
             setattr(self, name, self._pass_on(name))
 
     @property
@@ -216,13 +217,22 @@ class UnfreezeSchedule(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Start afresh; a second `fit` runs the schedule again."""
         self.results, self.best_stage, self._running = [], "", None
-        self._best = (WORST, [])
+        self._best, self._begun = (WORST, []), False
         log.info("the stages share one `fit`: nothing is cached, dropout in frozen layers stays on")
         self._refuse_too_few(self.params["epochs"])
         for stage in self.schedule:
             check_steps(stage, self.params.get("steps"), "give `fit` steps_per_epoch")
         for text in doubtful_names(self.model, self.schedule):
             log.warning(text)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """After the first step, look up what only its log can show."""
+        if not self._begun:
+            self._begun = True
+            for text in doubtful_names(self.model, self.schedule, logs or {}):
+                log.warning(text)
+        if not self.async_safe:
+            self._pass_on("on_train_batch_end")(batch, logs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Start the next stage where the one before has ended."""
@@ -298,6 +308,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
             optimizer.build(self.model.trainable_variables)
             start_averages(optimizer)
         self.model.optimizer = optimizer
+        save_as_rebuilt(self.model)
         self.model.make_train_function(force=True)
 
     def _end_stage(self) -> None:

@@ -148,6 +148,7 @@ def fit_patches(
     fuse: bool = True,
     class_weight: str = BALANCED,
     factors: Mapping[str, float] | None = None,
+    devices: int = 1,
 ) -> FitResult:
     """Train a patch model in stages, on the caches that all runs share.
 
@@ -162,6 +163,7 @@ def fit_patches(
         fuse: as for `unfreeze.fit`.
         class_weight: as the option of that name.
         factors: by which the weights of some classes are multiplied.
+        devices: as for `unfreeze.fit`.
 
     Raises:
         StageError: a stage did not do what it should, or its loss diverged.
@@ -207,6 +209,7 @@ def fit_patches(
         cache_dir=prefix_folder(),
         cache_limit=CACHE_LIMIT,
         fuse=fuse,
+        devices=devices,
     )
 
 

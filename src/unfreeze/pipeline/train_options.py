@@ -397,6 +397,14 @@ class TrainOptions:
             describes_run=False,
         ),
     )
+    devices: int = attrs.field(
+        default=1,
+        metadata=_told(
+            "Divide each training step among this many devices of the machine (JAX only).",
+            least=1,
+            describes_run=False,
+        ),
+    )
     tensorboard: Path | None = attrs.field(
         default=None,
         converter=optional(Path),
