@@ -34,7 +34,8 @@ def __getattr__(name: str) -> Any:
 
 def _register_layers() -> None:
     # Keras finds a saved model's own classes by registration only.
-    layers = ("logmel_layer", "sample_windows_layer", "mel_windows_layer", "augment_layer")
+    spectra = ("logmel_layer", "mel_windows_layer", "logmel_windows_layer")
+    layers = (*spectra, "sample_windows_layer", "augment_layer")
     for module in (*layers, "clip_model"):
         importlib.import_module(f"unfreeze.audio.{module}")
     for module in ("optimizers", "read_out_layers"):

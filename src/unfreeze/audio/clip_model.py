@@ -20,14 +20,26 @@ from keras import ops
 
 # The module, not the class: importing Keras imports both of our modules with
 # layers (see `unfreeze`), and one may be half-way through its own import.
-from unfreeze.audio import augment_layer, logmel_layer, mel_windows_layer, sample_windows_layer
+from unfreeze.audio import (
+    augment_layer,
+    logmel_layer,
+    logmel_windows_layer,
+    mel_windows_layer,
+    sample_windows_layer,
+)
 from unfreeze.audio.augmentation import Augmentation
 from unfreeze.audio.clip_parts import ClipParts, OwnPart
-from unfreeze.backbones.frontend import FrontEnd, MelWindows, NetworkOutputs, SampleWindows
+from unfreeze.backbones.frontend import (
+    FrontEnd,
+    LogMelWindows,
+    MelWindows,
+    NetworkOutputs,
+    SampleWindows,
+)
 
 #: Names of the layer that makes patches of a waveform, by its kind.
-LOG_MEL, MEL_WINDOWS, SAMPLE_WINDOWS, FROZEN_NETWORK = FRONT_ENDS = (
-    *("log_mel", "mel_windows"),
+LOG_MEL, MEL_WINDOWS, LOG_MEL_WINDOWS, SAMPLE_WINDOWS, FROZEN_NETWORK = FRONT_ENDS = (
+    *("log_mel", "mel_windows", "log_mel_windows"),
     *("sample_windows", "frozen_network"),
 )
 PATCH_MODEL = "patch_classifier"
@@ -181,7 +193,9 @@ def patch_model(
         pairs = zip(front.patch_shape, usual.patch_shape, strict=False)
         scale = [ours / theirs for ours, theirs in pairs]
         changes = augment_layer.AugmentPatches(
-            augmentation, seed=seed, powers=front.powers, scale=scale, name="augment"
+            *(augmentation, seed, front.powers, scale),
+            unit=front.logs.unit,
+            name="augment",
         )
         backbone = _after(changes, backbone)
     if taps is not None:
@@ -269,6 +283,8 @@ def front_end_layer(front_end: FrontEnd) -> keras.layers.Layer:
     """The layer from waveforms to patches of a front end, whichever kind it is."""
     if isinstance(front_end, MelWindows):
         return mel_windows_layer.MelPatches(front_end, name=MEL_WINDOWS)
+    if isinstance(front_end, LogMelWindows):
+        return logmel_windows_layer.LogMelPatches(front_end, name=LOG_MEL_WINDOWS)
     if isinstance(front_end, NetworkOutputs):
         return sample_windows_layer.FrozenNetwork(front_end, name=FROZEN_NETWORK)
     if isinstance(front_end, SampleWindows):

@@ -6,9 +6,17 @@ from typing import Protocol
 import numpy as np
 
 from unfreeze.audio.logmel import FrameMaker, log_mel_frames, patch_starts
+from unfreeze.audio.logmel_windows import LogMelWindowMaker
 from unfreeze.audio.mel_windows import MelWindowMaker, mel_windows
 from unfreeze.audio.sample_windows import NetworkOutputMaker, SampleWindowMaker
-from unfreeze.backbones.frontend import FrontEnd, MelWindows, NetworkOutputs, SampleWindows
+from unfreeze.backbones.frontend import (
+    FrontEnd,
+    LogMelWindows,
+    MelWindows,
+    NetworkOutputs,
+    SampleWindows,
+    WholeWindows,
+)
 
 
 class Maker(Protocol):
@@ -26,6 +34,8 @@ def frame_maker(front_end: FrontEnd) -> Maker:
     """What computes the frames of many waveforms; one thread at a time may use it."""
     if isinstance(front_end, MelWindows):
         return MelWindowMaker(front_end)
+    if isinstance(front_end, LogMelWindows):
+        return LogMelWindowMaker(front_end)
     if isinstance(front_end, NetworkOutputs):
         return NetworkOutputMaker(front_end)
     if isinstance(front_end, SampleWindows):
@@ -45,7 +55,7 @@ def frames_of(waveform: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     """
     if isinstance(front_end, MelWindows):
         return mel_windows(waveform, front_end)
-    if isinstance(front_end, SampleWindows):
+    if isinstance(front_end, WholeWindows):
         return frame_maker(front_end)([waveform])
     return log_mel_frames(waveform, front_end)
 

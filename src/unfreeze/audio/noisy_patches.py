@@ -16,7 +16,7 @@ import soxr
 from unfreeze.audio.kept_outputs import patches_of_each
 from unfreeze.audio.made_background import KINDS, RATE, make_background
 from unfreeze.audio.patches import PatchView
-from unfreeze.backbones.frontend import SAMPLES, FrontEnd
+from unfreeze.backbones.frontend import SAMPLES, FrontEnd, LogScale
 
 #: Length of a sound of background.
 SECONDS = 2.88
@@ -200,14 +200,20 @@ class NoisyView:
             return patches
         if front.powers:
             return np.asarray(patches ** (0.5 / np.array(front.powers, np.float32)))
-        return np.asarray(np.maximum(np.exp(patches) - np.float32(front.log_offset), 0))
+        how = front.logs
+        logs = patches if how == LogScale() else patches * how.divisor - how.shift
+        found = np.maximum(np.exp(logs) - np.float32(front.log_offset), 0)
+        return np.asarray(found if how.exponent == 1 else found ** (1 / how.exponent))
 
     def _values(self, magnitudes: np.ndarray) -> np.ndarray:
         """What patches hold, from mel magnitudes."""
         front = self._front_end
         if front.powers:
             return np.asarray(magnitudes ** (2 * np.array(front.powers, np.float32)))
-        return np.asarray(np.log(magnitudes + np.float32(front.log_offset)))
+        how = front.logs
+        raised = magnitudes if how.exponent == 1 else magnitudes**how.exponent
+        logs = np.log(raised + np.float32(front.log_offset))
+        return np.asarray(logs if how == LogScale() else (logs + how.shift) / how.divisor)
 
     def _power(self, patches: np.ndarray) -> np.ndarray:
         """(n,) mean square of each patch's magnitudes."""

@@ -8,8 +8,9 @@ There are two kinds. `FrontEnd`: frames that depend on their own samples alone, 
 that are windows over them (YAMNet). `WholeWindows`: each patch is computed as a whole; such a
 patch counts as one frame that is as long as a patch. So all that stores, streams and cuts
 frames serves both. Of the second kind are `MelWindows`, as the samples of each are scaled by
-their own range (BirdNET); `SampleWindows`, the samples themselves; and `NetworkOutputs`, what a
-frozen network in a file of its own makes of them.
+their own range (BirdNET); `LogMelWindows`, as the edges of each are mirrored (EfficientAT);
+`SampleWindows`, the samples themselves; and `NetworkOutputs`, what a frozen network in a file of
+its own makes of them.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,28 @@ from typing import Any, Self
 #: What the numbers of a patch are: logarithms of mel magnitudes, powers of them, samples, or
 #: whatever a network gives.
 LOGS, POWERS, SAMPLES, NUMBERS = "logarithms", "powers", "samples", "numbers"
+
+
+@dataclass(frozen=True)
+class LogScale:
+    """How a value of a patch that holds logarithms comes from a mel magnitude.
+
+    It is (ln(magnitude ** exponent + `log_offset`) + shift) / divisor.
+
+    Attributes:
+        exponent: 1 for magnitudes, 2 for powers.
+        shift: added to the logarithm.
+        divisor: of the sum.
+    """
+
+    exponent: float = 1.0
+    shift: float = 0.0
+    divisor: float = 1.0
+
+    @property
+    def unit(self) -> float:
+        """By how much a value grows where the magnitude grows by a factor of e."""
+        return self.exponent / self.divisor
 
 
 @dataclass(frozen=True)
@@ -105,6 +128,11 @@ class FrontEnd:
     def holds(self) -> str:
         """What the numbers of a patch are: `LOGS`, `POWERS`, `SAMPLES` or `NUMBERS`."""
         return LOGS
+
+    @property
+    def logs(self) -> LogScale:
+        """How the logarithms of a patch that holds such come from magnitudes."""
+        return LogScale()
 
     @property
     def has_spectrograms(self) -> bool:
@@ -301,6 +329,49 @@ class MelWindows(WholeWindows):
 
 
 @dataclass(frozen=True)
+class LogMelWindows(WholeWindows):
+    """Settings of patches that are log-mel spectrograms of a window, mirrored at its edges.
+
+    The samples of a patch are emphasized, y[n] = x[n + 1] - preemphasis * x[n], and mirrored
+    at both ends, so that a frame can be centred on each `frame_hop`-th sample. Its powers are
+    summed into mel bands (HTK scale), and a value is (ln(sum + log_offset) + shift) / divisor.
+
+    Attributes:
+        frame: samples in one symmetric Hann window; at most `fft`.
+        frame_hop: samples from one frame to the next.
+        preemphasis: as above.
+        shift: as above.
+        divisor: as above.
+    """
+
+    frame: int = 800
+    frame_hop: int = 320
+    preemphasis: float = 0.97
+    shift: float = 0.0
+    divisor: float = 1.0
+
+    @property
+    def columns(self) -> int:
+        """Frames in a patch."""
+        return (self.window - 1) // self.frame_hop + 1
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """(columns, bands)."""
+        return (self.columns, self.bands)
+
+    @property
+    def frame_values(self) -> int:
+        """Numbers in one patch."""
+        return self.columns * self.bands
+
+    @property
+    def logs(self) -> LogScale:
+        """Logarithms of powers, shifted and scaled."""
+        return LogScale(2.0, self.shift, self.divisor)
+
+
+@dataclass(frozen=True)
 class SampleWindows(WholeWindows):
     """Settings of patches that are samples, as they are."""
 
@@ -341,7 +412,7 @@ class NetworkFile:
     @property
     def env(self) -> str:
         """Environment variable for the path of the file, where it was moved."""
-        return f"UNFREEZE_{self.name.upper()}_WEIGHTS"
+        return f"UNFREEZE_{self.name.upper().replace('-', '_')}_WEIGHTS"
 
 
 @dataclass(frozen=True)
@@ -398,4 +469,6 @@ def front_end_from(values: Mapping[str, Any]) -> FrontEnd:
             **{**given, "outputs": tuple(given["outputs"]), "sizes": tuple(given["sizes"])}
         )
         return NetworkOutputs(**{**values, "network": network})
+    if "preemphasis" in values:
+        return LogMelWindows(**values)
     return SampleWindows(**values) if "smallest_hop" in values else FrontEnd(**values)

@@ -2,8 +2,10 @@
 
 Tried in this order: a path from the user or the environment variable; the
 cache; the network sources of the backbone. Whatever the source, the result is
-one `.safetensors` file whose tensors have the pinned sha256. One process
-downloads at a time; others wait for it and then find the weights in the cache.
+one `.safetensors` file whose tensors have the pinned sha256. (Of EfficientAT none is known:
+there the names and shapes are checked, and the file in the cache must have the sha256 of the
+tensors that came into it.) One process downloads at a time; others wait for it and then find
+the weights in the cache.
 
 Layout: `<cache>/weights/<name>.safetensors` and a `.lock` beside it, where
 `<cache>` is UNFREEZE_CACHE or the user's cache folder.
@@ -11,7 +13,7 @@ Layout: `<cache>/weights/<name>.safetensors` and a `.lock` beside it, where
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import filelock
@@ -25,6 +27,7 @@ from unfreeze.backbones.weight_files import (
     check_tensors,
     read_metadata,
     read_tensors,
+    tensor_digest,
     write_safetensors,
 )
 from unfreeze.errors import WeightsError
@@ -83,7 +86,7 @@ def status(spec: WeightsSpec) -> WeightsStatus:
         present=present,
         bytes=path.stat().st_size if present else 0,
         source=read_metadata(path).get("source", "") if present else "",
-        sha256=spec.sha256,
+        sha256=spec.sha256 or (read_metadata(path).get("sha256", "") if present else ""),
     )
 
 
@@ -102,6 +105,9 @@ def load_tensors(path: str | os.PathLike[str], spec: WeightsSpec) -> Tensors:
             wrong checksum.
     """
     tensors = read_tensors(Path(path), spec.shapes, spec.readers)
+    if not spec.sha256 and Path(path).suffix == ".safetensors":
+        # What the file says of itself finds damage.
+        spec = replace(spec, sha256=read_metadata(Path(path)).get("sha256", ""))
     check_tensors(tensors, spec, str(path))
     return tensors
 
@@ -114,9 +120,25 @@ def verify(path: str | os.PathLike[str], spec: WeightsSpec) -> str:
     Raises:
         WeightsError: as `load_tensors`.
     """
-    if spec.file is None:
-        load_tensors(path, spec)
-    return spec.sha256
+    if spec.file is not None:
+        return spec.sha256
+    tensors = load_tensors(path, spec)
+    return spec.sha256 or tensor_digest(tensors)
+
+
+def known(spec: WeightsSpec, path: Path) -> WeightsSpec:
+    """The same, with the checksum of the weights in a file, where none is pinned.
+
+    Args:
+        spec: of a backbone.
+        path: from `resolve_weights`.
+
+    Raises:
+        WeightsError: as `load_tensors`.
+    """
+    if spec.sha256 or spec.file is not None:
+        return spec
+    return replace(spec, sha256=verify(path, spec))
 
 
 def resolve_weights(
@@ -276,7 +298,8 @@ def _first_source(
 
 
 def _store(cached: Path, tensors: Tensors, spec: WeightsSpec, source: str) -> None:
-    metadata = {"backbone": spec.name, "source": source, "sha256": spec.sha256}
+    digest = spec.sha256 or tensor_digest(tensors)
+    metadata = {"backbone": spec.name, "source": source, "sha256": digest}
     try:
         write_safetensors(cached, tensors, metadata)
     except OSError as error:
@@ -291,6 +314,12 @@ def _unwritable(cached: Path, error: OSError) -> str:
 
 
 def _nothing_found(spec: WeightsSpec, cached: Path, failures: list[tuple[str, str]]) -> str:
+    if not spec.sources:
+        return (
+            f"The weights of {spec.name} are not on this machine, and you download them yourself, "
+            f"once: get {spec.url}, then run `{spec.fetch_command}`, or give the file with "
+            f"--weights. ({spec.env} may name it, too.)"
+        )
     lines = [f"Could not find or download the {spec.name} weights. Tried:"]
     lines += [f"  - {spec.env}: not set", f"  - the cache: no file {cached}"]
     lines += [f"  - {label}: {cause}" for label, cause in failures]

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unfreeze.backbones import birdnet_spec, yamnet_spec
+from unfreeze.backbones import birdnet_spec, efficientat_spec, yamnet_spec
 from unfreeze.backbones.backbone_card import Card, card_place, names_a_card, read_card
 from unfreeze.backbones.frontend import FrontEnd, NetworkOutputs
 from unfreeze.backbones.licence import Licence
@@ -170,6 +170,38 @@ def _build_birdnet_with_top(*args: Any, **kwargs: Any) -> "keras.Model":
     return birdnet_with_top(*args, **kwargs)
 
 
+def _build_efficientat(*args: Any, **kwargs: Any) -> "keras.Model":
+    from unfreeze.backbones.efficientat import build_efficientat
+
+    return build_efficientat(*args, **kwargs)
+
+
+def _build_efficientat_with_top(*args: Any, **kwargs: Any) -> "keras.Model":
+    from unfreeze.backbones.efficientat import efficientat_with_top
+
+    return efficientat_with_top(*args, **kwargs)
+
+
+def _efficientat(size: efficientat_spec.Size) -> Backbone:
+    """The record of one of the sizes of EfficientAT."""
+    short = size.name.removeprefix("efficientat-")
+    return Backbone(
+        name=size.name,
+        title=f"EfficientAT {short}",
+        description=f"EfficientAT {short}: MobileNetV3-Large, {size.width:g} times as wide, on "
+        "log-mel patches, trained on AudioSet at JKU Linz.",
+        hears="sounds of every kind: 527 classes of AudioSet",
+        front_end=efficientat_spec.FRONT_END,
+        embedding_size=size.embedding_size,
+        weights=efficientat_spec.weights_spec(size),
+        build=partial(_build_efficientat, size),
+        build_published=partial(_build_efficientat_with_top, size),
+        published_classes=efficientat_spec.class_names,
+        published_title="AudioSet",
+        published_key="audioset",
+    )
+
+
 def _build_keras(*args: Any, **kwargs: Any) -> "keras.Model":
     from unfreeze.backbones.keras_backbone import build_keras
 
@@ -212,4 +244,5 @@ BACKBONES: dict[str, Backbone] = {
         published_title="BirdNET",
         published_key="birdnet",
     ),
+    **{size.name: _efficientat(size) for size in efficientat_spec.SIZES},
 }

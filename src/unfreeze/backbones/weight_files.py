@@ -51,8 +51,10 @@ class WeightsSpec:
         name: the backbone's name.
         shapes: shape of each tensor by its canonical name, `layer/variable`,
             in the order of the network.
-        sha256: `tensor_digest` of the published weights.
-        sources: places on the network, in the order they are tried.
+        sha256: `tensor_digest` of the published weights; empty where it is not known, as those
+            who wrote the record could not reach the file. Then names and shapes are checked.
+        sources: places on the network, in the order they are tried; none where the user has to
+            get the file.
         size: bytes of the weights as they are kept.
         licence: of the weights; None if it asks nothing of the user.
         readers: by suffix, what reads a file in the format they were published in.
@@ -60,6 +62,7 @@ class WeightsSpec:
         beside: reads what belongs to the weights and is no tensor, such as the names of
             the published classes, from a user's file or the folder of a download; called
             with that and with the folder of the cached weights.
+        url: where users can get that file, if it is not downloaded for them.
         file: of a network of the user's own, which holds its weights: the model's, or the card
             that names a function; None for ours.
     """
@@ -73,16 +76,19 @@ class WeightsSpec:
     readers: Mapping[str, Callable[[Path], Tensors]] = field(default_factory=dict)
     own_file: str = ""
     beside: Callable[[Path, Path], None] | None = None
+    url: str = ""
     file: Path | None = None
 
     @property
     def env(self) -> str:
         """Environment variable for the path of the user's own file."""
-        return f"UNFREEZE_{self.name.upper()}_WEIGHTS"
+        return f"UNFREEZE_{self.name.upper().replace('-', '_')}_WEIGHTS"
 
     @property
     def fetch_command(self) -> str:
-        """The command that downloads the weights."""
+        """The command that downloads the weights, or reads the file that the user got."""
+        if not self.sources:
+            return f"unfreeze weights --path {self.own_file} --backbone {self.name}"
         return f"unfreeze weights --fetch --backbone {self.name}"
 
 
@@ -127,6 +133,8 @@ def check_tensors(tensors: Mapping[str, np.ndarray], spec: WeightsSpec, where: s
             f"{where} does not hold the weights of {spec.name}: "
             f"{'; '.join(sorted(faults)[:3])}{more}."
         )
+    if not spec.sha256:
+        return
     found_digest = tensor_digest(tensors)
     if found_digest != spec.sha256:
         raise WeightsError(

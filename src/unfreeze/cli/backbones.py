@@ -78,6 +78,7 @@ def _row(backbone: "Backbone") -> dict[str, Any]:
         "outputs": _outputs(backbone),
         "weights_bytes": spec.size,
         "weights_sources": [source.label for source in spec.sources],
+        "weights_url": spec.url,
         "weights_present": found.present,
         "weights_path": str(found.path),
         "licence": "" if licence is None else licence.name,
@@ -117,10 +118,12 @@ def _lines(row: dict[str, Any]) -> list[str]:
             f"  licence  {row['licence'] or 'its card names none'}{terms}{asked}",
             f"  model    {row['model']}" + (f", frozen; {outputs}" if outputs else ""),
         ]
+    sources = ", or ".join(row["weights_sources"]) or (
+        f"{row['weights_url']}, which you download yourself and give with --weights"
+    )
     return [
         f"{row['name']}: {row['description']}",
         f"  hears    {hears}",
         f"  licence  {row['licence']}{terms}{asked}",
-        f"  weights  {row['weights_bytes'] / 1e6:.0f} MB, {state}; from "
-        f"{', or '.join(row['weights_sources'])}",
+        f"  weights  {row['weights_bytes'] / 1e6:.0f} MB, {state}; from {sources}",
     ]

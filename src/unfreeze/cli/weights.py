@@ -110,4 +110,7 @@ def _show(status: "WeightsStatus", spec: "WeightsSpec", verified: bool | None) -
         what = "tensors" if spec.file is None else "file"
         console.print(f"verified  sha256 of the {what} {status.sha256}", markup=False)
     if not status.present:
-        console.print(f"Run `{spec.fetch_command}` to download them.", markup=False)
+        how = f"Run `{spec.fetch_command}` to download them."
+        if not spec.sources:
+            how = f"Download {spec.url}, then run `{spec.fetch_command}`."
+        console.print(how, markup=False)

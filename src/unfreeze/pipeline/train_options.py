@@ -145,8 +145,8 @@ class TrainOptions:
     backbone: str = attrs.field(
         default="yamnet",
         metadata=_told(
-            "Pretrained network: yamnet, birdnet (see `unfreeze backbones`), or a YAML file that "
-            "describes another.",
+            "Pretrained network: yamnet, birdnet, efficientat-mn04 or -mn10 (see `unfreeze "
+            "backbones`), or a YAML file that describes another.",
             inherited=True,
             shared=True,
         ),

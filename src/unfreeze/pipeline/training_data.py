@@ -26,6 +26,7 @@ from unfreeze.audio.split import Split, split_clips, split_notes
 from unfreeze.backbones.frontend import FrontEnd, NetworkOutputs
 from unfreeze.backbones.pretrained_weights import (
     cache_folder,
+    known,
     resolve_weights,
     settle_licence,
 )
@@ -204,4 +205,5 @@ def read_inputs(
         path=options.weights,
         progress=lambda done, total: progress("weights", done, total),
     )
+    backbone = replace(backbone, weights=known(backbone.weights, weights))
     return Inputs(data, backbone, weights)
