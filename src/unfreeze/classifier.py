@@ -1,8 +1,9 @@
 """`SoundClassifier`, the Python interface: train, load, predict, detect, evaluate, save."""
 
 import functools
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,18 @@ import keras
 import numpy as np
 
 from unfreeze.audio.clip_model import has_independent_classes, notice_of, own_part_of, parts_of
-from unfreeze.audio.decode import Resampler
+from unfreeze.audio.cluster import Cluster
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.entries import is_of_silence, is_quiet
-from unfreeze.audio.rules import SILENT, as_warnings
+from unfreeze.audio.examined import Examined, examine_recording
 from unfreeze.audio.sources import Reading
+from unfreeze.detection.cluster_scan import (
+    ClusterScan,
+    Open,
+    open_classifier,
+    open_detector,
+    scan_on,
+)
 from unfreeze.detection.detector import (
     Detector,
     Found,
@@ -46,22 +54,6 @@ from unfreeze.planning import complete_options, train_classifier
 
 if TYPE_CHECKING:
     from unfreeze.export.exporter import Export
-
-
-@dataclass(frozen=True)
-class Examined:
-    """What is to be known of a recording, beside its classes.
-
-    Attributes:
-        silent: whether it holds digital silence alone: not one sample other than 0.
-        seconds: its length.
-        warnings: a clause each, such as that the header states another length, that channels
-            cancel, or that nearly all of the energy is above what the network hears.
-    """
-
-    silent: bool
-    seconds: float
-    warnings: tuple[str, ...]
 
 
 class SoundClassifier:
@@ -182,15 +174,7 @@ class SoundClassifier:
         Raises:
             DataError: the file cannot be read.
         """
-        front = self.front_end
-        resampler = Resampler(front.sample_rate, front.channel, front.high_hz / front.slow_down)
-        with self.decoders.waveform(Path(path), resampler, judge=True) as sound:
-            # To the end: what is wrong shows only there.
-            blocks = [(bool(block.any()), len(block)) for block in sound.blocks]
-            silent = not any(sounding for sounding, _ in blocks)
-            rest = [one for one in sound.findings if not (silent and one[0] == SILENT)]
-            seconds = sum(length for _, length in blocks) / self.sample_rate
-            return Examined(silent, seconds, as_warnings(rest, self.front_end.slow_down))
+        return examine_recording(Path(path), self.front_end, self.decoders)
 
     def heard(self, chances: np.ndarray, *, silent: bool = False) -> tuple[str, ...]:
         """The classes that are heard in a clip.
@@ -270,6 +254,7 @@ class SoundClassifier:
         strict: bool = False,
         max_bad: float = default_of("max_bad"),
         out: str | Path | None = None,
+        cluster: Cluster | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
         """Score the classifier on recordings with known classes.
@@ -282,6 +267,7 @@ class SoundClassifier:
             max_bad: largest fraction of unusable files to leave out.
             out: new folder for the scores, `predictions.csv` and `report.html`; None writes
                 nothing.
+            cluster: where the recordings are read; None reads them on this machine.
             progress: called as progress(done, total) with counts of clips.
 
         Returns:
@@ -304,12 +290,17 @@ class SoundClassifier:
             how=how or Reading(group_regex),
             strict=strict,
             max_bad=max_bad,
+            cluster=cluster,
         )
         if all(clip.start is None for clip in manifest.clips):
-            rows = evaluation.predict_clips(manifest, lambda clip: self._one(clip.path), progress)
+            files = [clip.path for clip in manifest.clips]
+            found: Iterator[tuple[int, np.ndarray]] = enumerate(map(self._one, files))
+            if cluster is not None:
+                found = self._on(cluster, open_classifier).clip_scores(files)
+            rows = evaluation.gather_scores(found, len(files), progress)
         else:
             # Sounds in recordings are heard as in training, with what surrounds them.
-            store = build_features(manifest, self.front_end, progress)
+            store = build_features(manifest, self.front_end, progress, cluster)
             count = len(manifest.clips)
             rows, _ = view_scores(self._patch_model, store.patches(np.arange(count)), count)
         scores = evaluation.score_recordings(manifest, rows, self.labels, self.clip_thresholds)
@@ -332,6 +323,7 @@ class SoundClassifier:
         how: Reading | None = None,
         strict: bool = False,
         max_bad: float = default_of("max_bad"),
+        cluster: Cluster | None = None,
         progress: Callable[[float, float], None] | None = None,
     ) -> dict[str, Any]:
         """Score the classifier as a detector, on recordings whose sounds are annotated.
@@ -345,6 +337,7 @@ class SoundClassifier:
                 complete (`Reading(full=True)`).
             strict: treat any unusable recording as an error.
             max_bad: largest share of recordings to leave out because they cannot be read.
+            cluster: where the recordings are searched; None searches them on this machine.
             progress: called as progress(done, total) with bytes of files.
 
         Returns:
@@ -370,6 +363,7 @@ class SoundClassifier:
             max_bad=max_bad,
             progress=progress,
             decoders=self.decoders,
+            scan=None if cluster is None else self._on(cluster, open_detector),
         )
 
     @property
@@ -487,6 +481,7 @@ class SoundClassifier:
         paths: Sequence[str | Path],
         options: DetectOptions | None = None,
         *,
+        cluster: Cluster | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Iterator[Found]:
         """Find the events of many recordings, on all cores.
@@ -494,6 +489,7 @@ class SoundClassifier:
         Args:
             paths: the recordings.
             options: as the arguments of `detect`.
+            cluster: a Ray cluster to search them on; None searches them on this machine.
             progress: called with the bytes of files that are done.
 
         Returns:
@@ -504,6 +500,9 @@ class SoundClassifier:
             UnfreezeError: a window, hop or score that cannot be used.
         """
         files, detector = [Path(path) for path in paths], self.detector(options or DetectOptions())
+        if cluster is not None:
+            scan = self._on(cluster, open_detector)
+            return detect_files(None, self.front_end, files, detector, progress, scan=scan)
         return detect_files(self._fused, self.front_end, files, detector, progress, self.decoders)
 
     def live(
@@ -595,6 +594,11 @@ class SoundClassifier:
             length=length,
             overwrite=overwrite,
         )
+
+    def _on(self, cluster: Cluster, opens: Open) -> ClusterScan:
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(file := Path(folder) / "model.keras")
+            return scan_on(cluster, file, opens)
 
     def _one(self, sound: Sound) -> np.ndarray:
         return sound_scores(self._patch_model, self.front_end, sound, self.decoders)

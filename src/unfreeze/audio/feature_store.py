@@ -28,6 +28,8 @@ from typing import Any
 import filelock
 import numpy as np
 
+from unfreeze.audio.cluster import Cluster
+from unfreeze.audio.cluster_features import write_on
 from unfreeze.audio.decode import resampled_length
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.frame_processes import are_worth, cut_units, write_units
@@ -172,6 +174,7 @@ def build_store(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> PatchStore:
     """Compute the log-mel frames of all clips, or open them if they are there.
 
@@ -183,8 +186,9 @@ def build_store(
         front_end: the settings of the backbone.
         folder: of the store; made when missing. A store of other clips or
             settings in it is replaced.
-        workers: threads; None takes one per core.
+        workers: cores to use; None takes all.
         progress: called as progress(done, total) with counts of clips.
+        cluster: where to compute them; None computes them on this machine.
 
     Returns:
         The store, open for reading.
@@ -204,7 +208,7 @@ def build_store(
             with filelock.FileLock(place / LOCK):
                 store = _open_right(place, fingerprint)
                 if store is None:
-                    _build(manifest, front_end, place, fingerprint, workers, progress)
+                    _build(manifest, front_end, place, fingerprint, workers, progress, cluster)
                     store = _opened(place, fingerprint)
                     return _with_clips(store, manifest)
         except OSError as error:
@@ -302,6 +306,7 @@ def _build(
     fingerprint: str,
     workers: int | None,
     progress: Progress | None,
+    cluster: Cluster | None,
 ) -> None:
     recordings = _recordings(manifest)[0]
     counts = [front_end.frames(_samples(clip, front_end)) for clip in recordings]
@@ -327,7 +332,9 @@ def _build(
         write = FrameWriter(file, front_end, clips, rows, decoders)
         units = cut_units(rows, front_end.frame_values)
         cores = workers or available_cores()
-        if are_worth(units, front_end, cores):
+        if cluster is not None:
+            write_on(cluster, file, front_end, clips, rows, units, progress)
+        elif are_worth(units, front_end, cores):
             write_units(partial, clips, rows, units, write, workers=cores, progress=progress)
         else:
             run_bunches(write, range(len(clips)), workers=cores, progress=progress)

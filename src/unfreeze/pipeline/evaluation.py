@@ -1,13 +1,14 @@
 """Score a trained classifier on recordings whose classes are known."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unfreeze.audio.manifest import SLOW, Clip, Manifest, heard_table, read_manifest
+from unfreeze.audio.cluster import Cluster
+from unfreeze.audio.manifest import SLOW, Manifest, heard_table, read_manifest
 from unfreeze.audio.sources import Reading
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, sentence
@@ -27,6 +28,7 @@ def read_known(
     how: Reading,
     strict: bool,
     max_bad: float,
+    cluster: Cluster | None = None,
 ) -> Manifest:
     """Read recordings of classes that a model knows; not every class must occur.
 
@@ -38,6 +40,7 @@ def read_known(
         how: they are read, as for training; intervals are over groups.
         strict: treat any unusable file as an error.
         max_bad: largest fraction of unusable files to leave out.
+        cluster: where the recordings are read; None reads them on this machine.
 
     Raises:
         DataError: the data cannot be used, or have a class that the model does not know.
@@ -45,7 +48,9 @@ def read_known(
     how = how.by(front_end)
     if several:
         how = replace(how, columns=replace(how.columns, several=True))
-    manifest = read_manifest(data, how=how, strict=strict, max_bad=max_bad, least_classes=1)
+    manifest = read_manifest(
+        data, how=how, strict=strict, max_bad=max_bad, least_classes=1, cluster=cluster
+    )
     if manifest.several and not several:
         raise DataError(
             f"{data} has clips with several labels or none, and the model was trained on clips "
@@ -60,24 +65,24 @@ def read_known(
     return manifest
 
 
-def predict_clips(
-    manifest: Manifest,
-    predict: Callable[[Clip], np.ndarray],
+def gather_scores(
+    found: Iterable[tuple[int, np.ndarray]],
+    clips: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Probabilities (clips, classes) of all clips of a manifest.
+    """Put the probabilities of clips, which come in any order, into a table (clips, classes).
 
     Args:
-        manifest: from `read_known`.
-        predict: returns (classes,) probabilities of a clip.
+        found: the number of each clip with its probabilities (classes,).
+        clips: their number.
         progress: called as progress(done, total) with counts of clips.
     """
-    rows = []
-    for done, clip in enumerate(manifest.clips, start=1):
-        rows.append(predict(clip))
+    rows: dict[int, np.ndarray] = {}
+    for number, row in found:
+        rows[number] = row
         if progress is not None:
-            progress(done, len(manifest.clips))
-    return np.stack(rows)
+            progress(len(rows), clips)
+    return np.stack([rows[number] for number in range(clips)])
 
 
 def score_recordings(
