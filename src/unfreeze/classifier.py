@@ -1,7 +1,6 @@
 """`SoundClassifier`, the Python interface: train, load, predict, detect, evaluate, save."""
 
 import functools
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -295,8 +294,8 @@ class SoundClassifier:
         if all(clip.start is None for clip in manifest.clips):
             files = [clip.path for clip in manifest.clips]
             found: Iterator[tuple[int, np.ndarray]] = enumerate(map(self._one, files))
-            if cluster is not None:
-                found = self._on(cluster, open_classifier).clip_scores(files)
+            if scan := self._on(cluster, open_classifier):
+                found = scan.clip_scores(files)
             rows = evaluation.gather_scores(found, len(files), progress)
         else:
             # Sounds in recordings are heard as in training, with what surrounds them.
@@ -307,10 +306,10 @@ class SoundClassifier:
         if out is not None:
             from unfreeze.report.evaluation_report import write_evaluation_report
 
-            name = str(self.source or "a model that is not saved")
-            with locked(Path(out)):
-                evaluation.write_evaluation(Path(out), name, manifest, rows, scores, self.front_end)
-                write_evaluation_report(Path(out))
+            out, name = Path(out), str(self.source or "a model that is not saved")
+            with locked(out):
+                evaluation.write_evaluation(out, name, manifest, rows, scores, self.front_end)
+                write_evaluation_report(out)
         return scores
 
     def evaluate_events(
@@ -363,7 +362,7 @@ class SoundClassifier:
             max_bad=max_bad,
             progress=progress,
             decoders=self.decoders,
-            scan=None if cluster is None else self._on(cluster, open_detector),
+            scan=self._on(cluster, open_detector),
         )
 
     @property
@@ -500,10 +499,8 @@ class SoundClassifier:
             UnfreezeError: a window, hop or score that cannot be used.
         """
         files, detector = [Path(path) for path in paths], self.detector(options or DetectOptions())
-        if cluster is not None:
-            scan = self._on(cluster, open_detector)
-            return detect_files(None, self.front_end, files, detector, progress, scan=scan)
-        return detect_files(self._fused, self.front_end, files, detector, progress, self.decoders)
+        of = self._fused, self.front_end, files, detector, progress, self.decoders
+        return detect_files(*of, self._on(cluster, open_detector))
 
     def live(
         self,
@@ -595,10 +592,8 @@ class SoundClassifier:
             overwrite=overwrite,
         )
 
-    def _on(self, cluster: Cluster, opens: Open) -> ClusterScan:
-        with tempfile.TemporaryDirectory() as folder:
-            self.save(file := Path(folder) / "model.keras")
-            return scan_on(cluster, file, opens)
+    def _on(self, cluster: Cluster | None, opens: Open) -> ClusterScan | None:
+        return None if cluster is None else scan_on(cluster, self.save, opens)
 
     def _one(self, sound: Sound) -> np.ndarray:
         return sound_scores(self._patch_model, self.front_end, sound, self.decoders)

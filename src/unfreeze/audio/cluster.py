@@ -13,9 +13,11 @@ imports Ray unless units are done.
 import importlib
 import importlib.util
 import logging
+import math
 import os
 import socket
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ _TRIES = 3
 _STARTS = 4
 # Seconds between two looks at how many cores the cluster has.
 _LOOK = 5.0
+# Seconds without any worker after which the user is told.
+_PATIENCE = 60.0
 # Settings of this process that its workers must have, too.
 _PASSED_ON = ("KERAS_BACKEND", "UNFREEZE_CUSTOM_OBJECTS", "UNFREEZE_ACCEPT_LICENCE")
 # A worker has one core: more threads would wait for each other.
@@ -50,9 +54,16 @@ _ONE_THREAD = dict.fromkeys(
 class Cluster:
     """Which Ray cluster to use.
 
+    Give it as `cluster` to `embed`, `SoundClassifier.detect_files` and others: recordings are
+    then read and scored there, with the same results.
+
     Attributes:
         address: as for `ray.init`: "auto" for the cluster that this machine is part of,
             `ray://HOST:10001` for another; None starts one on this machine alone.
+
+    Examples:
+        >>> unfreeze.Cluster("auto").address
+        'auto'
     """
 
     address: str | None = None
@@ -198,7 +209,7 @@ class _Pool:
         self._beginning: dict[Any, Any] = {}
         self._working: dict[Any, tuple[Any, int]] = {}
         self._idle: list[Any] = []
-        self._failed, self._looked = 0, -_LOOK
+        self._failed, self._looked, self._began = 0, -_LOOK, time.monotonic()
 
     def results(self, units: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """As `run_units`."""
@@ -210,6 +221,7 @@ class _Pool:
                 self._working[actor.do.remote(units[number])] = actor, number
             refs = [*self._working, *(self._beginning if left else ())]
             ready, _ = self._ray.wait(refs, num_returns=1, timeout=_LOOK)
+            self._say_if_it_waits()
             for ref in ready:
                 if ref in self._beginning:
                     self._begun(ref)
@@ -233,6 +245,11 @@ class _Pool:
         working = [actor for actor, _ in self._working.values()]
         for actor in (*self._idle, *working, *self._beginning.values()):
             self._ray.kill(actor)
+
+    def _say_if_it_waits(self) -> None:
+        if time.monotonic() - self._began > _PATIENCE and not (self._idle or self._working):
+            self._began = math.inf
+            warnings.warn("No core of the Ray cluster is free: still waiting", stacklevel=2)
 
     def _grow(self, units: int) -> None:
         """Start workers for units that wait, up to one per core; the cluster may have changed."""
@@ -265,7 +282,7 @@ class _Pool:
             )
         if error is not None:
             raise RunError(f"The machine {machine} of the Ray cluster cannot do the work: {error}")
-        self._failed = 0
+        self._failed, self._began = 0, math.inf
         self._idle.append(actor)
 
 

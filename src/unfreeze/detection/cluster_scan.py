@@ -90,15 +90,17 @@ class ClusterScan:
                 yield number, one
 
 
-def scan_on(cluster: Cluster, file: Path, opens: Open) -> ClusterScan:
-    """Scan with the model in a file.
+def scan_on(cluster: Cluster, save: Callable[[Path], object], opens: Open) -> ClusterScan:
+    """Scan with a model on a cluster.
 
     Args:
         cluster: where.
-        file: `.keras` file; read now.
-        opens: opens it on the cluster; a function of a module.
+        save: writes the model to a `.keras` file; called now.
+        opens: opens the file on the cluster; a function of a module.
     """
-    return ClusterScan(cluster, file.read_bytes(), f"{opens.__module__}:{opens.__name__}")
+    with tempfile.TemporaryDirectory() as folder:
+        save(file := Path(folder) / "model.keras")
+        return ClusterScan(cluster, file.read_bytes(), f"{opens.__module__}:{opens.__name__}")
 
 
 def lost(path: Path, why: Lost) -> DataError:

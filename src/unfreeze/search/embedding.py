@@ -8,8 +8,10 @@ Recordings that are added to a finished index are other groups than those of one
 their numbers are then the same but for the last digit.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -167,7 +169,7 @@ def embed(
 
 def _scan_on(cluster: Cluster, out: Path, settings: Settings) -> ClusterScan:
     opens = open_vectors_and_scores if settings.labels else open_vectors
-    return scan_on(cluster, out / ENCODER, opens)
+    return scan_on(cluster, partial(shutil.copyfile, out / ENCODER), opens)
 
 
 def open_index_encoder(index: Index) -> Encoder:
