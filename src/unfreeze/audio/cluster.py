@@ -40,14 +40,13 @@ _LOOK = 5.0
 _PATIENCE = 60.0
 # Settings of this process that its workers must have, too.
 _PASSED_ON = ("KERAS_BACKEND", "UNFREEZE_CUSTOM_OBJECTS", "UNFREEZE_ACCEPT_LICENCE")
-# A worker has one core: more threads would wait for each other.
-_ONE_THREAD = dict.fromkeys(
-    (
-        *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
-        *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
-    ),
-    "1",
-)
+# A worker has one core: more threads would wait for each other. It has no GPU: each would take
+# all of its memory.
+_ONE_CORE = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    **dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1"),
+    "CUDA_VISIBLE_DEVICES": "-1",
+}
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ class _Pool:
         self._ray = ray
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self._actor = ray.remote(Worker).options(num_cpus=1, max_restarts=0)
-        self._args = make, ray.put(settings), {**_ONE_THREAD, **environment}
+        self._args = make, ray.put(settings), {**_ONE_CORE, **environment}
         # By what they are waited for: those that begin, and those at work on a unit.
         self._beginning: dict[Any, Any] = {}
         self._working: dict[Any, tuple[Any, int]] = {}
