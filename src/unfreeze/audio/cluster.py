@@ -17,7 +17,6 @@ import math
 import os
 import socket
 import time
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from typing import Any
 
 from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.version import __version__
+
+_log = logging.getLogger(__name__)
 
 #: How work is spread: over the cores of this machine, or over a Ray cluster.
 LOCAL, RAY = "local", "ray"
@@ -248,7 +249,11 @@ class _Pool:
     def _say_if_it_waits(self) -> None:
         if time.monotonic() - self._began > _PATIENCE and not (self._idle or self._working):
             self._began = math.inf
-            warnings.warn("No core of the Ray cluster is free: still waiting", stacklevel=2)
+            _log.warning(
+                "note: no worker of the Ray cluster has begun in %d s, perhaps because its cores are "
+                "in use: still waiting",
+                _PATIENCE,
+            )
 
     def _grow(self, units: int) -> None:
         """Start workers for units that wait, up to one per core; the cluster may have changed."""

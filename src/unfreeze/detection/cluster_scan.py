@@ -15,6 +15,7 @@ from unfreeze.audio.clip_model import parts_of
 from unfreeze.audio.cluster import Cluster, Lost, run_units
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backend import standard_error_held
 from unfreeze.detection.scan import Ended, Item, neighbours, scan_files
 from unfreeze.errors import DataError, show
 from unfreeze.pipeline.inference import file_scores, fused
@@ -99,7 +100,9 @@ def scan_on(cluster: Cluster, save: Callable[[Path], object], opens: Open) -> Cl
         opens: opens the file on the cluster; a function of a module.
     """
     with tempfile.TemporaryDirectory() as folder:
-        save(file := Path(folder) / "model.keras")
+        # Keras imports TensorFlow to save on PyTorch, and that writes about missing drivers.
+        with standard_error_held():
+            save(file := Path(folder) / "model.keras")
         return ClusterScan(cluster, file.read_bytes(), f"{opens.__module__}:{opens.__name__}")
 
 
