@@ -250,8 +250,8 @@ class _Pool:
         if time.monotonic() - self._began > _PATIENCE and not (self._idle or self._working):
             self._began = math.inf
             _log.warning(
-                "note: no worker of the Ray cluster has begun in %d s, perhaps because its cores are "
-                "in use: still waiting",
+                "note: no worker of the Ray cluster has begun in %d s, perhaps because its cores "
+                "are in use: still waiting",
                 _PATIENCE,
             )
 

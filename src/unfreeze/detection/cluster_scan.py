@@ -14,6 +14,7 @@ from typing import Any
 from unfreeze.audio.clip_model import parts_of
 from unfreeze.audio.cluster import Cluster, Lost, run_units
 from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.sound_file import SoundError
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.backend import standard_error_held
 from unfreeze.detection.scan import Ended, Item, neighbours, scan_files
@@ -63,7 +64,7 @@ class ClusterScan:
                     yield number, Ended(lost(paths[number], items))
             else:
                 for place, item in items:
-                    yield numbers[place], item
+                    yield numbers[place], _named(item, paths[numbers[place]])
 
     def clip_scores(self, paths: Sequence[Path]) -> Iterator[tuple[int, Any]]:
         """Mean class probabilities of whole recordings, as `unfreeze.pipeline.inference`.
@@ -104,6 +105,13 @@ def scan_on(cluster: Cluster, save: Callable[[Path], object], opens: Open) -> Cl
         with standard_error_held():
             save(file := Path(folder) / "model.keras")
         return ClusterScan(cluster, file.read_bytes(), f"{opens.__module__}:{opens.__name__}")
+
+
+def _named(item: Item, path: Path) -> Item:
+    """The same; an error names the file as it was given, not by its absolute path."""
+    if isinstance(item, Ended) and isinstance(item.error, SoundError):
+        return Ended(SoundError(path, item.error.rule, item.error.cause))
+    return item
 
 
 def lost(path: Path, why: Lost) -> DataError:
