@@ -10,6 +10,11 @@ import pytest
 import toy
 from unfreeze.audio.manifest import heard_table, read_manifest
 from unfreeze.audio.sources import Reading
+from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.detection.detector import make_detector
+from unfreeze.detection.event_evaluation import THRESHOLDS, Tally, summary
+from unfreeze.detection.event_scoring import Rules, Truth, as_spans
+from unfreeze.detection.events import DetectOptions
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.calibration import calibrate
 from unfreeze.pipeline.evaluation import score_clips
@@ -19,6 +24,8 @@ from unfreeze.pipeline.wish import Wish
 
 #: Names that would run, or end a tag, if they were not escaped.
 EVIL, EVIL_FILE = "<img src=x onerror=alert(1)>&'\"", "<script>alert(1)<.wav"
+#: The name of a class that no column has room for.
+LONG = "a $name^ that [bold]is[/bold] much longer than its column"
 LAYERS = (
     {"layer": "conv", "weights": 8, "trainable": False, "moved": 0.0},
     {"layer": "head", "weights": 4, "trainable": True, "moved": 0.5},
@@ -139,3 +146,23 @@ def own(made, tmp_path):
     config = (tmp_path / "run" / "config.yaml").read_text()
     (tmp_path / "run" / "config.yaml").write_text(config.replace(str(made), str(tmp_path)))
     return tmp_path
+
+
+def detector_scores(labels, *, full=True, sounds=20, seed=0):
+    """Scores of random detections of random sounds in an hour."""
+    rng = np.random.default_rng(seed)
+    detector = make_detector(
+        FrontEnd(), labels, np.linspace(0.3, 0.7, len(labels)), DetectOptions()
+    )
+    truths, levels = {}, [{} for _ in range(1 + len(THRESHOLDS))]
+    for label in labels:
+        starts = rng.uniform(0, 3500, sounds)
+        truths[label] = Truth(as_spans([(s, s + 2) for s in starts]))
+        begins = np.concatenate([starts + rng.normal(0, 0.5, sounds), rng.uniform(0, 3500, 30)])
+        values = np.concatenate([rng.beta(4, 2, sounds), rng.beta(2, 4, 30)])
+        for level, found in zip((0.5, *THRESHOLDS), levels, strict=True):
+            found[label] = as_spans([(s, s + 2) for s in abs(begins[values >= level])])
+    tally = Tally.empty(labels, len(levels))
+    tally.add(truths, levels, 3600.0, Rules())
+    scores = summary(tally, detector, Rules(), full=full)
+    return {**scores, "unknown_classes": {}, "notes": [], "problems": []}

@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from inspect import signature
@@ -467,3 +468,24 @@ def test_the_changelog_is_by_version_with_one_section_of_each_kind():
         assert kinds
         assert len(set(kinds)) == len(kinds)
         assert set(kinds) <= {"Added", "Changed", "Fixed", "Removed"}
+
+
+def test_the_dockerfile_copies_and_installs_what_there_is():
+    """Docker itself is not needed to see that."""
+    text = (ROOT / "Dockerfile").read_text()
+    kept = {
+        x.lstrip("!") for x in (ROOT / ".dockerignore").read_text().splitlines() if x[:1] == "!"
+    }
+    copied = {name for line in re.findall(r"^COPY (.+) \S+$", text, re.M) for name in line.split()}
+    assert copied == kept
+    assert all((ROOT / name).exists() for name in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    # What the build reads beside the sources.
+    assert {project["readme"], *project["license-files"]} <= copied
+    extras = re.findall(r'pip install "\.\[(.+)\]"', text)
+    assert {name for line in extras for name in line.split(",")} <= set(
+        project["optional-dependencies"]
+    )
+    targets = set(re.findall(r"^FROM base AS (\w+)$", text, re.M))
+    assert targets == {"full", "light"}
+    assert set(re.findall(r"--target (\w+)", (ROOT / "docs/light.md").read_text())) == targets

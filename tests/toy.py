@@ -41,11 +41,11 @@ def build_toy(weights=None, progress=None):
     return model
 
 
-def register(monkeypatch, folder, pictures=False, gate=False, report=False):
+def register(monkeypatch, folder, pictures=False, gate=False, report=False, light=False):
     """Make `toy` a backbone, with its file of weights and all caches in `folder`.
 
-    Runs draw no pictures, have no gate and write no report unless asked to: those take longer
-    than toy trainings.
+    Runs draw no pictures, have no gate and write no report and no light form unless asked to:
+    those take longer than toy trainings.
     """
     monkeypatch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
     weights = folder / "toy.safetensors"
@@ -62,6 +62,8 @@ def register(monkeypatch, folder, pictures=False, gate=False, report=False):
         monkeypatch.setattr("unfreeze.planning._draw", lambda *run: None)
     if not report:
         monkeypatch.setattr("unfreeze.planning._report", lambda *run: None)
+    if not light:
+        monkeypatch.setattr("unfreeze.planning._light", lambda *run: "")
 
 
 def without_gate(model, published, cut, front_end, seed):

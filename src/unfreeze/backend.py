@@ -1,10 +1,12 @@
 """The backend that Keras runs on: which one, its import, and its out-of-memory errors.
 
-The user's choice comes first, then the first backend that is installed.
+The user's choice comes first, then the first backend that is installed. Without any, saved
+classifiers run on ONNX Runtime, for which Keras is not imported (`unfreeze.pipeline.light_form`).
 """
 
 import importlib
 import importlib.util
+import json
 import logging
 import os
 import sys
@@ -16,39 +18,129 @@ from pathlib import Path
 from unfreeze.errors import UnfreezeError
 
 BACKENDS = {"tensorflow": "tensorflow", "torch": "torch", "jax": "jax"}
+#: Which runtime computes the scores of saved classifiers, where the user says so.
+RUNTIME = "UNFREEZE_RUNTIME"
+KERAS, ONNX = "keras", "onnx"
+# What the extra of each backend installs with it, so that whoever has a backend from elsewhere
+# learns at once what is missing.
+_BESIDE = ("keras", "h5py", "matplotlib", "PIL", "sklearn")
+# What pictures need, by module, as packages.
+_DRAWING = {"matplotlib": "matplotlib", "PIL": "pillow"}
+
+
+def has_module(name: str) -> bool:
+    """Whether a package is installed; it is not imported."""
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    return importlib.util.find_spec(name) is not None
+
+
+def need_for_pictures() -> None:
+    """Refuse what draws pictures where the packages for it are missing.
+
+    Raises:
+        UnfreezeError: names the command that installs them.
+    """
+    missing = [name for module, name in _DRAWING.items() if not has_module(module)]
+    if missing:
+        raise UnfreezeError(
+            f"--out draws pictures, which needs {' and '.join(missing)}: install with: "
+            f"pip install {' '.join(missing)}"
+        )
+
+
+def check_backend() -> None:
+    """Refuse, before any work, what needs Keras where it cannot run.
+
+    Raises:
+        UnfreezeError: as `choose_backend`.
+    """
+    if sys.modules.get("keras") is None:
+        choose_backend()
+
+
+def cure_for(error: ImportError) -> str | None:
+    """What to install where a package of an extra is missing; None where it is none of these."""
+    missing = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or missing not in (*_BESIDE, *BACKENDS):
+        return None
+    extra = missing if missing in BACKENDS else "tensorflow"
+    return (
+        f"This needs {_DRAWING.get(missing, missing)}, which is not installed. "
+        f"Install it with: pip install 'unfreeze[{extra}]'"
+    )
 
 
 def choose_backend() -> str:
     """Choose the backend before Keras is imported for the first time.
 
-    `KERAS_BACKEND` decides if it is set, then Keras' own configuration file,
-    then the first of TensorFlow, PyTorch and JAX that is installed.
+    `KERAS_BACKEND` decides if it is set, then Keras' own configuration file if it names one
+    that is installed, then the first of TensorFlow, PyTorch and JAX that is installed.
 
     Returns:
         Its name, also put into `KERAS_BACKEND`.
 
     Raises:
-        UnfreezeError: no backend is installed, or the chosen one is not; the
-            message names the command that installs it.
+        UnfreezeError: no backend is installed, or the chosen one is not, or what is needed
+            beside it; the message names the command that installs it.
     """
-    chosen = os.environ.get("KERAS_BACKEND")
-    if chosen is None and _keras_config().is_file():
-        return "as configured"
+    chosen = os.environ.get("KERAS_BACKEND") or _configured()
     if chosen is None:
-        installed = [n for n, module in BACKENDS.items() if importlib.util.find_spec(module)]
+        installed = _installed()
         if not installed:
             raise UnfreezeError(
-                "Keras needs a backend and none is installed. "
+                "This needs Keras on a backend, and none is installed. "
                 "Install one with: pip install 'unfreeze[tensorflow]'"
             )
         chosen = installed[0]
-        os.environ["KERAS_BACKEND"] = chosen
-    elif chosen in BACKENDS and not importlib.util.find_spec(BACKENDS[chosen]):
+    elif chosen in BACKENDS and not has_module(BACKENDS[chosen]):
         raise UnfreezeError(
             f"KERAS_BACKEND is {chosen}, which is not installed. "
             f"Install it with: pip install 'unfreeze[{chosen}]'"
         )
+    missing = [name for name in _BESIDE if not has_module(name)]
+    if missing:
+        extra = chosen if chosen in BACKENDS else "train"
+        raise UnfreezeError(
+            f"Besides {chosen} this needs {', '.join(missing)}, which is not installed. "
+            f"Install it with: pip install 'unfreeze[{extra}]'"
+        )
+    os.environ["KERAS_BACKEND"] = chosen
     return chosen
+
+
+def choose_runtime() -> str:
+    """The runtime of saved classifiers: `KERAS` where it has a backend, else `ONNX`.
+
+    The environment variable `UNFREEZE_RUNTIME` decides if it is set.
+
+    Raises:
+        UnfreezeError: it is set to anything else.
+    """
+    wanted = os.environ.get(RUNTIME)
+    if wanted:
+        if wanted not in (KERAS, ONNX):
+            raise UnfreezeError(f"{RUNTIME} is {wanted}: set it to {KERAS} or {ONNX}, or unset it")
+        return wanted
+    others = os.environ.get("KERAS_BACKEND", "") not in ("", *BACKENDS)
+    return KERAS if others or _installed() else ONNX
+
+
+def _installed() -> list[str]:
+    return [name for name, module in BACKENDS.items() if has_module(module)]
+
+
+def _configured() -> str | None:
+    """The backend in Keras' own file, if it can be used.
+
+    Keras writes that file itself, with TensorFlow in it, whether that is installed or not.
+    """
+    try:
+        named = json.loads(_keras_config().read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    usable = isinstance(named, str) and (named not in BACKENDS or has_module(BACKENDS[named]))
+    return named if usable else None
 
 
 def import_keras() -> None:

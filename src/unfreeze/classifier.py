@@ -6,22 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-from unfreeze.audio.clip_model import has_independent_classes, notice_of, own_part_of, parts_of
+from unfreeze.audio.clip_parts import ClipParts
 from unfreeze.audio.cluster import Cluster
 from unfreeze.audio.decode_processes import Decoders
-from unfreeze.audio.entries import is_of_silence, is_quiet
-from unfreeze.audio.examined import Examined, examine_recording
-from unfreeze.audio.sources import Reading
-from unfreeze.detection.cluster_scan import (
-    ClusterScan,
-    Open,
-    open_classifier,
-    open_detector,
-    scan_on,
-)
+from unfreeze.audio.entries import heard_classes, is_quiet
+from unfreeze.audio.examination import Examined, examine
+from unfreeze.backend import need_for_pictures
+from unfreeze.detection.cluster_scan import open_classifier, open_detector, scan_on
 from unfreeze.detection.detector import (
     Detector,
     Found,
@@ -30,29 +23,28 @@ from unfreeze.detection.detector import (
     hop_steps,
     make_detector,
 )
-from unfreeze.detection.event_evaluation import evaluate_recordings
-from unfreeze.detection.event_scoring import Rules
 from unfreeze.detection.events import DetectOptions, Event
 from unfreeze.detection.live import LiveDetector, live_hop
 from unfreeze.detection.scan import scan_file
 from unfreeze.detection.score_blocks import ScoreBlock
-from unfreeze.detection.true_events import read_annotations
 from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.files import atomic_path
 from unfreeze.output_folder import holds, locked
-from unfreeze.pipeline import evaluation
 from unfreeze.pipeline.calibration import thresholds_of
-from unfreeze.pipeline.inference import Sound, each_sound, fused, sound_scores, view_scores
-from unfreeze.pipeline.saved_model import load_classifier
+from unfreeze.pipeline.inference import Sound, each_sound, fused, sound_scores
+from unfreeze.pipeline.light_form import load_any, no_keras_model
 from unfreeze.pipeline.thresholds import Choice, at_thresholds, choose, counts_of
 from unfreeze.pipeline.train_options import TrainOptions, default_of, with_fields_of
-from unfreeze.pipeline.training import TrainListener
-from unfreeze.pipeline.training_data import build_features
 from unfreeze.pipeline.wish import Wish
 from unfreeze.planning import complete_options, train_classifier
 
 if TYPE_CHECKING:
+    import keras
+
+    from unfreeze.audio.sources import Reading
+    from unfreeze.detection.event_scoring import Rules
     from unfreeze.export.exporter import Export
+    from unfreeze.pipeline.training import TrainListener
 
 
 class SoundClassifier:
@@ -86,19 +78,32 @@ class SoundClassifier:
 
     def __init__(
         self,
-        model: keras.Model,
+        model: "keras.Model | ClipParts",
         metrics: dict[str, Any] | None = None,
         source: Path | None = None,
     ) -> None:
-        self.model, self.metrics, self.source = model, metrics, source
-        self._patch_model, self.front_end, self.labels = parts_of(model)
+        self.metrics, self.source = metrics, source
+        self._model = model
+        if isinstance(model, ClipParts):
+            self._parts = model
+        else:
+            from unfreeze.audio.clip_model import clip_parts_of
+
+            self._parts = clip_parts_of(model)
+        self.front_end, self.labels = self._parts.front_end, self._parts.labels
         self.sample_rate = self.front_end.sample_rate
-        self.multilabel = has_independent_classes(self._patch_model)
+        self.multilabel, self.notice = self._parts.multilabel, self._parts.notice
         self.decoders = Decoders()
-        self.notice = notice_of(model)
-        self._own = own = own_part_of(model)
+        own = self._parts.own
         self.published_labels: tuple[str, ...] = () if own is None else own.labels
         self.published_key, self.published_title = ("", "") if own is None else (own.key, own.title)
+
+    @property
+    def model(self) -> "keras.Model":
+        """The Keras model, from waveforms to probabilities; a light form has none."""
+        if isinstance(self._model, ClipParts):
+            raise no_keras_model()
+        return self._model
 
     @classmethod
     @with_fields_of(complete_options)
@@ -115,7 +120,7 @@ class SoundClassifier:
 
     @classmethod
     def from_options(
-        cls, options: TrainOptions, listener: TrainListener | None = None
+        cls, options: TrainOptions, listener: "TrainListener | None" = None
     ) -> "SoundClassifier":
         """Train with a settings object, and follow the progress.
 
@@ -133,11 +138,14 @@ class SoundClassifier:
     def load(cls, run: str | Path) -> "SoundClassifier":
         """Load from a run folder or a `.keras` file. Runs no code from the file.
 
+        Where Keras has no backend, or the environment variable `UNFREEZE_RUNTIME` is `onnx`,
+        the light form of a run is loaded: the same scores by ONNX Runtime, without Keras.
+
         Raises:
-            RunError: it is missing, not finished, or not a sound classifier.
+            RunError: it is missing, not finished, or not a sound classifier; or it has no
+                light form where one is needed.
         """
-        loaded = load_classifier(Path(run))
-        return cls(loaded.model, loaded.metrics, loaded.source)
+        return cls(*load_any(Path(run)), Path(run))
 
     @property
     def knows_background(self) -> bool:
@@ -173,7 +181,7 @@ class SoundClassifier:
         Raises:
             DataError: the file cannot be read.
         """
-        return examine_recording(Path(path), self.front_end, self.decoders)
+        return examine(Path(path), self.front_end, self.decoders)
 
     def heard(self, chances: np.ndarray, *, silent: bool = False) -> tuple[str, ...]:
         """The classes that are heard in a clip.
@@ -187,17 +195,8 @@ class SoundClassifier:
             The likeliest class, none if that is background; with `multilabel`, the classes
             that reach their `clip_thresholds`, the likeliest first.
         """
-        if silent:
-            known = np.array([is_of_silence(label) for label in self.labels])
-            chances = np.where(known, chances, 0.0)
-            if not known.any():
-                return ()
-        order = np.argsort(-chances, kind="stable")
-        if self.multilabel:
-            reached = chances >= self.clip_thresholds
-            return tuple(self.labels[i] for i in order if reached[i])
-        likeliest = self.labels[order[0]]
-        return () if is_quiet(likeliest) else (likeliest,)
+        levels = self.clip_thresholds if self.multilabel else None
+        return heard_classes(self.labels, chances, levels, silent=silent)
 
     @property
     def audioset_labels(self) -> tuple[str, ...]:
@@ -233,7 +232,7 @@ class SoundClassifier:
             RunError: the run did not keep the backbone's own classes.
             DataError: as `predict`.
         """
-        own = self._own
+        own = self._parts.own
         if own is None:
             raise RunError(
                 "This model has not kept the classes that its network was published with: train "
@@ -249,7 +248,7 @@ class SoundClassifier:
         data: str | Path,
         *,
         group_regex: str | None = None,
-        how: Reading | None = None,
+        how: "Reading | None" = None,
         strict: bool = False,
         max_bad: float = default_of("max_bad"),
         out: str | Path | None = None,
@@ -279,7 +278,11 @@ class SoundClassifier:
                 know.
             RunError: `out` is not empty, or cannot be written.
         """
+        from unfreeze.audio.sources import Reading
+        from unfreeze.pipeline import evaluation
+
         if out is not None:
+            need_for_pictures()
             holds(Path(out), None, "scores")
         manifest = evaluation.read_known(
             data,
@@ -291,17 +294,11 @@ class SoundClassifier:
             max_bad=max_bad,
             cluster=cluster,
         )
-        if all(clip.start is None for clip in manifest.clips):
-            files = [clip.path for clip in manifest.clips]
-            found: Iterator[tuple[int, np.ndarray]] = enumerate(map(self._one, files))
-            if scan := self._on(cluster, open_classifier):
-                found = scan.clip_scores(files)
-            rows = evaluation.gather_scores(found, len(files), progress)
-        else:
-            # Sounds in recordings are heard as in training, with what surrounds them.
-            store = build_features(manifest, self.front_end, progress, cluster)
-            count = len(manifest.clips)
-            rows, _ = view_scores(self._patch_model, store.patches(np.arange(count)), count)
+        scan = scan_on(cluster, self.save, open_classifier)
+        score = scan.clip_scores if scan else lambda files: enumerate(map(self._one, files))
+        rows = evaluation.clip_scores(
+            manifest, self.front_end, self._parts.patches, score, cluster=cluster, progress=progress
+        )
         scores = evaluation.score_recordings(manifest, rows, self.labels, self.clip_thresholds)
         if out is not None:
             from unfreeze.report.evaluation_report import write_evaluation_report
@@ -318,8 +315,8 @@ class SoundClassifier:
         annotations: str | Path,
         options: DetectOptions | None = None,
         *,
-        rules: Rules | None = None,
-        how: Reading | None = None,
+        rules: "Rules | None" = None,
+        how: "Reading | None" = None,
         strict: bool = False,
         max_bad: float = default_of("max_bad"),
         cluster: Cluster | None = None,
@@ -348,6 +345,11 @@ class SoundClassifier:
             DataError: the tables or recordings cannot be used, or the model knows none of
                 the annotated classes.
         """
+        from unfreeze.audio.sources import Reading
+        from unfreeze.detection.event_evaluation import evaluate_recordings
+        from unfreeze.detection.event_scoring import Rules
+        from unfreeze.detection.true_events import read_annotations
+
         detector = self.detector(replace(options or DetectOptions(), merge=True))
         known = read_annotations(
             Path(recordings), Path(annotations), how or Reading(full=True), several=self.multilabel
@@ -362,7 +364,7 @@ class SoundClassifier:
             max_bad=max_bad,
             progress=progress,
             decoders=self.decoders,
-            scan=self._on(cluster, open_detector),
+            scan=scan_on(cluster, self.save, open_detector),
         )
 
     @property
@@ -500,7 +502,7 @@ class SoundClassifier:
         """
         files, detector = [Path(path) for path in paths], self.detector(options or DetectOptions())
         of = self._fused, self.front_end, files, detector, progress, self.decoders
-        return detect_files(*of, self._on(cluster, open_detector))
+        return detect_files(*of, scan_on(cluster, self.save, open_detector))
 
     def live(
         self,
@@ -535,7 +537,7 @@ class SoundClassifier:
 
     @functools.cached_property
     def _fused(self) -> Any:
-        return fused(self._patch_model)
+        return fused(self._parts.patches)
 
     def detector(self, options: DetectOptions) -> Detector:
         """Make a detector of events with this model, after checking the options.
@@ -592,8 +594,5 @@ class SoundClassifier:
             overwrite=overwrite,
         )
 
-    def _on(self, cluster: Cluster | None, opens: Open) -> ClusterScan | None:
-        return None if cluster is None else scan_on(cluster, self.save, opens)
-
     def _one(self, sound: Sound) -> np.ndarray:
-        return sound_scores(self._patch_model, self.front_end, sound, self.decoders)
+        return sound_scores(self._parts.patches, self.front_end, sound, self.decoders)

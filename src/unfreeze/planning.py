@@ -34,6 +34,8 @@ from unfreeze.pipeline.training_data import (
 )
 
 if TYPE_CHECKING:
+    import keras
+
     from unfreeze.compare.detector_scores import Judge, MakeJudge
     from unfreeze.core.fit import FitResult
     from unfreeze.pipeline.run_plan import MeasureChange
@@ -120,6 +122,7 @@ def planned(
             load_earlier=None if options.add_to is None else partial(_load_earlier, options.add_to),
             draw=_draw,
             report=_report,
+            light=_light,
         )
 
 
@@ -133,6 +136,9 @@ def train_classifier(options: TrainOptions, listener: "TrainListener | None" = N
     Raises:
         UnfreezeError: anything that the user can correct, as early as possible.
     """
+    from unfreeze.backend import check_backend
+
+    check_backend()
     from unfreeze.pipeline.training import TrainListener, train
 
     listener = listener or TrainListener()
@@ -243,3 +249,21 @@ def _report(out: Path, progress: Progress) -> None:
     from unfreeze.report.run_report import write_run_report
 
     write_run_report(out, progress)
+
+
+def _light(out: Path, model: "keras.Model") -> str:
+    import keras
+
+    from unfreeze.audio.clip_model import clip_parts_of
+    from unfreeze.export.formats import FORMATS, missing_modules
+    from unfreeze.pipeline.light_form import FILE
+
+    if keras.backend.backend() != "tensorflow" or missing_modules(FORMATS["onnx"]):
+        return ""
+    from unfreeze.export.to_light import write_light
+
+    write_light(out, clip_parts_of(model))
+    return (
+        f"{FILE} is written: predict, listen, serve and evaluate run from it where "
+        "unfreeze[light] is installed, without TensorFlow."
+    )

@@ -1,3 +1,4 @@
+import ast
 import csv
 import json
 import os
@@ -7,10 +8,12 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import toy
 from unfreeze import cli
+from unfreeze.cli import app as table
 from unfreeze.cli.app import app
 from unfreeze.errors import UnfreezeError
 
@@ -43,6 +46,28 @@ def call(*words, **env):
 def test_help_names_every_command():
     shown = CliRunner().invoke(app, ["--help"]).output
     assert all(command in shown for command in COMMANDS)
+
+
+def test_the_table_of_commands_shows_the_first_line_of_each():
+    """`unfreeze --help` imports none of them, so their lines stand in the table, too."""
+    said = {name: command.help for name, command in get_command(app).commands.items()}
+    assert {name: text.split("\n\n")[0].replace("\n", " ") for name, text in said.items()} == (
+        table.COMMANDS
+    )
+    shown = CliRunner().invoke(table.app_for(["--help"]), ["--help"])
+    assert shown.output == CliRunner().invoke(app, ["--help"]).output
+
+
+def test_a_command_imports_its_own_module_alone():
+    code = (
+        "import sys\nfrom unfreeze.cli.app import app_for\n"
+        "app_for(['predict', 'run'])\n"
+        "print([x for x in sys.modules if x.startswith('unfreeze.cli.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(ast.literal_eval(done.stdout)) == {
+        *("unfreeze.cli.app", "unfreeze.cli.predict", "unfreeze.cli.arguments")
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -32,10 +32,10 @@ class ResourceExhaustedError(Exception):
     ],
 )
 def test_they_are_told_with_the_cure(error, told, monkeypatch, capsys):
-    def fail():
+    def fail(words):
         raise error
 
-    monkeypatch.setattr("unfreeze.cli.app.app", fail)
+    monkeypatch.setattr("unfreeze.cli.app.app_for", fail)
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert left.value.code == 2
@@ -47,11 +47,11 @@ def test_they_are_told_with_the_cure(error, told, monkeypatch, capsys):
 
 @pytest.mark.parametrize("error", [RuntimeError("a defect"), OSError("no number"), KeyError("x")])
 def test_a_defect_keeps_its_traceback(error, monkeypatch):
-    def fail():
+    def fail(words):
         raise error
 
     assert explain(error) is None
-    monkeypatch.setattr("unfreeze.cli.app.app", fail)
+    monkeypatch.setattr("unfreeze.cli.app.app_for", fail)
     with pytest.raises(type(error)):
         cli.main()
 

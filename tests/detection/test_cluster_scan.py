@@ -14,7 +14,7 @@ from cluster_works import local_ray
 from toy_detection import scene_samples
 from unfreeze.audio.cluster import Cluster
 from unfreeze.cli.app import app
-from unfreeze.detection.cluster_scan import open_classifier
+from unfreeze.detection.cluster_scan import open_classifier, scan_on
 from unfreeze.errors import DataError
 from unfreeze.search.index_folder import open_index
 
@@ -120,10 +120,11 @@ def test_scores_of_clips_are_those_of_this_machine(classifier, tmp_path) -> None
     assert here["accuracy"] == there["accuracy"]
     files = sorted(data.rglob("*.wav"))
     assert seen[-1] == (len(files), len(files))
-    found = dict(classifier._on(Cluster(), open_classifier).clip_scores(files))
+    scan = scan_on(Cluster(), classifier.save, open_classifier)
+    found = dict(scan.clip_scores(files))
     scores = np.stack([found[number] for number in range(len(files))])
     np.testing.assert_allclose(scores, classifier.predict(files), rtol=0, atol=1e-6)
     text = data / "text.wav"
     text.write_text("no sound")
     with pytest.raises(DataError, match=r"text\.wav"):
-        dict(classifier._on(Cluster(), open_classifier).clip_scores([*files, text]))
+        dict(scan.clip_scores([*files, text]))

@@ -1,42 +1,9 @@
-"""Tables and pictures of a detector's scores."""
+"""Tables of a detector's scores."""
 
-import numpy as np
-import pytest
 from rich.console import Console
 
-from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.detection.detector import make_detector
-from unfreeze.detection.event_evaluation import THRESHOLDS, Tally, summary
-from unfreeze.detection.event_scoring import Rules, Truth, as_spans
-from unfreeze.detection.events import DetectOptions
-from unfreeze.report.event_scores import (
-    MOST_PANELS,
-    event_tables,
-    plot_false_alarms,
-    plot_precision_recall,
-)
-
-LONG = "a $name^ that [bold]is[/bold] much longer than its column"
-
-
-def scores_of(labels, *, full=True, sounds=20, seed=0):
-    """Scores of random detections of random sounds in an hour."""
-    rng = np.random.default_rng(seed)
-    detector = make_detector(
-        FrontEnd(), labels, np.linspace(0.3, 0.7, len(labels)), DetectOptions()
-    )
-    truths, levels = {}, [{} for _ in range(1 + len(THRESHOLDS))]
-    for label in labels:
-        starts = rng.uniform(0, 3500, sounds)
-        truths[label] = Truth(as_spans([(s, s + 2) for s in starts]))
-        begins = np.concatenate([starts + rng.normal(0, 0.5, sounds), rng.uniform(0, 3500, 30)])
-        values = np.concatenate([rng.beta(4, 2, sounds), rng.beta(2, 4, 30)])
-        for level, found in zip((0.5, *THRESHOLDS), levels, strict=True):
-            found[label] = as_spans([(s, s + 2) for s in abs(begins[values >= level])])
-    tally = Tally.empty(labels, len(levels))
-    tally.add(truths, levels, 3600.0, Rules())
-    scores = summary(tally, detector, Rules(), full=full)
-    return {**scores, "unknown_classes": {}, "notes": [], "problems": []}
+from reporting import LONG, detector_scores
+from unfreeze.report.event_scores import event_tables
 
 
 def text_of(scores, width=80):
@@ -46,7 +13,7 @@ def text_of(scores, width=80):
 
 
 def test_the_tables_have_every_number():
-    scores = scores_of(["cat", "dog", LONG])
+    scores = detector_scores(["cat", "dog", LONG])
     text = text_of(scores)
     for rule in ("overlap", "IoU", "onset", "segments"):
         row = scores["overall"][rule.lower()]
@@ -65,7 +32,7 @@ def test_the_tables_have_every_number():
 
 
 def test_the_tables_fit_and_show_names_as_they_are():
-    text = text_of(scores_of(["cat", LONG], sounds=2000))
+    text = text_of(detector_scores(["cat", LONG], sounds=2000))
     assert max(map(len, text.splitlines())) <= 80
     assert "a $name" in text
     rows = [line for line in text.splitlines() if line.startswith(("cat", "a $name"))]
@@ -73,29 +40,7 @@ def test_the_tables_fit_and_show_names_as_they_are():
 
 
 def test_an_incomplete_annotation_has_no_false_alarms_an_hour():
-    text = text_of(scores_of(["cat"], full=False))
+    text = text_of(detector_scores(["cat"], full=False))
     assert "an hour" not in text
     assert "taken as incomplete" in text
     assert next(x for x in text.splitlines() if x.startswith("cat")).split()[-1] == "–"
-
-
-@pytest.mark.parametrize("labels", [["cat"], ["cat", LONG], [f"class {i}" for i in range(30)]])
-@pytest.mark.parametrize("plot", [plot_precision_recall, plot_false_alarms])
-def test_pictures_have_a_panel_for_each_class(labels, plot, tmp_path):
-    plot(scores_of(labels), tmp_path / "curves.svg")
-    drawn = (tmp_path / "curves.svg").read_text()
-    assert "all classes" in drawn
-    # Without two for all classes together, and with more classes than can be read.
-    assert drawn.count("(20 true)") == min(len(labels), MOST_PANELS - 1) + (len(labels) == 1)
-
-
-@pytest.mark.parametrize("plot", [plot_precision_recall, plot_false_alarms])
-def test_nothing_found_and_nothing_true_can_be_drawn(plot, tmp_path):
-    tally = Tally.empty(["cat", "dog"], 1 + len(THRESHOLDS))
-    nothing = {label: Truth(as_spans([])) for label in ("cat", "dog")}
-    tally.add(nothing, [{} for _ in range(1 + len(THRESHOLDS))], 10.0, Rules())
-    detector = make_detector(FrontEnd(), ["cat", "dog"], np.array([0.5, 0.5]), DetectOptions())
-    scores = summary(tally, detector, Rules(), full=True)
-    plot(scores, tmp_path / "empty.png")
-    assert (tmp_path / "empty.png").stat().st_size > 1000
-    assert "–" in text_of(scores)

@@ -22,6 +22,7 @@ from keras import ops
 # layers (see `unfreeze`), and one may be half-way through its own import.
 from unfreeze.audio import augment_layer, logmel_layer, mel_windows_layer, sample_windows_layer
 from unfreeze.audio.augmentation import Augmentation
+from unfreeze.audio.clip_parts import ClipParts, OwnPart
 from unfreeze.backbones.frontend import FrontEnd, MelWindows, NetworkOutputs, SampleWindows
 
 #: Names of the layer that makes patches of a waveform, by its kind.
@@ -299,24 +300,6 @@ def has_independent_classes(model: keras.Model) -> bool:
     return bool(model.get_layer(OUTPUT).activation is keras.activations.sigmoid)
 
 
-@dataclass(frozen=True, eq=False)
-class OwnPart:
-    """A clip model's part for the backbone's own classes.
-
-    Attributes:
-        model: from patches to the scores of the new classes and then of the backbone's own,
-            side by side, so that both take one pass.
-        labels: names of the backbone's own classes.
-        key: their name in the clip model's outputs.
-        title: what people call them.
-    """
-
-    model: keras.Model
-    labels: tuple[str, ...]
-    key: str
-    title: str
-
-
 def own_part_of(model: keras.Model) -> OwnPart | None:
     """The part for the backbone's own classes; None if the clip model has the new ones alone."""
     means = [layer for layer in model.layers if isinstance(layer, ClipMean)]
@@ -334,3 +317,14 @@ def own_part_of(model: keras.Model) -> OwnPart | None:
 def notice_of(model: keras.Model) -> str:
     """The licence that goes with a clip model; empty for none."""
     return str(model.get_layer(CLASSES_MEAN).notice)
+
+
+def clip_parts_of(model: keras.Model) -> ClipParts:
+    """All that a clip model consists of.
+
+    Raises:
+        ValueError: it is not the model of a sound classifier.
+    """
+    patches, front_end, labels = parts_of(model)
+    several = has_independent_classes(patches)
+    return ClipParts(patches, front_end, labels, several, notice_of(model), own_part_of(model))

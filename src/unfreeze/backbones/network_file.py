@@ -313,7 +313,16 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _onnx_session(file: Path, model: str | bytes) -> Any:
+def onnx_session(file: Path, model: str | bytes) -> Any:
+    """A session of ONNX Runtime on the CPU, on the cores that this process may use.
+
+    Args:
+        file: for messages.
+        model: its path, or its bytes.
+
+    Raises:
+        WeightsError: it cannot be opened, or the runtime is not installed.
+    """
     runtime = _runtime(file, "onnxruntime", "onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = _threads()
@@ -327,15 +336,15 @@ def _onnx_session(file: Path, model: str | bytes) -> Any:
 
 
 def _onnx_outputs(file: Path) -> dict[str, str]:
-    outputs = _onnx_session(file, str(file)).get_outputs()
+    outputs = onnx_session(file, str(file)).get_outputs()
     return {item.name: _sizes(item.shape) for item in outputs}
 
 
 def _open_onnx(file: Path, outputs: tuple[str, ...]) -> Opened:
-    session = _onnx_session(file, str(file))
+    session = onnx_session(file, str(file))
     offered = {item.name: _sizes(item.shape) for item in session.get_outputs()}
     if not set(outputs) <= offered.keys():
-        session = _onnx_session(file, _with_outputs(file, outputs, offered))
+        session = onnx_session(file, _with_outputs(file, outputs, offered))
     inputs = session.get_inputs()
     _one_input(file, [item.name for item in inputs])
     (given,) = inputs

@@ -12,13 +12,12 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line; an error of the user is one message and exit code 2."""
-    from unfreeze.cli.app import app
-    from unfreeze.cli.terminal import explain
+    from unfreeze.cli.app import app_for
     from unfreeze.errors import UnfreezeError
 
     _escape_what_cannot_be_printed()
     try:
-        app()
+        app_for(sys.argv[1:])()
     except UnfreezeError as error:
         _complain(str(error))
         sys.exit(2)
@@ -30,6 +29,8 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:
+        from unfreeze.cli.terminal import explain
+
         told = explain(error)
         if told is None:
             raise

@@ -37,8 +37,10 @@ def demo(
     the run, so that you can try the other commands on them.
     """
     from unfreeze.audio.demo_sounds import write_demo_data
+    from unfreeze.backend import check_backend
     from unfreeze.cli.terminal import bar
 
+    check_backend()
     shown = not (json or quiet)
     if shown:
         typer.echo(

@@ -135,8 +135,10 @@ def evaluate(
     from unfreeze.detection.events import DetectOptions
 
     if out is not None:
+        from unfreeze.backend import need_for_pictures
         from unfreeze.output_folder import holds
 
+        need_for_pictures()
         holds(out, None, "scores")
     search = DetectOptions(**{**how, "smooth": bool(smooth)})
     judged = Rules(**{name: value for name, value in rules.items() if value is not None})
@@ -144,9 +146,6 @@ def evaluate(
 
 
 def _clips(run: Path, options: TrainOptions, out: Path | None, json: bool) -> None:
-    from unfreeze.backend import import_keras
-
-    import_keras()
     from rich.console import Console
 
     from unfreeze.classifier import SoundClassifier
@@ -185,9 +184,6 @@ def _events(
     out: Path | None,
     json: bool,
 ) -> None:
-    from unfreeze.backend import import_keras
-
-    import_keras()
     from rich.console import Console
 
     from unfreeze.classifier import SoundClassifier
@@ -234,7 +230,7 @@ def _write(out: Path, scores: dict[str, Any]) -> None:
     from unfreeze.files import write_json
     from unfreeze.output_folder import locked
     from unfreeze.report.evaluation_report import write_evaluation_report
-    from unfreeze.report.event_scores import plot_false_alarms, plot_precision_recall
+    from unfreeze.report.event_plots import plot_false_alarms, plot_precision_recall
 
     with locked(out):
         plot_precision_recall(scores, out / CURVES)

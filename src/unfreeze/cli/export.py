@@ -83,6 +83,11 @@ def export(
         )
     if "calibrated_on" in check:
         typer.echo(f"calibrated on {check['calibrated_on']}")
+    if done.light is not None:
+        typer.echo(
+            f"{done.light}  predict, listen, serve and evaluate run from it where unfreeze[light] "
+            "is installed, without TensorFlow"
+        )
 
 
 def _samples(length: str) -> int | None:

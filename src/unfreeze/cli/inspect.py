@@ -69,9 +69,11 @@ def inspect(
         _check_page(html)
     # Imported here: `unfreeze --help` must not wait for numpy and libsndfile.
     from unfreeze.backbones.registry import get_backbone
+    from unfreeze.backend import check_backend
 
     if depths or html:
         get_backbone(options.backbone)
+        check_backend()
     from unfreeze.audio.manifest import check_bad, read_manifest
     from unfreeze.audio.split import split_clips
     from unfreeze.cli.terminal import bar

@@ -89,9 +89,6 @@ def listen(
         precision=precision,
         max_false_alarms=max_false_alarms,
     )
-    from unfreeze.backend import import_keras
-
-    import_keras()
     from unfreeze.classifier import SoundClassifier
     from unfreeze.cli.terminal import say_what_is_granted
     from unfreeze.detection.live import LIMIT

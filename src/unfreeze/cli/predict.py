@@ -76,9 +76,6 @@ def find(
     else:
         event_files.check_out(out)
         event_files.result_names(out, recordings, form)
-    from unfreeze.backend import import_keras
-
-    import_keras()
     from unfreeze.classifier import SoundClassifier
     from unfreeze.cli.terminal import say_what_is_granted, say_without_background
 
@@ -284,17 +281,12 @@ def _bar(files: int, total: int) -> Iterator[tuple[Callable[[float], None], Call
 
 def _settings(classifier: "SoundClassifier", run: Path, options: "DetectOptions") -> dict[str, Any]:
     """The settings that determine which events are found, as plain values for JSON."""
-    import hashlib
-
-    from unfreeze.pipeline import run_folder
+    from unfreeze.pipeline.light_form import model_digest
 
     detector = classifier.detector(options)
-    model = run / run_folder.MODEL if run.is_dir() else run
-    with model.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     levels = [round(float(level), 6) for level in detector.thresholds]
     return {
-        "model": digest[:16],
+        "model": model_digest(run)[:16],
         "window": round(detector.window, 6),
         "hop": round(detector.hop_seconds, 6),
         "scores": levels[0]
@@ -438,9 +430,6 @@ def predict(
 
 
 def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
-    from unfreeze.backend import import_keras
-
-    import_keras()
     from unfreeze.classifier import SoundClassifier
     from unfreeze.errors import DataError
 

@@ -41,9 +41,6 @@ def segments(
 
     holds(out, None, "clips")
     files = [item.path for item in find_recordings(paths, recursive=recursive)]
-    from unfreeze.backend import import_keras
-
-    import_keras()
     from unfreeze.classifier import SoundClassifier
     from unfreeze.cli.terminal import bar
     from unfreeze.errors import DataError

@@ -48,9 +48,6 @@ def serve(
 
 
 def _app(run: Path, max_mb: float, max_seconds: float, local_only: bool) -> tuple[object, int]:
-    from unfreeze.backend import import_keras
-
-    import_keras()
     import numpy as np
 
     from unfreeze.classifier import SoundClassifier

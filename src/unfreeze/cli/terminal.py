@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from unfreeze.backend import first_line, is_out_of_memory
+from unfreeze.backend import cure_for, first_line, is_out_of_memory
 from unfreeze.errors import show
 
 if TYPE_CHECKING:
@@ -156,7 +156,9 @@ _NO_MEMORY = "close other programs, or work with less at once (smaller batches, 
 
 
 def explain(error: BaseException) -> str | None:
-    """The message for a system error; None if it is not one that the user can correct."""
+    """The message for what the user can correct: a system error, a missing package; else None."""
+    if isinstance(error, ImportError):
+        return cure_for(error)
     if is_out_of_memory(error) or getattr(error, "errno", None) == errno.ENOMEM:
         return f"There is not enough memory ({first_line(error)}): {_NO_MEMORY}"
     if not isinstance(error, OSError) or error.errno not in _CURES:

@@ -35,7 +35,7 @@ def run(
         quiet: show only the scores.
         make_data: makes the recordings; given by `unfreeze demo`, which cannot resume.
     """
-    from unfreeze.backend import import_keras
+    from unfreeze.backend import check_backend, import_keras
     from unfreeze.cli.terminal import Asked, explain, named_bars, signals_to
     from unfreeze.pipeline import run_folder
     from unfreeze.planning import planned
@@ -44,6 +44,7 @@ def run(
     resumes = options.resume and not options.overwrite
     if out is not None and resumes and run_folder.is_finished(out):
         return _show_finished(options, out, json)
+    check_backend()
     asked, display = Asked(), None
     try:
         with signals_to(asked), ExitStack() as stack:

@@ -11,7 +11,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from unfreeze.audio.clip_model import parts_of
 from unfreeze.audio.cluster import Cluster, Lost, run_units
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.sound_file import SoundError
@@ -20,7 +19,6 @@ from unfreeze.backend import standard_error_held
 from unfreeze.detection.scan import Ended, Item, neighbours, scan_files
 from unfreeze.errors import DataError, show
 from unfreeze.pipeline.inference import file_scores, fused
-from unfreeze.pipeline.saved_model import load_clip_model
 
 #: Opens a model's file: what turns patches into scores, and how waveforms become patches.
 Open = Callable[[Path], tuple[Any, FrontEnd]]
@@ -92,14 +90,18 @@ class ClusterScan:
                 yield number, one
 
 
-def scan_on(cluster: Cluster, save: Callable[[Path], object], opens: Open) -> ClusterScan:
+def scan_on(
+    cluster: Cluster | None, save: Callable[[Path], object], opens: Open
+) -> ClusterScan | None:
     """Scan with a model on a cluster.
 
     Args:
-        cluster: where.
+        cluster: where; None scans on this machine, without it.
         save: writes the model to a `.keras` file; called now.
         opens: opens the file on the cluster; a function of a module.
     """
+    if cluster is None:
+        return None
     with tempfile.TemporaryDirectory() as folder:
         # Keras imports TensorFlow to save on PyTorch, and that writes about missing drivers.
         with standard_error_held():
@@ -168,6 +170,10 @@ def open_detector(file: Path) -> tuple[Any, FrontEnd]:
 
 def open_classifier(file: Path) -> tuple[Any, FrontEnd]:
     """Patches to probabilities, from the file of a classifier."""
+    # Keras, which the light form does without.
+    from unfreeze.audio.clip_model import parts_of
+    from unfreeze.pipeline.saved_model import load_clip_model
+
     model, front_end, _ = parts_of(load_clip_model(file))
     return model, front_end
 

@@ -24,8 +24,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from unfreeze.errors import UnfreezeError
 
@@ -242,6 +240,9 @@ def _matched(true: int, found: int, pairs: np.ndarray) -> tuple[np.ndarray, np.n
     """Which events are in a pair, in a choice with as many pairs as possible."""
     hit, right = np.zeros(true, dtype=bool), np.zeros(found, dtype=bool)
     if pairs.shape[1]:
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import maximum_bipartite_matching
+
         table = csr_array((np.ones(pairs.shape[1], dtype=bool), pairs), shape=(true, found))
         partner = maximum_bipartite_matching(table, perm_type="column")
         hit = partner >= 0

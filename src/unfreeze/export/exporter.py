@@ -35,11 +35,14 @@ class Export:
         path: the file or folder.
         report: the JSON file beside it.
         details: the contents of that file.
+        light: the run's light form (`unfreeze.pipeline.light_form`), which is written with an
+            ONNX file that stays in the run folder; else None.
     """
 
     path: Path
     report: Path
     details: dict[str, Any]
+    light: Path | None = None
 
 
 def export_model(
@@ -100,7 +103,13 @@ def export_model(
         details = {"file": target.name, **_size(form, staged), **details}
         _move(form, staged, target)
     write_json(report, details)
-    return Export(target, report, details)
+    light = None
+    if form.name == "onnx" and out is None and target.parent == classifier.source:
+        from unfreeze.audio.clip_model import clip_parts_of
+        from unfreeze.export.to_light import write_light
+
+        light = write_light(target.parent, clip_parts_of(classifier.model))
+    return Export(target, report, details, light)
 
 
 def check_network(form: Format, quantize: str | None, front_end: FrontEnd) -> None:

@@ -103,14 +103,19 @@ def check_request(form: Format, quantize: str | None, length: int | None) -> Non
             "Exports need TensorFlow, which is not installed. "
             f'Install it with: pip install "unfreeze[{_extra(form)}]"'
         )
-    needed = (*form.writers, *(form.quantize[quantize] if quantize else ()))
-    missing = [module for module in needed if importlib.util.find_spec(module) is None]
+    missing = missing_modules(form, quantize)
     if missing:
         what = f"{form.title} in {quantize}" if quantize else form.title
         raise ExportError(
             f"An export to {what} needs {', '.join(missing)}. "
             f'Install what is missing with: pip install "unfreeze[{form.name}]"'
         )
+
+
+def missing_modules(form: Format, quantize: str | None = None) -> list[str]:
+    """The modules that an export needs beside TensorFlow, and that are not installed."""
+    needed = (*form.writers, *(form.quantize[quantize] if quantize else ()))
+    return [module for module in needed if importlib.util.find_spec(module) is None]
 
 
 def _extra(form: Format) -> str:

@@ -35,14 +35,21 @@ def write(graph: FrozenGraph, path: Path, quantize: str | None, clips: list[np.n
         quantize_file(path, path, clips)
 
 
-def convert(graph: FrozenGraph, opset: int = OPSET) -> Any:
+def convert(
+    graph: FrozenGraph,
+    opset: int = OPSET,
+    given: str = INPUT,
+    axes: tuple[str, ...] = ("sounds", "samples"),
+) -> Any:
     """The graph as an ONNX model with our names for inputs and outputs.
 
     Args:
-        graph: with a waveform as its input.
+        graph: the graph.
         opset: the version of ONNX' operations.
+        given: the name of the input.
+        axes: names of the input's first axes, where they are of any length.
     """
-    ours = {f"{name}:0": name for name in (INPUT, *graph.outputs)}
+    ours = {f"{INPUT}:0": given, **{f"{name}:0": name for name in graph.outputs}}
     with _quiet():
         model, _ = tf2onnx.convert.from_graph_def(
             graph.graph_def,
@@ -55,9 +62,10 @@ def convert(graph: FrozenGraph, opset: int = OPSET) -> Any:
     _whole_number_sizes(model)
     if graph.samples is None:
         sizes = model.graph.input[0].type.tensor_type.shape.dim
-        sizes[0].dim_param, sizes[1].dim_param = "sounds", "samples"
+        for size, name in zip(sizes, axes, strict=False):
+            size.dim_param = name
         for output in model.graph.output:
-            output.type.tensor_type.shape.dim[0].dim_param = "sounds"
+            output.type.tensor_type.shape.dim[0].dim_param = axes[0]
     onnx.checker.check_model(model)
     return model
 
@@ -113,10 +121,10 @@ def quantize_file(source: Path, target: Path, clips: list[np.ndarray]) -> None:
         target.write_bytes(result.read_bytes())
 
 
-def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+def write_settings(path: Path, settings: Mapping[str, Any], name: str = SETTINGS) -> None:
     """Put labels and all other settings into the file, as one JSON text."""
     model = onnx.load(path)
-    helper.set_model_props(model, {SETTINGS: json.dumps(settings, ensure_ascii=False)})
+    helper.set_model_props(model, {name: json.dumps(settings, ensure_ascii=False)})
     onnx.save(model, path)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from unfreeze.errors import DataError, RunError
 
@@ -87,6 +86,8 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     if not len(truth):
         raise DataError("fitting a temperature needs at least one clip")
     low, high = np.log(TEMPERATURES)
+    from scipy.optimize import minimize_scalar
+
     found = minimize_scalar(
         lambda log: loss(truth, with_temperature(probabilities, float(np.exp(log)))),
         bounds=(low, high),

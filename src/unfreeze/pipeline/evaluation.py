@@ -13,9 +13,11 @@ from unfreeze.audio.sources import Reading
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, sentence
 from unfreeze.files import write_json
+from unfreeze.pipeline.inference import view_scores
 from unfreeze.pipeline.label_scoring import score_labels
 from unfreeze.pipeline.predictions import write_predictions
 from unfreeze.pipeline.scoring import score
+from unfreeze.pipeline.training_data import build_features
 from unfreeze.version import __version__
 
 
@@ -65,24 +67,36 @@ def read_known(
     return manifest
 
 
-def gather_scores(
-    found: Iterable[tuple[int, np.ndarray]],
-    clips: int,
+def clip_scores(
+    manifest: Manifest,
+    front_end: FrontEnd,
+    patches: Any,
+    score: Callable[[Sequence[Path]], Iterable[tuple[int, np.ndarray]]],
+    *,
+    cluster: Cluster | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Put the probabilities of clips, which come in any order, into a table (clips, classes).
+    """Probabilities (clips, classes) of all clips of a manifest.
 
     Args:
-        found: the number of each clip with its probabilities (classes,).
-        clips: their number.
+        manifest: from `read_known`.
+        front_end: of the model.
+        patches: the model, from patches to probabilities.
+        score: of whole recordings: the number of each with its (classes,), in any order.
+        cluster: where features are computed; None computes them on this machine.
         progress: called as progress(done, total) with counts of clips.
     """
+    count = len(manifest.clips)
+    if any(clip.start is not None for clip in manifest.clips):
+        # Sounds in recordings are heard as in training, with what surrounds them.
+        store = build_features(manifest, front_end, progress, cluster)
+        return view_scores(patches, store.patches(np.arange(count)), count)[0]
     rows: dict[int, np.ndarray] = {}
-    for number, row in found:
+    for number, row in score([clip.path for clip in manifest.clips]):
         rows[number] = row
         if progress is not None:
-            progress(len(rows), clips)
-    return np.stack([rows[number] for number in range(clips)])
+            progress(len(rows), count)
+    return np.stack([rows[number] for number in range(count)])
 
 
 def score_recordings(

@@ -1,13 +1,14 @@
 """From recordings to class probabilities, with a trained patch model.
 
 Audio is decoded and turned into patches outside Keras, which is faster; the result
-agrees with that of the saved clip model to 1e-4.
+agrees with that of the saved clip model to 1e-4. The model is one of Keras, or its light form
+(`unfreeze.pipeline.light_form`), for which Keras is not imported.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,14 +17,13 @@ from unfreeze.audio.decode_processes import Decoders, using
 from unfreeze.audio.frame_writer import waveform_frames
 from unfreeze.audio.front_ends import cut_patches, frame_maker, frames_of
 from unfreeze.audio.logmel import patch_starts
-from unfreeze.audio.noisy_patches import NoisyView
 from unfreeze.audio.patches import PatchView, clip_means, clip_peaks
 from unfreeze.backbones.frontend import FrontEnd
-from unfreeze.core.boundary import inference_cut
-from unfreeze.core.fusing import fuse_steps
-from unfreeze.core.graph import flatten
-from unfreeze.core.step_model import Program, StepModel
 from unfreeze.errors import DataError
+from unfreeze.pipeline.light_form import LightModel
+
+if TYPE_CHECKING:
+    from unfreeze.audio.noisy_patches import NoisyView
 
 #: A file, or a mono waveform in [-1, 1] at the model's rate.
 Sound = str | Path | np.ndarray
@@ -123,7 +123,7 @@ def each_sound(
 
 
 def all_scores(
-    model: Any, patches: np.ndarray | PatchView | NoisyView, first: int = 0
+    model: Any, patches: "np.ndarray | PatchView | NoisyView", first: int = 0
 ) -> np.ndarray:
     """Class probabilities (patches, classes) of any number of patches, at least one.
 
@@ -141,7 +141,7 @@ def all_scores(
 
 
 def view_scores(
-    model: Any, view: PatchView | NoisyView, n_clips: int
+    model: Any, view: "PatchView | NoisyView", n_clips: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and largest class probabilities of clips in a feature store, over their patches.
 
@@ -164,8 +164,16 @@ def fused(model: Any) -> Any:
     with YAMNet this takes four fifths of the time. Outputs agree to 1e-5.
 
     Args:
-        model: patches to probabilities; its layers are shared.
+        model: patches to probabilities; its layers are shared. A `LightModel` is returned as
+            it is: its operations were fused when it was written.
     """
+    if isinstance(model, LightModel):
+        return model
+    from unfreeze.core.boundary import inference_cut
+    from unfreeze.core.fusing import fuse_steps
+    from unfreeze.core.graph import flatten
+    from unfreeze.core.step_model import Program, StepModel
+
     graph = flatten(model)
     # Nothing is trained, so all steps are before the cut.
     cut = inference_cut(graph)
@@ -199,8 +207,10 @@ def _patch_batches(pieces: Iterator[np.ndarray], front_end: FrontEnd) -> Iterato
 
 def patch_scores(model: Any, patches: np.ndarray) -> np.ndarray:
     """Class probabilities (n, classes) of up to a full batch of patches (n, *patch_shape)."""
-    # A smaller batch is padded, so that the function is compiled for few shapes.
     n = len(patches)
+    if isinstance(model, LightModel):
+        return model.predict_on_batch(patches)
+    # A smaller batch is padded, so that the function is compiled for few shapes.
     size = next(size for size in batch_sizes(patches.shape[1:]) if n <= size)
     if n < size:
         patches = np.concatenate([patches, np.repeat(patches[-1:], size - n, axis=0)])

@@ -6,6 +6,7 @@ Layout (all written atomically):
     schedule.yaml  the schedule as it was run; can be edited and run again
     splits.csv     each clip with its label, group and part; is itself a manifest
     model.keras    waveform in, class probabilities out, labels inside
+    light.onnx     the light form (`unfreeze.pipeline.light_form`), where it could be written
     history.csv    one row per epoch
     metrics.json   scores on the test and validation clips; for a run that adds to another
                    also `corrected` and `change` (see docs/review.md); `depths` is what each

@@ -57,6 +57,9 @@ class RunPlan:
             folder, the result, the metrics and the labels.
         report: writes the report of a finished run into its folder; called with the folder
             and progress(done, total).
+        light: writes the light form of a finished run into its folder, where that is possible
+            (`unfreeze.pipeline.light_form`); called with the folder and the model, and
+            returns what is to be said of it, or nothing.
     """
 
     options: TrainOptions
@@ -65,3 +68,4 @@ class RunPlan:
     load_earlier: Callable[[], MeasureChange] | None
     draw: Callable[[Path, FitResult, Mapping[str, Any], Sequence[str]], None]
     report: Callable[[Path, Progress], None]
+    light: Callable[[Path, keras.Model], str]

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from unfreeze.audio.clip_model import has_independent_classes, parts_of
+from unfreeze.audio.clip_model import clip_parts_of, parts_of
+from unfreeze.audio.clip_parts import ClipParts
 from unfreeze.backbones.frontend import FrontEnd, NetworkOutputs
 from unfreeze.backbones.network_file import open_network
 from unfreeze.core.keras_file import VARIABLE, check_keras_file, trusted_objects
@@ -93,19 +94,30 @@ class LoadedClassifier:
 
     Attributes:
         model: the clip model: waveforms to probabilities.
-        front_end: how waveforms become patches.
-        labels: name of each class.
+        parts: what it consists of.
         source: the run folder or `.keras` file.
         metrics: scores of the run; None for a `.keras` file without a run.
-        multilabel: whether each class is judged by itself.
     """
 
     model: keras.Model
-    front_end: FrontEnd
-    labels: tuple[str, ...]
+    parts: ClipParts
     source: Path
     metrics: dict[str, Any] | None
-    multilabel: bool
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """How waveforms become patches."""
+        return self.parts.front_end
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.parts.labels
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether each class is judged by itself."""
+        return self.parts.multilabel
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -133,6 +145,4 @@ def load_classifier(run: Path) -> LoadedClassifier:
         run_folder.read_config(run)
         metrics = run_folder.read_scores(run)
         model = load_clip_model(run / run_folder.MODEL)
-    patches, front_end, labels = parts_of(model)
-    several = has_independent_classes(patches)
-    return LoadedClassifier(model, front_end, labels, run, metrics, several)
+    return LoadedClassifier(model, clip_parts_of(model), run, metrics)

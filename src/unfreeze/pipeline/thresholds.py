@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 from unfreeze.audio.entries import is_quiet
 from unfreeze.errors import RunError, UnfreezeError
@@ -212,9 +211,11 @@ def rate_interval(events: int, hours: float) -> tuple[float, float]:
         events: that were counted, 0 or more.
         hours: in which they were; above 0.
     """
+    from scipy.special import gammaincinv
+
     tail = (1 - LEVEL) / 2
-    low = chi2.ppf(tail, 2 * events) / 2 if events else 0.0
-    return float(low / hours), float(chi2.ppf(1 - tail, 2 * events + 2) / 2 / hours)
+    low = gammaincinv(events, tail) if events else 0.0
+    return float(low / hours), float(gammaincinv(events + 1, 1 - tail) / hours)
 
 
 def _best(counts: Counts, number: int, precision: float | None) -> float:

@@ -21,6 +21,7 @@ from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.segments_file import Corrections
 from unfreeze.audio.split import Split
 from unfreeze.backbones.registry import Backbone
+from unfreeze.backend import first_line
 from unfreeze.core.boundary import StagePlan, check_stages, plan_stage
 from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.fit import FitResult
@@ -42,6 +43,7 @@ from unfreeze.pipeline.in_noise import (
     with_noise,
 )
 from unfreeze.pipeline.label_scoring import label_thresholds
+from unfreeze.pipeline.light_form import command
 from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
 from unfreeze.pipeline.run_plan import RunPlan
 from unfreeze.pipeline.run_writing import Tested, begin_run, finish_run, record_schedule
@@ -200,6 +202,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
     if options.out is not None:
         tested = _tested(cut, held, metrics, notes)
         finish_run(options.out, whole, result, metrics, labels, tested, plan.draw)
+        _write_light(plan, options.out, whole, listener)
         _write_report(plan, options.out, listener)
     listener.on_scores(metrics)
     return Trained(whole, labels, metrics, result)
@@ -263,6 +266,19 @@ def _tested(cut: Pieces, held: HeldScores, metrics: dict[str, Any], notes: Seque
         scores = metrics["test"] or metrics["validation"] or metrics[CORRECTED]
         cuts = [row["threshold"] for row in scores["per_class"].values()]
     return Tested(cut.manifest, parts, cuts, notes)
+
+
+def _write_light(plan: RunPlan, out: Path, model: keras.Model, listener: TrainListener) -> None:
+    """Write the light form; the run is finished, whatever comes of this."""
+    try:
+        said = plan.light(out, model)
+    except Exception as error:
+        said = (
+            f"The light form could not be written ({first_line(error)}). Try again with "
+            f"`{command(out)}`"
+        )
+    if said:
+        listener.on_note(said)
 
 
 def _write_report(plan: RunPlan, out: Path, listener: TrainListener) -> None:

@@ -157,7 +157,7 @@ def embed(
         try:
             todo = writer.unfinished(files)
             groups = _groups(files, todo)
-            scan = None if cluster is None else _scan_on(cluster, out, settings)
+            scan = _scan_on(cluster, out, settings)
             _add(
                 *(encoder, settings, todo, groups, writer),
                 *(decoders, scan, on_progress, on_recording),
@@ -167,7 +167,7 @@ def embed(
         return open_index(out)
 
 
-def _scan_on(cluster: Cluster, out: Path, settings: Settings) -> ClusterScan:
+def _scan_on(cluster: Cluster | None, out: Path, settings: Settings) -> ClusterScan | None:
     opens = open_vectors_and_scores if settings.labels else open_vectors
     return scan_on(cluster, partial(shutil.copyfile, out / ENCODER), opens)
 

@@ -1,4 +1,4 @@
-"""What is to be known of a recording, beside its classes: length, silence, what is wrong."""
+"""What is to be known of a recording beside its classes: silence, its length, its faults."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,23 +25,23 @@ class Examined:
     warnings: tuple[str, ...]
 
 
-def examine_recording(path: Path, front_end: FrontEnd, decoders: Decoders) -> Examined:
+def examine(path: Path, front_end: FrontEnd, decoders: Decoders) -> Examined:
     """Read a recording to its end, and say what is to be known of it.
 
     Args:
         path: the recording.
-        front_end: what the network hears.
+        front_end: says what the network hears.
         decoders: to read with.
 
     Raises:
         DataError: the file cannot be read.
     """
-    front = front_end
-    resampler = Resampler(front.sample_rate, front.channel, front.high_hz / front.slow_down)
+    hears = front_end.high_hz / front_end.slow_down
+    resampler = Resampler(front_end.sample_rate, front_end.channel, hears)
     with decoders.waveform(path, resampler, judge=True) as sound:
         # To the end: what is wrong shows only there.
         blocks = [(bool(block.any()), len(block)) for block in sound.blocks]
         silent = not any(sounding for sounding, _ in blocks)
         rest = [one for one in sound.findings if not (silent and one[0] == SILENT)]
-        seconds = sum(length for _, length in blocks) / front.sample_rate
-        return Examined(silent, seconds, as_warnings(rest, front.slow_down))
+        seconds = sum(length for _, length in blocks) / front_end.sample_rate
+        return Examined(silent, seconds, as_warnings(rest, front_end.slow_down))
