@@ -1,5 +1,6 @@
 # The public names, each stated once: read by editors and type checkers, and by
 # `__init__.py`, which imports a name's module when the name is first used.
+from .audio.cluster import Cluster as Cluster
 from .classifier import SoundClassifier as SoundClassifier
 from .core.audit import Audit as Audit
 from .core.callbacks import StageCallback as StageCallback

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unfreeze.audio.clip_parts import ClipParts
+from unfreeze.audio.cluster import Cluster
 from unfreeze.audio.decode_processes import Decoders
-from unfreeze.audio.entries import is_of_silence, is_quiet
+from unfreeze.audio.entries import heard_classes, is_quiet
 from unfreeze.audio.examination import Examined, examine
 from unfreeze.backend import need_for_pictures
+from unfreeze.detection.cluster_scan import open_classifier, open_detector, scan_on
 from unfreeze.detection.detector import (
     Detector,
     Found,
@@ -29,7 +31,7 @@ from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.files import atomic_path
 from unfreeze.output_folder import holds, locked
 from unfreeze.pipeline.calibration import thresholds_of
-from unfreeze.pipeline.inference import Sound, each_sound, fused, sound_scores, view_scores
+from unfreeze.pipeline.inference import Sound, each_sound, fused, sound_scores
 from unfreeze.pipeline.light_form import load_any, no_keras_model
 from unfreeze.pipeline.thresholds import Choice, at_thresholds, choose, counts_of
 from unfreeze.pipeline.train_options import TrainOptions, default_of, with_fields_of
@@ -193,17 +195,8 @@ class SoundClassifier:
             The likeliest class, none if that is background; with `multilabel`, the classes
             that reach their `clip_thresholds`, the likeliest first.
         """
-        if silent:
-            known = np.array([is_of_silence(label) for label in self.labels])
-            chances = np.where(known, chances, 0.0)
-            if not known.any():
-                return ()
-        order = np.argsort(-chances, kind="stable")
-        if self.multilabel:
-            reached = chances >= self.clip_thresholds
-            return tuple(self.labels[i] for i in order if reached[i])
-        likeliest = self.labels[order[0]]
-        return () if is_quiet(likeliest) else (likeliest,)
+        levels = self.clip_thresholds if self.multilabel else None
+        return heard_classes(self.labels, chances, levels, silent=silent)
 
     @property
     def audioset_labels(self) -> tuple[str, ...]:
@@ -259,6 +252,7 @@ class SoundClassifier:
         strict: bool = False,
         max_bad: float = default_of("max_bad"),
         out: str | Path | None = None,
+        cluster: Cluster | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
         """Score the classifier on recordings with known classes.
@@ -271,6 +265,7 @@ class SoundClassifier:
             max_bad: largest fraction of unusable files to leave out.
             out: new folder for the scores, `predictions.csv` and `report.html`; None writes
                 nothing.
+            cluster: where the recordings are read; None reads them on this machine.
             progress: called as progress(done, total) with counts of clips.
 
         Returns:
@@ -297,24 +292,21 @@ class SoundClassifier:
             how=how or Reading(group_regex),
             strict=strict,
             max_bad=max_bad,
+            cluster=cluster,
         )
-        if all(clip.start is None for clip in manifest.clips):
-            rows = evaluation.predict_clips(manifest, lambda clip: self._one(clip.path), progress)
-        else:
-            from unfreeze.pipeline.training_data import build_features
-
-            # Sounds in recordings are heard as in training, with what surrounds them.
-            store = build_features(manifest, self.front_end, progress)
-            count = len(manifest.clips)
-            rows, _ = view_scores(self._parts.patches, store.patches(np.arange(count)), count)
+        scan = scan_on(cluster, self.save, open_classifier)
+        score = scan.clip_scores if scan else lambda files: enumerate(map(self._one, files))
+        rows = evaluation.clip_scores(
+            manifest, self.front_end, self._parts.patches, score, cluster=cluster, progress=progress
+        )
         scores = evaluation.score_recordings(manifest, rows, self.labels, self.clip_thresholds)
         if out is not None:
             from unfreeze.report.evaluation_report import write_evaluation_report
 
-            name = str(self.source or "a model that is not saved")
-            with locked(Path(out)):
-                evaluation.write_evaluation(Path(out), name, manifest, rows, scores, self.front_end)
-                write_evaluation_report(Path(out))
+            out, name = Path(out), str(self.source or "a model that is not saved")
+            with locked(out):
+                evaluation.write_evaluation(out, name, manifest, rows, scores, self.front_end)
+                write_evaluation_report(out)
         return scores
 
     def evaluate_events(
@@ -327,6 +319,7 @@ class SoundClassifier:
         how: "Reading | None" = None,
         strict: bool = False,
         max_bad: float = default_of("max_bad"),
+        cluster: Cluster | None = None,
         progress: Callable[[float, float], None] | None = None,
     ) -> dict[str, Any]:
         """Score the classifier as a detector, on recordings whose sounds are annotated.
@@ -340,6 +333,7 @@ class SoundClassifier:
                 complete (`Reading(full=True)`).
             strict: treat any unusable recording as an error.
             max_bad: largest share of recordings to leave out because they cannot be read.
+            cluster: where the recordings are searched; None searches them on this machine.
             progress: called as progress(done, total) with bytes of files.
 
         Returns:
@@ -370,6 +364,7 @@ class SoundClassifier:
             max_bad=max_bad,
             progress=progress,
             decoders=self.decoders,
+            scan=scan_on(cluster, self.save, open_detector),
         )
 
     @property
@@ -487,6 +482,7 @@ class SoundClassifier:
         paths: Sequence[str | Path],
         options: DetectOptions | None = None,
         *,
+        cluster: Cluster | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Iterator[Found]:
         """Find the events of many recordings, on all cores.
@@ -494,6 +490,7 @@ class SoundClassifier:
         Args:
             paths: the recordings.
             options: as the arguments of `detect`.
+            cluster: a Ray cluster to search them on; None searches them on this machine.
             progress: called with the bytes of files that are done.
 
         Returns:
@@ -504,7 +501,8 @@ class SoundClassifier:
             UnfreezeError: a window, hop or score that cannot be used.
         """
         files, detector = [Path(path) for path in paths], self.detector(options or DetectOptions())
-        return detect_files(self._fused, self.front_end, files, detector, progress, self.decoders)
+        of = self._fused, self.front_end, files, detector, progress, self.decoders
+        return detect_files(*of, scan_on(cluster, self.save, open_detector))
 
     def live(
         self,

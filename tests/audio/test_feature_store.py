@@ -21,8 +21,8 @@ from unfreeze.audio.feature_store import (
     prune_stores,
     sound_span,
     store_fingerprint,
-    waveform_frames,
 )
+from unfreeze.audio.frame_writer import waveform_frames
 from unfreeze.audio.logmel import FrameMaker, log_mel_frames, patch_starts
 from unfreeze.audio.manifest import Manifest, read_manifest
 from unfreeze.backbones.frontend import FrontEnd

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import networks
-from unfreeze.audio.feature_store import waveform_frames
+from unfreeze.audio.frame_writer import waveform_frames
 from unfreeze.audio.front_ends import frame_maker, frames_of, patches_of
 from unfreeze.backbones.frontend import SampleWindows
 from unfreeze.backbones.registry import get_backbone

@@ -131,7 +131,8 @@ class DecodeProcess:
         """Send a request.
 
         Args:
-            request: plain values; see `unfreeze.audio.decode_worker`.
+            request: plain values; see `unfreeze.audio.decode_worker`. It is for one file,
+                unless it has `paths`.
 
         Yields:
             Messages except signs of life: the kind, and what came with it. The messages
@@ -146,7 +147,7 @@ class DecodeProcess:
             self._in.flush()
         except OSError:
             raise self._death() from None
-        left = len(request["paths"])
+        left = len(request["paths"]) if "paths" in request else 1
         while left:
             kind, rest = self._message(self._patience)
             if kind != ALIVE:
@@ -338,7 +339,7 @@ class Decoders:
                 if plain is not None:
                     plain.take(channel)
                     judged[-1] = examine_sound(plain, name, hears=hears)
-                elif not _can_start():
+                elif not can_start():
                     judged[-1] = examine(path, name, channel=channel, hears=hears)
                 else:
                     waiting.append((len(judged) - 1, path, name))
@@ -395,10 +396,10 @@ class Decoders:
         """
         plain = plain_sound(path)
         if plain is not None:
-            yield _here(plain, resampler, block, judge)
-        elif not _can_start():
+            yield waveform_here(plain, resampler, block, judge)
+        elif not can_start():
             with open_sound(path) as sound:
-                yield _here(sound, resampler, block, judge)
+                yield waveform_here(sound, resampler, block, judge)
         else:
             messages = self._decode(path, resampler, block, judge)
             try:
@@ -489,7 +490,17 @@ def _cause(death: DecoderDied) -> str:
     return f"the decoder {death}; if the file plays elsewhere, export it again"
 
 
-def _here(sound: Sound, resampler: Resampler, block: int, judge: bool) -> Waveform:
+def waveform_here(
+    sound: Sound, resampler: Resampler, block: int = BLOCK, judge: bool = False
+) -> Waveform:
+    """The waveform of an open file, decoded in this process as it is read.
+
+    Args:
+        sound: from `open_sound` or `plain_sound`.
+        resampler: as for `Decoders.waveform`; so are the others.
+        block: values to decode at once.
+        judge: find out what breaks a rule, too.
+    """
     sound.take(resampler.channel)
     extent, findings = Extent(sound, resampler.hears), list[Finding]()
 
@@ -515,7 +526,8 @@ def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100
 
 
-def _can_start() -> bool:
+def can_start() -> bool:
+    """Whether this program can start processes."""
     # A program frozen into one file would start itself again.
     return bool(sys.executable) and not getattr(sys, "frozen", False)
 

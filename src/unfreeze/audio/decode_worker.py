@@ -24,7 +24,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,22 +47,34 @@ HEAD = struct.Struct("<cI")
 HARMFUL = "harmful"
 
 # Seconds between two signs of life.
-_OFTEN = 1.0
+OFTEN = 1.0
 
 
 def main() -> None:
     """Answer requests until standard input ends."""
+    resamplers: dict[int, Resampler] = {}
+
+    def answer(request: dict[str, Any], out: BinaryIO) -> None:
+        for path in request["paths"]:
+            _answer(Path(path), request, out, resamplers)
+
+    answer_requests(answer)
+
+
+def answer_requests(answer: Callable[[dict[str, Any], BinaryIO], None]) -> None:
+    """Limit what this process may take, then answer requests until standard input ends.
+
+    Args:
+        answer: called with each request, and where the messages go.
+    """
     # Ctrl-C reaches the whole group of processes; ours ends with its parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = _own_output()
     _limit_memory()
-    resamplers: dict[int, Resampler] = {}
-    _send(out, READY)
+    send(out, READY)
     for line in sys.stdin.buffer:
-        request = json.loads(line)
         try:
-            for path in request["paths"]:
-                _answer(Path(path), request, out, resamplers)
+            answer(json.loads(line), out)
         except BrokenPipeError:
             os._exit(0)
 
@@ -88,7 +100,7 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
-def _limit_time(seconds: float) -> None:
+def limit_time(seconds: float) -> None:
     """Let the system end this process after that many more seconds of processor time.
 
     Our own check comes first, unless decoding hangs and the parent is gone.
@@ -103,15 +115,17 @@ def _limit_time(seconds: float) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, most))
 
 
-def _send(out: BinaryIO, kind: bytes, rest: Any = b"") -> None:
+def send(out: BinaryIO, kind: bytes, rest: Any = b"") -> None:
+    """Send a message."""
     out.write(HEAD.pack(kind, len(rest)))
     out.write(rest)
     out.flush()
 
 
-def _send_json(out: BinaryIO, kind: bytes, value: Any) -> None:
+def send_json(out: BinaryIO, kind: bytes, value: Any) -> None:
+    """Send a message that is JSON."""
     # Names that are not UTF-8 pass as escapes.
-    _send(out, kind, json.dumps(value).encode("ascii"))
+    send(out, kind, json.dumps(value).encode("ascii"))
 
 
 def _answer(
@@ -128,49 +142,49 @@ def _answer(
                 resampler.hears = request.get("hears", HIGHEST_HEARD)
                 _decode(sound, resampler, request["block"], request["judge"], out)
     except SoundError as error:
-        _send_json(out, REFUSED, {"rule": error.rule, "cause": error.cause})
+        send_json(out, REFUSED, {"rule": error.rule, "cause": error.cause})
     except BrokenPipeError:
         raise
     except MemoryError:
         cause = f"it takes more than {MEMORY / 1e9:.1f} GB of memory to decode"
-        _send_json(out, REFUSED, {"rule": HARMFUL, "cause": cause})
+        send_json(out, REFUSED, {"rule": HARMFUL, "cause": cause})
     except Exception as error:
         # Whatever a file causes is the file's problem, and does not end the run.
         cause = f"decoding fails with an unexpected error ({type(error).__name__}: {error})"
-        _send_json(out, REFUSED, {"rule": HARMFUL, "cause": cause})
+        send_json(out, REFUSED, {"rule": HARMFUL, "cause": cause})
 
 
 def _examine(sound: Sound, hears: float, out: BinaryIO) -> None:
-    blocks = _watched(sound, mono_blocks(sound), out)
+    blocks = watched(sound, mono_blocks(sound), out)
     facts, problems = examine_sound(sound, Path(), blocks, hears=hears)
     answer = {
         "facts": None if facts is None else dataclasses.asdict(facts),
         "problems": [[p.rule, p.cause, p.fatal] for p in problems],
     }
-    _send_json(out, DONE, answer)
+    send_json(out, DONE, answer)
 
 
 def _decode(sound: Sound, resampler: Resampler, block: int, judge: bool, out: BinaryIO) -> None:
-    _send_json(out, BEGUN, {"sample_rate": sound.sample_rate, "promised": sound.promised})
+    send_json(out, BEGUN, {"sample_rate": sound.sample_rate, "promised": sound.promised})
     extent = Extent(sound, resampler.hears)
     watch = extent.add if judge else None
     blocks = waveform_blocks(sound, resampler, block=block, watch=watch)
-    for piece in _watched(sound, blocks, out):
-        _send(out, PIECE, np.ascontiguousarray(piece, dtype="<f4").data.cast("B"))
-    _send_json(out, DONE, {"findings": extent.judge() if judge else []})
+    for piece in watched(sound, blocks, out):
+        send(out, PIECE, np.ascontiguousarray(piece, dtype="<f4").data.cast("B"))
+    send_json(out, DONE, {"findings": extent.judge() if judge else []})
 
 
-def _watched(sound: Sound, blocks: Iterator[np.ndarray], out: BinaryIO) -> Iterator[np.ndarray]:
+def watched(sound: Sound, blocks: Iterator[np.ndarray], out: BinaryIO) -> Iterator[np.ndarray]:
     """Pass blocks on, send the parent signs of life, and end what takes too long."""
     limit = decode_seconds(sound.size)
-    _limit_time(limit)
+    limit_time(limit)
     # Processor time: a busy machine or a slow reader of ours is not the file's fault.
     began, told = time.process_time(), time.monotonic()
     for block in blocks:
         if time.process_time() - began > limit:
             cause = f"it takes more than {limit:.0f} s to decode, which is too much for its size"
             raise SoundError(sound.path, HARMFUL, cause)
-        if time.monotonic() - told > _OFTEN:
-            _send(out, ALIVE)
+        if time.monotonic() - told > OFTEN:
+            send(out, ALIVE)
             told = time.monotonic()
         yield block

@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from unfreeze.audio.label_sets import SEPARATOR, UNSURE, changed, classes_in, set_text
 from unfreeze.audio.rules import Problem
 from unfreeze.core import yaml_file
@@ -318,3 +320,29 @@ def read_split(text: str, where: str) -> str | None:
 def is_within(path: str, root: str) -> bool:
     """Say whether `path` is `root` or lies in it; both absolute and normalized."""
     return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def heard_classes(
+    labels: Sequence[str], chances: np.ndarray, levels: np.ndarray | None, *, silent: bool
+) -> tuple[str, ...]:
+    """The classes that are heard in a clip.
+
+    Args:
+        labels: name of each class.
+        chances: (classes,) their probabilities.
+        levels: (classes,) from which each is heard, the likeliest first; None for clips with
+            one class, the likeliest, and none if that is background.
+        silent: whether the clip holds digital silence alone: then no class is heard but one of
+            silence.
+    """
+    if silent:
+        known = np.array([is_of_silence(label) for label in labels])
+        chances = np.where(known, chances, 0.0)
+        if not known.any():
+            return ()
+    order = np.argsort(-chances, kind="stable")
+    if levels is not None:
+        reached = chances >= levels
+        return tuple(labels[i] for i in order if reached[i])
+    likeliest = labels[order[0]]
+    return () if is_quiet(likeliest) else (likeliest,)

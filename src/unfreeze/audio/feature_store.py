@@ -19,34 +19,30 @@ import hashlib
 import json
 import os
 import shutil
-import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import filelock
 import numpy as np
 
-from unfreeze.audio.decode import Resampler, resampled_length
-from unfreeze.audio.decode_processes import Decoders, Waveform
-from unfreeze.audio.front_ends import Maker, frame_maker
+from unfreeze.audio.cluster import Cluster
+from unfreeze.audio.cluster_features import write_on
+from unfreeze.audio.decode import resampled_length
+from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.frame_processes import are_worth, cut_units, write_units
+from unfreeze.audio.frame_writer import FrameWriter
 from unfreeze.audio.logmel import patch_starts
 from unfreeze.audio.manifest import Clip, Manifest
-from unfreeze.audio.parallel import Progress, run_bunches
+from unfreeze.audio.parallel import Progress, available_cores, run_bunches
 from unfreeze.audio.patches import FLOAT, FrameFile, PatchView
 from unfreeze.backbones.frontend import FrontEnd, front_end_from
 from unfreeze.cache_room import LOCK, make_room
 from unfreeze.core.array_files import checksum
-from unfreeze.errors import DataError, RunError, show
+from unfreeze.errors import RunError, show
 from unfreeze.files import atomic_path, make_folder, remove, remove_partials, write_json
-
-# Patch hops computed at once from a long recording: about 30 s.
-_HOPS = 64
-# Values of short clips computed and written at once: YAMNet's frames of about 10 s. One
-# clip at a time would cost twice as much.
-_TOGETHER = 1024 * 64
 
 # What json and numpy raise for damaged files.
 _FOREIGN = (
@@ -56,134 +52,6 @@ _FOREIGN = (
 
 _FORMAT, _VERSION = "unfreeze feature store", 3
 _META, _CLIPS, _FRAMES = "meta.json", "clips.npy", "frames.f32"
-
-
-class FrameWriter:
-    """Writes the frames of clips at their places; threads may call it at once.
-
-    Args:
-        file: open for writing bytes.
-        front_end: the settings.
-        clips: of the manifest.
-        offsets: (clips + 1,) int, the first row of each clip, and the end.
-        decoders: to read with.
-    """
-
-    def __init__(
-        self,
-        file: BinaryIO,
-        front_end: FrontEnd,
-        clips: Sequence[Clip],
-        offsets: np.ndarray,
-        decoders: Decoders,
-    ) -> None:
-        self._file, self._front_end, self._decoders = file, front_end, decoders
-        self._clips, self._offsets = clips, offsets.tolist()
-        self._together = max(_TOGETHER // front_end.frame_values, 1)
-        self._lock = threading.Lock()
-        self._own = threading.local()
-
-    def __call__(self, numbers: Iterator[int]) -> None:
-        """Write some clips.
-
-        Args:
-            numbers: of consecutive clips.
-
-        Raises:
-            DataError: a file changed or vanished since the manifest was read.
-        """
-        short: list[np.ndarray] = []
-        start = 0
-        for number in numbers:
-            first, end = self._offsets[number : number + 2]
-            if not short:
-                start = first
-            if end - first > self._together:
-                self._write_short(short, start)
-                self._write_long(number)
-                short = []
-                continue
-            short.append(self._waveform(number))
-            if end - start >= self._together:
-                self._write_short(short, start)
-                short = []
-        self._write_short(short, start)
-
-    def _waveform(self, number: int) -> np.ndarray:
-        first, end = self._offsets[number : number + 2]
-        _, resampler = self._tools()
-        pieces, samples = [], 0
-        with self._decoders.waveform(self._clips[number].path, resampler) as sound:
-            for piece in sound.blocks:
-                pieces.append(piece)
-                samples += len(piece)
-                if self._front_end.frames(samples) > end - first:
-                    # It has grown, perhaps to what would not fit into memory.
-                    break
-            self._check(sound, number, first + self._front_end.frames(samples))
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-    def _write_short(self, waveforms: list[np.ndarray], start: int) -> None:
-        if waveforms:
-            maker, _ = self._tools()
-            self._write(maker(waveforms), start)
-
-    def _write_long(self, number: int) -> None:
-        row, end = self._offsets[number : number + 2]
-        maker, resampler = self._tools()
-        with self._decoders.waveform(self._clips[number].path, resampler) as sound:
-            for frames in waveform_frames(sound.blocks, maker):
-                # Never beyond this clip's place, should the file have grown.
-                self._write(frames[: max(end - row, 0)], row)
-                row += len(frames)
-            self._check(sound, number, row)
-
-    def _check(self, sound: Waveform, number: int, row: int) -> None:
-        """Refuse a clip that ends before or after `row`, or has other bytes."""
-        clip = self._clips[number]
-        if row != self._offsets[number + 1] or sound.content() != clip.content:
-            raise DataError(
-                f"{show(clip.path)} changed while it was being read. Run again when no other "
-                f"program writes to the data."
-            )
-
-    def _tools(self) -> tuple[Maker, Resampler]:
-        """Return the frame maker and the resampler of this thread."""
-        if not hasattr(self._own, "tools"):
-            front = self._front_end
-            self._own.tools = frame_maker(front), Resampler(front.sample_rate, front.channel)
-        tools: tuple[Maker, Resampler] = self._own.tools
-        return tools
-
-    def _write(self, rows: np.ndarray, first: int) -> None:
-        data = rows.astype(FLOAT, copy=False).data.cast("B")
-        place = first * self._front_end.frame_values * FLOAT.itemsize
-        with self._lock:
-            self._file.seek(place)
-            self._file.write(data)
-
-
-def waveform_frames(blocks: Iterator[np.ndarray], maker: Maker) -> Iterator[np.ndarray]:
-    """Compute the frames of a waveform that comes piece by piece.
-
-    Args:
-        blocks: (samples,) float32 each, at the front end's rate.
-        maker: with the settings.
-
-    Yields:
-        (n, frame_values) float32; together `frames_of` the whole waveform.
-    """
-    front = maker.front_end
-    step = _HOPS * front.patch_hop
-    samples = front.padded_samples(step * front.hop + front.window)
-    waiting = np.zeros(0, dtype=np.float32)
-    for block in blocks:
-        waiting = np.concatenate([waiting, block]) if len(waiting) else block
-        # What stays behind must be long enough not to be padded as a short clip.
-        while len(waiting) >= samples + front.min_samples:
-            yield maker([waiting[:samples]])[:step]
-            waiting = waiting[step * front.hop :]
-    yield maker([waiting])
 
 
 class PatchStore:
@@ -269,7 +137,7 @@ def sound_span(
     return first + row, first + min(max(end_row, row + size), room)
 
 
-def _units(manifest: Manifest) -> tuple[list[Clip], np.ndarray]:
+def _recordings(manifest: Manifest) -> tuple[list[Clip], np.ndarray]:
     """The recordings whose frames are stored, and the number of each clip's.
 
     Sounds of one recording share its frames; whole clips have frames of their own.
@@ -290,7 +158,7 @@ def _units(manifest: Manifest) -> tuple[list[Clip], np.ndarray]:
 
 def _spans(manifest: Manifest, offsets: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     """(clips, 2) int64: the frames of each clip."""
-    _, number_of = _units(manifest)
+    _, number_of = _recordings(manifest)
     spans = np.stack([offsets[number_of], offsets[number_of + 1]], axis=1)
     for row, clip in enumerate(manifest.clips):
         if clip.start is not None and clip.end is not None:
@@ -306,6 +174,7 @@ def build_store(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> PatchStore:
     """Compute the log-mel frames of all clips, or open them if they are there.
 
@@ -317,8 +186,9 @@ def build_store(
         front_end: the settings of the backbone.
         folder: of the store; made when missing. A store of other clips or
             settings in it is replaced.
-        workers: threads; None takes one per core.
+        workers: cores to use; None takes all.
         progress: called as progress(done, total) with counts of clips.
+        cluster: where to compute them; None computes them on this machine.
 
     Returns:
         The store, open for reading.
@@ -338,7 +208,7 @@ def build_store(
             with filelock.FileLock(place / LOCK):
                 store = _open_right(place, fingerprint)
                 if store is None:
-                    _build(manifest, front_end, place, fingerprint, workers, progress)
+                    _build(manifest, front_end, place, fingerprint, workers, progress, cluster)
                     store = _opened(place, fingerprint)
                     return _with_clips(store, manifest)
         except OSError as error:
@@ -424,7 +294,7 @@ def store_fingerprint(manifest: Manifest, front_end: FrontEnd) -> str:
         "front_end": front_end.identity,
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode("ascii"))
-    for clip in _units(manifest)[0]:
+    for clip in _recordings(manifest)[0]:
         digest.update(b"\n" + clip.content.encode("ascii"))
     return digest.hexdigest()
 
@@ -436,9 +306,10 @@ def _build(
     fingerprint: str,
     workers: int | None,
     progress: Progress | None,
+    cluster: Cluster | None,
 ) -> None:
-    units = _units(manifest)[0]
-    counts = [front_end.frames(_samples(clip, front_end)) for clip in units]
+    recordings = _recordings(manifest)[0]
+    counts = [front_end.frames(_samples(clip, front_end)) for clip in recordings]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     size = int(offsets[-1]) * front_end.frame_values * FLOAT.itemsize
     # Removed first and durably, or after a power cut it might lie beside other frames.
@@ -457,8 +328,16 @@ def _build(
         Decoders() as decoders,
     ):
         file.truncate(size)
-        write = FrameWriter(file, front_end, units, offsets, decoders)
-        run_bunches(write, range(len(counts)), workers=workers, progress=progress)
+        clips, rows = [(clip.path, clip.content) for clip in recordings], offsets.tolist()
+        write = FrameWriter(file, front_end, clips, rows, decoders)
+        units = cut_units(rows, front_end.frame_values)
+        cores = workers or available_cores()
+        if cluster is not None:
+            write_on(cluster, file, front_end, clips, rows, units, progress)
+        elif are_worth(units, front_end, cores):
+            write_units(partial, clips, rows, units, write, workers=cores, progress=progress)
+        else:
+            run_bunches(write, range(len(clips)), workers=cores, progress=progress)
     with atomic_path(folder / _CLIPS) as partial:
         np.save(partial, offsets, allow_pickle=False)
     meta = {

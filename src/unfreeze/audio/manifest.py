@@ -20,6 +20,8 @@ import numpy as np
 
 from unfreeze.audio.annotations import WINDOW, settle_sounds
 from unfreeze.audio.class_folders import MANIFEST_NAME
+from unfreeze.audio.cluster import Cluster
+from unfreeze.audio.cluster_features import examine_on
 from unfreeze.audio.decode_processes import Decoders, using
 from unfreeze.audio.entries import Entry, is_quiet
 from unfreeze.audio.label_sets import classes_of, heard_in, unsure_in
@@ -124,6 +126,7 @@ def read_manifest(
     least_classes: int = 2,
     workers: int | None = None,
     progress: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> Manifest:
     """Read and check all recordings of a data set.
 
@@ -136,6 +139,7 @@ def read_manifest(
         least_classes: two for training; recordings to test with may have one.
         workers: threads; None takes one per core.
         progress: called as progress(done, total) with counts of files.
+        cluster: as for `examine_source`.
 
     Returns:
         The manifest; at least `least_classes` classes, at least one clip each.
@@ -149,7 +153,9 @@ def read_manifest(
     how = how or Reading(group_regex)
     source = find_source(data, how=how)
     check_classes(source, 1 if how.full else least_classes)
-    good, problems = examine_source(source, how, workers=workers, progress=progress)
+    good, problems = examine_source(
+        source, how, workers=workers, progress=progress, cluster=cluster
+    )
     labels = all_labels(source, good)
     return build_manifest(
         source.root,
@@ -191,6 +197,7 @@ def examine_source(
     workers: int | None = None,
     progress: Progress | None = None,
     decoders: Decoders | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[list[Recording], list[Problem]]:
     """Read every recording of a source once, and check it by the rules.
 
@@ -200,17 +207,20 @@ def examine_source(
         workers: threads; None takes one per core.
         progress: called as progress(done, total) with counts of files.
         decoders: to read with; None starts some for this call.
+        cluster: where to read them; None reads them on this machine.
 
     Returns:
         The recordings that can be used, and the problems and notes.
     """
     files = list({entry.path: (entry.path, entry.name) for entry in source.entries}.values())
-    with using(decoders) as reading:
-        judge = partial(reading.examine, channel=how.channel, hears=how.hears)
-        bunches = run_bunches(judge, files, workers=workers, progress=progress)
-    judged = chain.from_iterable(bunches)
+    if cluster is not None:
+        results = examine_on(cluster, files, how.channel, how.hears, progress)
+    else:
+        with using(decoders) as reading:
+            judge = partial(reading.examine, channel=how.channel, hears=how.hears)
+            bunches = run_bunches(judge, files, workers=workers, progress=progress)
+        results = list(chain.from_iterable(bunches))
     problems, facts_of = list(source.notes), dict[Path, Facts]()
-    results = list(judged)
     quiet = [any(p.rule == SILENT and p.fatal for p in found) for _, found in results]
     silent = {path for (path, _), is_silent in zip(files, quiet, strict=True) if is_silent}
     kept = _kept_silence(source.entries, silent)

@@ -126,6 +126,10 @@ class SoundError(DataError):
         super().__init__(f"{show(path)}: {cause}.")
         self.path, self.rule, self.cause = path, rule, cause
 
+    def __reduce__(self) -> tuple[type["SoundError"], tuple[Path, str, str]]:
+        # It comes back from other machines.
+        return type(self), (self.path, self.rule, self.cause)
+
 
 @dataclass(frozen=True)
 class Sound:

@@ -38,6 +38,9 @@ Budget = Annotated[
     typer.Option(parser=read_seconds, metavar="TIME", help="Start no run after: 90s, 30m, 2h."),
 ]
 
+Engine = Annotated[str, typer.Option(help=OPTIONS["engine"].help)]
+Address = Annotated[str | None, typer.Option(help=OPTIONS["address"].help)]
+
 _EVENTS = "Events"
 Window = Annotated[
     float | None,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unfreeze.audio.cluster import LOCAL, chosen_cluster
+from unfreeze.cli.arguments import Address, Engine
 from unfreeze.errors import show
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ def embed(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the index that is there.")
     ] = False,
+    engine: Engine = LOCAL,
+    address: Address = None,
 ) -> None:
     """Read recordings once, and keep a vector of each window in an index.
 
@@ -62,6 +66,8 @@ def embed(
     added; the exit code is then 1.
     """
     from unfreeze.detection.recordings import find_recordings
+
+    cluster = chosen_cluster(engine, address)
 
     files = [item.path for item in find_recordings(paths, recursive=recursive)]
     from unfreeze.backend import import_keras
@@ -83,6 +89,7 @@ def embed(
                 hop=hop,
                 accept_licence=accept_licence,
                 overwrite=overwrite,
+                cluster=cluster,
                 on_progress=lambda done: progress(done, total),
                 on_recording=seen.append,
             )

@@ -35,7 +35,7 @@ SCORES, CURVES, ALARMS = "event_scores.json", "precision_recall.png", "false_ala
 
 @takes(
     *("data", "group_regex", "path_column", "label_column", "audio_folder", "label_map"),
-    *("strict", "max_bad"),
+    *("strict", "max_bad", "engine", "address"),
     helps={
         "data": "Folder with one subfolder per class, or a CSV manifest; with --annotations, a "
         "recording or a folder of recordings."
@@ -161,6 +161,7 @@ def _clips(run: Path, options: TrainOptions, out: Path | None, json: bool) -> No
             strict=options.strict,
             max_bad=options.max_bad,
             out=out,
+            cluster=options.cluster,
             progress=progress,
         )
     if json:
@@ -201,6 +202,7 @@ def _events(
             how=reading_of(options),
             strict=options.strict,
             max_bad=options.max_bad,
+            cluster=options.cluster,
             progress=progress,
         )
     if out is not None:

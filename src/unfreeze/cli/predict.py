@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unfreeze.audio.cluster import LOCAL, Cluster, chosen_cluster
 from unfreeze.cli.arguments import (
     Hop,
     Json,
@@ -22,6 +23,7 @@ from unfreeze.cli.arguments import (
     Window,
 )
 from unfreeze.errors import UnfreezeError, show
+from unfreeze.pipeline.train_options import OPTIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +42,7 @@ def find(
     form: str,
     out: Path | None,
     overwrite: bool,
+    cluster: Cluster | None = None,
 ) -> None:
     """Find the events in recordings and print or write them.
 
@@ -51,6 +54,7 @@ def find(
         form: name of the format.
         out: where to write; None prints.
         overwrite: replace what is in `out` instead of resuming it.
+        cluster: where to search; None searches on this machine.
 
     Raises:
         UnfreezeError: the arguments cannot work; raised before anything slow.
@@ -79,9 +83,9 @@ def find(
     say_without_background(classifier)
     say_what_is_granted(classifier, options)
     if out is None:
-        errors = _print(classifier, recordings, options, form)
+        errors = _print(classifier, recordings, options, form, cluster)
     else:
-        errors = _write(classifier, run, recordings, options, form, out, overwrite)
+        errors = _write(classifier, run, recordings, options, form, out, overwrite, cluster)
     for error in errors:
         typer.echo(f"error: {error}", err=True)
     if errors:
@@ -93,13 +97,16 @@ def _print(
     recordings: "list[Recording]",
     options: "DetectOptions",
     form: str,
+    cluster: Cluster | None,
 ) -> list[Exception]:
     from unfreeze.detection.detector import in_order
     from unfreeze.detection.event_files import FORMATS, source_of
 
     errors: list[Exception] = []
     typer.echo(FORMATS[form].head, nl=False)
-    for path, found in _search(classifier, [r.path for r in recordings], options, in_order):
+    for path, found in _search(
+        classifier, [r.path for r in recordings], options, cluster, in_order
+    ):
         if found.error is not None:
             errors.append(found.error)
             continue
@@ -116,6 +123,7 @@ def _write(
     form: str,
     out: Path,
     overwrite: bool,
+    cluster: Cluster | None,
 ) -> list[Exception]:
     from unfreeze.detection import event_files
     from unfreeze.detection.event_files import FORMATS
@@ -157,7 +165,7 @@ def _write(
             typer.echo(f"{done} of {len(files)} recordings are finished already", err=True)
         # With the neighbours of those that are left, each score is what it would have been.
         searched = with_neighbours(files, set(todo))
-        errors = _rest(classifier, todo, searched, options, finish)
+        errors = _rest(classifier, todo, searched, options, cluster, finish)
         if not places:
             event_files.write_joined(out, FORMATS[form], files, journal, classifier.front_end)
     typer.echo(f"Written to {show(out)}", err=True)
@@ -169,6 +177,7 @@ def _rest(
     todo: list[Path],
     searched: list[Path],
     options: "DetectOptions",
+    cluster: Cluster | None,
     finish: "Callable[[Path, Found], None]",
 ) -> list[Exception]:
     """Search the recordings that are not finished, and report the result.
@@ -178,6 +187,7 @@ def _rest(
         todo: those that are not finished.
         searched: the same and their neighbours.
         options: how to find events.
+        cluster: where to search.
         finish: called with each of `todo` that could be read.
 
     Returns:
@@ -187,7 +197,7 @@ def _rest(
     errors: list[Exception] = []
     began, heard, events, done = time.perf_counter(), 0.0, 0, 0
     try:
-        for path, found in _search(classifier, searched, options):
+        for path, found in _search(classifier, searched, options, cluster):
             if path not in left:
                 continue
             if found.error is not None:
@@ -216,12 +226,15 @@ def _search(
     classifier: "SoundClassifier",
     files: list[Path],
     options: "DetectOptions",
+    cluster: Cluster | None,
     order: "Callable[[Iterator[Found]], Iterator[Found]]" = iter,
 ) -> "Iterator[tuple[Path, Found]]":
     """Yield the events of each file, with a progress bar of bytes."""
     total = sum(file.stat().st_size for file in files if file.exists())
     with _bar(len(files), total) as (progress, finish):
-        for found in order(classifier.detect_files(files, options, progress=progress)):
+        for found in order(
+            classifier.detect_files(files, options, cluster=cluster, progress=progress)
+        ):
             finish()
             _warn(files[found.number], found.warnings)
             yield files[found.number], found
@@ -365,6 +378,12 @@ def predict(
         bool,
         typer.Option("--overwrite", help="Replace what is in --out.", rich_help_panel=_PANEL),
     ] = False,
+    engine: Annotated[
+        str, typer.Option(help=OPTIONS["engine"].help, rich_help_panel=_PANEL)
+    ] = LOCAL,
+    address: Annotated[
+        str | None, typer.Option(help=OPTIONS["address"].help, rich_help_panel=_PANEL)
+    ] = None,
 ) -> None:
     """Name the classes of recordings, or find when each class is heard in them.
 
@@ -382,7 +401,8 @@ def predict(
         *(window, hop, min_score, smooth, merge, min_duration, max_gap, form, out),
         *(precision, max_false_alarms),
     )
-    folder = any(path.is_dir() for path in paths)
+    cluster = chosen_cluster(engine, address)
+    folder = any(path.is_dir() for path in paths) or cluster is not None
     if not (events or recursive or overwrite or folder or any(v is not None for v in chosen)):
         _classes(run, paths, top or TOP, json)
         return
@@ -406,7 +426,7 @@ def predict(
         precision=precision,
         max_false_alarms=max_false_alarms,
     )
-    find(run, paths, options, recursive, form or "table", out, overwrite)
+    find(run, paths, options, recursive, form or "table", out, overwrite, cluster)
 
 
 def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:

@@ -22,7 +22,7 @@ from unfreeze.detection.events import (
     EventStart,
     sorted_events,
 )
-from unfreeze.detection.scan import Begun, Ended, Read, scan_files
+from unfreeze.detection.scan import Begun, Ended, Read, Scan, scan_files
 from unfreeze.detection.score_blocks import MedianOfThree, ScoreBlock, WindowMeans
 from unfreeze.errors import UnfreezeError, did_you_mean, show
 
@@ -273,6 +273,7 @@ def detect_files(
     detector: Detector,
     progress: Progress | None = None,
     decoders: Decoders | None = None,
+    scan: Scan | None = None,
 ) -> Iterator[Found]:
     """Find the events of many recordings, several at once.
 
@@ -283,6 +284,7 @@ def detect_files(
         detector: how to find events.
         progress: called as the work proceeds.
         decoders: to read with; None starts some for this call.
+        scan: as for `scan_files`.
 
     Yields:
         Each recording when it is finished: mostly, but not always, in order.
@@ -292,7 +294,9 @@ def detect_files(
     done, partly, told = 0.0, dict[int, float](), 0.0
     heard: dict[int, float] = {}
     warnings: dict[int, tuple[str, ...]] = {}
-    for number, item in scan_files(model, front_end, paths, detector.hop, decoders=decoders):
+    for number, item in scan_files(
+        model, front_end, paths, detector.hop, decoders=decoders, scan=scan
+    ):
         if isinstance(item, Begun):
             begun[number] = item
             continue

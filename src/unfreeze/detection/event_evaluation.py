@@ -26,7 +26,7 @@ from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.detection.detector import Detector, ScoreStream, make_detector
 from unfreeze.detection.event_scoring import RULES, Rules, Truth, alarms_on_others, count
 from unfreeze.detection.events import DetectOptions, Event
-from unfreeze.detection.scan import Begun, Ended, Read, scan_files
+from unfreeze.detection.scan import Begun, Ended, Read, Scan, scan_files
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.detection.true_events import Annotations, check_known, truths_of
 from unfreeze.errors import DataError, show
@@ -162,6 +162,7 @@ def evaluate_recordings(
     max_bad: float,
     progress: Callable[[float, float], None] | None = None,
     decoders: Decoders | None = None,
+    scan: Scan | None = None,
     each: Callable[[Path, float, np.ndarray], None] | None = None,
 ) -> dict[str, Any]:
     """Score a detector on annotated recordings.
@@ -176,6 +177,7 @@ def evaluate_recordings(
         max_bad: largest share of recordings to leave out because they cannot be read.
         progress: called as progress(done, total) with bytes of files.
         decoders: to read with; None starts some for this call.
+        scan: as for `scan_files`.
         each: called with each recording, its seconds and its counts, as from `Tally.add`.
 
     Returns:
@@ -194,7 +196,9 @@ def evaluate_recordings(
     begun, done, partly = dict[int, Begun](), 0.0, dict[int, float]()
     notes, bad = list[tuple[int, str]](), dict[int, Problem]()
     total = sum(map(file_size, paths))
-    for number, item in scan_files(model, front_end, paths, detector.hop, decoders=decoders):
+    for number, item in scan_files(
+        model, front_end, paths, detector.hop, decoders=decoders, scan=scan
+    ):
         path = paths[number]
         if isinstance(item, Begun):
             begun[number] = item

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -296,6 +296,19 @@ class Read:
     warnings: tuple[str, ...]
 
 
+#: What `scan_files` yields of a recording, in this order; some blocks, and `Ended` at the end.
+Item = Begun | ScoreBlock | Read | Ended
+
+
+class Scan(Protocol):
+    """Scores recordings somewhere else, as `scan_files` does here."""
+
+    def __call__(
+        self, paths: Sequence[Path], hop: int, groups: Sequence[range] | None = None
+    ) -> Iterator[tuple[int, Item]]:
+        """Score the patches of many recordings; arguments and results are those of `scan_files`."""
+
+
 def scan_file(
     model: Any, front_end: FrontEnd, path: Path, hop: int, decoders: Decoders | None = None
 ) -> Iterator[ScoreBlock]:
@@ -362,7 +375,8 @@ def scan_files(
     workers: int | None = None,
     decoders: Decoders | None = None,
     groups: Sequence[range] | None = None,
-) -> Iterator[tuple[int, Begun | ScoreBlock | Read | Ended]]:
+    scan: Scan | None = None,
+) -> Iterator[tuple[int, Item]]:
     """Score the patches of many recordings, several at once.
 
     Args:
@@ -374,6 +388,7 @@ def scan_files(
         decoders: to read with; None starts some for this call.
         groups: the numbers of recordings whose last patches share batches; None for those
             of `neighbours`.
+        scan: what scores them instead, with a model of its own; None scores them here.
 
     Yields:
         The number of a recording with `Begun`, then with each of its blocks and `Read`,
@@ -381,6 +396,9 @@ def scan_files(
         recording come in order; those of several recordings may mix. A recording's last
         block comes with those of its `neighbours`.
     """
+    if scan is not None:
+        yield from scan(paths, hop, groups)
+        return
     together = neighbours(paths) if groups is None else groups
     group_of = {number: group for group in together for number in group}
     last: dict[int, list[PatchBlock]] = {}

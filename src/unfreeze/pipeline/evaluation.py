@@ -1,20 +1,23 @@
 """Score a trained classifier on recordings whose classes are known."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unfreeze.audio.manifest import SLOW, Clip, Manifest, heard_table, read_manifest
+from unfreeze.audio.cluster import Cluster
+from unfreeze.audio.manifest import SLOW, Manifest, heard_table, read_manifest
 from unfreeze.audio.sources import Reading
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, sentence
 from unfreeze.files import write_json
+from unfreeze.pipeline.inference import view_scores
 from unfreeze.pipeline.label_scoring import score_labels
 from unfreeze.pipeline.predictions import write_predictions
 from unfreeze.pipeline.scoring import score
+from unfreeze.pipeline.training_data import build_features
 from unfreeze.version import __version__
 
 
@@ -27,6 +30,7 @@ def read_known(
     how: Reading,
     strict: bool,
     max_bad: float,
+    cluster: Cluster | None = None,
 ) -> Manifest:
     """Read recordings of classes that a model knows; not every class must occur.
 
@@ -38,6 +42,7 @@ def read_known(
         how: they are read, as for training; intervals are over groups.
         strict: treat any unusable file as an error.
         max_bad: largest fraction of unusable files to leave out.
+        cluster: where the recordings are read; None reads them on this machine.
 
     Raises:
         DataError: the data cannot be used, or have a class that the model does not know.
@@ -45,7 +50,9 @@ def read_known(
     how = how.by(front_end)
     if several:
         how = replace(how, columns=replace(how.columns, several=True))
-    manifest = read_manifest(data, how=how, strict=strict, max_bad=max_bad, least_classes=1)
+    manifest = read_manifest(
+        data, how=how, strict=strict, max_bad=max_bad, least_classes=1, cluster=cluster
+    )
     if manifest.several and not several:
         raise DataError(
             f"{data} has clips with several labels or none, and the model was trained on clips "
@@ -60,24 +67,36 @@ def read_known(
     return manifest
 
 
-def predict_clips(
+def clip_scores(
     manifest: Manifest,
-    predict: Callable[[Clip], np.ndarray],
+    front_end: FrontEnd,
+    patches: Any,
+    score: Callable[[Sequence[Path]], Iterable[tuple[int, np.ndarray]]],
+    *,
+    cluster: Cluster | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Probabilities (clips, classes) of all clips of a manifest.
 
     Args:
         manifest: from `read_known`.
-        predict: returns (classes,) probabilities of a clip.
+        front_end: of the model.
+        patches: the model, from patches to probabilities.
+        score: of whole recordings: the number of each with its (classes,), in any order.
+        cluster: where features are computed; None computes them on this machine.
         progress: called as progress(done, total) with counts of clips.
     """
-    rows = []
-    for done, clip in enumerate(manifest.clips, start=1):
-        rows.append(predict(clip))
+    count = len(manifest.clips)
+    if any(clip.start is not None for clip in manifest.clips):
+        # Sounds in recordings are heard as in training, with what surrounds them.
+        store = build_features(manifest, front_end, progress, cluster)
+        return view_scores(patches, store.patches(np.arange(count)), count)[0]
+    rows: dict[int, np.ndarray] = {}
+    for number, row in score([clip.path for clip in manifest.clips]):
+        rows[number] = row
         if progress is not None:
-            progress(done, len(manifest.clips))
-    return np.stack(rows)
+            progress(len(rows), count)
+    return np.stack([rows[number] for number in range(count)])
 
 
 def score_recordings(

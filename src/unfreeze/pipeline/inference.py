@@ -14,7 +14,7 @@ import numpy as np
 
 from unfreeze.audio.decode import Resampler
 from unfreeze.audio.decode_processes import Decoders, using
-from unfreeze.audio.feature_store import waveform_frames
+from unfreeze.audio.frame_writer import waveform_frames
 from unfreeze.audio.front_ends import cut_patches, frame_maker, frames_of
 from unfreeze.audio.logmel import patch_starts
 from unfreeze.audio.patches import PatchView, clip_means, clip_peaks

@@ -83,7 +83,10 @@ def make_material(inputs: Inputs, options: TrainOptions, progress: NamedProgress
     """
     manifest, backbone = inputs.data.manifest, inputs.backbone
     store = build_features(
-        manifest, backbone.front_end, lambda done, total: progress("features", done, total)
+        manifest,
+        backbone.front_end,
+        lambda done, total: progress("features", done, total),
+        options.cluster,
     )
     return Material(
         manifest,

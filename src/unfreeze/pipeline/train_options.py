@@ -19,6 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args, get_type_hint
 import attrs
 from attrs.converters import optional
 
+from unfreeze.audio.cluster import ENGINES, LOCAL, Cluster, chosen_cluster
 from unfreeze.core.presets import DEFAULT
 from unfreeze.core.schedule import Schedule
 from unfreeze.errors import UnfreezeError, did_you_mean
@@ -405,6 +406,24 @@ class TrainOptions:
             describes_run=False,
         ),
     )
+    engine: str = attrs.field(
+        default=LOCAL,
+        metadata=_told(
+            "Where recordings are read: local (the cores of this machine) or ray (a Ray cluster).",
+            choices=ENGINES,
+            describes_run=False,
+            shared=True,
+        ),
+    )
+    address: str | None = attrs.field(
+        default=None,
+        metadata=_told(
+            "With --engine ray: the cluster, such as auto or ray://HOST:10001; one on this machine "
+            "alone if not given.",
+            describes_run=False,
+            shared=True,
+        ),
+    )
     tensorboard: Path | None = attrs.field(
         default=None,
         converter=optional(Path),
@@ -424,6 +443,7 @@ class TrainOptions:
             option.check(name, getattr(self, name), _KINDS[name])
         # Refuses what cannot be wished for.
         _ = self.wish
+        _ = self.cluster
         if self.even_if_worse and self.add_to is None:
             raise UnfreezeError("even_if_worse is for runs that add to another: leave it out")
         if self.keep_audioset:
@@ -448,6 +468,11 @@ class TrainOptions:
     def wish(self) -> Wish:
         """What thresholds are chosen for."""
         return Wish(self.precision, self.max_false_alarms)
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """Where recordings are read; None for this machine."""
+        return chosen_cluster(self.engine, self.address)
 
     @property
     def schedule_name(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unfreeze.audio.cluster import Cluster
 from unfreeze.audio.feature_store import PatchStore, build_store, prune_stores
 from unfreeze.audio.label_table import Columns
 from unfreeze.audio.manifest import (
@@ -46,7 +47,10 @@ CACHE_LIMIT = 20 * 10**9
 
 
 def build_features(
-    manifest: Manifest, front_end: FrontEnd, progress: Callable[[int, int], None] | None = None
+    manifest: Manifest,
+    front_end: FrontEnd,
+    progress: Callable[[int, int], None] | None = None,
+    cluster: Cluster | None = None,
 ) -> PatchStore:
     """Make the feature store of a data set, or find it in the cache.
 
@@ -54,6 +58,7 @@ def build_features(
         manifest: the clips.
         front_end: how waveforms become frames.
         progress: called as progress(done, total) with counts of clips.
+        cluster: where to compute it; None computes it on this machine.
 
     Raises:
         DataError: a file has changed since it was read.
@@ -67,7 +72,7 @@ def build_features(
         other += f"-{front_end.network.sha256[:16]}"
     place = home / f"{manifest.fingerprint[:32]}{other}"
     prune_stores(home, CACHE_LIMIT, keep=place)
-    return build_store(manifest, front_end, place, progress=progress)
+    return build_store(manifest, front_end, place, progress=progress, cluster=cluster)
 
 
 def prefix_folder() -> Path:
@@ -125,7 +130,7 @@ def read_training_data(options: TrainOptions, progress: Progress | None = None) 
     source = find_source(options.data, how=how)
     joined = join_sources([source, *background_sources(options)])
     check_classes(joined, 1 if how.full else 2)
-    good, problems = examine_source(joined, how, progress=progress)
+    good, problems = examine_source(joined, how, progress=progress, cluster=options.cluster)
     manifest = build_manifest(
         joined.root,
         all_labels(joined, good),

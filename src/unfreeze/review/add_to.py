@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from unfreeze.audio.annotations import WINDOW, heard
+from unfreeze.audio.cluster import Cluster
 from unfreeze.audio.entries import Entry
 from unfreeze.audio.manifest import (
     Manifest,
@@ -94,7 +95,7 @@ def read_both(
     cut = _segments_of(options.data)
     segments = match_segments(cut, [entry.path for entry in new.entries])
     joined = join_sources([old, new, *background_sources(options)])
-    mine, theirs, problems = _examine(joined, len(old.entries), how, progress)
+    mine, theirs, problems = _examine(joined, len(old.entries), how, progress, options.cluster)
     _check_readable(joined.entries[: len(old.entries)], mine, problems, run)
     segment_of = dict(zip((entry.path for entry in new.entries), segments, strict=True))
     grouped, left_out = grouped_with(theirs, segment_of, mine, options.group_regex, how.window)
@@ -114,7 +115,11 @@ def read_both(
 
 
 def _examine(
-    joined: Source, there: int, how: Reading, progress: Callable[[int, int], None] | None
+    joined: Source,
+    there: int,
+    how: Reading,
+    progress: Callable[[int, int], None] | None,
+    cluster: Cluster | None,
 ) -> tuple[list[Recording], list[Recording], list[Problem]]:
     """Read the run's recordings and the new ones, each by its own rules.
 
@@ -130,9 +135,11 @@ def _examine(
         return lambda done, total: progress(before + done, sum(counts))
 
     settled = replace(joined, entries=old, notes=(), several=False)
-    mine, problems = examine_source(settled, replace(how, full=False), progress=told(0))
+    mine, problems = examine_source(
+        settled, replace(how, full=False), progress=told(0), cluster=cluster
+    )
     added = replace(joined, entries=new)
-    theirs, more = examine_source(added, how, progress=told(counts[0]))
+    theirs, more = examine_source(added, how, progress=told(counts[0]), cluster=cluster)
     # A recording that is added is a group, not each stretch of it.
     ungrouped = {entry.path for entry in new if entry.group is None}
     whole = [

@@ -8,19 +8,23 @@ Recordings that are added to a finished index are other groups than those of one
 their numbers are then the same but for the last digit.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from unfreeze.audio.clip_model import notice_of
+from unfreeze.audio.cluster import Cluster
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.entries import is_of_silence
 from unfreeze.audio.sound_file import file_size
+from unfreeze.detection.cluster_scan import ClusterScan, scan_on
 from unfreeze.detection.detector import hop_steps
-from unfreeze.detection.scan import Begun, Ended, Read, neighbours, scan_files
+from unfreeze.detection.scan import Begun, Ended, Read, Scan, neighbours, scan_files
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import DataError, RunError, UnfreezeError, show
 from unfreeze.files import plain_path, write_text
@@ -31,6 +35,8 @@ from unfreeze.search.encoder import (
     digest,
     model_file,
     open_encoder,
+    open_vectors,
+    open_vectors_and_scores,
     usable_backbone,
     write_encoder,
 )
@@ -80,6 +86,7 @@ def embed(
     hop: float | None = None,
     accept_licence: bool = False,
     overwrite: bool = False,
+    cluster: Cluster | None = None,
     on_progress: Callable[[float], None] | None = None,
     on_recording: Callable[[Embedded], None] | None = None,
 ) -> Index:
@@ -96,6 +103,7 @@ def embed(
         hop: seconds from one window to the next; None takes a window's length.
         accept_licence: accept that of the backbone's weights.
         overwrite: begin again, whatever is in the index.
+        cluster: where the recordings are read; None reads them on this machine.
         on_progress: called with the bytes of files that are done.
         on_recording: called when a recording is finished, or cannot be read and is left out.
 
@@ -149,10 +157,19 @@ def embed(
         try:
             todo = writer.unfinished(files)
             groups = _groups(files, todo)
-            _add(encoder, settings, todo, groups, writer, decoders, on_progress, on_recording)
+            scan = _scan_on(cluster, out, settings)
+            _add(
+                *(encoder, settings, todo, groups, writer),
+                *(decoders, scan, on_progress, on_recording),
+            )
         finally:
             writer.close()
         return open_index(out)
+
+
+def _scan_on(cluster: Cluster | None, out: Path, settings: Settings) -> ClusterScan | None:
+    opens = open_vectors_and_scores if settings.labels else open_vectors
+    return scan_on(cluster, partial(shutil.copyfile, out / ENCODER), opens)
 
 
 def open_index_encoder(index: Index) -> Encoder:
@@ -178,7 +195,9 @@ def vectors_of(encoder: Encoder, settings: Settings, recording: Path) -> Finishe
             errors.append(item.error)
 
     with Decoders() as decoders:
-        for found in _finished(encoder, settings, [recording], [range(1)], decoders, None, note):
+        for found in _finished(
+            encoder, settings, [recording], [range(1)], decoders, None, None, note
+        ):
             results += found
     if errors:
         raise errors[0]
@@ -255,11 +274,12 @@ def _add(
     groups: Sequence[range],
     writer: IndexWriter,
     decoders: Decoders,
+    scan: Scan | None,
     on_progress: Callable[[float], None] | None,
     on_recording: Callable[[Embedded], None] | None,
 ) -> None:
     told = on_recording or (lambda item: None)
-    for group in _finished(encoder, settings, todo, groups, decoders, on_progress, told):
+    for group in _finished(encoder, settings, todo, groups, decoders, scan, on_progress, told):
         if group:
             writer.add(group)
         for item in group:
@@ -313,6 +333,7 @@ def _finished(
     paths: Sequence[Path],
     groups: Sequence[range],
     decoders: Decoders,
+    scan: Scan | None,
     on_progress: Callable[[float], None] | None,
     on_error: Callable[[Embedded], None],
 ) -> Iterator[list[Finished]]:
@@ -326,7 +347,7 @@ def _finished(
     waiting: dict[range, list[Finished | None]] = {}
     done, shares, told = 0.0, dict[int, float](), 0.0
     for number, item in scan_files(
-        encoder.model, front, paths, hop, decoders=decoders, groups=groups
+        encoder.model, front, paths, hop, decoders=decoders, groups=groups, scan=scan
     ):
         mine = partly.setdefault(number, _Partly())
         if isinstance(item, Begun):

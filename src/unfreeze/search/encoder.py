@@ -101,6 +101,18 @@ def encoder_of(model: keras.Model, *, with_run: bool) -> Encoder:
     return Encoder(fused(whole), model, front_end, int(read.shape[-1]), tuple(classes), several)
 
 
+def open_vectors(file: Path) -> tuple[Any, FrontEnd]:
+    """Patches to vectors, from the file of an index that was made without a run."""
+    encoder = open_encoder(file, with_run=False)
+    return encoder.model, encoder.front_end
+
+
+def open_vectors_and_scores(file: Path) -> tuple[Any, FrontEnd]:
+    """Patches to vectors with the run's probabilities, from the file of an index of a run."""
+    encoder = open_encoder(file, with_run=True)
+    return encoder.model, encoder.front_end
+
+
 def model_file(run: Path) -> Path:
     """The model of a finished run; the file itself, if a `.keras` file is given.
 
