@@ -94,7 +94,11 @@ def test_a_solved_stage_gives_the_same_bits_each_time():
     model = adapted()
     (again,) = run(model, SOLVED).stages
     result, (head, *_) = unbroken()
-    assert told(again.rows) == told(result.stages[0].rows)
+    # Alone it is compared with no later stage, so that its error is not asked for.
+    whole = told(result.stages[0].rows)
+    for row in whole:
+        del row["val_loss_error"]
+    assert told(again.rows) == whole
     for a, b in zip(model.get_layer(HEAD).get_weights(), head, strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -14,7 +14,7 @@ from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.backbones.yamnet import yamnet_with_top
 from unfreeze.backbones.yamnet_spec import CLASSES, class_names
 from unfreeze.cli.app import app
-from unfreeze.pipeline import inference
+from unfreeze.pipeline import in_noise, inference
 
 SCHEDULE = unfreeze.Schedule(
     (unfreeze.Stage("top", train=["transfer_*", "top:1"], epochs=1, learning_rate=1e-3),)
@@ -28,6 +28,9 @@ def trained(tmp_path_factory, yamnet_weights):
     data = toy.write_sounds(folder / "data", clips=4, classes=("high", "noise"))
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("unfreeze.planning._draw", lambda *run: None)
+        # Less background for the gate, so that it takes seconds.
+        for name, value in {"_TRAINED": 4, "_HELD": 2, "_MORE": (2, 2)}.items():
+            monkeypatch.setattr(in_noise, name, value)
         unfreeze.SoundClassifier.train(data, SCHEDULE, folder / "run", keep_audioset=True)
     return folder / "run", data
 
