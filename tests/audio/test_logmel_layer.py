@@ -215,6 +215,7 @@ def dynamic_model():
     return keras.Model(waveform, LogMel()(waveform))
 
 
+@pytest.mark.slow
 def test_model_of_any_length_loads_in_a_new_process(tmp_path):
     model = dynamic_model()
     assert model.output_shape == (None, None, 96, 64)

@@ -46,6 +46,7 @@ def test_the_command_tells_what_it_measured(run, tmp_path, monkeypatch):
     assert json.loads(printed.stdout)["check"]["sounds"] == said["check"]["sounds"]
 
 
+@pytest.mark.slow
 def test_a_user_of_another_backend_gets_the_same_export(run, tmp_path):
     done = call(
         "export", run, "--format", "saved_model", "--out", tmp_path / "m", KERAS_BACKEND="torch"

@@ -134,7 +134,7 @@ def test_two_stages_train_a_small_model():
 
 def cases():
     """Each preset on each model; the largest of them takes half of the time."""
-    few = {("EfficientNetV2B0", "gradual"), ("ConvNeXtTiny", "probe_tune")}
+    few = {("ConvNeXtTiny", "probe_tune")}
     return [
         pytest.param(
             name,

@@ -400,9 +400,10 @@ def test_schedules_may_hold_plain_values_only(tmp_path):
 
 # The source.
 
+PICKLES = r"(c?[pP]ickle|dill|joblib|shelve|marshal)\b"
 FORBIDDEN = {
     # Imported or called; `pickletools`, which only lists what a file would do, is neither.
-    "pickle": r"(^\s*(import|from)\s.*\b|\b(?=\w+\.\w+\())(c?[pP]ickle|dill|joblib|shelve|marshal)\b",
+    "pickle": rf"(^\s*(import|from)\s.*\b|\b(?=\w+\.\w+\()){PICKLES}",
     "eval or exec": r"(?<![\w.])(eval|exec|__import__)\(",
     "yaml.load": r"yaml\.(load|load_all|unsafe_load|full_load)\(",
     "numpy.load with objects": r"np\.load\((?!.*allow_pickle=False)",

@@ -86,6 +86,7 @@ def test_clips_are_scored_as_without_it(home, trained):
     assert trained.heard(trained.predict(home / "noise.wav")) == ()
 
 
+@pytest.mark.slow
 def test_the_run_loads_and_repeats_to_the_bit(home, trained):
     assert "in_noise: true" in (home / "run" / "config.yaml").read_text()
     loaded = unfreeze.SoundClassifier.load(home / "run")

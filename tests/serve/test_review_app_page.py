@@ -87,6 +87,7 @@ def heard(truth, page):
     return found[0] if found else None
 
 
+@pytest.mark.slow
 def test_label_by_keys_train_again_and_see_what_changed(visit, session, reviewed):
     page, truth = visit(), reviewed[1]
     page.select_option("#order", "quota")
