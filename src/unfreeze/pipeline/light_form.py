@@ -178,7 +178,9 @@ def read_light_form(run: Path) -> LightForm:
     except OSError as error:
         raise RunError(f"{show(file)} cannot be read: {error.strerror or error}") from None
     except (WeightsError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0] if isinstance(error, WeightsError) else error
+        reason = str(error).strip().split("\n")[0]
+        if isinstance(error, KeyError):
+            reason = f"it lacks {show(reason)}"
         raise RunError(f"{show(file)} is no light form of a run ({reason}): {cure}") from None
     if model.is_file() and digest_of(model) != form.model_sha256:
         raise RunError(
