@@ -244,7 +244,6 @@ def test_on_a_phone_nothing_is_cut_and_targets_are_large(fake, scheme):
 
 
 @pytest.mark.slow
-@pytest.mark.needs_backend("torch")
 @pytest.mark.needs_backend("tensorflow")
 def test_the_whole_loop_with_a_real_training(lab, open_page, tmp_path, monkeypatch):
     toy.register(monkeypatch, tmp_path)
