@@ -132,3 +132,45 @@ def test_an_entry_that_would_grow_is_refused(torch, tmp_path):
             new.writestr(name, old.read(name))
     with pytest.raises(WeightsError, match="is compressed"):
         read_state_dict(tmp_path / "packed.pt")
+    packed = zipfile.ZipInfo("archive/byteorder")
+    packed.compress_type = zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(tmp_path / "order.pt", "w") as new:
+        for name in old.namelist():
+            if name.endswith("byteorder"):
+                new.writestr(packed, b"little" + bytes(10_000_000))
+            else:
+                new.writestr(name, old.read(name))
+    with pytest.raises(WeightsError, match="byteorder is compressed"):
+        read_state_dict(tmp_path / "order.pt")
+
+
+def test_a_tensor_repeats_no_numbers(torch, tmp_path):
+    """A file of some KB could ask for 256 GB."""
+    torch.save({"a": torch.zeros(1).expand(2**20, 2**16)}, tmp_path / "large.pt")
+    with pytest.raises(WeightsError, match="more numbers than its storage"):
+        read_state_dict(tmp_path / "large.pt")
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape:DeprecationWarning")
+def test_made_up_bytes_are_refused_as_damage(torch, tmp_path):
+    rng = np.random.default_rng(0)
+    torch.save({"a": torch.arange(6.0), "b": torch.ones(2)}, tmp_path / "net.pt")
+    whole = np.frombuffer((tmp_path / "net.pt").read_bytes(), np.uint8)
+    with zipfile.ZipFile(tmp_path / "net.pt") as good:
+        described = good.read("net/data.pkl")
+        rest = {name: good.read(f"net/{name}") for name in ("data/0", "data/1")}
+    refused = told = 0
+    for number in range(600):
+        changed = (np.frombuffer(described, np.uint8) if number % 2 else whole).copy()
+        changed[rng.integers(len(changed), size=3)] = rng.integers(256, size=3)
+        file = tmp_path / "changed.pt"
+        if number % 2:
+            archive(file, changed.tobytes(), rest)
+        else:
+            file.write_bytes(changed.tobytes())
+        try:
+            read_state_dict(file)
+        except WeightsError as error:
+            refused += str(error).isprintable()
+            told += 1
+    assert told == refused > 300

@@ -123,6 +123,16 @@ def test_without_the_keras_file_the_light_form_is_enough(made):
     assert model_digest(made) == before
 
 
+def test_the_form_of_another_run_is_refused_without_the_keras_file_too(made):
+    """Its thresholds, in `metrics.json`, would be those of another network."""
+    (made / "model.keras").unlink()
+    with (made / "config.yaml").open("a") as config:
+        config.write("seed: 1\n")
+    told = r"light\.onnx is of another run than .*config\.yaml.*of one run, or make it"
+    with pytest.raises(RunError, match=told):
+        read_light_form(made)
+
+
 def test_a_missing_form_is_told_with_the_command_that_makes_it(made):
     (made / FILE).unlink()
     with pytest.raises(RunError, match=r"has no light\.onnx.*unfreeze export .*--format onnx"):

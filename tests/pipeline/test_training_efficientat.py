@@ -87,6 +87,7 @@ def test_the_run_hears_as_the_network_does_and_keeps_its_classes(run, folder):
     np.testing.assert_allclose(outputs["audioset"], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.needs_backend("tensorflow")
 def test_the_onnx_export_agrees(run, folder):
     runtime = pytest.importorskip("onnxruntime")

@@ -20,7 +20,7 @@ from unfreeze.backbones.frontend import LogMelWindows
 from unfreeze.backbones.licence import Licence
 from unfreeze.backbones.torch_file import read_state_dict
 from unfreeze.backbones.weight_files import Tensors, WeightsSpec
-from unfreeze.errors import WeightsError
+from unfreeze.errors import WeightsError, show
 
 CLASSES = 527
 #: Names of the dense layers behind the embedding.
@@ -310,7 +310,7 @@ def converted(state: Tensors, size: Size, where: str) -> Tensors:
                 raise _refused(size, where, f"{name} has values that are no finite numbers")
             tensors[f"{layer.name}/{variable}"] = np.ascontiguousarray(array, dtype="<f4")
     if left:
-        raise _refused(size, where, f"{next(iter(left))} is unknown")
+        raise _refused(size, where, f"{show(next(iter(left)))[:80]} is unknown")
     return tensors
 
 
@@ -336,7 +336,7 @@ def weights_spec(size: Size) -> WeightsSpec:
     """What the weights of one of the networks must be, and where they come from."""
 
     def read(path: Path) -> Tensors:
-        return converted(read_state_dict(path), size, str(path))
+        return converted(read_state_dict(path), size, show(path))
 
     return WeightsSpec(
         name=size.name,

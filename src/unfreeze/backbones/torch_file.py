@@ -8,8 +8,10 @@ tuples, dictionaries and the few names in `_KNOWN`, which stand for a tensor's p
 else is an error, so such a file can do no more than hold numbers.
 """
 
+import math
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from unfreeze.errors import WeightsError
+from unfreeze.errors import WeightsError, show
 
 _ORDERED, _TENSOR, _PARAMETER = (
     "collections OrderedDict",
@@ -37,6 +39,11 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 # The description of a few hundred tensors has some 50 KB.
 _LONGEST = 8 * 2**20
+# What `zipfile` and our reading raise on bytes that are damaged or made up.
+_DAMAGED = (
+    *(ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, MemoryError),
+    *(RuntimeError, zlib.error, OSError),
+)
 
 
 @dataclass(frozen=True)
@@ -67,43 +74,53 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
             return _read(archive, path)
     except zipfile.BadZipFile:
         raise WeightsError(
-            f"{path} is no whole PyTorch checkpoint, or one from before PyTorch 1.6: copy or "
+            f"{show(path)} is no whole PyTorch checkpoint, or one from before PyTorch 1.6: copy or "
             "download it again, or load it in PyTorch and save its state_dict()"
         ) from None
-    except (ValueError, KeyError, IndexError, TypeError, EOFError, OverflowError) as error:
+    except WeightsError:
+        raise
+    except PermissionError as error:
+        raise WeightsError(f"{show(path)} cannot be read: {error.strerror}") from None
+    except _DAMAGED as error:
         raise WeightsError(
-            f"{path} cannot be read as a PyTorch state dict ({error}): it is damaged, or holds "
-            "something else; get it again from where it was published"
+            f"{show(path)} cannot be read as a PyTorch state dict ({show(str(error)[:200])}): it "
+            "is damaged, or holds something else; get it again from where it was published"
         ) from error
 
 
 def _read(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
     described = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
     if len(described) != 1:
-        raise WeightsError(f"{path} is a zip archive, but no PyTorch checkpoint")
+        raise WeightsError(f"{show(path)} is a zip archive, but no PyTorch checkpoint")
     folder = described[0].removesuffix("data.pkl")
+    known: dict[tuple[str, str], np.ndarray] = {}
+
+    def entry(name: str) -> bytes:
+        # Stored as they are, so the file is as large as what is read of it.
+        if archive.getinfo(folder + name).compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"entry {name} is compressed")
+        return archive.read(folder + name)
+
     if f"{folder}byteorder" in archive.namelist():
-        order = archive.read(f"{folder}byteorder").decode("ascii", "replace")
+        order = entry("byteorder")[:20].decode("ascii", "replace")
         if order != "little":
-            raise WeightsError(f"{path} has its bytes in the order {order!r}, not little")
+            raise WeightsError(f"{show(path)} has its bytes in the order {order!r}, not little")
     if archive.getinfo(described[0]).file_size > _LONGEST:
-        raise WeightsError(f"{path} describes more than a state dict")
+        raise WeightsError(f"{show(path)} describes more than a state dict")
 
     def stored(key: str, dtype: str, count: int) -> np.ndarray:
-        entry = archive.getinfo(f"{folder}data/{key}")
-        if entry.file_size != count * np.dtype(dtype).itemsize:
-            raise ValueError(f"entry {key} has {entry.file_size} bytes")
-        # Stored as they are, so the file is as large as its numbers.
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"entry {key} is compressed")
-        return np.frombuffer(archive.read(entry), dtype)
+        if (key, dtype) not in known:
+            known[key, dtype] = np.frombuffer(entry(f"data/{key}"), dtype)
+        if len(known[key, dtype]) != count:
+            raise ValueError(f"entry {key} has {known[key, dtype].nbytes} bytes")
+        return known[key, dtype]
 
-    found = _follow(archive.read(described[0]), stored)
+    found = _follow(entry("data.pkl"), stored)
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(value, np.ndarray) for name, value in found.items()
     ):
         raise WeightsError(
-            f"{path} holds something else than a state dict (a whole model, or a training "
+            f"{show(path)} holds something else than a state dict (a whole model, or a training "
             "checkpoint): load it in PyTorch and save its state_dict()"
         )
     return found
@@ -191,7 +208,7 @@ def _made(what: Any, given: tuple[Any, ...]) -> Any:
 def _tensor(
     numbers: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
 ) -> np.ndarray:
-    """A copy of the part of a storage that a tensor is."""
+    """The part of a storage that a tensor is; not a copy, so it takes no memory."""
     if not isinstance(numbers, np.ndarray) or len(shape) != len(strides):
         raise ValueError("a tensor has no numbers")
     if offset < 0 or min((*shape, *strides), default=0) < 0:
@@ -201,6 +218,7 @@ def _tensor(
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if last >= len(numbers):
         raise ValueError("a tensor leaves its storage")
+    if math.prod(shape) > len(numbers):
+        raise ValueError("a tensor has more numbers than its storage")
     steps = [step * numbers.itemsize for step in strides]
-    view = np.ndarray(shape, numbers.dtype, numbers, offset * numbers.itemsize, steps)
-    return view.copy()
+    return np.ndarray(shape, numbers.dtype, numbers, offset * numbers.itemsize, steps)

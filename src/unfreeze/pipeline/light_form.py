@@ -6,8 +6,9 @@ run kept them, the scores of the backbone's own classes (`published`). A gate be
 is part of the network. What else a classifier consists of is in the file's `metadata_props`,
 as one JSON text; thresholds stay in `metrics.json`.
 
-Invariants: the file names the sha256 of the `model.keras` that it was made of, and is refused
-beside any other. It is opened from its bytes, so that it cannot name further files.
+Invariants: the file names the sha256 of the `model.keras` that it was made of, and of the run's
+`config.yaml`, and is refused beside any other: thresholds of another run would be plausible. It
+is opened from its bytes, so that it cannot name further files.
 """
 
 import hashlib
@@ -71,10 +72,12 @@ class LightForm:
     Attributes:
         parts: the classifier.
         model_sha256: of the `model.keras` that it was made of.
+        config_sha256: of the `config.yaml` of its run.
     """
 
     parts: ClipParts
     model_sha256: str
+    config_sha256: str
 
 
 def settings_of(parts: ClipParts, model: Path) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def settings_of(parts: ClipParts, model: Path) -> dict[str, Any]:
 
     Args:
         parts: the classifier.
-        model: the `model.keras` that holds it.
+        model: the `model.keras` that holds it, in its run's folder.
     """
     own = parts.own
     published = None
@@ -91,6 +94,7 @@ def settings_of(parts: ClipParts, model: Path) -> dict[str, Any]:
     return {
         "unfreeze_light": FORMAT,
         "model_sha256": digest_of(model),
+        "config_sha256": digest_of(model.with_name(run_folder.CONFIG)),
         "labels": list(parts.labels),
         "multilabel": parts.multilabel,
         "front_end": parts.front_end.as_plain(),
@@ -152,11 +156,11 @@ def read_light_form(run: Path) -> LightForm:
         run: a finished run's folder; may lack `model.keras`.
 
     Raises:
-        RunError: there is none, it is damaged, or it was made of another model; names the
-            command that makes it.
+        RunError: there is none, it is damaged, or it was made of another model or run; names
+            the command that makes it.
         WeightsError: the frozen network that it reads is gone or has changed.
     """
-    file, model = run / FILE, run / run_folder.MODEL
+    file, model, config = run / FILE, run / run_folder.MODEL, run / run_folder.CONFIG
     if not has_module("onnxruntime"):
         raise RunError(
             "No backend of Keras is installed, and no ONNX Runtime, either. Install one with: "
@@ -174,12 +178,19 @@ def read_light_form(run: Path) -> LightForm:
     except OSError as error:
         raise RunError(f"{show(file)} cannot be read: {error.strerror or error}") from None
     except (WeightsError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0] if isinstance(error, WeightsError) else error
+        reason = str(error).strip().split("\n")[0]
+        if isinstance(error, KeyError):
+            reason = f"it lacks {show(reason)}"
         raise RunError(f"{show(file)} is no light form of a run ({reason}): {cure}") from None
     if model.is_file() and digest_of(model) != form.model_sha256:
         raise RunError(
             f"{show(file)} was made of another model than {show(model)}, which has changed "
             f"since: {cure}"
+        )
+    if config.is_file() and digest_of(config) != form.config_sha256:
+        raise RunError(
+            f"{show(file)} is of another run than {show(config)}, whose thresholds would not fit "
+            f"it: copy {FILE}, {run_folder.CONFIG} and {run_folder.METRICS} of one run, or {cure}"
         )
     if isinstance(form.parts.front_end, NetworkOutputs):
         find_network(form.parts.front_end.network)
@@ -240,4 +251,4 @@ def open_light(file: Path) -> LightForm:
     parts = ClipParts(
         classes, front_end, labels, bool(settings["multilabel"]), str(settings["notice"]), own
     )
-    return LightForm(parts, str(settings["model_sha256"]))
+    return LightForm(parts, str(settings["model_sha256"]), str(settings["config_sha256"]))
