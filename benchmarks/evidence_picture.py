@@ -33,11 +33,13 @@ TITLES = {
 
 
 def rows_of(name, results):
-    """The rows of a data set, by strategy: mean, interval and seconds over the splits of all seeds."""
+    """The rows of a data set, by strategy: mean, interval, and mean seconds of a run."""
     depths = results / "depths" / name
     records = json.loads((depths / "baseline.json").read_text("utf-8"))
     for folder in (depths, results / name):
-        records += [json.loads(file.read_text("utf-8")) for file in (folder / "runs").glob("*.json")]
+        records += [
+            json.loads(file.read_text("utf-8")) for file in (folder / "runs").glob("*.json")
+        ]
     rows = {}
     for strategy in SHOWN:
         own = [record for record in records if record["strategy"] == strategy]

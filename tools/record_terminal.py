@@ -4,9 +4,8 @@
     python tools/record_terminal.py docs/images/demo.gif -- unfreeze demo --out /tmp/demo --force
 
 The picture is made of what the command really printed. Only time is changed: nothing is
-shown for longer than `--longest` seconds, and the end stays for `--last`. What the clock was
-when a picture was taken is in its lower right corner, so that a viewer is not misled about how long
-the command takes. The terminal has 100 columns and 30 rows unless `--columns` and `--rows` say otherwise.
+shown for longer than `--longest` seconds, and the end stays for `--last`. The clock of the
+command is in the lower right corner, so that nobody is misled about how long it takes.
 """
 
 import argparse
@@ -39,9 +38,7 @@ COLOURS = {
 }  # fmt: skip
 
 
-def run_in_terminal(
-    command: list[str], columns: int, rows: int
-) -> Iterator[tuple[float, bytes]]:
+def run_in_terminal(command: list[str], columns: int, rows: int) -> Iterator[tuple[float, bytes]]:
     """What a command prints, piece by piece, each with the seconds since its start.
 
     Raises:
