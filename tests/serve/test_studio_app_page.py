@@ -278,7 +278,7 @@ def test_the_whole_loop_with_a_real_training(lab, open_page, tmp_path, monkeypat
         open_page.close()
     studio.close()
     run = studio.folder.runs / "tones-1"
-    assert (run / "model.saved_model").is_dir()
+    assert (run / "model-saved_model").is_dir()
     # What the page showed does the same in a terminal.
     words = shlex.split(line)[1:]
     words[words.index("--out") + 1] = str(tmp_path / "again")
