@@ -14,17 +14,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from benchmarks.evidence import DATA
 from benchmarks.evidence_depths import BASELINE
 from unfreeze.compare.summary import summarize
-from unfreeze.picture import BLUE, GREY, INK, VERMILLION, in_percent, page
+from unfreeze.picture import BLUE, GREY, VERMILLION, in_percent, page
 
 HERE = Path(__file__).parent
-# Where a name is written, from its point: right of it, or left.
 SHOWN = {
-    BASELINE: ("logistic regression\non embeddings (scikit-learn)", GREY),
-    "probe": ("every depth, frozen,\nhead solved: probe", BLUE),
-    "probe_tune": ("then trained on:\nprobe_tune, the default", BLUE),
-    "head_only": ("head alone", VERMILLION),
-    "two_stage": ("head, then all layers", VERMILLION),
-    "full": ("all layers from\nthe start", VERMILLION),
+    BASELINE: ("logistic regression on embeddings (scikit-learn)", GREY, "s"),
+    "head_only": ("head alone, last layer", VERMILLION, "v"),
+    "full": ("all layers from the start", VERMILLION, "D"),
+    "two_stage": ("head, then all layers", VERMILLION, "^"),
+    "probe": ("every depth, frozen: probe", BLUE, "o"),
+    "probe_tune": ("then trained on: probe_tune, the default", BLUE, "P"),
 }
 TITLES = {
     "spoken-digits": "spoken digits, unseen speakers",
@@ -53,19 +52,13 @@ def draw(results, out):
     with page(out, 9.5, 4.6) as figure:
         for axes, name in zip(figure.subplots(1, len(DATA)), DATA, strict=True):
             for strategy, row in rows_of(name, results).items():
-                words, color = SHOWN[strategy]
+                words, color, marker = SHOWN[strategy]
                 score = row.scores["test"]
                 low, high = score.interval
                 error = [[score.accuracy - low], [high - score.accuracy]]
                 axes.errorbar(
-                    [row.seconds], [score.accuracy], yerr=error, fmt="o", color=color,
-                    ecolor=color, elinewidth=1, capsize=2,
-                )  # fmt: skip
-                right = row.seconds < 20
-                axes.annotate(
-                    words, (row.seconds, score.accuracy), (7 if right else -7, 0),
-                    textcoords="offset points", va="center", ha="left" if right else "right",
-                    fontsize=8, color=INK,
+                    [row.seconds], [score.accuracy], yerr=error, fmt=marker, color=color,
+                    elinewidth=1, capsize=2, markersize=7, label=words,
                 )  # fmt: skip
             axes.set_xscale("log")
             axes.set_xlim(0.3, 1000)
@@ -76,6 +69,8 @@ def draw(results, out):
             axes.grid()
             axes.set_title(TITLES[name], fontsize=10)
             axes.set_xlabel("seconds for a run on 2 cores, features at hand")
+        handles, words = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, words, loc="outside lower center", ncols=2, fontsize=8)
         figure.axes[0].set_ylabel("accuracy, 95 % interval over groups and seeds")
 
 
