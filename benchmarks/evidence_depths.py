@@ -21,6 +21,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from unfreeze.audio.patches import clip_means
 from unfreeze.cli.renew import OPTION
 from unfreeze.compare import comparison_folder
 from unfreeze.compare.strategies import read_strategy
+from unfreeze.compare.summary import summarize
 from unfreeze.compare.trial import prepare, run_trial
 from unfreeze.compare.trial_splits import trial_splits
 from unfreeze.pipeline.depth_profile import depth_profile
@@ -50,15 +52,17 @@ LONG = "+epochs=60"
 SEEDS, SCREEN_SEEDS = 5, 2
 UNBALANCED, WHOLE = "unbalanced-animal-sounds", "bird"
 PARTS = ("default", "unbalanced", "peak", "start", "long")
+BASELINE = "logistic regression on embeddings"
 CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 BATCH = 256
 
 
 def baseline(options):
-    """Accuracy and balanced accuracy of logistic regression on embeddings, by part and seed."""
+    """Records of logistic regression on embeddings, as `compare` writes them for a strategy."""
     material, data = prepare(options.train, [], quiet)
     manifest = material.manifest
     labels, clips = label_numbers(manifest), np.arange(len(manifest.clips))
+    began = time.perf_counter()
     view = material.store.patches(clips)
     network = material.backbone.build(weights=material.weights)
     patches = np.concatenate(
@@ -68,7 +72,11 @@ def baseline(options):
         ]
     )
     embeddings = clip_means(patches, view.clip, len(clips))
-    for trial in trial_splits(data.manifest, options):
+    # As with a strategy's cache, the splits share it: each is charged its part.
+    trials = list(trial_splits(data.manifest, options))
+    shared = (time.perf_counter() - began) / len(trials)
+    for trial in trials:
+        began = time.perf_counter()
         train, held = trial.split.train, trial.split.validation
         models = [
             make_pipeline(
@@ -77,13 +85,26 @@ def baseline(options):
             for c in CS
         ]
         best = max(models, key=lambda model: model.score(embeddings[held], labels[held]))
+        seconds = round(shared + time.perf_counter() - began, 2)
+        scores = {}
         for part, chosen in (("test", trial.split.test), ("seen", trial.seen)):
             if len(chosen):
-                yield {
-                    "seed": trial.seed,
-                    "part": part,
-                    **scores_of(labels[chosen], best.predict(embeddings[chosen])),
+                names = [manifest.clips[int(i)].group for i in chosen]
+                groups = sorted(set(names))
+                scores[part] = {
+                    "truth": labels[chosen].tolist(),
+                    "guess": best.predict(embeddings[chosen]).tolist(),
+                    "group": [groups.index(name) for name in names],
+                    "groups": groups,
                 }
+        yield {
+            "strategy": BASELINE,
+            "seed": trial.seed,
+            "fold": trial.fold,
+            "seconds": seconds,
+            "epochs": {},
+            "scores": scores,
+        }
 
 
 def scores_of(truth, guess):
@@ -104,9 +125,12 @@ def default(asked):
     """The default, its first stage, and the baseline."""
     report(study(asked(DEFAULT, SEEDS)), asked(DEFAULT, SEEDS))
     options = asked(DEFAULT, SEEDS)
-    rows = list(baseline(options))
-    (options.out / "baseline.json").write_text(json.dumps(rows, indent=1) + "\n")
-    tell("logistic regression on embeddings", rows)
+    records = list(baseline(options))
+    text = json.dumps(records, separators=(",", ":")) + "\n"
+    (options.out / "baseline.json").write_text(text)
+    summary = summarize(records, [BASELINE], grouped="seen" in records[0]["scores"], planned=SEEDS)
+    print_rows(summary.rows)
+    tell(BASELINE, rows_of(records))
 
 
 def tell(what, rows):
@@ -120,12 +144,7 @@ def tell(what, rows):
 def report(summary, options):
     """Print a comparison with intervals, and balanced accuracies, which it does not hold."""
     print(f"\n{options.out.name}")
-    for row in summary.rows:
-        scores = ", ".join(
-            f"{part} {e.accuracy:.3f} [{e.interval[0]:.3f}, {e.interval[1]:.3f}]"
-            for part, e in row.scores.items()
-        )
-        print(f"  {row.strategy}: {scores}, {row.seconds:.0f} s, {row.epochs:.0f} epochs")
+    print_rows(summary.rows)
     for line in summary.differences:
         print(f"  {line}")
     _, data = prepare(options.train, [], quiet)
@@ -134,6 +153,16 @@ def report(summary, options):
         files = [comparison_folder.record_file(options.out, read_strategy(name), t) for t in trials]
         records = [json.loads(file.read_text()) for file in files]
         tell(name, rows_of(records))
+
+
+def print_rows(rows):
+    """A line for each strategy, with intervals."""
+    for row in rows:
+        scores = ", ".join(
+            f"{part} {e.accuracy:.3f} [{e.interval[0]:.3f}, {e.interval[1]:.3f}]"
+            for part, e in row.scores.items()
+        )
+        print(f"  {row.strategy}: {scores}, {row.seconds:.1f} s, {row.epochs:.0f} epochs")
 
 
 def rows_of(records):

@@ -1,0 +1,167 @@
+"""Runs a command in a terminal and draws what it shows as a moving picture.
+
+    pip install pyte
+    python tools/record_terminal.py docs/images/demo.gif -- unfreeze demo --out /tmp/demo --force
+
+The picture is made of what the command really printed. Only time is changed: nothing is
+shown for longer than `--longest` seconds, and the end stays for `--last`. The clock of the
+command is in the lower right corner, so that nobody is misled about how long it takes.
+"""
+
+import argparse
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from fcntl import ioctl
+from pathlib import Path
+
+import matplotlib
+import pyte
+from PIL import Image, ImageDraw, ImageFont
+
+FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+SIZE, MARGIN = 14, 14
+BACKGROUND, FOREGROUND, FAINT = "#16181d", "#d8dce4", "#7d8593"
+# The names are pyte's. Black on the background would not be seen.
+COLOURS = {
+    "default": FOREGROUND, "black": "#5b6270", "red": "#ef7a7a", "green": "#83c98a",
+    "brown": "#e2c06a", "blue": "#7fb0f0", "magenta": "#cf9bea", "cyan": "#74cbd0",
+    "white": "#f2f4f8", "brightblack": FAINT, "brightred": "#ff9a9a", "brightgreen": "#a5e3a9",
+    "brightbrown": "#f3d78a", "brightblue": "#a3c9ff", "brightmagenta": "#e3bdf7",
+    "brightcyan": "#9be6ea", "brightwhite": "#ffffff",
+}  # fmt: skip
+
+
+def run_in_terminal(command: list[str], columns: int, rows: int) -> Iterator[tuple[float, bytes]]:
+    """What a command prints, piece by piece, each with the seconds since its start.
+
+    Raises:
+        SystemExit: The command failed.
+    """
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": str(columns)}
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, close_fds=True
+    )
+    os.close(theirs)
+    while True:
+        ready, _, _ = select.select([ours], [], [], 0.05)
+        if ready:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # how Linux tells that the other side is closed
+                piece = b""
+            if not piece:
+                break
+            yield time.monotonic() - start, piece
+        elif process.poll() is not None:
+            break
+    os.close(ours)
+    if process.wait():
+        raise SystemExit(f"The command ended with {process.returncode}: {' '.join(command)}")
+
+
+def typed(line: str) -> Iterator[tuple[float, bytes]]:
+    """A prompt and a command, as if somebody typed it."""
+    yield 0.0, b"\x1b[32m$\x1b[0m "
+    for letter in line:
+        yield 0.05, letter.encode()
+    yield 0.6, b"\r\n"
+
+
+class Drawing:
+    """Draws the screen of a terminal."""
+
+    def __init__(self, columns: int, rows: int):
+        self.plain = ImageFont.truetype(str(FONTS / "DejaVuSansMono.ttf"), SIZE)
+        self.bold = ImageFont.truetype(str(FONTS / "DejaVuSansMono-Bold.ttf"), SIZE)
+        self.width = round(self.plain.getlength("M"))
+        self.height = round(SIZE * 1.35)
+        self.size = (columns * self.width + 2 * MARGIN, (rows + 1) * self.height + 2 * MARGIN)
+
+    def __call__(self, screen: pyte.Screen, seconds: float) -> Image.Image:
+        image = Image.new("RGB", self.size, BACKGROUND)
+        draw = ImageDraw.Draw(image)
+        for row in range(screen.lines):
+            for column in range(screen.columns):
+                cell = screen.buffer[row][column]
+                if cell.data.strip():
+                    colour = COLOURS.get(cell.fg) or f"#{cell.fg}"
+                    place = (MARGIN + column * self.width, MARGIN + row * self.height)
+                    draw.text(place, cell.data, colour, font=self.bold if cell.bold else self.plain)
+        clock = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+        corner = (self.size[0] - MARGIN, self.size[1] - MARGIN)
+        draw.text(corner, clock, FAINT, font=self.plain, anchor="rs")
+        return image
+
+
+def pictures(
+    line: str, pieces: list[tuple[float, bytes]], columns: int, rows: int, longest: float
+) -> tuple[list[Image.Image], list[float]]:
+    """The pictures of a recording, and for how many seconds each is shown."""
+    screen = pyte.Screen(columns, rows)
+    stream = pyte.ByteStream(screen)
+    draw = Drawing(columns, rows)
+    images: list[Image.Image] = []
+    shown: list[float] = []
+
+    def add(seconds: float, duration: float) -> None:
+        image = draw(screen, seconds)
+        if images and image.tobytes() == images[-1].tobytes():
+            shown[-1] = min(shown[-1] + duration, longest)
+        else:
+            images.append(image)
+            shown.append(duration)
+
+    for duration, piece in typed(line):
+        stream.feed(piece)
+        add(0.0, max(duration, 0.05))
+    # Each tenth of a second is a picture at most: what a bar does in between nobody sees.
+    for index, (seconds, piece) in enumerate(pieces):
+        stream.feed(piece)
+        following = pieces[index + 1][0] if index + 1 < len(pieces) else seconds + longest
+        if following - seconds >= 0.1 or following // 0.1 > seconds // 0.1:
+            add(seconds, min(following - seconds, longest))
+    return images, shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("command", nargs="+")
+    parser.add_argument("--show", help="the command as it is shown (default: as it is run)")
+    parser.add_argument("--columns", type=int, default=100)
+    parser.add_argument("--rows", type=int, default=30)
+    parser.add_argument("--longest", type=float, default=0.4)
+    parser.add_argument("--last", type=float, default=6.0)
+    given = parser.parse_args()
+    line = given.show or " ".join(given.command)
+    pieces = list(run_in_terminal(given.command, given.columns, given.rows))
+    images, shown = pictures(line, pieces, given.columns, given.rows, given.longest)
+    shown[-1] = given.last
+    # One palette for all, so that only what changes is stored.
+    palette = images[-1].quantize(32)
+    frames = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    part = given.out.with_suffix(".part")
+    frames[0].save(
+        part, "GIF", save_all=True, append_images=frames[1:], loop=0, optimize=True,
+        duration=[max(20, round(1000 * seconds)) for seconds in shown],
+    )  # fmt: skip
+    part.replace(given.out)
+    print(
+        f"{given.out}: {len(frames)} pictures, {sum(shown):.0f} s of {pieces[-1][0]:.0f} s, "
+        f"{given.out.stat().st_size / 1e6:.2f} MB",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    main()
