@@ -1,4 +1,4 @@
-"""A classifier that trains in seconds, and a real server of it on a free port."""
+"""A classifier that trains in seconds, and real servers on a free port."""
 
 import threading
 import time
@@ -40,11 +40,19 @@ def make_classifier(folder, labels=("high", "low", EVIL), activation="softmax"):
 @contextmanager
 def running(classifier, limits=None, local_only=True):
     """Serve a classifier as the command does; yields the address."""
-    from unfreeze.serve import server
     from unfreeze.serve.web_app import create_app
 
+    with served(create_app(classifier, limits, local_only=local_only)) as url:
+        yield url
+
+
+@contextmanager
+def served(app):
+    """Serve a web application on a free port; yields the address."""
+    from unfreeze.serve import server
+
     with server.bind("127.0.0.1", 0) as bound:
-        http = server.make_server(create_app(classifier, limits, local_only=local_only))
+        http = server.make_server(app)
         thread = threading.Thread(target=http.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         deadline = time.monotonic() + 20

@@ -64,7 +64,9 @@ def test_a_failed_import_shows_what_was_said(tmp_path):
 def test_what_is_missing_beside_a_backend_is_named(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     monkeypatch.setattr(backend, "has_module", lambda name: name not in ("sklearn", "h5py"))
-    with pytest.raises(UnfreezeError, match=r"torch this needs h5py, sklearn.*unfreeze\[torch\]"):
+    with pytest.raises(
+        UnfreezeError, match=r"torch this needs h5py and sklearn: not installed.*unfreeze\[torch\]"
+    ):
         backend.choose_backend()
 
 

@@ -26,6 +26,8 @@ KERAS, ONNX = "keras", "onnx"
 _BESIDE = ("keras", "h5py", "matplotlib", "PIL", "sklearn")
 # What pictures need, by module, as packages.
 _DRAWING = {"matplotlib": "matplotlib", "PIL": "pillow"}
+# What serves pages, by module.
+_SERVING = ("fastapi", "uvicorn", "python_multipart")
 
 
 def has_module(name: str) -> bool:
@@ -46,6 +48,22 @@ def need_for_pictures() -> None:
         raise UnfreezeError(
             f"--out draws pictures, which needs {' and '.join(missing)}: install with: "
             f"pip install {' '.join(missing)}"
+        )
+
+
+def need_for_pages(what: str) -> None:
+    """Refuse what serves a page where the packages for it are missing.
+
+    Args:
+        what: that needs them, such as "The page".
+
+    Raises:
+        UnfreezeError: names the command that installs them.
+    """
+    missing = [name for name in _SERVING if not has_module(name)]
+    if missing:
+        raise UnfreezeError(
+            f"{what} needs {', '.join(missing)}. Install with: pip install 'unfreeze[serve]'"
         )
 
 
@@ -102,7 +120,7 @@ def choose_backend() -> str:
     if missing:
         extra = chosen if chosen in BACKENDS else "train"
         raise UnfreezeError(
-            f"Besides {chosen} this needs {', '.join(missing)}, which is not installed. "
+            f"Besides {chosen} this needs {' and '.join(missing)}: not installed. "
             f"Install it with: pip install 'unfreeze[{extra}]'"
         )
     os.environ["KERAS_BACKEND"] = chosen

@@ -12,7 +12,6 @@ from unfreeze.audio.clip_parts import ClipParts
 from unfreeze.audio.cluster import Cluster
 from unfreeze.audio.decode_processes import Decoders
 from unfreeze.audio.entries import heard_classes, is_quiet
-from unfreeze.audio.examination import Examined, examine
 from unfreeze.backend import need_for_pictures
 from unfreeze.detection.cluster_scan import open_classifier, open_detector, scan_on
 from unfreeze.detection.detector import (
@@ -30,9 +29,10 @@ from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.files import atomic_path
 from unfreeze.output_folder import holds, locked
+from unfreeze.pipeline import inference
 from unfreeze.pipeline.calibration import thresholds_of
-from unfreeze.pipeline.inference import Sound, each_sound, fused, sound_scores
-from unfreeze.pipeline.light_form import load_any, no_keras_model
+from unfreeze.pipeline.inference import Examined, Sound
+from unfreeze.pipeline.light_form import as_parts, load_any, no_keras_model
 from unfreeze.pipeline.thresholds import Choice, at_thresholds, choose, counts_of
 from unfreeze.pipeline.train_options import TrainOptions, default_of, with_fields_of
 from unfreeze.pipeline.wish import Wish
@@ -83,13 +83,7 @@ class SoundClassifier:
         source: Path | None = None,
     ) -> None:
         self.metrics, self.source = metrics, source
-        self._model = model
-        if isinstance(model, ClipParts):
-            self._parts = model
-        else:
-            from unfreeze.audio.clip_model import clip_parts_of
-
-            self._parts = clip_parts_of(model)
+        self._model, self._parts = model, as_parts(model)
         self.front_end, self.labels = self._parts.front_end, self._parts.labels
         self.sample_rate = self.front_end.sample_rate
         self.multilabel, self.notice = self._parts.multilabel, self._parts.notice
@@ -165,7 +159,7 @@ class SoundClassifier:
         Raises:
             DataError: a file cannot be read, or a waveform has another shape.
         """
-        return each_sound(sounds, self._one, len(self.labels))
+        return inference.each_sound(sounds, self._one, len(self.labels))
 
     def is_silent(self, path: str | Path) -> bool:
         """Whether a recording holds digital silence alone: not one sample other than 0.
@@ -181,7 +175,7 @@ class SoundClassifier:
         Raises:
             DataError: the file cannot be read.
         """
-        return examine(Path(path), self.front_end, self.decoders)
+        return inference.examine_recording(Path(path), self.front_end, self.decoders)
 
     def heard(self, chances: np.ndarray, *, silent: bool = False) -> tuple[str, ...]:
         """The classes that are heard in a clip.
@@ -238,10 +232,9 @@ class SoundClassifier:
                 "This model has not kept the classes that its network was published with: train "
                 "with --keep-published"
             )
-        width = len(self.labels) + len(own.labels)
-        score = functools.partial(sound_scores, own.model, self.front_end, decoders=self.decoders)
-        rows = each_sound(sounds, score, width)
-        return rows[..., : len(self.labels)], rows[..., len(self.labels) :]
+        score, mine = functools.partial(self._one, model=own.model), len(self.labels)
+        rows = inference.each_sound(sounds, score, mine + len(own.labels))
+        return rows[..., :mine], rows[..., mine:]
 
     def evaluate(
         self,
@@ -297,7 +290,12 @@ class SoundClassifier:
         scan = scan_on(cluster, self.save, open_classifier)
         score = scan.clip_scores if scan else lambda files: enumerate(map(self._one, files))
         rows = evaluation.clip_scores(
-            manifest, self.front_end, self._parts.patches, score, cluster=cluster, progress=progress
+            manifest,
+            self.front_end,
+            self._parts.patch_model,
+            score,
+            cluster=cluster,
+            progress=progress,
         )
         scores = evaluation.score_recordings(manifest, rows, self.labels, self.clip_thresholds)
         if out is not None:
@@ -537,7 +535,7 @@ class SoundClassifier:
 
     @functools.cached_property
     def _fused(self) -> Any:
-        return fused(self._parts.patches)
+        return inference.fused(self._parts.patch_model)
 
     def detector(self, options: DetectOptions) -> Detector:
         """Make a detector of events with this model, after checking the options.
@@ -594,5 +592,6 @@ class SoundClassifier:
             overwrite=overwrite,
         )
 
-    def _one(self, sound: Sound) -> np.ndarray:
-        return sound_scores(self._parts.patches, self.front_end, sound, self.decoders)
+    def _one(self, sound: Sound, model: Any = None) -> np.ndarray:
+        scorer = self._parts.patch_model if model is None else model
+        return inference.sound_scores(scorer, self.front_end, sound, self.decoders)

@@ -108,9 +108,9 @@ def planned(
     check_limits(backbone, schedule, options.augment, options.in_noise)
     if options.devices != 1:
         # Only Keras knows, so that it is imported here before its time.
-        from unfreeze.core.data_parallel import check_backend
+        from unfreeze.core.data_parallel import check_available
 
-        check_backend(options.devices)
+        check_available(options.devices)
     settle_licence(backbone.weights, options.accept_licence)
     if backbone.card is not None:
         resolve_weights(backbone.weights, path=options.weights)  # Refuses other weights.

@@ -68,12 +68,12 @@ def test_scores_are_the_networks_however_many_patches_there_are(made, count):
     classes = softmax(means @ LAYER[0] + LAYER[1])
     own = 1 / (1 + np.exp(-(means @ BOTH[0] + BOTH[1])))
     found = read_light_form(made).parts
-    np.testing.assert_allclose(all_scores(found.patches, given), classes, atol=2e-6)
+    np.testing.assert_allclose(all_scores(found.patch_model, given), classes, atol=2e-6)
     both = all_scores(found.own.model, given)
     np.testing.assert_allclose(both, np.concatenate([classes, own], axis=1), atol=2e-6)
     # Patches are not filled up to a batch, and nothing is left to fuse.
-    assert patch_scores(found.patches, given[:3]).shape == (min(count, 3), 3)
-    assert fused(found.patches) is found.patches
+    assert patch_scores(found.patch_model, given[:3]).shape == (min(count, 3), 3)
+    assert fused(found.patch_model) is found.patch_model
 
 
 def test_all_that_a_classifier_consists_of_is_in_the_file(made):
@@ -83,7 +83,7 @@ def test_all_that_a_classifier_consists_of_is_in_the_file(made):
     assert form.parts.front_end == FrontEnd()
     assert (form.parts.multilabel, form.parts.notice) == (False, "")
     assert (form.parts.own.labels, form.parts.own.key, form.parts.own.title) == (OWN, "own", "Toy")
-    assert isinstance(form.parts.patches, LightModel)
+    assert isinstance(form.parts.patch_model, LightModel)
     assert light_form.settings_of(wanted, made / "model.keras")["model_sha256"] == form.model_sha256
 
 
@@ -99,7 +99,7 @@ def test_a_classifier_loads_from_it_on_demand(made, monkeypatch):
     np.testing.assert_allclose(classifier.predict(waveform), wanted, atol=2e-6)
     np.testing.assert_allclose(classifier.predict_both(waveform)[0], wanted, atol=2e-6)
     for asked in (lambda: classifier.model, lambda: classifier.save(made / "again.keras")):
-        with pytest.raises(RunError, match=r"light\.onnx, without Keras.*pip install"):
+        with pytest.raises(RunError, match=r"light\.onnx, without Keras.*unset UNFREEZE_RUNTIME"):
             asked()
 
 
@@ -141,13 +141,15 @@ def test_a_missing_form_is_told_with_the_command_that_makes_it(made):
 
 def test_without_onnx_runtime_both_ways_are_named(made, monkeypatch):
     monkeypatch.setattr(light_form, "has_module", lambda name: False)
-    with pytest.raises(RunError, match=r"unfreeze\[tensorflow\]'.*unfreeze\[light\]'"):
+    told = r"no backend of Keras is installed.*unfreeze\[light\]'.*unfreeze\[tensorflow\]'"
+    with pytest.raises(RunError, match=told):
         read_light_form(made)
 
 
 def test_a_keras_file_is_refused_where_keras_cannot_run(made, monkeypatch):
     monkeypatch.setenv("UNFREEZE_RUNTIME", "onnx")
-    with pytest.raises(RunError, match=r"model\.keras is a file for Keras.*give the run's folder"):
+    told = r"model\.keras runs on Keras alone.*RUNTIME is onnx.*give the run's folder.*unset"
+    with pytest.raises(RunError, match=told):
         SoundClassifier.load(made / "model.keras")
 
 

@@ -1,19 +1,17 @@
 """The page of a review in a real browser: the whole loop by keys, two tabs, small screens."""
 
-import threading
-import time
 from contextlib import contextmanager
 
 import pytest
 
 from browsing import WAIT, browser, launch, watch  # noqa: F401
 from reviewing import LENGTH
+from serving import served
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("playwright.sync_api")
 
-from unfreeze.serve import server
 from unfreeze.serve.review_app import create_review_app
 
 READY = "#clip[aria-busy=false]"
@@ -22,19 +20,9 @@ ASKED = "() => /^Is this/.test(document.getElementById('question').textContent)"
 
 @contextmanager
 def serving(session):
-    """Serve a review on a free port; yields its address with the token."""
-    with server.bind("127.0.0.1", 0) as bound:
-        http = server.make_server(create_review_app(session, "secret"))
-        thread = threading.Thread(target=http.run, kwargs={"sockets": [bound]}, daemon=True)
-        thread.start()
-        deadline = time.monotonic() + 20
-        while not http.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        try:
-            yield f"{server.url_of(bound)}/#secret"
-        finally:
-            http.should_exit = True
-            thread.join(20)
+    """Serve it on a free port; yields its address with the token."""
+    with served(create_review_app(session, "secret")) as url:
+        yield f"{url}/#secret"
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ import os
 import shlex
 import shutil
 import sys
-import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import toy
 import toy_cli
 from browsing import WAIT, browser, launch, watch  # noqa: F401
 from fake_train import FAKE
+from serving import served
 from unfreeze.cli.app import app as command_line
 from unfreeze.pipeline.saved_model import load_clip_model
 
@@ -25,7 +24,6 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("playwright.sync_api")
 
-from unfreeze.serve import server
 from unfreeze.serve.studio_app import Studio, create_studio_app
 from unfreeze.serve.studio_folder import open_folder
 
@@ -35,19 +33,9 @@ LONG = 300_000
 
 @contextmanager
 def serving(studio):
-    """Serve a studio on a free port; yields its address with the token."""
-    with server.bind("127.0.0.1", 0) as bound:
-        http = server.make_server(create_studio_app(studio, "secret"))
-        thread = threading.Thread(target=http.run, kwargs={"sockets": [bound]}, daemon=True)
-        thread.start()
-        deadline = time.monotonic() + 20
-        while not http.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        try:
-            yield f"{server.url_of(bound)}/#secret"
-        finally:
-            http.should_exit = True
-            thread.join(20)
+    """Serve it on a free port; yields its address with the token."""
+    with served(create_studio_app(studio, "secret")) as url:
+        yield f"{url}/#secret"
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ class ClipParts:
     """A sound classifier, taken apart.
 
     Attributes:
-        patches: patches to class probabilities.
+        patch_model: patches to class probabilities.
         front_end: how waveforms become patches.
         labels: name of each class, in the order of the probabilities.
         multilabel: whether each class is judged by itself: a clip may have several labels.
@@ -46,7 +46,7 @@ class ClipParts:
         own: the backbone's own classes; None if they were not kept.
     """
 
-    patches: PatchScorer
+    patch_model: PatchScorer
     front_end: FrontEnd
     labels: tuple[str, ...]
     multilabel: bool

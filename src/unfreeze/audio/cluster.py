@@ -11,7 +11,6 @@ imports Ray unless units are done.
 """
 
 import importlib
-import importlib.util
 import logging
 import math
 import os
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unfreeze.backend import first_line, has_module
 from unfreeze.errors import RunError, UnfreezeError
 from unfreeze.version import __version__
 
@@ -96,7 +96,7 @@ def chosen_cluster(engine: str, address: str | None) -> Cluster | None:
         if address is not None:
             raise UnfreezeError("--address is of a Ray cluster: add --engine ray, or leave it out")
         return None
-    if importlib.util.find_spec("ray") is None:
+    if not has_module("ray"):
         raise UnfreezeError(
             "--engine ray needs Ray, which is not installed. Install it with: "
             "pip install 'unfreeze[ray]'"
@@ -189,9 +189,8 @@ def _connected(cluster: Cluster) -> Any:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **more)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = "on this machine" if cluster.address is None else f"at {cluster.address}"
-        reason = str(error).strip().splitlines()
         raise RunError(
-            f"The Ray cluster {where} cannot be used ({reason[0] if reason else error!r}): start "
+            f"The Ray cluster {where} cannot be used ({first_line(error)}): start "
             "one with `ray start --head`, or give its --address"
         ) from error
     return ray
@@ -235,7 +234,7 @@ class _Pool:
                     if tries[number] < _TRIES:
                         left.appendleft(number)
                     else:
-                        yield number, Lost(f"{_TRIES} workers died over it ({_first(death)})")
+                        yield number, Lost(f"{_TRIES} workers died over it ({first_line(death)})")
                     continue
                 self._idle.append(actor)
                 yield number, result if error is None else Lost(error)
@@ -275,7 +274,7 @@ class _Pool:
             self._failed, self._looked = self._failed + 1, -_LOOK
             if self._failed >= _STARTS and not (self._idle or self._working):
                 raise RunError(
-                    f"No worker starts on the Ray cluster: {_first(death)}. Is this version of "
+                    f"No worker starts on the Ray cluster: {first_line(death)}. Is this version of "
                     "unfreeze installed on each of its machines?"
                 ) from None
             return
@@ -288,8 +287,3 @@ class _Pool:
             raise RunError(f"The machine {machine} of the Ray cluster cannot do the work: {error}")
         self._failed, self._began = 0, math.inf
         self._idle.append(actor)
-
-
-def _first(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -10,8 +10,8 @@ one that is to blame; a new process does the next unit. So it costs its unit and
 """
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def write_units(
         if progress is not None:
             progress(len(clips) * done // total, len(clips))
 
-    with _processes() as processes:
+    with closing(_Processes()) as processes:
         run_all(work, units, workers=workers, progress=tell)
 
 
@@ -128,12 +128,3 @@ class _Processes:
         """End them all."""
         for process in self._all:
             process.close()
-
-
-@contextmanager
-def _processes() -> Iterator[_Processes]:
-    processes = _Processes()
-    try:
-        yield processes
-    finally:
-        processes.close()

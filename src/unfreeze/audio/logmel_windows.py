@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unfreeze.audio.logmel import sparse_mel
+from unfreeze.audio.sample_windows import patches_of_windows
 from unfreeze.backbones.frontend import LogMelWindows
 
 
@@ -31,30 +32,8 @@ class LogMelWindowMaker:
         self._first, self._end, self._mel = sparse_mel(kaldi_bands(front_end), np.float64)
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        """Compute the patches of each waveform, one waveform after the other.
-
-        Args:
-            waveforms: (samples,) each, mono, at the front end's sample rate.
-
-        Returns:
-            (patches, frame_values) float32; `front_end.frames(samples)` rows for each, each a
-            patch of shape `front_end.patch_shape` in C order.
-
-        Raises:
-            ValueError: a waveform has not exactly one axis.
-        """
-        for waveform in waveforms:
-            if waveform.ndim != 1:
-                raise ValueError(f"A waveform has one axis, this one has shape {waveform.shape}.")
-        front = self.front_end
-        counts = [front.frames(len(waveform)) for waveform in waveforms]
-        patches = np.empty((sum(counts), *front.patch_shape), np.float32)
-        row = 0
-        for waveform, count in zip(waveforms, counts, strict=True):
-            for start in range(0, count * front.hop, front.hop):
-                self._patch(waveform[start : start + front.window], patches[row])
-                row += 1
-        return patches.reshape(len(patches), front.frame_values)
+        """Compute the patches of each waveform: as `patches_of_windows`."""
+        return patches_of_windows(waveforms, self.front_end, self._patch)
 
     def _patch(self, given: np.ndarray, out: np.ndarray) -> None:
         front = self.front_end

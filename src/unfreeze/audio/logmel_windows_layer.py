@@ -86,25 +86,12 @@ class LogMelPatches(keras.layers.Layer):
 
 
 def _frames(x: Any, front: LogMelWindows) -> Any:
-    """(batch, patches, samples) to (batch, patches, columns, frame), mirrored at both ends.
-
-    Without a gather: the samples are laid out in rows of one hop; a frame is some rows side
-    by side.
-    """
-    half, hop = front.frame // 2, front.frame_hop
+    """(batch, patches, samples) to (batch, patches, columns, frame), mirrored at both ends."""
+    half = front.frame // 2
     start = ops.flip(x[:, :, 1 : half + 1], axis=2)
     end = ops.flip(x[:, :, -half - 1 : -1], axis=2)
-    parts = -(-front.frame // hop)
-    rows = front.columns + parts - 1
-    missing = rows * hop - (x.shape[2] + 2 * half)
     x = ops.concatenate([start, x, end], axis=2)
-    if missing > 0:
-        x = ops.pad(x, [[0, 0], [0, 0], [0, missing]])
-    shape = ops.shape(x)
-    x = ops.reshape(x[:, :, : rows * hop], (shape[0], shape[1], rows, hop))
-    beside = [x[:, :, i : i + front.columns] for i in range(parts)]
-    beside[-1] = beside[-1][..., : front.frame - (parts - 1) * hop]
-    return ops.concatenate(beside, axis=3)
+    return sample_windows_layer.overlapping(x, front.columns, front.frame, front.frame_hop)
 
 
 def _folded(frames: Any, sign: float) -> Any:

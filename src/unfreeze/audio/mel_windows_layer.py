@@ -83,7 +83,8 @@ class MelPatches(keras.layers.Layer):
     def _mel(self, x: Any, mel: Mel) -> Any:
         front = self.front_end
         matrices = _matrices(front, mel)
-        products = _windows(x, mel, front.columns) * _constant(rounded_window(mel.fft))
+        windows = sample_windows_layer.overlapping(x, front.columns, mel.fft, mel.hop)
+        products = windows * _constant(rounded_window(mel.fft))
         coarse = ops.round(products * _GRID) / _GRID
         rest = products - coarse
         middle = ops.round(rest * _GRID**2) / _GRID**2
@@ -104,23 +105,6 @@ def _folded(x: Any) -> Any:
     behind = ops.flip(x[..., half + 1 :], axis=-1)
     both = x[..., 1:half] + behind
     return ops.concatenate([x[..., :1], both, x[..., half : half + 1]], axis=-1)
-
-
-def _windows(x: Any, mel: Mel, columns: int) -> Any:
-    """(batch, patches, samples) to (batch, patches, columns, fft), without a gather.
-
-    The samples are laid out in rows of one hop; a window is some rows side by side.
-    """
-    parts = -(-mel.fft // mel.hop)
-    rows = columns + parts - 1
-    missing = rows * mel.hop - x.shape[2]
-    if missing > 0:
-        x = ops.pad(x, [[0, 0], [0, 0], [0, missing]])
-    shape = ops.shape(x)
-    x = ops.reshape(x[:, :, : rows * mel.hop], (shape[0], shape[1], rows, mel.hop))
-    beside = [x[:, :, i : i + columns] for i in range(parts)]
-    beside[-1] = beside[-1][..., : mel.fft - (parts - 1) * mel.hop]
-    return ops.concatenate(beside, axis=3)
 
 
 def _constant(values: np.ndarray) -> Any:

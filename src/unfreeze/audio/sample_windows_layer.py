@@ -33,8 +33,36 @@ def whole_windows(waveform: Any, front_end: FrontEnd) -> Any:
     return ops.concatenate([hops[:, i : i + count] for i in range(parts)], axis=2)
 
 
+def overlapping(x: Any, count: int, size: int, hop: int) -> Any:
+    """Parts of windows that overlap: (batch, windows, samples) to (batch, windows, count, size).
+
+    Without a gather: the samples are laid out in rows of one hop; a part is some rows side by
+    side. What is missing at the end is 0.
+
+    Args:
+        x: windows.
+        count: parts of each.
+        size: samples in a part.
+        hop: samples from one part to the next.
+    """
+    beside = -(-size // hop)
+    rows = count + beside - 1
+    missing = rows * hop - x.shape[2]
+    if missing > 0:
+        x = ops.pad(x, [[0, 0], [0, 0], [0, missing]])
+    shape = ops.shape(x)
+    x = ops.reshape(x[:, :, : rows * hop], (shape[0], shape[1], rows, hop))
+    parts = [x[:, :, i : i + count] for i in range(beside)]
+    parts[-1] = parts[-1][..., : size - (beside - 1) * hop]
+    return ops.concatenate(parts, axis=3)
+
+
 class _Windows(keras.layers.Layer):
-    """What both layers share: settings, and no weights."""
+    """What both layers share: settings, and no weights.
+
+    Layers of other modules cannot derive from it: whichever module imports Keras first is
+    half-way through its own import when the others are imported (see `unfreeze`).
+    """
 
     def __init__(self, front_end: SampleWindows, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", "float32")

@@ -1,7 +1,6 @@
 """`unfreeze review`: hear clips in the browser, say what they are, and train again."""
 
 import contextlib
-import importlib.util
 import secrets
 import shlex
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unfreeze.backend import need_for_pages
 from unfreeze.errors import DataError, UnfreezeError, show
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from unfreeze.review.review_session import ReviewSession
     from unfreeze.search.index_folder import Index
-
-_NEEDED = ("fastapi", "uvicorn", "python_multipart")
 
 
 def review(
@@ -60,11 +58,8 @@ def review(
 
     if export is not None and export not in KINDS:
         raise UnfreezeError(f"--export {export}: give one of {', '.join(KINDS)}")
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing and export is None:
-        raise UnfreezeError(
-            f"The page needs {', '.join(missing)}. Install with: pip install 'unfreeze[serve]'"
-        )
+    if export is None:
+        need_for_pages("The page")
     folder = out or run.with_name(f"{run.name}-review")
     command = shlex.join(
         ["unfreeze", "review", str(run), *map(str, paths), "--out", str(folder)]

@@ -1,15 +1,12 @@
 """`unfreeze serve`: a trained classifier as a web page and an HTTP service."""
 
 import contextlib
-import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unfreeze.errors import UnfreezeError
-
-_NEEDED = ("fastapi", "uvicorn", "python_multipart")
+from unfreeze.backend import need_for_pages
 
 
 def serve(
@@ -27,11 +24,7 @@ def serve(
 
     Uploaded files are not kept. Press Ctrl-C to stop the server.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UnfreezeError(
-            f"The server needs {', '.join(missing)}. Install with: pip install 'unfreeze[serve]'"
-        )
+    need_for_pages("The server")
     from unfreeze.serve import server
 
     # Before the import of Keras, which takes seconds: a used port is reported at once.

@@ -1,7 +1,6 @@
 """`unfreeze studio`: choose recordings in the browser, train on them, and use the model."""
 
 import contextlib
-import importlib.util
 import secrets
 import shlex
 import sys
@@ -13,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import filelock
 import typer
 
-from unfreeze.errors import RunError, UnfreezeError, show
+from unfreeze.backend import need_for_pages
+from unfreeze.errors import RunError, show
 
 if TYPE_CHECKING:
     from socket import socket
 
     from unfreeze.serve.studio_app import Studio
 
-_NEEDED = ("fastapi", "uvicorn", "python_multipart")
 _LOCK = "studio.lock"
 
 
@@ -51,11 +50,7 @@ def studio(
     The page shows the command behind each step. Ctrl-C ends the page, and stops a
     training so that it can be resumed.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UnfreezeError(
-            f"The page needs {', '.join(missing)}. Install with: pip install 'unfreeze[serve]'"
-        )
+    need_for_pages("The page")
     from unfreeze.serve import server
     from unfreeze.serve.studio_folder import open_folder
 

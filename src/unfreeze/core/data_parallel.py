@@ -27,7 +27,7 @@ _REASONS = {
 }
 
 
-def check_backend(devices: int) -> None:
+def check_available(devices: int) -> None:
     """Refuse several devices where this machine or Keras' backend has none to train on.
 
     Raises:
@@ -64,7 +64,7 @@ def check_devices(
     Raises:
         ScheduleError: says why, and what to do.
     """
-    check_backend(devices)
+    check_available(devices)
     if devices == 1:
         return
     for part in (data, held):

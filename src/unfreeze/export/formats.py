@@ -1,9 +1,9 @@
 """The export formats by name: what each needs and supports. Plain data, quick to import."""
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from unfreeze.backend import has_module
 from unfreeze.errors import ExportError, did_you_mean
 
 
@@ -98,7 +98,7 @@ def check_request(form: Format, quantize: str | None, length: int | None) -> Non
         raise ExportError(f"{form.title} cannot be quantized to {quantize!r}: {has}{cure}")
     if length is not None and length < 1:
         raise ExportError(f"A fixed input must have at least 1 sample, not {length}")
-    if importlib.util.find_spec("tensorflow") is None:
+    if not has_module("tensorflow"):
         raise ExportError(
             "Exports need TensorFlow, which is not installed. "
             f'Install it with: pip install "unfreeze[{_extra(form)}]"'
@@ -115,7 +115,7 @@ def check_request(form: Format, quantize: str | None, length: int | None) -> Non
 def missing_modules(form: Format, quantize: str | None = None) -> list[str]:
     """The modules that an export needs beside TensorFlow, and that are not installed."""
     needed = (*form.writers, *(form.quantize[quantize] if quantize else ()))
-    return [module for module in needed if importlib.util.find_spec(module) is None]
+    return [module for module in needed if not has_module(module)]
 
 
 def _extra(form: Format) -> str:

@@ -43,7 +43,7 @@ def write_light(run: Path, parts: ClipParts) -> Path:
     Raises:
         ExportError: the network cannot be converted, or differs; nothing is written then.
     """
-    scores: Any = parts.patches
+    scores: Any = parts.patch_model
     outputs = {light_form.PROBABILITIES: scores.outputs[0]}
     if parts.own is not None:
         both: Any = parts.own.model
@@ -78,7 +78,7 @@ def _difference(run: Path, file: Path, parts: ClipParts) -> float:
     light, worst = light_form.open_light(file).parts, 0.0
     for sound in (*tested.waveforms, *hard_sounds(front_end)):
         patches = patches_of(sound, front_end)
-        pairs = [(parts.patches, light.patches)]
+        pairs = [(parts.patch_model, light.patch_model)]
         if parts.own is not None and light.own is not None:
             pairs = [(parts.own.model, light.own.model)]
         for ours, theirs in pairs:

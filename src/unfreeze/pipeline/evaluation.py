@@ -70,7 +70,7 @@ def read_known(
 def clip_scores(
     manifest: Manifest,
     front_end: FrontEnd,
-    patches: Any,
+    patch_model: Any,
     score: Callable[[Sequence[Path]], Iterable[tuple[int, np.ndarray]]],
     *,
     cluster: Cluster | None = None,
@@ -81,7 +81,7 @@ def clip_scores(
     Args:
         manifest: from `read_known`.
         front_end: of the model.
-        patches: the model, from patches to probabilities.
+        patch_model: patches to probabilities.
         score: of whole recordings: the number of each with its (classes,), in any order.
         cluster: where features are computed; None computes them on this machine.
         progress: called as progress(done, total) with counts of clips.
@@ -90,7 +90,7 @@ def clip_scores(
     if any(clip.start is not None for clip in manifest.clips):
         # Sounds in recordings are heard as in training, with what surrounds them.
         store = build_features(manifest, front_end, progress, cluster)
-        return view_scores(patches, store.patches(np.arange(count)), count)[0]
+        return view_scores(patch_model, store.patches(np.arange(count)), count)[0]
     rows: dict[int, np.ndarray] = {}
     for number, row in score([clip.path for clip in manifest.clips]):
         rows[number] = row

@@ -1,4 +1,4 @@
-"""From recordings to class probabilities, with a trained patch model.
+"""From recordings to class probabilities, and what else is to be known of a recording.
 
 Audio is decoded and turned into patches outside Keras, which is faster; the result
 agrees with that of the saved clip model to 1e-4. The model is one of Keras, or its light form
@@ -7,6 +7,7 @@ agrees with that of the saved clip model to 1e-4. The model is one of Keras, or 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from unfreeze.audio.frame_writer import waveform_frames
 from unfreeze.audio.front_ends import cut_patches, frame_maker, frames_of
 from unfreeze.audio.logmel import patch_starts
 from unfreeze.audio.patches import PatchView, clip_means, clip_peaks
+from unfreeze.audio.rules import SILENT, as_warnings
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError
 from unfreeze.pipeline.light_form import LightModel
@@ -215,3 +217,41 @@ def patch_scores(model: Any, patches: np.ndarray) -> np.ndarray:
     if n < size:
         patches = np.concatenate([patches, np.repeat(patches[-1:], size - n, axis=0)])
     return np.asarray(model.predict_on_batch(patches))[:n]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What is to be known of a recording, beside its classes.
+
+    Attributes:
+        silent: whether it holds digital silence alone: not one sample other than 0.
+        seconds: its length.
+        warnings: a clause each, such as that the header states another length, that channels
+            cancel, or that nearly all of the energy is above what the network hears.
+    """
+
+    silent: bool
+    seconds: float
+    warnings: tuple[str, ...]
+
+
+def examine_recording(path: Path, front_end: FrontEnd, decoders: Decoders) -> Examined:
+    """Read a recording to its end, and say what is to be known of it.
+
+    Args:
+        path: the recording.
+        front_end: says what the network hears.
+        decoders: to read with.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    hears = front_end.high_hz / front_end.slow_down
+    resampler = Resampler(front_end.sample_rate, front_end.channel, hears)
+    with decoders.waveform(path, resampler, judge=True) as sound:
+        # To the end: what is wrong shows only there.
+        blocks = [(bool(block.any()), len(block)) for block in sound.blocks]
+        silent = not any(sounding for sounding, _ in blocks)
+        rest = [one for one in sound.findings if not (silent and one[0] == SILENT)]
+        seconds = sum(length for _, length in blocks) / front_end.sample_rate
+        return Examined(silent, seconds, as_warnings(rest, front_end.slow_down))

@@ -11,8 +11,9 @@ Invariants: the file names the sha256 of the `model.keras` that it was made of, 
 is opened from its bytes, so that it cannot name further files.
 """
 
-import hashlib
 import json
+import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from unfreeze.audio.clip_parts import ClipParts, OwnPart
+from unfreeze.audio.rules import content_hash
 from unfreeze.backbones.frontend import NetworkOutputs, front_end_from
 from unfreeze.backbones.network_file import find_network, onnx_session
-from unfreeze.backend import ONNX, choose_runtime, has_module, import_keras
+from unfreeze.backend import ONNX, RUNTIME, choose_runtime, has_module, import_keras
 from unfreeze.errors import RunError, WeightsError, show
 from unfreeze.pipeline import run_folder
 
@@ -93,20 +95,14 @@ def settings_of(parts: ClipParts, model: Path) -> dict[str, Any]:
         published = {"labels": list(own.labels), "key": own.key, "title": own.title}
     return {
         "unfreeze_light": FORMAT,
-        "model_sha256": digest_of(model),
-        "config_sha256": digest_of(model.with_name(run_folder.CONFIG)),
+        "model_sha256": content_hash(model),
+        "config_sha256": content_hash(model.with_name(run_folder.CONFIG)),
         "labels": list(parts.labels),
         "multilabel": parts.multilabel,
         "front_end": parts.front_end.as_plain(),
         "notice": parts.notice,
         "published": published,
     }
-
-
-def digest_of(file: Path) -> str:
-    """The sha256 of a file's bytes."""
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def load_any(run: Path) -> tuple[Any, dict[str, Any] | None]:
@@ -130,6 +126,20 @@ def load_any(run: Path) -> tuple[Any, dict[str, Any] | None]:
     return loaded.model, loaded.metrics
 
 
+def as_parts(model: Any) -> ClipParts:
+    """What a classifier consists of: a Keras clip model, or what is taken apart already.
+
+    Raises:
+        ValueError: it is not the model of a sound classifier.
+    """
+    if isinstance(model, ClipParts):
+        return model
+    # Keras, which the light form does without.
+    from unfreeze.audio.clip_model import clip_parts_of
+
+    return clip_parts_of(model)
+
+
 def load_light(run: Path) -> tuple[ClipParts, dict[str, Any]]:
     """Load a finished run from its light form.
 
@@ -141,8 +151,8 @@ def load_light(run: Path) -> tuple[ClipParts, dict[str, Any]]:
     """
     if run.is_file():
         raise RunError(
-            f"{show(run)} is a file for Keras, which has no backend here: give the run's folder "
-            f"with its {FILE}, or install a backend: pip install 'unfreeze[tensorflow]'"
+            f"{show(run)} runs on Keras alone, and this runs on ONNX Runtime "
+            f"({_why_light()}): give the run's folder with its {FILE}, or {_keras_cure()}"
         )
     run_folder.read_config(run)
     scores = run_folder.read_scores(run)
@@ -163,15 +173,14 @@ def read_light_form(run: Path) -> LightForm:
     file, model, config = run / FILE, run / run_folder.MODEL, run / run_folder.CONFIG
     if not has_module("onnxruntime"):
         raise RunError(
-            "No backend of Keras is installed, and no ONNX Runtime, either. Install one with: "
-            "pip install 'unfreeze[tensorflow]', or pip install 'unfreeze[light]' for runs that "
-            f"hold {FILE}"
+            f"ONNX Runtime is not installed ({_why_light()}): pip install 'unfreeze[light]' for "
+            f"runs that hold {FILE}, or {_keras_cure()}"
         )
-    cure = f"make it where TensorFlow is installed: {command(run)}"
+    cure = f"make it where TensorFlow is installed: {light_command(run)}"
     if not file.is_file():
         raise RunError(
-            f"{show(run)} has no {FILE}, which is what runs without a backend of Keras: {cure}; "
-            "or install one here: pip install 'unfreeze[tensorflow]'"
+            f"{show(run)} has no {FILE}, which is what ONNX Runtime runs ({_why_light()}): {cure}; "
+            f"or {_keras_cure()}"
         )
     try:
         form = open_light(file)
@@ -182,12 +191,12 @@ def read_light_form(run: Path) -> LightForm:
         if isinstance(error, KeyError):
             reason = f"it lacks {show(reason)}"
         raise RunError(f"{show(file)} is no light form of a run ({reason}): {cure}") from None
-    if model.is_file() and digest_of(model) != form.model_sha256:
+    if model.is_file() and content_hash(model) != form.model_sha256:
         raise RunError(
             f"{show(file)} was made of another model than {show(model)}, which has changed "
             f"since: {cure}"
         )
-    if config.is_file() and digest_of(config) != form.config_sha256:
+    if config.is_file() and content_hash(config) != form.config_sha256:
         raise RunError(
             f"{show(file)} is of another run than {show(config)}, whose thresholds would not fit "
             f"it: copy {FILE}, {run_folder.CONFIG} and {run_folder.METRICS} of one run, or {cure}"
@@ -197,18 +206,26 @@ def read_light_form(run: Path) -> LightForm:
     return form
 
 
+def _why_light() -> str:
+    return f"{RUNTIME} is {ONNX}" if os.environ.get(RUNTIME) else "no backend of Keras is installed"
+
+
+def _keras_cure() -> str:
+    if os.environ.get(RUNTIME):
+        return f"unset {RUNTIME}"
+    return "install a backend: pip install 'unfreeze[tensorflow]'"
+
+
 def no_keras_model() -> RunError:
     """The error where a light form is asked for its Keras model."""
     return RunError(
-        f"This classifier runs from {FILE}, without Keras, so it has no Keras model: install a "
-        "backend with: pip install 'unfreeze[tensorflow]'"
+        f"This classifier runs from {FILE}, without Keras, so it has no Keras model, which this "
+        f"needs: {_keras_cure()}"
     )
 
 
-def command(run: Path) -> str:
+def light_command(run: Path) -> str:
     """The command that makes the light form of a run."""
-    import shlex
-
     return f"unfreeze export {shlex.quote(str(run))} --format onnx --overwrite"
 
 
@@ -219,7 +236,7 @@ def model_digest(run: Path) -> str:
         run: a run folder, or a `.keras` file.
     """
     model = run / run_folder.MODEL if run.is_dir() else run
-    return digest_of(model) if model.is_file() else read_light_form(run).model_sha256
+    return content_hash(model) if model.is_file() else read_light_form(run).model_sha256
 
 
 def open_light(file: Path) -> LightForm:

@@ -122,7 +122,7 @@ class ProgressFile:
     def _write_if_time(self, due: bool = False) -> None:
         waited = time.monotonic() - self._wrote_at
         if due or waited >= max(_EVERY, _TIMES_LONGER * self._cost):
-            # A full disk must not end a training that can go on without this.
+            # A full disk must not end a training: it does not need this file.
             with suppress(OSError):
                 self._write()
 

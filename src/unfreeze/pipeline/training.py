@@ -43,7 +43,7 @@ from unfreeze.pipeline.in_noise import (
     with_noise,
 )
 from unfreeze.pipeline.label_scoring import label_thresholds
-from unfreeze.pipeline.light_form import command
+from unfreeze.pipeline.light_form import light_command
 from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
 from unfreeze.pipeline.run_plan import RunPlan
 from unfreeze.pipeline.run_writing import Tested, begin_run, finish_run, record_schedule
@@ -276,7 +276,7 @@ def _write_light(plan: RunPlan, out: Path, model: keras.Model, listener: TrainLi
     except Exception as error:
         said = (
             f"The light form could not be written ({first_line(error)}). Try again with "
-            f"`{command(out)}`"
+            f"`{light_command(out)}`"
         )
     if said:
         listener.on_note(said)

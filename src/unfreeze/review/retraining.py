@@ -28,7 +28,7 @@ from unfreeze.review.label_files import write_training_table
 from unfreeze.review.label_store import Decision, LabelStore, TrainingRecord
 
 #: How `unfreeze` is started.
-PROGRAM = (sys.executable, "-c", "from unfreeze.cli import main; main()")
+PROGRAM = (sys.executable, "-P", "-c", "from unfreeze.cli import main; main()")
 #: Labels that are worth a training.
 FEWEST = 12
 TRAINING, SCORING = "training", "scoring"

@@ -10,7 +10,6 @@ through the same numbers, and a new head on a vector is a classifier of sounds. 
 without a run, the head has one class that nothing reads.)
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from unfreeze.audio.clip_model import (
     head_input,
     parts_of,
 )
+from unfreeze.audio.rules import content_hash
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.backbones.pretrained_weights import resolve_weights, settle_licence
 from unfreeze.backbones.registry import Backbone, get_backbone
@@ -133,8 +133,7 @@ def digest(file: Path) -> str:
         RunError: it cannot be read.
     """
     try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+        return content_hash(file)[:16]
     except OSError as error:
         raise RunError(f"{show(file)} cannot be read ({error.strerror or error})") from None
 

@@ -35,8 +35,8 @@ from unfreeze.pipeline.run_progress import (
 
 #: Starts `unfreeze`; it ends when whoever started it does, as its standard input then closes.
 TIED_PROGRAM = (
-    sys.executable,
-    "-c",
+    # Not from the current folder, which may hold a module of any name.
+    *(sys.executable, "-P", "-c"),
     "import os, threading\n"
     "def end():\n"
     "    while os.read(0, 1024):\n"
