@@ -10,7 +10,7 @@ import pytest
 
 from small_runs import X, Y, make, run
 from unfreeze.core.data import ShuffledRows, as_data
-from unfreeze.core.data_parallel import check_backend, left_out, whole_batches
+from unfreeze.core.data_parallel import check_available, left_out, whole_batches
 from unfreeze.errors import ScheduleError
 
 # Two devices of a processor have to be asked for before JAX starts.
@@ -86,7 +86,7 @@ def test_what_a_backend_cannot_do_is_refused_with_the_reason():
         "jax": r"JAX sees \d+ \((cpu|gpu|cuda):0",
     }[keras.backend.backend()]
     with pytest.raises(ScheduleError, match=reason):
-        check_backend(64)
+        check_available(64)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_data_that_do_not_divide_are_refused(two_devices, data, settings, reason
 def test_several_processes_are_refused(two_devices, monkeypatch):
     monkeypatch.setattr("unfreeze.core.data_parallel.processes", lambda: 2)
     with pytest.raises(ScheduleError, match="one of 2 JAX processes"):
-        check_backend(2)
+        check_available(2)
 
 
 @pytest.mark.parametrize(

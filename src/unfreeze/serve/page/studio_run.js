@@ -241,7 +241,7 @@ function showErrands({ export: exported, listening }) {
 
 async function resume(name) {
   await ask("resume", { name });
-  say(`The training of ${name} goes on.`);
+  say(`The training of ${name} continues.`);
   byId("now").focus();
 }
 
