@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-WAIT = 20_000  # ms; a machine under load is slow
+WAIT = 60_000  # ms; a machine under load is slow
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,8 @@ def run(options, told) -> None:
     for number in range(begun + 1, epochs + 1):
         time.sleep(0.1)
         told.epoch("head", number, epochs, {"loss": 1 / number, "val_accuracy": 0.5})
-        done.write_text(str(number))
+        # Whole or not at all: it may be stopped at any moment.
+        write_text(done, str(number))
     write_text(
         out / run_folder.REPORT, "<title>a report</title><script>document.title='ran'</script>"
     )

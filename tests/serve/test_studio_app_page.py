@@ -24,6 +24,8 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("playwright.sync_api")
 
+from playwright.sync_api import TimeoutError
+
 from unfreeze.serve.studio_app import Studio, create_studio_app
 from unfreeze.serve.studio_folder import open_folder
 
@@ -93,11 +95,14 @@ def choose(page, timeout=WAIT):
 
 
 def title(page, text, timeout=WAIT):
-    """Wait for the title of the training."""
-    page.wait_for_function(
-        "(text) => document.getElementById('now-title').textContent === text",
-        arg=text, timeout=timeout,
-    )  # fmt: skip
+    """Wait for the title of the training; the page itself says why it does not come."""
+    try:
+        page.wait_for_function(
+            "(text) => document.getElementById('now-title').textContent === text",
+            arg=text, timeout=timeout,
+        )  # fmt: skip
+    except TimeoutError:
+        pytest.fail(f"not {text}, but: {page.inner_text('main')}")
 
 
 def test_choose_look_start_watch_stop_resume_and_use(fake, monkeypatch):
@@ -158,13 +163,33 @@ def test_a_second_training_and_a_taken_name_are_refused_with_a_line(fake):
     choose(page)
     page.click("#start")
     title(page, "Training tones-1")
+    page.wait_for_selector("#now:focus")
     page.click("#start")
     page.wait_for_selector("#error:has-text('there is one at a time')")
+    assert page.is_enabled("#start")
+    assert page.evaluate("document.activeElement.id") == "start"
     page.fill("#name", "tones-1")
     page.wait_for_selector("#problem:has-text('There is a run tones-1 already')")
     assert page.is_disabled("#start")
     page.fill("#name", "../x")
     page.wait_for_selector("#problem:has-text('cannot be the name of a run')")
+
+
+def test_clicks_in_quick_succession_are_done_one_after_the_other(fake):
+    studio, visit = fake
+    page = visit()
+    # Both before the server has answered the first.
+    page.evaluate("""() => {
+        document.querySelector("#places button").click();
+        document.querySelector("#path button").click();
+    }""")
+    page.wait_for_function("() => document.getElementById('main').ariaBusy === 'false'")
+    assert page.locator("#path li").count() == 1
+    choose(page)
+    page.dblclick("#start")
+    page.wait_for_selector("#now:focus")
+    assert not page.is_visible("#error")
+    assert studio.training.name() == "tones-1"
 
 
 def test_files_are_dropped_into_a_new_class(fake, sounds, tmp_path):

@@ -5,22 +5,22 @@ import { ask, complain, say, showCommand, tabToken } from "./studio_ask.js";
 import { byId, make } from "./text.js";
 import { follow, watch } from "./studio_run.js";
 
-const shown = { about: null, place: null, data: null, busy: false };
+const shown = { about: null, place: null, data: null, waiting: 0, last: Promise.resolve() };
 
-/** Do one thing at a time, and show what went wrong with it. */
-async function doing(work) {
-  if (shown.busy) return;
-  shown.busy = true;
+/** Do one thing after the other, none left out, and show what went wrong with each. */
+function doing(work) {
+  shown.waiting += 1;
   byId("main").ariaBusy = "true";
-  try {
-    complain("");
-    await work();
-  } catch (error) {
-    complain(error.message);
-  } finally {
-    shown.busy = false;
-    byId("main").ariaBusy = "false";
-  }
+  shown.last = shown.last.then(async () => {
+    try {
+      complain("");
+      await work();
+    } catch (error) {
+      complain(error.message);
+    }
+    shown.waiting -= 1;
+    if (!shown.waiting) byId("main").ariaBusy = "false";
+  });
 }
 
 async function browse(path) {
@@ -210,8 +210,16 @@ byId("form").addEventListener("input", () => {
 });
 byId("form").addEventListener("submit", (event) => {
   event.preventDefault();
+  // A double click starts one training.
+  byId("start").disabled = true;
   doing(async () => {
-    await ask("train", { data: shown.data, name: byId("name").value.trim(), options: chosen() });
+    try {
+      await ask("train", { data: shown.data, name: byId("name").value.trim(), options: chosen() });
+    } catch (error) {
+      await plan();
+      byId("start").focus();
+      throw error;
+    }
     await follow();
     byId("name").dataset.own = "no";
     byId("name").value = freeName(shown.data);

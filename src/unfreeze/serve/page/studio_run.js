@@ -24,9 +24,12 @@ async function act(work) {
 /** Ask for the state, show it, and ask again later. */
 export async function follow() {
   clearTimeout(follow.timer);
+  const asked = follow.asked = (follow.asked ?? 0) + 1;
   let wait = 3000;
   try {
     const state = await ask("state");
+    // An answer to an earlier question is older than what is shown, or soon will be.
+    if (asked !== follow.asked) return;
     if (seen.lost) complain("");
     seen.lost = false;
     watch.names = state.runs.map((run) => run.name);
@@ -38,6 +41,7 @@ export async function follow() {
     const busy = state.training?.state === "running" || state.export?.state === "running" || state.listening?.state === "starting";
     wait = busy ? 1000 : 4000;
   } catch (error) {
+    if (asked !== follow.asked) return;
     seen.lost = true;
     complain(error.message);
   }
