@@ -107,7 +107,27 @@ def test_features_and_checks_are_those_of_this_machine_to_the_bit(
     moved = replace(here, clips=(*here.clips[:3], replace(clip, content="0" * 64), *here.clips[4:]))
     with pytest.raises(DataError, match=f"{clip.path.name} changed while it was being read"):
         build_store(moved, FrontEnd(), tmp_path / "moved", cluster=Cluster())
-    assert [p.name for p in (tmp_path / "moved").iterdir()] == [".lock"]
+    assert not (tmp_path / "moved/meta.json").exists()
+
+
+def test_a_build_that_was_interrupted_on_a_cluster_goes_on_here(
+    ray, data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def stop(done: int, _: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("unfreeze.audio.frame_processes.UNIT", 1 << 15)
+    manifest, seen = read_manifest(data), list[tuple[int, int]]()
+    with pytest.raises(KeyboardInterrupt):
+        build_store(manifest, FrontEnd(), tmp_path / "s", cluster=Cluster(), progress=stop)
+    build_store(
+        manifest, FrontEnd(), tmp_path / "s", workers=1, progress=lambda *at: seen.append(at)
+    )
+    assert 0 < seen[0][0] < seen[-1][0]
+    build_store(manifest, FrontEnd(), tmp_path / "own", workers=1)
+    whole = (tmp_path / "own/frames.f32").read_bytes()
+    assert (tmp_path / "s/frames.f32").read_bytes() == whole
 
 
 def test_a_worker_that_is_killed_costs_its_unit(ray, data: Path, tmp_path: Path, monkeypatch):

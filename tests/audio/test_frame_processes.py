@@ -44,10 +44,10 @@ def small_units(monkeypatch) -> None:
 
 def test_units_are_consecutive_and_large_enough() -> None:
     rows = module.UNIT // 64
-    assert cut_units([0], 64) == []
-    assert cut_units([0, 100], 64) == [range(1)]
+    assert cut_units([0], FRONT) == []
+    assert cut_units([0, 100], FRONT) == [range(1)]
     offsets = [0, rows // 2, rows - 1, rows + 5, rows + 6, 3 * rows, 3 * rows + 1]
-    assert cut_units(offsets, 64) == [range(3), range(3, 5), range(5, 6)]
+    assert cut_units(offsets, FRONT) == [range(3), range(3, 5), range(5, 6)]
 
 
 def test_few_clips_and_one_core_need_no_process() -> None:
@@ -98,7 +98,9 @@ def test_a_file_that_has_changed_is_named(make, tmp_path: Path) -> None:
     moved = (*manifest.clips[:2], replace(clip, content="0" * 64), *manifest.clips[3:])
     with pytest.raises(DataError, match=rf"{clip.path.name} changed while it was being read"):
         frames(tmp_path / "s", replace(manifest, clips=moved))
-    assert [p.name for p in (tmp_path / "s").iterdir()] == [".lock"]
+    # Nothing that looks whole: only what the same clips could go on with.
+    left = {p.name for p in (tmp_path / "s").iterdir()}
+    assert left <= {".lock", "frames.f32.unfinished", "frames.f32.written"}
 
 
 @pytest.mark.usefixtures("small_units")

@@ -7,7 +7,7 @@ results, to the bit. A worker decodes in processes of its own, which may crash.
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from unfreeze.audio.cluster import Cluster, Lost, run_units
 from unfreeze.audio.decode_processes import Decoders, Judged
@@ -15,6 +15,7 @@ from unfreeze.audio.frame_writer import FrameWriter
 from unfreeze.audio.parallel import Progress
 from unfreeze.audio.patches import FLOAT
 from unfreeze.audio.sound_file import file_size
+from unfreeze.audio.written_units import WrittenUnits
 from unfreeze.backbones.frontend import FrontEnd, front_end_from
 from unfreeze.errors import DataError, show
 
@@ -82,45 +83,44 @@ def make_examiner(settings: dict[str, Any]) -> Callable[[list[tuple[str, str]]],
 
 def write_on(
     cluster: Cluster,
-    file: BinaryIO,
+    written: WrittenUnits,
     front_end: FrontEnd,
     clips: Sequence[tuple[Path, str]],
     offsets: Sequence[int],
-    units: Sequence[range],
-    progress: Progress | None = None,
+    progress: Progress,
 ) -> None:
     """Compute the frames of clips on a cluster, and write them here.
 
     Args:
         cluster: where.
-        file: of frames, open for writing bytes.
+        written: which units are left to write, and where.
         front_end: the settings.
         clips: as for `FrameWriter`.
         offsets: likewise.
-        units: the numbers of each unit's clips.
         progress: called as progress(done, total) with counts of clips.
 
     Raises:
         DataError: as `FrameWriter`, or some clips could not be read on the cluster.
     """
     asked = []
-    for unit in units:
+    for unit in written.todo:
         rows = offsets[unit.start : unit.stop + 1]
         own = [(str(path.absolute()), content) for path, content in clips[unit.start : unit.stop]]
         asked.append((own, [row - rows[0] for row in rows]))
-    done, row_bytes = 0, front_end.frame_values * FLOAT.itemsize
+    done, total = 0, sum(map(len, written.todo))
+    row_bytes = front_end.frame_values * FLOAT.itemsize
     settings = front_end.as_plain()
     for number, found in run_units(cluster, f"{__name__}:make_frames", settings, asked):
-        unit = units[number]
+        unit = written.todo[number]
         if isinstance(found, Lost):
             raise _lost([clips[clip][0] for clip in unit], found)
         if isinstance(found, DataError):
             raise found
-        file.seek(offsets[unit.start] * row_bytes)
-        file.write(found)
+        written.file.seek(offsets[unit.start] * row_bytes)
+        written.file.write(found)
+        written.add(unit)
         done += len(unit)
-        if progress is not None:
-            progress(done, len(clips))
+        progress(done, total)
 
 
 def make_frames(

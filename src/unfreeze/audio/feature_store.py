@@ -5,7 +5,8 @@ a sound change, even in their last bit, because training amplifies that):
   meta.json   format, version, fingerprint, front end, counts, CRC-32 of both; written last
   clips.npy   (clips + 1,) int64, the first frame of each clip, then the total
   frames.f32  (frames, values) little-endian float32, clip after clip; `frame_values` of the
-              front end, its bands or a whole patch
+              front end, its bands or a whole patch; until it is whole it has another name
+              (`unfreeze.audio.written_units`)
 
 Invariants: a folder with a valid meta.json is whole; it is checked against its checksums
 when it is opened, and rebuilt if it differs. Patches are windows over the frames, so their
@@ -38,6 +39,7 @@ from unfreeze.audio.logmel import patch_starts
 from unfreeze.audio.manifest import Clip, Manifest
 from unfreeze.audio.parallel import Progress, available_cores, run_bunches
 from unfreeze.audio.patches import FLOAT, FrameFile, PatchView
+from unfreeze.audio.written_units import unfinished_bytes, written_units
 from unfreeze.backbones.frontend import FrontEnd, front_end_from
 from unfreeze.cache_room import LOCK, make_room
 from unfreeze.core.array_files import checksum
@@ -179,7 +181,7 @@ def build_store(
     """Compute the log-mel frames of all clips, or open them if they are there.
 
     Two processes may do this at once: the second waits, then opens. A killed
-    build leaves nothing that looks whole.
+    build leaves nothing that looks whole; the next one goes on from there.
 
     Args:
         manifest: the clips.
@@ -316,28 +318,36 @@ def _build(
     remove(folder / _META)
     remove(folder / _FRAMES)
     remove_partials(folder, (_FRAMES, _CLIPS, _META))
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(folder).free + unfinished_bytes(folder / _FRAMES)
     if size > free:
         raise RunError(
             f"The feature store needs {size / 1e9:.2f} GB and the disk of {show(folder)} has "
             f"{free / 1e9:.2f} GB free. Make room, or choose another folder."
         )
+    clips, rows = [(clip.path, clip.content) for clip in recordings], offsets.tolist()
+    units, row_bytes = cut_units(rows, front_end), front_end.frame_values * FLOAT.itemsize
     with (
-        atomic_path(folder / _FRAMES) as partial,
-        partial.open("r+b") as file,
+        written_units(folder / _FRAMES, fingerprint, rows, row_bytes, units) as built,
         Decoders() as decoders,
     ):
-        file.truncate(size)
-        clips, rows = [(clip.path, clip.content) for clip in recordings], offsets.tolist()
-        write = FrameWriter(file, front_end, clips, rows, decoders)
-        units = cut_units(rows, front_end.frame_values)
+        write = FrameWriter(built.file, front_end, clips, rows, decoders)
         cores = workers or available_cores()
+        before = len(clips) - sum(map(len, built.todo))
+
+        def tell(done: int, total: int) -> None:
+            if progress is not None:
+                progress(before + done, len(clips))
+
+        if before:
+            tell(0, 0)
         if cluster is not None:
-            write_on(cluster, file, front_end, clips, rows, units, progress)
-        elif are_worth(units, front_end, cores):
-            write_units(partial, clips, rows, units, write, workers=cores, progress=progress)
+            write_on(cluster, built, front_end, clips, rows, tell)
+        elif len(units) == 1:
+            # Too little to be kept when it is interrupted.
+            run_bunches(write, range(len(clips)), workers=cores, progress=tell)
         else:
-            run_bunches(write, range(len(clips)), workers=cores, progress=progress)
+            by_processes = are_worth(built.todo, front_end, cores)
+            write_units(built, clips, rows, write, by_processes, workers=cores, progress=tell)
     with atomic_path(folder / _CLIPS) as partial:
         np.save(partial, offsets, allow_pickle=False)
     meta = {

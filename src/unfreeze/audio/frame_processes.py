@@ -20,6 +20,7 @@ from unfreeze.audio.decode_worker import DONE
 from unfreeze.audio.frame_writer import FrameWriter
 from unfreeze.audio.parallel import Progress, run_all
 from unfreeze.audio.sound_file import PATIENCE
+from unfreeze.audio.written_units import WrittenUnits
 from unfreeze.backbones.frontend import FrontEnd, NetworkOutputs
 from unfreeze.errors import RunError
 
@@ -31,17 +32,18 @@ _WORTH = 6
 _WORKER = "unfreeze.audio.frame_worker"
 
 
-def cut_units(offsets: Sequence[int], values: int) -> list[range]:
+def cut_units(offsets: Sequence[int], front_end: FrontEnd) -> list[range]:
     """Cut clips into units: consecutive clips of at least `UNIT` values, or what is left.
 
     Args:
         offsets: the first row of each clip, and the end.
-        values: of a row.
+        front_end: what a row is. Outputs of a network take longer, so units are smaller.
 
     Returns:
         The numbers of each unit's clips.
     """
-    units, first, rows = [], 0, max(UNIT // values, 1)
+    size = UNIT // 64 if isinstance(front_end, NetworkOutputs) else UNIT
+    units, first, rows = [], 0, max(size // front_end.frame_values, 1)
     for number in range(1, len(offsets)):
         if offsets[number] - offsets[first] >= rows or number == len(offsets) - 1:
             units.append(range(first, number))
@@ -57,50 +59,51 @@ def are_worth(units: Sequence[range], front_end: FrontEnd, workers: int) -> bool
 
 
 def write_units(
-    file: Path,
+    written: WrittenUnits,
     clips: Sequence[tuple[Path, str]],
     offsets: Sequence[int],
-    units: Sequence[range],
     write: FrameWriter,
+    by_processes: bool,
     *,
     workers: int,
-    progress: Progress | None = None,
+    progress: Progress,
 ) -> None:
     """Write the frames of units, several at once.
 
     Args:
-        file: of frames; as large as it will be.
+        written: which are left to write, and where.
         clips: as for `FrameWriter`.
         offsets: likewise.
-        units: the numbers of each unit's clips.
-        write: writes what a process could not.
-        workers: processes.
+        write: writes units, or what a process could not.
+        by_processes: whether processes write them.
+        workers: processes, or threads.
         progress: called as progress(done, total) with counts of clips, about.
 
     Raises:
         Exception: as `write` raises it.
     """
-    plain = write.front_end.as_plain()
+    plain, total = write.front_end.as_plain(), sum(map(len, written.todo))
 
     def work(unit: range) -> None:
-        part = slice(unit.start, unit.stop + 1)
         request: dict[str, Any] = {
             "front_end": plain,
-            "file": str(file.absolute()),
+            "file": str(written.path.absolute()),
             "clips": [
                 (str(path.absolute()), content) for path, content in clips[unit.start : unit.stop]
             ],
-            "offsets": list(offsets[part]),
+            "offsets": list(offsets[unit.start : unit.stop + 1]),
         }
-        if not processes.write(request):
+        if not (by_processes and processes.write(request)):
             write(iter(unit))
-
-    def tell(done: int, total: int) -> None:
-        if progress is not None:
-            progress(len(clips) * done // total, len(clips))
+        written.add(unit)
 
     with closing(_Processes()) as processes:
-        run_all(work, units, workers=workers, progress=tell)
+        run_all(
+            work,
+            written.todo,
+            workers=workers,
+            progress=lambda done, units: progress(total * done // units, total),
+        )
 
 
 class _Processes:
