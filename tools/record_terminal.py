@@ -5,7 +5,8 @@
 
 The picture is made of what the command really printed. Only time is changed, and the last line
 of the picture says so: a wait between two lines takes at most `--longest` seconds, with the bars
-that run meanwhile in a few steps, and the end stays for `--last`.
+that run meanwhile in a few steps, lines that come by the dozen stay to be read, and so does the
+end, for `--last`.
 """
 
 import argparse
@@ -24,15 +25,18 @@ from itertools import chain
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pyte
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 SIZE, MARGIN = 14, 14
 # Pictures of a wait, at most; seconds for which one can be seen.
-MOST, SHORTEST = 8, 0.05
+MOST, SHORTEST = 5, 0.05
+# Seconds for half a screen of lines that were printed at once.
+READ = 2.5
 # How lines that are written again begin: some lines up.
-BACK = re.compile(rb"\x1b\[\d*A")
+BACK = re.compile(rb"\x1b\[(\d*)A")
 BACKGROUND, FOREGROUND, FAINT = "#16181d", "#d8dce4", "#7d8593"
 # The names are pyte's. Black on the background would not be seen.
 COLOURS = {
@@ -130,6 +134,17 @@ def steps(pieces: list[tuple[float, bytes]], longest: float) -> Iterator[tuple[b
             yield b"".join(text for _, text in wait[begin:end]), min(whole, longest) / count
 
 
+def few_colours() -> Image.Image:
+    """A picture with the palette of all: text and its smooth edges, and the colours of bars."""
+    back, fore = (np.array(ImageColor.getrgb(colour)) for colour in (BACKGROUND, FOREGROUND))
+    edges = [back + (fore - back) * step // 8 for step in range(9)]
+    names = [COLOURS["white"], COLOURS["green"], COLOURS["cyan"], "#456b4c", "#ff005f", "#5faf00"]
+    colours = np.array([*edges, *map(ImageColor.getrgb, names), ImageColor.getrgb("#3a3a3a")])
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours.astype(np.uint8).tobytes())
+    return palette
+
+
 def pictures(
     line: str, pieces: list[tuple[float, bytes]], columns: int, rows: int, longest: float
 ) -> tuple[list[Image.Image], list[float]]:
@@ -139,19 +154,28 @@ def pictures(
     draw = Drawing(columns, rows, f"waits are cut to {longest:g} s")
     images: list[Image.Image] = []
     shown: list[float] = []
-    for duration, piece in chain(
+    unread = 0
+    for duration, text in chain(
         typed(line), ((seconds, text) for text, seconds in steps(pieces, longest))
     ):
-        stream.feed(piece)
+        for part in re.split(rb"(?<=\n)", text):
+            stream.feed(part)
+            unread += part.count(b"\n") - sum(int(up or 1) for up in BACK.findall(part))
+            if unread >= rows // 2:
+                images.append(draw(screen))
+                shown.append(READ)
+                unread = 0
         image = draw(screen)
         if images and image.tobytes() == images[-1].tobytes():
-            shown[-1] = min(shown[-1] + duration, longest)
+            shown[-1] = max(shown[-1], min(shown[-1] + duration, longest))
         elif shown and shown[-1] < SHORTEST:
             # Too short to be seen: its time goes to what follows.
             images[-1], shown[-1] = image, shown[-1] + duration
         else:
             images.append(image)
             shown.append(duration)
+        if shown[-1] >= SHORTEST:
+            unread = 0
     return images, shown
 
 
@@ -170,7 +194,7 @@ def main() -> None:
     images, shown = pictures(line, pieces, given.columns, given.rows, given.longest)
     shown[-1] = given.last
     # One palette for all, so that only what changes is stored.
-    palette = images[-1].quantize(32)
+    palette = few_colours()
     frames = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     part = given.out.with_suffix(".part")
     frames[0].save(
