@@ -244,7 +244,7 @@ def test_every_doc_and_picture_is_linked():
     docs = {name.removeprefix("docs/") for name in PAGES if name.startswith("docs/")}
     assert docs == set(re.findall(r"\]\(docs/([\w-]+\.md)\)", PAGES["README.md"]))
     pictures = {path.name for path in (ROOT / "docs" / "images").iterdir()}
-    assert pictures == set(re.findall(r"images/([\w-]+\.png)", "".join(PAGES.values())))
+    assert pictures == set(re.findall(r"images/([\w-]+\.(?:png|gif))", "".join(PAGES.values())))
 
 
 # Defaults and limits
