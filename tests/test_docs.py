@@ -227,11 +227,24 @@ def test_links_and_pictures_lead_somewhere(page):
             assert anchor in anchors(target.read_text("utf-8")), link
 
 
+def test_the_sections_that_the_site_lists_exist():
+    """MkDocs looks for pages only."""
+    nav = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]
+    places = [line.rpartition(": ")[2] for line in nav.splitlines() if ": " in line]
+    made = {"reference/commands.md", "changes.md"}
+    for place in places:
+        page, _, anchor = place.partition("/#")
+        if anchor:
+            assert anchor in anchors(PAGES[f"docs/{page}.md"]), place
+        else:
+            assert place in made or (ROOT / "docs" / place).is_file(), place
+
+
 def test_every_doc_and_picture_is_linked():
     docs = {name.removeprefix("docs/") for name in PAGES if name.startswith("docs/")}
     assert docs == set(re.findall(r"\]\(docs/([\w-]+\.md)\)", PAGES["README.md"]))
     pictures = {path.name for path in (ROOT / "docs" / "images").iterdir()}
-    assert pictures == set(re.findall(r"images/([\w-]+\.png)", "".join(PAGES.values())))
+    assert pictures == set(re.findall(r"images/([\w-]+\.(?:png|gif))", "".join(PAGES.values())))
 
 
 # Defaults and limits

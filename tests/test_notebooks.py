@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
 # What the last cell shows, and the least that it may be. The stored runs have 0.84 of the pictures
-# of three classes right, and find all of the sounds.
+# of three classes right, find all of the sounds, and 0.77 of them by one example of each.
 SCORES = {
+    "find-a-rare-sound": (r"mean ([\d.]+)", 0.6),
     "transfer-learning": (r"accuracy on the test pictures: ([\d.]+)", 0.6),
     "sounds": (r"recall ([\d.]+)", 0.6),
 }
@@ -50,4 +51,5 @@ def test_a_notebook_runs(path):
     notebook = nbformat.read(path, as_version=4)
     client.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     pattern, least = SCORES[path.stem]
-    assert float(re.search(pattern, shown(notebook.cells[-1]))[1]) >= least
+    last = [cell for cell in notebook.cells if cell["cell_type"] == "code"][-1]
+    assert float(re.search(pattern, shown(last))[1]) >= least

@@ -344,4 +344,6 @@ def _print_problems(console: Console, report: dict[str, Any]) -> None:
 
 
 def _join(counts: dict[str, int]) -> str:
-    return ", ".join(f"{value} ({count} clips)" for value, count in counts.items())
+    return ", ".join(
+        f"{value} ({count} {'clip' if count == 1 else 'clips'})" for value, count in counts.items()
+    )
