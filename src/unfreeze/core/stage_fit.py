@@ -30,6 +30,7 @@ from unfreeze.core.finite import faults, guess
 from unfreeze.core.keras_internals import build_variables, graph_loops_pay
 from unfreeze.core.layers import Selection
 from unfreeze.core.objective import fresh
+from unfreeze.core.one_time import EndsTooSoon, OneTime
 from unfreeze.core.optimizers import base_rate, layer_factors, rate_by_step, stage_optimizer
 from unfreeze.core.run_state import EPOCH_FILE as EPOCH_FILE
 from unfreeze.core.run_state import Checkpointer, Parts
@@ -37,7 +38,7 @@ from unfreeze.core.schedule import BY_STEP, Stage
 from unfreeze.core.solve import solve_stage
 from unfreeze.core.stage_caching import Job, Ready
 from unfreeze.core.standard_error import StandardErrors
-from unfreeze.errors import ScheduleError, StageError
+from unfreeze.errors import DataError, ScheduleError, StageError
 
 _STEPS = 16
 # Multiply-adds of a step, forward, above which the call's cost no longer counts:
@@ -137,8 +138,10 @@ def fit_stage(
     rules = rule_callbacks(stage.until, stage.reduce, recorder, job.source.validation is not None)
     rates = rate_by_epoch(stage)
     averages = averaged_weights(selection)
+    source = getattr(job.source.train, "source", None)
     callbacks = [
         flags,
+        *([EndsTooSoon(source, batches or 0)] if isinstance(source, OneTime) else []),
         averages,
         *rates,
         *scores,
@@ -174,7 +177,7 @@ def fit_stage(
             verbose=0,
             shuffle=False,
         )
-    except StageError:
+    except (StageError, DataError):
         raise
     except Exception as error:
         # A backend that fails because flags changed reports that in its own words.

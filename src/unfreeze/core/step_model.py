@@ -175,6 +175,13 @@ class StepModel(keras.Model):
         """The whole model's layer of that name or index."""
         return self.owner.get_layer(name=name, index=index)
 
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """The whole model's outputs, so that callbacks can give its inputs in a cached stage, too.
+
+        For those of what the stage itself is fed, call `keras.Model.predict(model, fed)`.
+        """
+        return self.owner.predict(x, *args, **kwargs)
+
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         """Save the whole model."""
         return self.owner.save(filepath, *args, **kwargs)
