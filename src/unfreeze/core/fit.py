@@ -67,6 +67,7 @@ from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.core.stage_caching import Batches, Job, Source, Whole, check_caches, log, make_ready
 from unfreeze.core.stage_fit import (
     check_batches,
+    check_later_labels,
     check_record,
     compile_with,
     fit_stage,
@@ -234,6 +235,8 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
         raise
     recorder.restore()
     source = job.source
+    if recorder.diverged or not recorder.best_epoch:
+        check_later_labels(job)
     check_record(recorder, lambda: find_cause(source.train, source.validation, ready.train))
     # Of the weights that are kept: those of the best epoch.
     audit = look()

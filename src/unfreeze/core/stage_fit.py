@@ -28,6 +28,7 @@ from unfreeze.core.callbacks import (
 from unfreeze.core.data import ShuffledRows, Stream, known_batches
 from unfreeze.core.finite import faults, guess
 from unfreeze.core.keras_internals import build_variables, graph_loops_pay
+from unfreeze.core.labels import classes_to_watch, find_misfit
 from unfreeze.core.layers import Selection
 from unfreeze.core.objective import fresh
 from unfreeze.core.one_time import EndsTooSoon, OneTime
@@ -127,6 +128,8 @@ def fit_stage(
     ready.model.compile(
         optimizer=new_optimizer(selection, batches), **{**steps, **compile_with(job)}
     )
+    loss = job.compile_with["loss"]
+    ready.model.watch_classes(classes_to_watch(job.model, job.whole.graph, loss, job.source.train))
     if isinstance(ready.train, ShuffledRows):
         build_variables(ready.model, ready.train)
     scores = scores_of(job, ready)
@@ -182,6 +185,7 @@ def fit_stage(
     except Exception as error:
         # A backend that fails because flags changed reports that in its own words.
         flags.check()
+        check_later_labels(job, error)
         cause = _cause(ready, error)
         if is_out_of_memory(cause):
             raise StageError(
@@ -190,6 +194,19 @@ def fit_stage(
             ) from error
         raise cause from (None if cause is error else error)
     flags.check()
+
+
+def check_later_labels(job: Job, error: Exception | None = None) -> None:
+    """After a failure, look for labels beyond a dataset's first batch that do not fit.
+
+    Raises:
+        DataError: names the batch.
+    """
+    loss, source = job.compile_with["loss"], job.source
+    for data, what in ((source.train, "train"), (source.validation, "validation_data")):
+        found = find_misfit(job.model, job.whole.graph, loss, data, what)
+        if found is not None:
+            raise found from error
 
 
 class _HopelessValidation(keras.callbacks.Callback):
