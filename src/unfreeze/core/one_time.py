@@ -61,8 +61,8 @@ class OneTime:
 class EndsTooSoon(keras.callbacks.Callback):
     """Ends a stage whose generator has no batches for the whole of an epoch.
 
-    Keras would warn, and go on with shorter epochs or with none. A generator that ended may
-    have been read ahead, so the steps are counted, too.
+    Keras would warn, and go on with shorter epochs, with none, or on TensorFlow with the first
+    batches again. A generator that ended may have been read ahead, so the steps are counted, too.
 
     Args:
         source: the generator.
@@ -72,6 +72,11 @@ class EndsTooSoon(keras.callbacks.Callback):
     def __init__(self, source: OneTime, steps: int) -> None:
         super().__init__()
         self.source, self.steps = source, steps
+        self.given, self.done = source.given, 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """A stage that is resumed has steps behind it."""
+        self.done = int(self.model.optimizer.iterations)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Compare the optimizer's steps with those that there must be."""
@@ -79,6 +84,8 @@ class EndsTooSoon(keras.callbacks.Callback):
             return
         optimizer = self.model.optimizer
         inner = getattr(optimizer, "inner_optimizer", optimizer)
-        wanted = (epoch + 1) * self.steps // (inner.gradient_accumulation_steps or 1)
-        if int(optimizer.iterations) < wanted:
+        a_step = inner.gradient_accumulation_steps or 1
+        steps = int(optimizer.iterations)
+        repeated = (steps - self.done) * a_step > self.source.given - self.given
+        if steps < (epoch + 1) * self.steps // a_step or repeated:
             raise self.source.ended()
