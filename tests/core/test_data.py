@@ -131,7 +131,7 @@ def test_samples_to_try_with_lie_far_apart():
         ((X, Y, Y, Y), "4 parts"),
         ((X, Y[:9]), "different lengths: 10, 9"),
         ((X, Y, np.ones(3)), "different lengths: 10, 10, 3"),
-        (([X, X], Y), "has 1 inputs, the data 2"),
+        (([X, X], Y), "has 1 input, the data 2. A list is one array for each input"),
         (({"wrong": X}, Y), "x has no in0"),
         ((X[:0], Y[:0]), "no samples"),
         ((X, 3), "a single number"),
@@ -234,3 +234,21 @@ def test_torch_loaders():
     batches = list(data.batches())
     np.testing.assert_array_equal(np.concatenate([x[0] for x, _, _ in batches]), X)
     assert all(isinstance(y, np.ndarray) for _, y, _ in batches)
+
+
+@pytest.mark.needs_backend("torch", "jax")
+def test_text_is_refused_where_keras_cannot_read_it():
+    words = keras.Input((1,), dtype="string", name="words")
+    model = keras.Model(words, keras.layers.StringLookup(vocabulary=["a", "b"])(words))
+    with pytest.raises(DataError, match="'words' is text, which Keras reads on TensorFlow only"):
+        as_data((np.array(["a", "b"]), Y[:2]), model)
+
+
+def test_missing_text_is_named():
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    texts = np.array(["a", float("nan"), "b"], dtype=object)
+    with pytest.raises(DataError, match=r"x is text, but sample 1 is nan: put '' there"):
+        as_data((texts, Y[:3]), model)
+    with pytest.raises(DataError, match=r"sample 2 is None"):
+        as_data((np.array([["a"], ["b"], [None]], dtype=object), Y[:3]), model)

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from graphs import three_blocks
-from small_runs import HELD, X, Y, make
+from small_runs import HELD, Batches, X, Y, make
 from unfreeze.core.fine_tune import fine_tune, schedule_for
 from unfreeze.core.graph import flatten
 from unfreeze.core.presets import probe_tune, two_stage
@@ -51,4 +51,13 @@ def test_what_makes_no_sense_is_refused():
     with pytest.raises(ScheduleError, match=r"fine_tune: `model` is the text 'm\.keras'"):
         fine_tune("m.keras", X, Y)
     with pytest.raises(DataError, match="x and y are given twice"):
-        fine_tune(make(), (X, Y), HELD)
+        fine_tune(make(), (X, Y), Y)
+
+
+@pytest.mark.slow_on("jax")
+def test_training_and_validation_data_in_their_order():
+    named = fine_tune(make(), X, Y, HELD, epochs=1, batch_size=8, seed=0, verbose=0)
+    in_order = fine_tune(make(), (X, Y), HELD, epochs=1, batch_size=8, seed=0, verbose=0)
+    assert in_order.history[-1]["val_loss"] == named.history[-1]["val_loss"]
+    of_batches = fine_tune(make(), Batches(), Batches(), epochs=1, seed=0, verbose=0)
+    assert "val_loss" in of_batches.history[-1]

@@ -66,7 +66,7 @@ def test_x_and_y_apart_are_x_and_y_together(model):
         (Endless(), {}, r"train is an endless PyDataset: say how many.*\(steps_per_epoch, and"),
         ((X, Y), {"held": Endless()}, "validation_data is an endless PyDataset"),
         (batches(), {}, "can be read only once: with steps_per_epoch it may train, in one pass"),
-        (iter(()), {"steps": 3}, "the generator gives no more batches"),
+        (iter(()), {"steps": 3}, "the generator gives no batches"),
         ((X, Y), {"held": iter(()), "held_steps": 1}, "the generator gives no batches"),
     ],
 )

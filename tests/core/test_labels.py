@@ -167,3 +167,26 @@ def test_a_sequential_model():
 def test_the_range_test_refuses_them_too():
     with pytest.raises(DataError, match="labels from 3 to 7"):
         find_lr(make(), (X, FIVE + 3))
+
+
+class _OneBadBatch(keras.utils.PyDataset):
+    """Three batches; the last one has a class that there is not."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return np.ones((4, 3), "float32"), np.array([0, 1, 0, 7 if index == 2 else 1])
+
+
+@pytest.mark.on_each_backend
+@pytest.mark.parametrize("cache", ["never", "always"])
+def test_a_bad_label_in_a_later_batch_is_named(cache):
+    """JAX makes a loss of 0 of it; the others fail in their own words."""
+    inputs = keras.Input((3,))
+    hidden = keras.layers.Dense(4, name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax", name="head")(hidden))
+    stage = Stage("a", "head", epochs=2, cache=cache)
+    with pytest.raises(DataError, match=r"train \(batch 2\): labels from 0 to 7 do not fit"):
+        fit(model, stage, _OneBadBatch(), seed=0, verbose=0)
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())

@@ -14,7 +14,16 @@ from unfreeze.core.schedule import Plateau, Reached, ReduceRate, Schedule, Stage
 from unfreeze.errors import DataError, ScheduleError
 
 
-def look(data=(X, Y), held=HELD, loss=None, metrics=None, scored=False, model=None, **schedule):
+def look(
+    data=(X, Y),
+    held=HELD,
+    loss=None,
+    metrics=None,
+    scored=False,
+    model=None,
+    callbacks=(),
+    **schedule,
+):
     model = model or make()
     graph, stage = flatten(model), {k: v for k, v in schedule.items() if k != "monitor"}
     monitor = schedule.get("monitor", "val_loss")
@@ -27,6 +36,7 @@ def look(data=(X, Y), held=HELD, loss=None, metrics=None, scored=False, model=No
         None if held is None else as_data(held, model),
         Schedule([Stage("a", "head", **stage)], monitor=monitor),
         scored,
+        callbacks,
     )
 
 
@@ -94,3 +104,28 @@ def test_the_model_is_left_as_it_was():
     assert not model.compiled
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+class AddsToTheLog(keras.callbacks.Callback):
+    pass
+
+
+def test_what_keras_callbacks_watch_is_looked_up_too():
+    stop = keras.callbacks.EarlyStopping("val_acuracy", mode="max")
+    best = keras.callbacks.ModelCheckpoint(
+        "a.keras", "val_acuracy", save_best_only=True, mode="max"
+    )
+    message = r"monitor of EarlyStopping watches 'val_acuracy'.*Did you mean 'val_accuracy'\?"
+    with pytest.raises(ScheduleError, match=message):
+        look(callbacks=[keras.callbacks.CSVLogger("a.csv"), stop])
+    with pytest.raises(ScheduleError, match="the monitor of ModelCheckpoint watches"):
+        look(callbacks=[best])
+    with pytest.raises(
+        ScheduleError, match=r"ReduceLROnPlateau watches 'val_loss'.*: accuracy, lo"
+    ):
+        look(callbacks=[keras.callbacks.ReduceLROnPlateau()], held=None)
+    # Its monitor is not used; and code of the user's may add to the log.
+    look(callbacks=[keras.callbacks.ModelCheckpoint("a.keras", "val_acuracy")])
+    look(callbacks=[AddsToTheLog(), stop])
+    look(callbacks=[keras.callbacks.LambdaCallback(), stop])
+    look(callbacks=[keras.callbacks.EarlyStopping("learning_rate", mode="min")])

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from small_runs import HEAD, TWO, make, run
+from small_runs import HEAD, TWO, X, make, run
 from unfreeze.core.callbacks import StageCallback
-from unfreeze.core.run_callbacks import RunCallbacks, is_of_stages
+from unfreeze.core.run_callbacks import RunCallbacks, as_callbacks, is_of_stages
 from unfreeze.core.schedule import Schedule, Stage
+from unfreeze.errors import ScheduleError
 
 pytestmark = pytest.mark.slow_on("jax")
 
@@ -122,6 +123,14 @@ def test_tensorboard_goes_on_from_stage_to_stage(tmp_path):
             steps.setdefault(value.tag, []).append(event.step)
     assert steps["epoch_loss"] == [0, 1, 2, 3]
     assert steps["batch_loss"] == list(range(1, 13))
+    (file,) = (tmp_path / "validation").glob("*.v2")
+    validated = [
+        event.step
+        for event in tensorflow.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+        if value.tag == "evaluation_loss_vs_iterations"
+    ]
+    assert validated == [3, 6, 9, 12]
 
 
 def test_solved_and_resumed_stages_count_too(tmp_path):
@@ -139,3 +148,36 @@ def test_solved_and_resumed_stages_count_too(tmp_path):
     relay.set_params({"epochs": 2})
     relay.on_epoch_begin(1)
     assert (again.heard, again.params["epochs"]) == ([3], 4)
+
+
+def test_callbacks_come_in_every_form_of_keras():
+    class Counts(keras.callbacks.Callback):
+        epochs = 0
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.epochs += 1
+
+    for form in (lambda c: c, lambda c: (c,), lambda c: keras.callbacks.CallbackList([c])):
+        counts = Counts()
+        run(schedule=HEAD, callbacks=form(counts))
+        assert counts.epochs == 2
+    assert as_callbacks(None) == ()
+    with pytest.raises(ScheduleError, match=r"History is no callback object: give History\(\)"):
+        run(schedule=HEAD, callbacks=[keras.callbacks.History])
+    with pytest.raises(ScheduleError, match="callbacks: 3 is no callback object"):
+        run(schedule=HEAD, callbacks=3)
+
+
+def test_a_callback_predicts_with_the_whole_model_in_a_cached_stage():
+    found = []
+
+    class Predicts(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            found.append(self.model.predict(X[:4], verbose=0))
+
+    model = make()
+    result = run(model, HEAD, callbacks=[Predicts()])
+    assert result.stages[0].cache.startswith("cached")
+    assert [part.shape for part in found] == [(4, model.output_shape[-1])] * 2
+    best = found[result.stages[0].best_epoch - 1]
+    np.testing.assert_allclose(best, model.predict(X[:4], verbose=0), atol=1e-6)

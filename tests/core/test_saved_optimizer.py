@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 from unfreeze.core.fit import fit
+from unfreeze.core.optimizers import LayerRates
 from unfreeze.core.saved_optimizer import rebuilt_flags
 from unfreeze.core.schedule import Stage
 from unfreeze.core.unfreeze_schedule import UnfreezeSchedule
@@ -126,13 +127,30 @@ def test_under_mixed_float16_the_inner_optimizer_too(tmp_path):
     )
 
 
-def test_rates_by_layer_are_left_to_keras(tmp_path):
-    model = attention()
-    train(model, train=["norm", "head"], learning_rate={"default": 0.01, "norm": 0.1})
-    with pytest.warns(UserWarning, match="Skipping variable loading|could not be loaded"):
-        loaded = saved_and_loaded_as_it_is(model, tmp_path)
-    for own, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
-        np.testing.assert_array_equal(own, other)
+@pytest.mark.on_each_backend
+@pytest.mark.parametrize("make", [attention, nested])
+def test_rates_by_layer_come_back_with_the_state_of_each_weight(make, tmp_path):
+    model = make()
+    trained = ["norm", "head"] if make is attention else ["base/norm", "head"]
+    train(model, train=trained, learning_rate={"default": 0.01, "*norm": 0.1})
+    loaded = saved_and_loaded(model, tmp_path)
+    assert isinstance(loaded.optimizer, LayerRates)
+    own, other = (dict(m.optimizer.factors) for m in (model, loaded))
+    assert sorted(own.values()) == [0.1, 0.1, 1.0, 1.0]
+    # Of weights that train again after loading, as of those that no factor names.
+    assert sorted(other.values()) == [0.1, 0.1] + [1.0] * (len(other) - 2)
+    assert len(other) > len(own)
+    slots = {v.path.split("/", 1)[1]: v.numpy() for v in loaded.optimizer.variables}
+    moved = [v for v in model.optimizer.variables if "momentum" in v.path]
+    model.fit(X, Y, batch_size=8, verbose=0)
+    again = saved_and_loaded(model, tmp_path)
+    slots = {v.path.split("/", 1)[1]: np.array(v.numpy()) for v in again.optimizer.variables}
+    for variable in moved:
+        name = variable.path.split("/", 1)[1].removeprefix("base_")
+        np.testing.assert_array_equal(slots[name], variable.numpy())
+        assert np.abs(slots[name]).max() > 0
+    again.fit(X, Y, batch_size=8, verbose=0)
+    assert int(again.optimizer.iterations) == 4
 
 
 def test_after_a_fit_of_ones_own(tmp_path):

@@ -1,5 +1,6 @@
 """`UnfreezeSchedule`: stages inside one `fit`, and everything that it refuses."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -587,3 +588,27 @@ def test_stage_callbacks_may_be_classes() -> None:
 
     fit(compiled(), Schedule((Stage("a", train="head", epochs=1, callbacks=(Mine,)),)))
     assert Mine.made == 1
+
+
+def test_without_validation_data_rules_watch_the_training_data() -> None:
+    rules = {"until": Plateau("val_loss", patience=1, min_delta=10.0), "learning_rate": 0.01}
+    stages = [Stage("a", train="head", epochs=5, **rules), Stage("b", epochs=5, **rules)]
+    callback = fit(compiled(), stages)
+    # The second epoch is no gain of 10.
+    assert [result.epochs for result in callback.results] == [2, 2]
+
+
+@pytest.mark.on_each_backend
+def test_a_thread_of_keras_never_reads_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On JAX the next step has them already."""
+    reads = UnfreezeSchedule.model.fget
+    seen = []
+
+    def model(self: Any) -> Any:
+        seen.append(threading.current_thread() is threading.main_thread())
+        return reads(self)
+
+    monkeypatch.setattr(UnfreezeSchedule, "model", property(model))
+    fit(compiled(kind=OwnStep), [HEAD])
+    assert seen
+    assert all(seen)

@@ -245,7 +245,8 @@ class ValidationScores(keras.callbacks.Callback):
         Raises:
             StageError: outputs are NaN, which no score can be trusted to notice.
         """
-        outputs = model.predict(self.data, verbose=0)
+        # Of what the stage is fed: its own `predict` takes inputs of the whole model.
+        outputs = keras.Model.predict(model, self.data, verbose=0)
         for part in tree.flatten(outputs):
             rows = np.flatnonzero(np.isnan(np.asarray(part).reshape(len(part), -1)).any(axis=1))
             if len(rows):

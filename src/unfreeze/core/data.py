@@ -27,6 +27,7 @@ from unfreeze.core.keras_internals import (
     takes_class_weight,
     tree,
 )
+from unfreeze.core.one_time import OneTime
 from unfreeze.errors import DataError
 
 Batch = tuple[list[np.ndarray], Any, Any]
@@ -113,38 +114,6 @@ class Stream:
         raise DataError(f"the {type(self.source).__name__} gives no batches")
 
 
-class OneTime:
-    """A generator, which can be read once: what has been looked at comes again, nothing else.
-
-    Args:
-        generator: of batches.
-    """
-
-    def __init__(self, generator: Iterator[Any]) -> None:
-        self._rest = generator
-        self._seen: list[Any] = []
-
-    def peek(self) -> Any:
-        """The next batch, which is still to come.
-
-        Raises:
-            DataError: there is none.
-        """
-        if not self._seen:
-            try:
-                self._seen.append(next(self._rest))
-            except StopIteration:
-                raise DataError("the generator gives no more batches") from None
-        return self._seen[0]
-
-    def __iter__(self) -> Iterator[Any]:
-        while True:
-            try:
-                yield self._seen.pop() if self._seen else next(self._rest)
-            except StopIteration:
-                return
-
-
 def as_data(
     data: Any, model: keras.Model, what: str = "train", steps: int | None = None
 ) -> Rows | Stream:
@@ -162,6 +131,7 @@ def as_data(
             type that is none of these.
     """
     order = input_names(model)
+    _check_text(model)
     if isinstance(data, tuple):
         if len(data) not in (2, 3):
             raise DataError(
@@ -278,13 +248,15 @@ def _rows(x: Any, y: Any, weight: Any, order: tuple[str, ...], what: str) -> Row
         if not hasattr(part, "shape") or not hasattr(part, "dtype"):
             raise DataError(f"{what}: x is {type(part).__name__}, not an array")
         if getattr(part.dtype, "kind", "f") == "O" and not _is_text(part):
-            raise DataError(
-                f"{what}: x holds Python objects, neither numbers nor text. Of rows of unequal "
-                f"size (a ragged tensor) make rows of one size, as `x.to_tensor()` does, "
-                f"{_AS_THEY_ARE}"
-            )
+            raise DataError(f"{what}: {_no_text(np.asarray(part))}")
     if len(parts) != len(order):
-        raise DataError(f"{what}: the model has {len(order)} inputs, the data {len(parts)}")
+        hint = (
+            ". A list is one array for each input: of rows make one array, `np.asarray(x)`"
+            if isinstance(x, list) and len(order) == 1
+            else ""
+        )
+        count = f"{len(order)} input{'' if len(order) == 1 else 's'}"
+        raise DataError(f"{what}: the model has {count}, the data {len(parts)}{hint}")
     y, weight = _labels(y), _labels(weight)
     all_parts = [*parts, *_arrays(y), *_arrays(weight)]
     if any(not part.shape for part in all_parts):
@@ -296,6 +268,35 @@ def _rows(x: Any, y: Any, weight: Any, order: tuple[str, ...], what: str) -> Row
     if n == 0:
         raise DataError(f"{what}: there are no samples")
     return Rows(tuple(parts), y, weight, n)
+
+
+def _no_text(part: np.ndarray) -> str:
+    """What is wrong with Python objects among which some are no text."""
+    flat = part.ravel()
+    text = [isinstance(value, str | bytes) for value in flat]
+    if any(text):
+        first = text.index(False)
+        return (
+            f"x is text, but sample {first * len(part) // len(flat)} is {flat[first]!r}: put '' "
+            "there, as `fillna('')` of pandas does, or leave it out"
+        )
+    return (
+        "x holds Python objects, neither numbers nor text. Of rows of unequal size (a ragged "
+        f"tensor) make rows of one size, as `x.to_tensor()` does, {_AS_THEY_ARE}"
+    )
+
+
+def _check_text(model: keras.Model) -> None:
+    """Refuse a model that takes text where Keras cannot feed it any."""
+    graph = functional_graph(model)
+    texts = [t.name for t in (graph.inputs if graph is not None else ()) if t.dtype == "string"]
+    backend = keras.backend.backend()
+    if texts and backend != "tensorflow":
+        raise DataError(
+            f"the input {texts[0]!r} is text, which Keras reads on TensorFlow only, and it runs on "
+            f"{backend}: set KERAS_BACKEND=tensorflow, or make numbers of the text before (call "
+            "the TextVectorization layer on it) and leave that layer out of the model"
+        )
 
 
 def _check_shapes(parts: Sequence[Any], model: keras.Model, what: str) -> None:
@@ -555,6 +556,7 @@ def for_fit(data: Rows | Stream, batch_size: int, seed: int | None) -> Any:
     if isinstance(data, Rows):
         return ShuffledRows(data, batch_size, seed)
     if isinstance(data.source, OneTime):
+        data.source.peek()
         return (batch for batch in data.source)
     if data.indexed and data.steps is None:
         return SeededBatches(data.source, seed)

@@ -13,6 +13,7 @@ import keras
 
 from unfreeze.core.boundary import check_stages, plan_stage
 from unfreeze.core.fit import FitResult, fit
+from unfreeze.core.given_data import holds_labels
 from unfreeze.core.graph import Graph, check_is_model, flatten
 from unfreeze.core.presets import probe_tune, two_stage
 from unfreeze.core.schedule import BEST, Plateau, Schedule
@@ -31,7 +32,7 @@ def fine_tune(
     validation_data: Any = None,
     epochs: int = 5,
     batch_size: int = 32,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None = (),
     run_dir: str | Path | None = None,
     seed: int | None = None,
     verbose: Any = "auto",
@@ -50,7 +51,8 @@ def fine_tune(
     Args:
         model: a built functional or Sequential model: a pretrained base and a new head.
         train: x, with `y`; or `(x, y)` or a dataset, as for `unfreeze.fit`.
-        y: labels, where `train` is x alone.
+        y: labels, where `train` is x alone. Where `train` has its labels, a second `(x, y)` or
+            dataset in this place is the validation data: `fine_tune(model, train, val)`.
         validation_data: likewise; they choose the best epoch.
         epochs: of the whole network, at least 1.
         batch_size: samples per step.
@@ -76,6 +78,8 @@ def fine_tune(
         ['head', 'start', 'all']
     """
     check_is_model(model, "fine_tune")
+    if validation_data is None and holds_labels(train) and holds_labels(y):
+        y, validation_data = None, y
     of_arrays = y is not None or isinstance(train, tuple)
     return fit(
         model,

@@ -11,8 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from unfreeze.core.data import OneTime, Rows, ShuffledRows, Stream
+from unfreeze.core.data import Rows, ShuffledRows, Stream
 from unfreeze.core.keras_internals import tree
+from unfreeze.core.one_time import OneTime
 
 _SHOWN = 5
 _ROWS_AT_ONCE = 256

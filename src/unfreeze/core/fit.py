@@ -50,7 +50,7 @@ from unfreeze.core.optimizers import compiled_before, get_learning_rate, remembe
 from unfreeze.core.prefix_cache import prune
 from unfreeze.core.presets import as_schedule
 from unfreeze.core.progress import Progress, progress_for
-from unfreeze.core.run_callbacks import RunCallbacks
+from unfreeze.core.run_callbacks import RunCallbacks, as_callbacks
 from unfreeze.core.run_state import EPOCH_FILE as EPOCH_FILE
 from unfreeze.core.run_state import (
     StageResult,
@@ -67,6 +67,7 @@ from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.core.stage_caching import Batches, Job, Source, Whole, check_caches, log, make_ready
 from unfreeze.core.stage_fit import (
     check_batches,
+    check_later_labels,
     check_record,
     compile_with,
     fit_stage,
@@ -234,6 +235,8 @@ def _run_stage(job: Job, selection: Selection, number: int, epochs_before: int) 
         raise
     recorder.restore()
     source = job.source
+    if recorder.diverged or not recorder.best_epoch:
+        check_later_labels(job)
     check_record(recorder, lambda: find_cause(source.train, source.validation, ready.train))
     # Of the weights that are kept: those of the best epoch.
     audit = look()
@@ -351,7 +354,7 @@ def fit(
     batch_size: int = 32,
     loss: Any = None,
     metrics: Any = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None = (),
     run_dir: str | Path | None = None,
     seed: int | None = None,
     verbose: Any = "auto",
@@ -446,7 +449,7 @@ def fit(
     """
     check_is_model(model, "fit")
     check_batch_size(batch_size)
-    callbacks = (*callbacks, *progress_for(verbose))
+    callbacks = (*as_callbacks(callbacks), *progress_for(verbose))
     plan = as_schedule(schedule)
     custom = has_custom_training(model)
     if custom is not None:
@@ -474,7 +477,8 @@ def fit(
     compile_with = objective(model, graph, data, loss, metrics)
     check_labels(model, graph, compile_with["loss"], data, "train")
     check_labels(model, graph, compile_with["loss"], held, "validation_data")
-    check_log_names(model, graph, compile_with, data, held, plan, validation_scores is not None)
+    scored = validation_scores is not None
+    check_log_names(model, graph, compile_with, data, held, plan, scored, callbacks)
     home = None if run_dir is None else Path(run_dir)
     if seed is None:
         seed = recorded_seed(home)

@@ -6,6 +6,7 @@ is here, so that a new Keras release can break only one module.
 Measured against Keras 3.15.
 """
 
+from collections import UserList
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
@@ -52,6 +53,7 @@ __all__ = [
     "remove_lora",
     "reseed",
     "resumed_epoch",
+    "save_as_one",
     "seed_generators",
     "seeds_kept",
     "set_keras_mask",
@@ -549,6 +551,12 @@ def move_to_devices(model: Any, distribution: Any) -> None:
 def processes() -> int:
     """How many processes share JAX's devices."""
     return int(keras.src.backend.distribution_lib.num_processes())
+
+
+def save_as_one(optimizer: keras.optimizers.MultiOptimizer) -> None:
+    """Save a `MultiOptimizer`'s variables once, as its own, and not those of each part again."""
+    # Keras looks for parts to save in attributes that are lists, tuples or dicts.
+    optimizer._inner_optimizers = UserList(optimizer._inner_optimizers)
 
 
 def compiled_optimizer(model: Any) -> Any:

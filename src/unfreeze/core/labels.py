@@ -14,6 +14,7 @@ import numpy as np
 
 from unfreeze.core.data import Rows, Stream
 from unfreeze.core.graph import Graph
+from unfreeze.core.one_time import OneTime
 from unfreeze.errors import DataError
 
 _ROWS_AT_ONCE = 65536
@@ -55,6 +56,44 @@ def check_labels(
         return
     y = data.y if isinstance(data, Rows) else data.first()[1]
     where = what if isinstance(data, Rows) else f"{what} (first batch)"
+    _check(model, graph, loss, y, where)
+
+
+def find_misfit(
+    model: keras.Model, graph: Graph, loss: Any, data: Rows | Stream | None, what: str
+) -> DataError | None:
+    """The error for the first batch of a dataset with labels that the loss cannot take.
+
+    All of them are read, so it is for a stage that has failed. The arguments are those of
+    `check_labels`, which has seen the first batch.
+    """
+    if not isinstance(data, Stream) or isinstance(data.source, OneTime):
+        return None
+    for number, (_, y, _) in enumerate(data.batches()):
+        try:
+            _check(model, graph, loss, y, f"{what} (batch {number})")
+        except DataError as error:
+            return error
+    return None
+
+
+def classes_to_watch(model: keras.Model, graph: Graph, loss: Any, data: Rows | Stream) -> int:
+    """How many classes a step must check its labels against; 0 where nothing need be checked.
+
+    Of a dataset only the first batch has been seen. TensorFlow and PyTorch fail in the step
+    that meets a class which there is not; JAX makes a loss of 0 of it.
+    """
+    if keras.backend.backend() != "jax" or isinstance(data, Rows) or len(graph.outputs) != 1:
+        return 0
+    for _, one_loss, labels, shape in _outputs(model, graph, loss, data.first()[1]):
+        last = getattr(one_loss, "axis", -1) in (-1, len(shape) - 1)
+        sparse = _kind(one_loss, labels, shape) == _SPARSE
+        if sparse and last and getattr(one_loss, "ignore_class", None) is None:
+            return shape[-1] or 0
+    return 0
+
+
+def _check(model: keras.Model, graph: Graph, loss: Any, y: Any, where: str) -> None:
     for name, one_loss, labels, shape in _outputs(model, graph, loss, y):
         kind = _kind(one_loss, labels, shape)
         if kind is None or len(shape) < 2:

@@ -9,7 +9,7 @@ validation data, and one before it may add to the log. There it is a warning, be
 step of a graph, and after it for a model that has code of its own, which only its log shows.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from unfreeze.core.boundary import inference_cut
-from unfreeze.core.callbacks import resolve
+from unfreeze.core.callbacks import StageCallback, resolve
 from unfreeze.core.data import Rows, Stream
 from unfreeze.core.graph import Graph
 from unfreeze.core.keras_internals import (
@@ -43,6 +43,7 @@ def check_log_names(
     held: Rows | Stream | None,
     schedule: Schedule,
     scored: bool,
+    callbacks: Sequence[Any] = (),
 ) -> None:
     """Look up the metrics that a schedule watches, before anything trains.
 
@@ -54,6 +55,7 @@ def check_log_names(
         held: the validation data, or None.
         schedule: its `monitor`, and the rules of its stages.
         scored: whether `validation_scores` adds names that only it knows.
+        callbacks: of the run, in their order.
 
     Raises:
         DataError: a metric that Keras does not know.
@@ -66,7 +68,7 @@ def check_log_names(
         return
     if held is not None:
         names |= {f"val_{name}" for name in names}
-    for where, name in _watched(schedule, names):
+    for where, name in (*_watched(schedule, names), *_watched_by(callbacks)):
         if name in names or (scored and name.startswith("val_")):
             continue
         hint = did_you_mean(name, names)
@@ -134,6 +136,21 @@ def _watched(schedule: Schedule, names: Collection[str]) -> Iterator[tuple[str, 
                 # Without validation data, rules watch the training data's metric.
                 name = rule.metric if "val_loss" in names else rule.metric.removeprefix("val_")
                 yield f"`{field}` of stage {stage.name!r}", name
+
+
+def _watched_by(callbacks: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """The metrics that callbacks of Keras steer by, up to one that may add to the log."""
+    steering = (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau)
+    for callback in callbacks:
+        known = type(callback).__module__.startswith("keras.") or isinstance(
+            callback, StageCallback
+        )
+        if not known or isinstance(callback, keras.callbacks.LambdaCallback):
+            return
+        steers = isinstance(callback, steering) or getattr(callback, "save_best_only", False)
+        # Keras' own schedulers put the rate into the log.
+        if steers and callback.monitor != "learning_rate":
+            yield f"the monitor of {type(callback).__name__}", callback.monitor
 
 
 def _names(

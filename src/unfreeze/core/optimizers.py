@@ -10,6 +10,7 @@ LearningRateScheduler and schedules work as on any optimizer.
 """
 
 import math
+from collections import UserDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import keras
 from keras import ops
 
-from unfreeze.core.keras_internals import compiled_optimizer
+from unfreeze.core.keras_internals import compiled_optimizer, save_as_one
 from unfreeze.errors import ScheduleError
 
 if TYPE_CHECKING:
@@ -110,7 +111,10 @@ class LayerRates(keras.optimizers.MultiOptimizer):
         self.template = Template.of(optimizer, config)
         self.factors = [(str(path), float(factor)) for path, factor in factors]
         self.by_id: dict[int, float] = {}
-        self.part_of: dict[float, keras.optimizers.Optimizer] = {}
+        self.part_of: UserDict[float, keras.optimizers.Optimizer] = UserDict()
+        # This one's `variables` are all that there are: saved by part, the parts would have to be
+        # the same where the file is loaded, and another set of weights may train there.
+        save_as_one(self)
 
     def build(self, var_list: Sequence[keras.Variable]) -> None:
         """Make the parts and their slots for the variables to train."""

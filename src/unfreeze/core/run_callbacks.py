@@ -8,12 +8,14 @@ and its weights are others; so do a stage's own callbacks, and `StageCallback`s,
 stages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import keras
 
 from unfreeze.core.callbacks import StageCallback
+from unfreeze.errors import ScheduleError
 
 _STEERING = (
     keras.callbacks.EarlyStopping,
@@ -32,6 +34,27 @@ _BATCH_HOOKS = {
 }
 
 
+def as_callbacks(callbacks: Any) -> tuple[keras.callbacks.Callback, ...]:
+    """Callbacks as Keras' `fit` takes them: a list, one alone, a `CallbackList`, or None.
+
+    Raises:
+        ScheduleError: something that is no callback.
+    """
+    if callbacks is None:
+        return ()
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks = callbacks.callbacks
+    elif isinstance(callbacks, keras.callbacks.Callback) or not isinstance(callbacks, Iterable):
+        callbacks = (callbacks,)
+    found = tuple(callbacks)
+    for callback in found:
+        if not isinstance(callback, keras.callbacks.Callback):
+            name = getattr(callback, "__name__", repr(callback))
+            cure = f"give {name}()" if isinstance(callback, type) else "give Keras callbacks"
+            raise ScheduleError(f"callbacks: {name} is no callback object: {cure}")
+    return found
+
+
 class RunCallbacks:
     """The callbacks that were given to a run.
 
@@ -45,6 +68,8 @@ class RunCallbacks:
         self.epochs = epochs
         self.begun = False
         self.logs: Any = None
+        # Of the optimizer, by the epochs before its stage.
+        self.steps: dict[int, int] = {}
 
     def in_stage(self, before: int) -> list[keras.callbacks.Callback]:
         """The callbacks for the `fit` of a stage.
@@ -80,6 +105,8 @@ class _Relay(keras.callbacks.Callback):
         for hook, names in _BATCH_HOOKS.items():
             if any(_overrides(inner, name) for name in names):
                 setattr(self, hook, getattr(inner, hook))
+        if isinstance(inner, keras.callbacks.TensorBoard):
+            self.on_test_end = self._end_test_of_tensorboard
 
     def set_params(self, params: Any) -> None:
         """The number of epochs is that of the run."""
@@ -108,6 +135,16 @@ class _Relay(keras.callbacks.Callback):
         """Count over all stages."""
         self.run.logs = logs
         self.inner.on_epoch_end(self.before + epoch, logs)
+
+    def _end_test_of_tensorboard(self, logs: Any = None) -> None:
+        """It writes what is validated at the optimizer's step, which begins anew in each stage."""
+        model = self.model
+        self.run.steps[self.before] = int(model.optimizer.iterations)
+        steps = sum(count for before, count in self.run.steps.items() if before <= self.before)
+        counted = SimpleNamespace(optimizer=SimpleNamespace(iterations=steps))
+        keras.callbacks.Callback.set_model(self.inner, counted)
+        self.inner.on_test_end(logs)
+        keras.callbacks.Callback.set_model(self.inner, model)
 
 
 def _overrides(callback: keras.callbacks.Callback, name: str) -> bool:

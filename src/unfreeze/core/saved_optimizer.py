@@ -16,27 +16,27 @@ from typing import Any
 import keras
 
 from unfreeze.core.keras_internals import building_scope, direct_layers, functional_graph
+from unfreeze.core.optimizers import LayerRates
 
 
 def save_as_rebuilt(model: keras.Model) -> None:
-    """Let a compiled model's optimizer be saved as Keras will build it from the file.
-
-    One with rates by layer is left alone: its parts are saved in the order of their first
-    weights, which is another one there.
-    """
-    owner, optimizer = weakref.ref(model), model.optimizer
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if isinstance(inner, keras.optimizers.MultiOptimizer):
-        return
+    """Let a compiled model's optimizer be saved as Keras will build it from the file."""
+    owner, optimizer, making = weakref.ref(model), model.optimizer, False
 
     def stand_in() -> Any:
+        nonlocal making
         found = owner()
-        if found is None or found.optimizer is not optimizer:
+        # To make one, the optimizer is asked for its settings as they are.
+        if found is None or found.optimizer is not optimizer or making:
             return None
-        # A model that cannot be built again from its configuration is saved as ever.
-        with suppress(Exception):
-            return _as_rebuilt(found, optimizer)
-        return None
+        making = True
+        try:
+            # A model that cannot be built again from its configuration is saved as ever.
+            with suppress(Exception):
+                return _as_rebuilt(found, optimizer)
+            return None
+        finally:
+            making = False
 
     for path in _parts(optimizer):
         _replace_saving(optimizer, path, stand_in)
@@ -64,14 +64,23 @@ def _replace_saving(whole: Any, path: tuple[str, ...], stand_in: Any) -> None:
         kind.save_own_variables(part if made is None else _at(made, path), store)
 
     def load_own_variables(store: Any) -> None:
+        # A checkpoint of a stage, whose optimizer is not that of the whole model, has none.
+        if not store.keys():
+            return
         # What was saved from here comes back; and what has just these variables, as ever.
         made = stand_in() if len(store.keys()) != len(part.variables) else None
         kind.load_own_variables(part if made is None else _at(made, path), store)
         if made is not None:
             _copy(_at(made, path), part)
 
-    # Of this object alone: its class, which the file names, is Keras' own.
+    def get_config() -> Any:
+        # Rates by layer name the weights that they are for.
+        made = stand_in() if isinstance(part, LayerRates) else None
+        return kind.get_config(part if made is None else _at(made, path))
+
+    # Of this object alone: its class, which the file names, stays as it is.
     part.save_own_variables, part.load_own_variables = save_own_variables, load_own_variables
+    part.get_config = get_config
 
 
 def _as_rebuilt(model: keras.Model, optimizer: Any) -> Any:

@@ -28,8 +28,10 @@ from unfreeze.core.callbacks import (
 from unfreeze.core.data import ShuffledRows, Stream, known_batches
 from unfreeze.core.finite import faults, guess
 from unfreeze.core.keras_internals import build_variables, graph_loops_pay
+from unfreeze.core.labels import classes_to_watch, find_misfit
 from unfreeze.core.layers import Selection
 from unfreeze.core.objective import fresh
+from unfreeze.core.one_time import EndsTooSoon, OneTime
 from unfreeze.core.optimizers import base_rate, layer_factors, rate_by_step, stage_optimizer
 from unfreeze.core.run_state import EPOCH_FILE as EPOCH_FILE
 from unfreeze.core.run_state import Checkpointer, Parts
@@ -37,7 +39,7 @@ from unfreeze.core.schedule import BY_STEP, Stage
 from unfreeze.core.solve import solve_stage
 from unfreeze.core.stage_caching import Job, Ready
 from unfreeze.core.standard_error import StandardErrors
-from unfreeze.errors import ScheduleError, StageError
+from unfreeze.errors import DataError, ScheduleError, StageError
 
 _STEPS = 16
 # Multiply-adds of a step, forward, above which the call's cost no longer counts:
@@ -126,6 +128,8 @@ def fit_stage(
     ready.model.compile(
         optimizer=new_optimizer(selection, batches), **{**steps, **compile_with(job)}
     )
+    loss = job.compile_with["loss"]
+    ready.model.watch_classes(classes_to_watch(job.model, job.whole.graph, loss, job.source.train))
     if isinstance(ready.train, ShuffledRows):
         build_variables(ready.model, ready.train)
     scores = scores_of(job, ready)
@@ -137,8 +141,10 @@ def fit_stage(
     rules = rule_callbacks(stage.until, stage.reduce, recorder, job.source.validation is not None)
     rates = rate_by_epoch(stage)
     averages = averaged_weights(selection)
+    source = getattr(job.source.train, "source", None)
     callbacks = [
         flags,
+        *([EndsTooSoon(source, batches or 0)] if isinstance(source, OneTime) else []),
         averages,
         *rates,
         *scores,
@@ -174,11 +180,12 @@ def fit_stage(
             verbose=0,
             shuffle=False,
         )
-    except StageError:
+    except (StageError, DataError):
         raise
     except Exception as error:
         # A backend that fails because flags changed reports that in its own words.
         flags.check()
+        check_later_labels(job, error)
         cause = _cause(ready, error)
         if is_out_of_memory(cause):
             raise StageError(
@@ -187,6 +194,19 @@ def fit_stage(
             ) from error
         raise cause from (None if cause is error else error)
     flags.check()
+
+
+def check_later_labels(job: Job, error: Exception | None = None) -> None:
+    """After a failure, look for labels beyond a dataset's first batch that do not fit.
+
+    Raises:
+        DataError: names the batch.
+    """
+    loss, source = job.compile_with["loss"], job.source
+    for data, what in ((source.train, "train"), (source.validation, "validation_data")):
+        found = find_misfit(job.model, job.whole.graph, loss, data, what)
+        if found is not None:
+            raise found from error
 
 
 class _HopelessValidation(keras.callbacks.Callback):

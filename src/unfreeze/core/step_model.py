@@ -162,18 +162,34 @@ class StepModel(keras.Model):
         training: bool = True,
     ) -> Any:
         """As Keras does; in validation each sample's share is noted, too."""
-        whole = super().compute_loss
+        whole, classes = super().compute_loss, self._source.classes
 
         def loss() -> Any:
-            return whole(x, y, y_pred, sample_weight, training=training)
+            found = whole(x, y, y_pred, sample_weight, training=training)
+            if not classes:
+                return found
+            (labels,) = tree.flatten(y)
+            outside = keras.ops.any((labels < 0) | (labels >= classes))
+            return keras.ops.where(outside, float("nan"), found)
 
         if training or self.errors is None:
             return loss()
         return self.errors.validated(self, y, y_pred, sample_weight, loss)
 
+    def watch_classes(self, count: int) -> None:
+        """Make the loss NaN where a label is no class of so many; 0 watches nothing."""
+        self._source.classes = count
+
     def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
         """The whole model's layer of that name or index."""
         return self.owner.get_layer(name=name, index=index)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """The whole model's outputs, so that callbacks can give its inputs in a cached stage, too.
+
+        For those of what the stage itself is fed, call `keras.Model.predict(model, fed)`.
+        """
+        return self.owner.predict(x, *args, **kwargs)
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         """Save the whole model."""
@@ -205,6 +221,7 @@ class _Source:
     program: Program
     owner: keras.Model
     errors: Errors | None = None
+    classes: int = 0
 
 
 def prefix_model(

@@ -83,22 +83,36 @@ class RunningStage:
             *rate_by_epoch(self.stage),
             self.recorder,
             FirstEpochGuard(self._enforce),
-            *rule_callbacks(self.stage.until, self.stage.reduce, self.recorder),
-            *(c() if isinstance(c, type) else c for c in self.stage.callbacks),
         ]
-        for callback in self.callbacks:
-            callback.set_params({**params, "epochs": self.stage.epochs})
-            callback.set_model(model)
+        own = [c() if isinstance(c, type) else c for c in self.stage.callbacks]
+        self.params = {**params, "epochs": self.stage.epochs}
+        self._join([*self.callbacks, *own])
+        self._rules_at = len(self.callbacks)
+        self.callbacks += own
+
+    def _join(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        for callback in callbacks:
+            callback.set_params(self.params)
+            callback.set_model(self.model)
 
     def check_log(self, logs: dict[str, float]) -> None:
         """Refuse a log without the metrics that the stage needs."""
         name = self.stage.name
         if self.epochs == 0:
+            # Only now is it known whether `fit` has validation data.
             self.validated = "val_loss" in logs
+            rules = self.stage.until, self.stage.reduce
+            made = rule_callbacks(*rules, self.recorder, self.validated)
+            self._join(made)
+            for callback in made:
+                callback.on_train_begin()
+            self.callbacks[self._rules_at : self._rules_at] = made
         if ("val_loss" in logs) != self.validated:
             raise StageError(f"stage {name!r} needs val_loss in every epoch: validation_freq=1")
         for rule in (self.stage.until, self.stage.reduce):
-            if rule is not None and rule.metric not in (*logs, BEST):
+            metric = "" if rule is None else rule.metric
+            metric = metric if self.validated else metric.removeprefix("val_")
+            if rule is not None and metric not in (*logs, BEST):
                 raise StageError(
                     f"stage {name!r} watches {rule.metric!r}, which the log of `fit` does not "
                     f"have; it has {', '.join(sorted(logs))}"
@@ -202,6 +216,9 @@ class UnfreezeSchedule(keras.callbacks.Callback):
                 f"model {model.name!r} is not compiled: UnfreezeSchedule needs its loss and "
                 "its optimizer"
             )
+        # Keras may call batch methods from a thread of its own, and on JAX `self.model` reads
+        # variables, which the next step has given away by then.
+        self._whole = model
         self._graph = outline(model)
         self._template = compiled_optimizer(model)
         self._scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -229,7 +246,7 @@ class UnfreezeSchedule(keras.callbacks.Callback):
         """After the first step, look up what only its log can show."""
         if not self._begun:
             self._begun = True
-            for text in doubtful_names(self.model, self.schedule, logs or {}):
+            for text in doubtful_names(self._whole, self.schedule, logs or {}):
                 log.warning(text)
         if not self.async_safe:
             self._pass_on("on_train_batch_end")(batch, logs)

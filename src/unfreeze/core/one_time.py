@@ -1,0 +1,91 @@
+"""A generator as training data: what can be read once, and where that ended."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from unfreeze.errors import DataError
+
+
+class OneTime:
+    """A generator, which can be read once: what has been looked at comes again, nothing else.
+
+    Args:
+        generator: of batches.
+
+    Attributes:
+        given: how many batches it has given.
+        over: whether it has ended.
+    """
+
+    def __init__(self, generator: Iterator[Any]) -> None:
+        self.given, self.over = 0, False
+        self._rest = generator
+        self._seen: list[Any] = []
+
+    def peek(self) -> Any:
+        """The next batch, which is still to come.
+
+        Raises:
+            DataError: there is none.
+        """
+        if not self._seen:
+            try:
+                self._seen.append(next(self._rest))
+            except StopIteration:
+                raise self.ended() from None
+        return self._seen[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            try:
+                batch = self._seen.pop() if self._seen else next(self._rest)
+            except StopIteration:
+                self.over = True
+                return
+            self.given += 1
+            yield batch
+
+    def ended(self) -> DataError:
+        """What to say where more batches are needed."""
+        if not self.given:
+            return DataError("the generator gives no batches")
+        return DataError(
+            f"the generator ended after {self.given} batches, in the middle of the run: it must "
+            "give steps_per_epoch batches for each epoch of all stages, or better go on without "
+            "an end (`while True:`)"
+        )
+
+
+class EndsTooSoon(keras.callbacks.Callback):
+    """Ends a stage whose generator has no batches for the whole of an epoch.
+
+    Keras would warn, and go on with shorter epochs, with none, or on TensorFlow with the first
+    batches again. A generator that ended may have been read ahead, so the steps are counted, too.
+
+    Args:
+        source: the generator.
+        steps: of an epoch.
+    """
+
+    def __init__(self, source: OneTime, steps: int) -> None:
+        super().__init__()
+        self.source, self.steps = source, steps
+        self.given, self.done = source.given, 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """A stage that is resumed has steps behind it."""
+        self.done = int(self.model.optimizer.iterations)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Compare the optimizer's steps with those that there must be."""
+        if not self.source.over:
+            return
+        optimizer = self.model.optimizer
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        a_step = inner.gradient_accumulation_steps or 1
+        steps = int(optimizer.iterations)
+        repeated = (steps - self.done) * a_step > self.source.given - self.given
+        if steps < (epoch + 1) * self.steps // a_step or repeated:
+            raise self.source.ended()
