@@ -277,12 +277,17 @@ def test_a_dropped_table_that_a_link_leads_out_of_is_refused(send, studio, tmp_p
     assert "is outside of" in told["cause"]
 
 
-def test_a_recording_needs_a_class_and_a_table_a_folder(send, studio):
+def test_a_recording_needs_a_class_and_a_table_a_folder(ask, send, studio):
     content = (studio.folder.root / "tones" / "high" / "high_0.wav").read_bytes()
     before = files_in(studio)
     assert "class of the recording is missing" in send(content, "a.wav", 422, label="")["cause"]
     assert "holds the runs" in send(b"path,label\n", "a.csv", 422, folder="", label="")["cause"]
-    assert "add the recordings first" in send(b"x", "a.csv", 422, folder="new", label="")["cause"]
+    told = send(b"x", "a.csv", 422, folder="new", label="")["detail"]
+    assert told.endswith("add the recordings first. Then drop the file again.")
+    # A cause that is a whole sentence ends once.
+    few = ask("inspect", 422, data="tones/high", options={})["detail"]
+    assert few.endswith(" Change it and try again.")
+    assert ".." not in few
     assert files_in(studio) == before
 
 

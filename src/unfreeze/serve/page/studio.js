@@ -178,7 +178,7 @@ async function add(given) {
       const query = new URLSearchParams({ folder, label });
       const answer = await fetch(`studio/upload?${query}`, { method: "POST", headers: { "X-Unfreeze-Token": tabToken }, body: form });
       const found = await answer.json();
-      if (!answer.ok) throw new Error(`${found.cause} ${found.cure}`);
+      if (!answer.ok) throw new Error(`${found.cause.replace(/([^.!?])$/, "$1.")} ${found.cure}`);
       const labels = found.labels === undefined ? "" : `: ${found.labels} label${found.labels === 1 ? "" : "s"}`;
       item.textContent = `${found.kept}${labels}${found.new ? "" : " (was there already)"}`;
       kept += 1;
