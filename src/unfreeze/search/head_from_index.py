@@ -46,7 +46,7 @@ from unfreeze.core.boundary import Solvable
 from unfreeze.core.graph import copied_behind
 from unfreeze.core.solve import STRENGTHS, regression
 from unfreeze.errors import DataError, show
-from unfreeze.files import atomic_path, write_json, write_text
+from unfreeze.files import write_json, write_text
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.calibration import loss
 from unfreeze.pipeline.gate import Gated, with_gate
@@ -56,6 +56,7 @@ from unfreeze.pipeline.inference import all_scores
 from unfreeze.pipeline.label_scoring import label_scorer
 from unfreeze.pipeline.predictions import write_predictions
 from unfreeze.pipeline.run_writing import Tested
+from unfreeze.pipeline.saved_model import write_clip_model
 from unfreeze.pipeline.training_data import label_numbers
 from unfreeze.pipeline.wish import Wish
 from unfreeze.search.embedding import open_index_encoder
@@ -152,8 +153,7 @@ def train_head(
         if notice:
             write_text(out / run_folder.LICENCE, notice + "\n")
         run_folder.write_table(out / run_folder.SPLITS, _split_rows(manifest, split))
-        with atomic_path(out / run_folder.MODEL) as partial:
-            _whole(encoder, model, labels, notice).save(partial)
+        write_clip_model(_whole(encoder, model, labels, notice), out / run_folder.MODEL)
         parts = {name: (split.parts()[name], held[name][0][split.parts()[name]]) for name in held}
         cuts = None
         if manifest.several and parts:
