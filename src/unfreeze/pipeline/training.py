@@ -209,7 +209,8 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
 def _depths(plan: RunPlan, cut: Pieces, listener: TrainListener) -> dict[str, Any]:
     """What each depth of the network knew before training; empty without the clips for it."""
     options = plan.options
-    if cut.manifest.several:
+    # A run that adds to another trains on nearly the same clips, and is waited for.
+    if cut.manifest.several or options.add_to is not None:
         return {}
     labels = label_numbers(cut.manifest)
     train, held = cut.parts["train"], cut.parts["validation"]
