@@ -56,7 +56,7 @@ def register(monkeypatch, folder, pictures=False, gate=False, report=False, ligh
     # The same to the bit, as the tests of core show, and traced in half the time.
     monkeypatch.setattr("unfreeze.core.stage_fit._STEPS", 1)
     if not gate:
-        for module in ("pipeline.training", "compare.detector_scores"):
+        for module in ("pipeline.training", "compare.detector_scores", "search.head_from_index"):
             monkeypatch.setattr(f"unfreeze.{module}.with_gate", without_gate)
     if not pictures:
         monkeypatch.setattr("unfreeze.planning._draw", lambda *run: None)

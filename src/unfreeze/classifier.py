@@ -27,7 +27,6 @@ from unfreeze.detection.live import LiveDetector, live_hop
 from unfreeze.detection.scan import scan_file
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import RunError, UnfreezeError
-from unfreeze.files import atomic_path
 from unfreeze.output_folder import holds, locked
 from unfreeze.pipeline import inference
 from unfreeze.pipeline.calibration import thresholds_of
@@ -554,8 +553,11 @@ class SoundClassifier:
 
     def save(self, path: str | Path) -> None:
         """Write the model as one `.keras` file (atomically)."""
-        with atomic_path(Path(path)) as partial:
-            self.model.save(partial)
+        model = self.model
+        # After it, as only models of Keras can be saved.
+        from unfreeze.pipeline.saved_model import write_clip_model
+
+        write_clip_model(model, Path(path))
 
     def export(
         self,

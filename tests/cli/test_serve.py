@@ -40,23 +40,30 @@ def start(*words):
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("0.0.0.0", marks=pytest.mark.slow)])
 def test_it_serves_until_ctrl_c_and_ends_cleanly(model, tmp_path, host):
     sound = next((model.parent / "data").rglob("high_1.wav"))
-    process = start(model, "--port", 0, "--host", host, "--max-mb", 1, "--max-seconds", 30)
+    # Who lets others in, does so with a token here.
+    more = ["--token"] * (host == "0.0.0.0")
+    process = start(model, "--port", 0, "--host", host, "--max-mb", 1, "--max-seconds", 30, *more)
     try:
         first = process.stdout.readline()
         assert first.startswith(f"{model} (3 classes) is at http://127.0.0.1:")
-        url = re.search(r"http://\S+", first)[0]
-        limits = httpx.get(f"{url}/labels").json()
+        url, _, token = re.search(r"http://\S+", first)[0].partition("/#")
+        assert bool(token) is bool(more)
+        headers = {"X-Unfreeze-Token": token} if token else {}
+        assert httpx.get(f"{url}/labels").status_code == (403 if token else 200)
+        limits = httpx.get(f"{url}/labels", headers=headers).json()
         assert (limits["max_mb"], limits["max_seconds"]) == (1.0, 30.0)
-        answer = httpx.post(f"{url}/predict", files={"file": sound.open("rb")}, timeout=60)
+        files = {"file": sound.open("rb")}
+        answer = httpx.post(f"{url}/predict", files=files, headers=headers, timeout=60)
         assert next(iter(answer.json()["classes"])) == "high"
-        foreign = httpx.get(f"{url}/labels", headers={"Host": "evil.example"})
+        foreign = httpx.get(f"{url}/labels", headers={"Host": "evil.example", **headers})
         assert foreign.status_code == (400 if host == "127.0.0.1" else 200)
     finally:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert out.endswith("ended\n")
-    assert ("without authentication" in err) is (host == "0.0.0.0")
+    assert ("without encryption" in err) is (host == "0.0.0.0")
+    assert "without authentication" not in err
     assert "Traceback" not in err
 
 

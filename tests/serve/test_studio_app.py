@@ -25,6 +25,7 @@ EVERYTHING = (
     *("export", "listen", "commands", "upload"),
 )
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGTERM")
+links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 
 
 @pytest.fixture
@@ -228,13 +229,65 @@ def test_dropped_files_are_kept_if_they_are_sound(send, studio, tmp_path):
         ("a.wav", b"<html>" * 99, 422, "web page"),
         ("a.wav", b"RIFF\xff\xff\xff\xffWAVEfmt ", 422, "a.wav"),
         ("a.html", b"<script>", 422, "not that of a sound file"),
+        ("a.csv", b"path,label\nowl/none.wav,owl\n", 422, "is not there"),
+        ("a.csv", b"path,label\n../../../secret.wav,owl\n", 422, "is outside of"),
+        ("a.csv", b"path,label\n/etc/hosts,owl\n", 422, "is outside of"),
+        ("a.csv", b"\0\0\0", 422, "a.csv"),
+        ("a.csv", b"", 422, "a.csv"),
+        ("a.csv", b"path,weight\nhigh_0.wav,3\n", 422, "a.csv"),
+        ("a.txt", b"0.0\t0.5\towl\n", 422, "no recording is named a"),
+        ("a.csv", b"x" * 400_000, 413, "larger than 0.2 MB"),
         ("run.py", b"import os", 422, "not that of a sound file"),
         ("a.wav", b"x" * 400_000, 413, "larger than 0.2 MB"),
     ],
 )
 def test_other_files_are_not_kept(send, studio, name, content, status, words):
     before = files_in(studio)
-    assert words in send(content, name, status)["detail"]
+    told = send(content, name, status, label="high")["detail"]
+    assert words in told
+    # Where the server keeps what it receives is not told.
+    assert "/unfreeze-" not in told
+    assert files_in(studio) == before
+
+
+def test_a_dropped_table_of_labels_is_kept_where_it_can_be_read(ask, send, studio):
+    tones = studio.folder.root / "tones"
+    table = b"path,label,start,end\nhigh/high_0.wav,high,0,0.4\nlow/low_0.wav,low,0,0.4\n"
+    told = send(table, "calls.csv", label="")
+    assert told == {"kept": "tones/calls.csv", "new": True, "labels": 2}
+    assert (tones / "calls.csv").read_bytes() == table
+    assert not send(table, "..\\calls.csv", label="")["new"]
+    other = send(table.replace(b"0.4", b"0.3"), "calls.csv", 422, label="")
+    assert "has another calls.csv: give yours another name" in other["cause"]
+    assert (tones / "calls.csv").read_bytes() == table
+    whole = {"validation": 0, "test": 0}
+    assert ask("inspect", data="tones/calls.csv", options=whole)["seen"]["clips"] == 2
+    # Of the recording that it is named after.
+    raven = b"Selection\tBegin Time (s)\tEnd Time (s)\tSpecies\n1\t0.1\t0.3\thigh\n"
+    name = "high_1.Table.1.selections.txt"
+    assert send(raven, name, label="high")["kept"] == f"tones/high/{name}"
+    assert send(b"0.1\t0.3\thigh\n", "high_2.txt", label="high")["labels"] == 1
+
+
+@links
+def test_a_dropped_table_that_a_link_leads_out_of_is_refused(send, studio, tmp_path):
+    (tmp_path / "far.wav").write_bytes(b"x")
+    (studio.folder.root / "tones" / "far.wav").symlink_to(tmp_path / "far.wav")
+    told = send(b"path,label\nfar.wav,high\n", "a.csv", 422, label="")
+    assert "is outside of" in told["cause"]
+
+
+def test_a_recording_needs_a_class_and_a_table_a_folder(ask, send, studio):
+    content = (studio.folder.root / "tones" / "high" / "high_0.wav").read_bytes()
+    before = files_in(studio)
+    assert "class of the recording is missing" in send(content, "a.wav", 422, label="")["cause"]
+    assert "holds the runs" in send(b"path,label\n", "a.csv", 422, folder="", label="")["cause"]
+    told = send(b"x", "a.csv", 422, folder="new", label="")["detail"]
+    assert told.endswith("add the recordings first. Then drop the file again.")
+    # A cause that is a whole sentence ends once.
+    few = ask("inspect", 422, data="tones/high", options={})["detail"]
+    assert few.endswith(" Change it and try again.")
+    assert ".." not in few
     assert files_in(studio) == before
 
 

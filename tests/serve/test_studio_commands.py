@@ -150,6 +150,8 @@ def test_exports_and_the_page_of_a_run(tmp_path):
     assert (name, params["run"], params["format"]) == ("export", run, "onnx")
     name, params = parsed(commands.as_line(commands.serve_words(run)))
     assert (name, params["run"], params["host"]) == ("serve", run, "127.0.0.1")
+    # The page is as closed as the studio's own.
+    assert params["token"]
 
 
 def test_a_format_that_needs_more_says_what_to_install(monkeypatch):

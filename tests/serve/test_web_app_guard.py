@@ -1,9 +1,17 @@
+import io
+from functools import partial
+
+import numpy as np
 import pytest
+import soundfile
 
 pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")
 
-from unfreeze.serve.web_app import names_this_machine  # noqa: E402
+from starlette.testclient import TestClient  # noqa: E402
+
+from unfreeze.serve.json_requests import TOKEN_HEADER, admit  # noqa: E402
+from unfreeze.serve.web_app import create_app, names_this_machine  # noqa: E402
 
 OWN = [
     "localhost",
@@ -43,3 +51,27 @@ def test_a_server_for_others_takes_any_name(serve, classifier):
     with serve(classifier, local_only=False) as url:
         answer = httpx.get(f"{url}/labels", headers={"Host": "sounds.example"})
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 403),
+        ({TOKEN_HEADER: "a-tokem"}, 403),
+        ({TOKEN_HEADER: "a-token", "Origin": "http://evil.example"}, 403),
+        ({TOKEN_HEADER: "a-token", "Origin": "http://127.0.0.1:8000"}, 200),
+        ({TOKEN_HEADER: "a-token"}, 200),
+    ],
+)
+def test_a_server_with_a_token_tells_nothing_without_it(classifier, headers, status):
+    sound = io.BytesIO()
+    soundfile.write(sound, np.zeros(8_000), 16_000, format="WAV")
+    app = create_app(classifier, admit=partial(admit, token="a-token", command="unfreeze serve"))
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        told = client.get("/labels", headers=headers)
+        heard = client.post("/predict", files={"file": sound.getvalue()}, headers=headers)
+        assert (told.status_code, heard.status_code) == (status, status)
+        if status == 403:
+            assert heard.json().keys() == {"detail", "file", "cause", "cure"}
+        # The page asks with what is behind the # of its address.
+        assert client.get("/").status_code == client.get("/healthz").status_code == 200

@@ -212,25 +212,27 @@ def read_sounds(
     """
     text = read_text(table)
     if is_audacity(text):
-        return _audacity(text, table, recording or _beside(table)), []
+        return _audacity(text, table, recording or _beside(table, columns.folder)), []
     if recording is None:
         found = find_columns(read_table(table, head=True), columns)
         if found is not None and "start" in found and "path" not in found:
-            recording = _beside(table)
+            recording = _beside(table, columns.folder)
     return read_labels(table, columns, recording)
 
 
-def _beside(table: Path) -> Path:
+def _beside(table: Path, folder: Path | None) -> Path:
+    """The recording that a table has the name of: beside it, or in the folder of recordings."""
     stem = recording_stem(table)
     same = [
         path
-        for path in sorted(table.parent.iterdir())
+        for path in sorted((folder or table.parent).iterdir())
         if path.stem == stem and path.suffix.lower() in READABLE
     ]
     if len(same) != 1:
         found = f"{len(same)} recordings are" if same else "no recording is"
+        where = "beside it" if folder is None else f"in {show(folder)}"
         raise DataError(
-            f"{show(table)}: {found} named {show(stem)} beside it, such as {show(stem)}.wav. Put "
+            f"{show(table)}: {found} named {show(stem)} {where}, such as {show(stem)}.wav. Put "
             f"the recording there, or add a column 'path' to the table."
         )
     return same[0]

@@ -10,6 +10,7 @@ from unfreeze.audio.logmel_windows import LogMelWindowMaker
 from unfreeze.audio.mel_windows import MelWindowMaker, mel_windows
 from unfreeze.audio.sample_windows import NetworkOutputMaker, SampleWindowMaker
 from unfreeze.backbones.frontend import (
+    EncodedWindows,
     FrontEnd,
     LogMelWindows,
     MelWindows,
@@ -78,5 +79,19 @@ def cut_patches(frames: np.ndarray, starts: np.ndarray, front_end: FrontEnd) -> 
 
 def patches_of(waveform: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     """Compute the patches of one waveform, (patches, *patch_shape) float32."""
+    return patches_of_all([waveform], front_end)[0]
+
+
+def patches_of_all(waveforms: Sequence[np.ndarray], front_end: FrontEnd) -> list[np.ndarray]:
+    """Compute the patches of some waveforms, (patches, *patch_shape) float32 for each."""
+    if isinstance(front_end, EncodedWindows):
+        inner = patches_of_all(waveforms, front_end.inner)
+        # All at once: a model takes as long for a few patches as for a full batch.
+        vectors = front_end.encode(np.concatenate(inner))
+        return np.split(vectors, np.cumsum([len(own) for own in inner])[:-1])
+    return [_patches(waveform, front_end) for waveform in waveforms]
+
+
+def _patches(waveform: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     frames = frames_of(waveform, front_end)
     return cut_patches(frames, patch_starts(len(frames), front_end), front_end)

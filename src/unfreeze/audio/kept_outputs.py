@@ -13,8 +13,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from unfreeze.audio.front_ends import patches_of
-from unfreeze.backbones.frontend import FrontEnd, NetworkOutputs
+from unfreeze.audio.front_ends import patches_of_all
+from unfreeze.backbones.frontend import NUMBERS, FrontEnd
 from unfreeze.backbones.pretrained_weights import cache_folder
 from unfreeze.core.array_files import read_arrays, write_arrays
 from unfreeze.errors import UnfreezeError
@@ -33,8 +33,8 @@ def patches_of_each(sounds: Sequence[np.ndarray], front_end: FrontEnd) -> list[n
     Returns:
         (patches, *patch_shape) float32 for each.
     """
-    if not isinstance(front_end, NetworkOutputs):
-        return [patches_of(sound, front_end) for sound in sounds]
+    if front_end.holds != NUMBERS:
+        return patches_of_all(sounds, front_end)
     file = cache_folder() / "features" / f"background-{_digest(sounds, front_end)}" / _FILE
     counts = [front_end.patches(len(sound)) for sound in sounds]
     with suppress(OSError, UnfreezeError, ValueError, KeyError):
@@ -42,14 +42,14 @@ def patches_of_each(sounds: Sequence[np.ndarray], front_end: FrontEnd) -> list[n
         if found.shape == (sum(counts), *front_end.patch_shape):
             file.parent.touch()
             return np.split(found, np.cumsum(counts)[:-1])
-    made = [patches_of(sound, front_end) for sound in sounds]
+    made = patches_of_all(sounds, front_end)
     with suppress(OSError):
         make_folder(file.parent)
         write_arrays(file, {_NAME: np.concatenate(made)})
     return made
 
 
-def _digest(sounds: Sequence[np.ndarray], front_end: NetworkOutputs) -> str:
+def _digest(sounds: Sequence[np.ndarray], front_end: FrontEnd) -> str:
     digest = hashlib.sha256(json.dumps(front_end.identity, sort_keys=True).encode())
     for sound in sounds:
         digest.update(f"{len(sound)} ".encode())

@@ -53,6 +53,22 @@ class FrameFile:
         return result
 
 
+class FrameArray:
+    """Frames in memory, read as those of a `FrameFile`.
+
+    Args:
+        frames: (frames, bands) float32.
+    """
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self._frames, self.bands = frames, frames.shape[1]
+
+    def windows(self, starts: np.ndarray, rows: int) -> np.ndarray:
+        """Windows of consecutive rows, (n, rows, bands): always a copy."""
+        found: np.ndarray = self._frames[starts[:, None] + np.arange(rows)]
+        return found
+
+
 class PatchView:
     """The patches of some clips, as an array that is read when indexed.
 
@@ -65,7 +81,7 @@ class PatchView:
 
     def __init__(
         self,
-        frames: FrameFile,
+        frames: FrameFile | FrameArray,
         starts: np.ndarray,
         clip: np.ndarray,
         patch_frames: int,
@@ -74,7 +90,8 @@ class PatchView:
     ) -> None:
         self._frames, self._starts, self._rows = frames, starts, patch_frames
         self.clip = clip
-        self.shape = (len(starts), *(patch_shape or (patch_frames, frames.bands)))
+        shape = patch_shape or (patch_frames, frames.bands)
+        self.shape: tuple[int, ...] = (len(starts), *shape)
         self.ndim = len(self.shape)
         self.dtype = FLOAT
         digest = hashlib.sha256(fingerprint.encode("ascii"))

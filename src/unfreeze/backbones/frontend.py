@@ -9,13 +9,15 @@ that are windows over them (YAMNet). `WholeWindows`: each patch is computed as a
 patch counts as one frame that is as long as a patch. So all that stores, streams and cuts
 frames serves both. Of the second kind are `MelWindows`, as the samples of each are scaled by
 their own range (BirdNET); `LogMelWindows`, as the edges of each are mirrored (EfficientAT);
-`SampleWindows`, the samples themselves; and `NetworkOutputs`, what a frozen network in a file of
-its own makes of them.
+`SampleWindows`, the samples themselves; `NetworkOutputs`, what a frozen network in a file of
+its own makes of them; and `EncodedWindows`, what a model makes of another front end's patches.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
+
+import numpy as np
 
 #: What the numbers of a patch are: logarithms of mel magnitudes, powers of them, samples, or
 #: whatever a network gives.
@@ -452,6 +454,78 @@ class NetworkOutputs(SampleWindows):
         network = asdict(self.network)
         listed = {name: list(network[name]) for name in ("outputs", "sizes")}
         return {**asdict(self), "network": {**network, **listed}}
+
+
+@dataclass(frozen=True)
+class EncodedWindows(SampleWindows):
+    """Settings of patches that are the vectors a model makes of another front end's patches.
+
+    They live as long as the model that is in memory, so they are not kept with a classifier.
+
+    Attributes:
+        inner: whose patches the model reads.
+        encode: patches to vectors, (patches, numbers) float32.
+        numbers: in a vector.
+        model: a digest of the model.
+    """
+
+    inner: FrontEnd = FrontEnd()
+    encode: Callable[[np.ndarray], np.ndarray] = np.asarray
+    numbers: int = 0
+    model: str = ""
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """(numbers,)."""
+        return (self.numbers,)
+
+    @property
+    def frame_values(self) -> int:
+        """Numbers in one patch."""
+        return self.numbers
+
+    @property
+    def holds(self) -> str:
+        """The model's numbers."""
+        return NUMBERS
+
+    def patches(self, samples: int) -> int:
+        """As many as the inner front end makes of a waveform of `samples`."""
+        return self.inner.patches(samples)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the vectors of a waveform depend on."""
+        return {"inner": self.inner.identity, "model": self.model, "numbers": self.numbers}
+
+
+def encoded(
+    inner: FrontEnd, encode: Callable[[np.ndarray], np.ndarray], numbers: int, model: str
+) -> EncodedWindows:
+    """Settings of the vectors that a model makes of patches.
+
+    Args:
+        inner: whose patches it reads.
+        encode: patches to vectors, (patches, numbers) float32.
+        numbers: in a vector.
+        model: a digest of the model.
+    """
+    hop = inner.steps * inner.step
+    return EncodedWindows(
+        sample_rate=inner.sample_rate,
+        window=inner.patch_samples,
+        hop=hop,
+        min_samples=inner.min_samples,
+        patch_frames=1,
+        patch_hop=1,
+        slow_down=inner.slow_down,
+        channel=inner.channel,
+        smallest_hop=hop,
+        inner=inner,
+        encode=encode,
+        numbers=numbers,
+        model=model,
+    )
 
 
 def front_end_from(values: Mapping[str, Any]) -> FrontEnd:

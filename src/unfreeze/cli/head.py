@@ -33,7 +33,21 @@ def head(
     test: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of the places to test on.")
     ] = 0.15,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the split and of the background.")] = 0,
+    multilabel: Annotated[
+        bool,
+        typer.Option(
+            "--multilabel",
+            help="A place may have several labels, or none: each class is judged by itself. Found "
+            "without this option where a label names several, such as cat;dog.",
+        ),
+    ] = False,
+    gate: Annotated[
+        bool,
+        typer.Option(
+            "--gate/--no-gate", help="Learn to name nothing where only background is heard."
+        ),
+    ] = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --out.")
     ] = False,
@@ -43,7 +57,7 @@ def head(
 
     The run is the index's network, frozen, with the new head: use it with `predict` and
     all others that take a run. Places of one recording are in one part. `unfreeze train`
-    takes longer and hears more: all depths of the network, augmented sounds, a gate.
+    takes longer and hears more: all depths of the network, augmented sounds, sounds in noise.
     """
     from unfreeze.search.index_folder import open_index
 
@@ -54,7 +68,15 @@ def head(
     from unfreeze.search.head_from_index import train_head
 
     metrics = train_head(
-        index, tables, out, validation=validation, test=test, seed=seed, overwrite=overwrite
+        index,
+        tables,
+        out,
+        validation=validation,
+        test=test,
+        seed=seed,
+        multilabel=multilabel,
+        gate=gate,
+        overwrite=overwrite,
     )
     from unfreeze.pipeline.run_folder import NOTES, read_json
 
@@ -67,11 +89,16 @@ def head(
         typer.echo(json_module.dumps(metrics, indent=2, ensure_ascii=False))
         return
     for name in ("validation", "test"):
-        if metrics[name] is not None:
-            low, high = metrics[name]["intervals"]["accuracy"] or (None, None)
-            between = "" if low is None else f" (95 % interval {low:.2f} to {high:.2f})"
-            typer.echo(
-                f"{name}: accuracy {metrics[name]['accuracy']:.2f}{between} on "
-                f"{metrics[name]['clips']} places in {metrics[name]['groups']} groups"
-            )
+        scores = metrics[name]
+        if scores is None:
+            continue
+        kind = "mean_average_precision" if scores.get("multilabel") else "accuracy"
+        if scores[kind] is None:
+            continue
+        low, high = scores["intervals"][kind] or (None, None)
+        between = "" if low is None else f" (95 % interval {low:.2f} to {high:.2f})"
+        typer.echo(
+            f"{name}: {kind.replace('_', ' ')} {scores[kind]:.2f}{between} on "
+            f"{scores['clips']} places in {scores['groups']} groups"
+        )
     typer.echo(f"Try it: unfreeze predict {shlex.quote(str(out))} RECORDINGS --events")

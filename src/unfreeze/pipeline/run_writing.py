@@ -15,11 +15,12 @@ from unfreeze.core.fit import FitResult
 from unfreeze.core.schedule import Schedule
 from unfreeze.core.schedule_file import write_schedule
 from unfreeze.errors import RunError, show
-from unfreeze.files import atomic_path, write_json, write_text
+from unfreeze.files import write_json, write_text
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.in_noise import labels_with_background
 from unfreeze.pipeline.predictions import write_predictions
 from unfreeze.pipeline.run_plan import described
+from unfreeze.pipeline.saved_model import write_clip_model
 from unfreeze.pipeline.train_options import TrainOptions, command_line
 from unfreeze.pipeline.training_data import Inputs, TrainingData
 from unfreeze.version import __version__
@@ -161,8 +162,7 @@ def finish_run(
         RunError: something cannot be written; the message says how to keep the result.
     """
     try:
-        with atomic_path(out / run_folder.MODEL) as partial:
-            model.save(partial)
+        write_clip_model(model, out / run_folder.MODEL)
         run_folder.write_table(out / run_folder.HISTORY, result.history)
         write_json(out / run_folder.AUDIT, {"format": 1, "stages": result.audit.as_list()})
         draw(out, result, metrics, labels)
@@ -184,8 +184,7 @@ def _rescue(model: keras.Model) -> Path | None:
     """Write the model elsewhere; None if that fails, too."""
     try:
         file = Path(tempfile.mkdtemp(prefix="unfreeze-")) / run_folder.MODEL
-        with atomic_path(file) as partial:
-            model.save(partial)
+        write_clip_model(model, file)
     except OSError:
         return None
     return file

@@ -16,7 +16,9 @@ from unfreeze.audio.clip_parts import ClipParts
 from unfreeze.backbones.frontend import FrontEnd, NetworkOutputs
 from unfreeze.backbones.network_file import open_network
 from unfreeze.core.keras_file import VARIABLE, check_keras_file, trusted_objects
+from unfreeze.core.keras_internals import without_tensorflow
 from unfreeze.errors import RunError
+from unfreeze.files import atomic_path
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.calibration import thresholds_of
 
@@ -54,6 +56,20 @@ def load_clip_model(path: Path) -> keras.Model:
     if isinstance(front_end, NetworkOutputs):
         open_network(front_end)
     return model
+
+
+def write_clip_model(model: keras.Model, path: Path) -> None:
+    """Write a clip model, whole or not at all.
+
+    Args:
+        model: waveform in, class probabilities out.
+        path: of the `.keras` file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with atomic_path(path) as partial, without_tensorflow():
+        model.save(partial)
 
 
 class Classifier(Protocol):

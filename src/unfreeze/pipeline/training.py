@@ -29,11 +29,11 @@ from unfreeze.core.graph import flatten
 from unfreeze.core.schedule import Schedule
 from unfreeze.errors import DataError, RunError
 from unfreeze.pipeline import run_folder
-from unfreeze.pipeline.calibration import calibrate
 from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
 from unfreeze.pipeline.evaluation import score_clips
 from unfreeze.pipeline.gate import with_gate
 from unfreeze.pipeline.held_counts import HeldScores, count_held, score_held, threshold_entries
+from unfreeze.pipeline.held_metrics import HELD, held_metrics
 from unfreeze.pipeline.in_noise import (
     COLUMNS,
     NoisyParts,
@@ -42,7 +42,6 @@ from unfreeze.pipeline.in_noise import (
     merged,
     with_noise,
 )
-from unfreeze.pipeline.label_scoring import label_thresholds
 from unfreeze.pipeline.light_form import light_command
 from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
 from unfreeze.pipeline.run_plan import RunPlan
@@ -55,8 +54,6 @@ from unfreeze.pipeline.wish import Wish
 if TYPE_CHECKING:
     from unfreeze.pipeline.run_plan import MeasureChange
 
-#: The parts that are scored after training, in the order of `metrics.json`.
-HELD = ("test", "validation")
 #: Corrected clips that are held out, where a run adds to another.
 CORRECTED = "corrected"
 
@@ -192,7 +189,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
         listener.on_note(f"Without background, {wish} cannot be chosen for; the best F1 was")
         wish = Wish()
     thresholds = threshold_entries(counts, wish)
-    metrics = _scores(cut, held, options.seed, thresholds) | depths
+    metrics = held_metrics(cut, held, options.seed, thresholds) | depths
     metrics["background"] = manifest.several or any(map(is_quiet, labels))
     own = _own_classes(model, backbone, weights) if options.keep_published else None
     whole = clip_model(model, backbone.front_end, labels, own, backbone.notice)
@@ -212,7 +209,8 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
 def _depths(plan: RunPlan, cut: Pieces, listener: TrainListener) -> dict[str, Any]:
     """What each depth of the network knew before training; empty without the clips for it."""
     options = plan.options
-    if cut.manifest.several:
+    # A run that adds to another trains on nearly the same clips, and is waited for.
+    if cut.manifest.several or options.add_to is not None:
         return {}
     labels = label_numbers(cut.manifest)
     train, held = cut.parts["train"], cut.parts["validation"]
@@ -321,33 +319,6 @@ def _refuse_worse(options: TrainOptions, test: dict[str, Any] | None) -> None:
         )
 
 
-def _scores(
-    cut: Pieces, views: HeldScores, seed: int, thresholds: dict[str, Any]
-) -> dict[str, Any]:
-    """Clip-level scores of the held-out parts; None for a part without clips.
-
-    `thresholds` are the entries of `threshold_entries`.
-    """
-    manifest, split = cut.manifest, cut.split
-    if manifest.several:
-        return _label_scores(manifest, split, views, seed) | thresholds
-    found: dict[str, Any] = {}
-    held: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
-    numbers = label_numbers(manifest)
-    for name in HELD:
-        clips, scores = split.parts()[name], views.get(name)
-        if scores is None:
-            found[name] = held[name] = None
-            continue
-        means, peaks = scores
-        found[name] = score_clips(manifest, clips, means[clips], manifest.labels, seed)
-        held[name] = numbers[clips], means[clips], peaks[clips]
-    cuts = thresholds["thresholds"]
-    levels = None if cuts is None else np.array(list(cuts.values()))
-    fitted = None if held["validation"] is None else held["validation"][:2]
-    return {**found, **thresholds, **calibrate(manifest.labels, fitted, held["test"], levels)}
-
-
 def _check_wish(options: TrainOptions, cut: Pieces, noisy: NoisyParts | None) -> None:
     """Refuse, before training, a wish that nothing held out could be counted for."""
     wish = options.wish
@@ -368,28 +339,3 @@ def _check_wish(options: TrainOptions, cut: Pieces, noisy: NoisyParts | None) ->
             "--max-false-alarms is estimated on background, and no validation clip is background: "
             "leave out --no-gate, or give recordings without the classes with --background"
         )
-
-
-def _label_scores(
-    manifest: Manifest,
-    split: Split,
-    views: HeldScores,
-    seed: int,
-) -> dict[str, Any]:
-    """The same where clips may have several labels.
-
-    `clip_thresholds` are for the mean score of a clip's patches, fitted on validation clips.
-    """
-    labels, table = manifest.labels, heard_table(manifest)
-    cuts = None
-    if "validation" in views:
-        clips = split.validation
-        cuts = label_thresholds(table[clips], views["validation"][0][clips])
-    found: dict[str, Any] = {}
-    for name in HELD:
-        clips, both = split.parts()[name], views.get(name)
-        found[name] = None
-        if both is not None:
-            found[name] = score_clips(manifest, clips, both[0][clips], labels, seed, cuts)
-    named = None if cuts is None else dict(zip(labels, cuts.round(4).tolist(), strict=True))
-    return {**found, "calibration": None, "at_thresholds": None, "clip_thresholds": named}

@@ -35,7 +35,7 @@ from unfreeze.errors import RunError, show
 from unfreeze.files import atomic_path
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.inference import fused
-from unfreeze.pipeline.saved_model import load_classifier, load_clip_model
+from unfreeze.pipeline.saved_model import load_classifier, load_clip_model, write_clip_model
 
 #: In a vector without a run, at most.
 NUMBERS = 256
@@ -185,5 +185,4 @@ def write_encoder(backbone: Backbone, file: Path) -> None:
     head = keras.layers.Dense(len(_NOTHING), "sigmoid", kernel_initializer="zeros", name=OUTPUT)
     model = keras.Model(base.inputs[0], head(x), name=PATCH_MODEL)
     whole = clip_model(model, backbone.front_end, _NOTHING, notice=backbone.notice)
-    with atomic_path(file) as partial:
-        whole.save(partial)
+    write_clip_model(whole, file)

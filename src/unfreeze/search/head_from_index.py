@@ -2,10 +2,15 @@
 
 A place is heard as the windows of the index that lie in it. The head is solved on these by
 logistic regression (`unfreeze.core.solve`), its strength chosen on the validation places; places
-of one recording stay in one part. The result is a run folder that `predict`, `evaluate`,
-`listen`, `serve`, `export` and `report` take: the index's own model up to the vector, and the new
-head on it. It has no schedule and no gate against background, since nothing but the head is
-trained: label some places `background`.
+of one recording stay in one part. Then a gate is solved, as after a training: computed background
+goes through the index's model, once for each index, and the gate tells its vectors from those of
+the places. The result is a run folder that `predict`, `evaluate`, `listen`, `serve`, `export` and
+`report` take: the index's own model up to the vector, and the new head on it. It has no schedule,
+since nothing but the head is trained.
+
+To the pipeline the vectors are patches, like those that a frozen network makes
+(`unfreeze.backbones.frontend.EncodedWindows`), so scores, gate and thresholds are computed by the
+same functions. What they cannot have is the places in noise: nobody hears a vector again.
 """
 
 import os
@@ -20,6 +25,7 @@ import keras
 import numpy as np
 
 from unfreeze.audio.annotations import find_tables, read_sounds, settle_sounds
+from unfreeze.audio.background_clips import Pieces
 from unfreeze.audio.clip_model import (
     OUTPUT,
     PATCH_MODEL,
@@ -29,21 +35,32 @@ from unfreeze.audio.clip_model import (
     parts_of,
 )
 from unfreeze.audio.entries import Entry, is_quiet, settle_labels
-from unfreeze.audio.label_sets import is_set
-from unfreeze.audio.manifest import Clip, Manifest
+from unfreeze.audio.label_sets import classes_of, heard_in, is_set, union
+from unfreeze.audio.label_table import Columns
+from unfreeze.audio.manifest import Clip, Manifest, heard_table
+from unfreeze.audio.patches import FrameArray, PatchView, clip_means
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.split import Split, split_clips, split_notes
+from unfreeze.backbones.frontend import EncodedWindows, encoded
 from unfreeze.core.boundary import Solvable
+from unfreeze.core.graph import copied_behind
 from unfreeze.core.solve import STRENGTHS, regression
 from unfreeze.errors import DataError, show
-from unfreeze.files import atomic_path, write_json, write_text
+from unfreeze.files import write_json, write_text
 from unfreeze.pipeline import run_folder
-from unfreeze.pipeline.calibration import best_threshold, calibrate, loss
-from unfreeze.pipeline.evaluation import score_clips
+from unfreeze.pipeline.calibration import loss
+from unfreeze.pipeline.gate import Gated, with_gate
+from unfreeze.pipeline.held_counts import count_held, score_held, threshold_entries
+from unfreeze.pipeline.held_metrics import HELD, held_metrics
+from unfreeze.pipeline.inference import all_scores
+from unfreeze.pipeline.label_scoring import label_scorer
 from unfreeze.pipeline.predictions import write_predictions
 from unfreeze.pipeline.run_writing import Tested
+from unfreeze.pipeline.saved_model import write_clip_model
 from unfreeze.pipeline.training_data import label_numbers
+from unfreeze.pipeline.wish import Wish
 from unfreeze.search.embedding import open_index_encoder
+from unfreeze.search.encoder import Encoder
 from unfreeze.search.index_folder import Index, Indexed
 from unfreeze.search.queries import Example, rows_of
 from unfreeze.version import __version__
@@ -57,6 +74,8 @@ def train_head(
     validation: float = 0.15,
     test: float = 0.15,
     seed: int = 0,
+    multilabel: bool = False,
+    gate: bool = True,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Train a classifier on labelled places of an index, and write it as a run.
@@ -68,7 +87,10 @@ def train_head(
         out: folder of the run.
         validation: the share of the places that the regression's strength is chosen on.
         test: the share that the scores are of.
-        seed: of the split.
+        seed: of the split and of the background.
+        multilabel: a place may have several labels, or none: each class is judged by itself.
+            It is so in any case where a label names several, such as `cat;dog`.
+        gate: learn to name nothing where only background is heard.
         overwrite: replace the run in `out`.
 
     Returns:
@@ -80,31 +102,41 @@ def train_head(
 
     Examples:
         >>> index = unfreeze.open_index("index")
-        >>> scores = unfreeze.train_head(index, "places.csv", "head")
-        >>> unfreeze.SoundClassifier.load("head").labels
-        ('high', 'low', 'noise')
+        >>> scores = unfreeze.train_head(index, "places.csv", "head", multilabel=True)
+        >>> unfreeze.SoundClassifier.load("head").multilabel, scores["test"]["multilabel"]
+        (True, True)
     """
     tables, out = Path(tables), Path(out)
     command = ["unfreeze", "head", str(index.folder), str(tables), "--out", str(out)]
     command += ["--validation", f"{validation:g}", "--test", f"{test:g}", "--seed", str(seed)]
+    command += ["--multilabel"] * multilabel + ["--no-gate"] * (not gate)
     with run_folder.held(out, overwrite, False, {}):
-        manifest, rows, notes = _labelled(index, tables)
+        manifest, rows, notes = _labelled(index, tables, multilabel)
         split = split_clips(manifest, validation=validation, test=test, seed=seed)
         notes = [*notes, *split_notes(manifest, split)]
         encoder = open_index_encoder(index)
-        vectors = [index.vectors(r.start, r.stop).astype(np.float32) for r in rows]
-        head, strength = _solved(vectors, label_numbers(manifest), split, len(manifest.labels))
-        patches, front_end, _ = parts_of(encoder.clip_model)
-        model = keras.Model(patches.input, head(head_input(patches)), name=PATCH_MODEL)
-        whole = clip_model(model, front_end, manifest.labels, notice=notice_of(encoder.clip_model))
-        metrics, held = _scores(manifest, split, vectors, head, seed)
+        cut = _pieces(index, manifest, split, rows)
+        model, strength = _solved(cut)
+        front_end = _front_end(index, encoder)
+        gated = Gated(model, manifest.labels, None, ())
+        if gate:
+            gated = with_gate(model, model, cut, front_end, seed)
+        notes += gated.notes
+        model, labels = gated.model, gated.labels
+        cut = replace(cut, manifest=replace(manifest, labels=labels))
+        held = score_held(model, cut, HELD)
+        counts = count_held(model, cut, held, gated.noisy, front_end, seed)
+        metrics = held_metrics(cut, held, seed, threshold_entries(counts, Wish()))
+        metrics["background"] = manifest.several or any(map(is_quiet, labels))
         run_folder.clear(out)
+        notice = notice_of(encoder.clip_model)
         run_folder.write_config(
             out,
             {
                 "unfreeze": __version__,
                 "command": shlex.join(command),
-                "labels": list(manifest.labels),
+                "labels": list(labels),
+                **({"multilabel": True} if manifest.several else {}),
                 "data": {"root": str(manifest.root), "clips": len(manifest.clips)},
                 "index": {
                     "folder": str(index.folder.absolute()),
@@ -113,30 +145,72 @@ def train_head(
                     "windows": sum(map(len, rows)),
                     "C": strength,
                 },
+                **({"licence": notice} if notice else {}),
                 "keras": keras.__version__,
                 "backend": keras.backend.backend(),
             },
         )
-        notice = notice_of(encoder.clip_model)
         if notice:
             write_text(out / run_folder.LICENCE, notice + "\n")
         run_folder.write_table(out / run_folder.SPLITS, _split_rows(manifest, split))
-        with atomic_path(out / run_folder.MODEL) as partial:
-            whole.save(partial)
-        write_predictions(out, manifest, held, manifest.labels)
-        write_json(out / run_folder.NOTES, Tested(manifest, held, None, notes).about())
+        write_clip_model(_whole(encoder, model, labels, notice), out / run_folder.MODEL)
+        parts = {name: (split.parts()[name], held[name][0][split.parts()[name]]) for name in held}
+        cuts = None
+        if manifest.several and parts:
+            scores = metrics["test"] or metrics["validation"]
+            cuts = [row["threshold"] for row in scores["per_class"].values()]
+        write_predictions(out, cut.manifest, parts, labels, cuts)
+        write_json(out / run_folder.NOTES, Tested(cut.manifest, parts, cuts, notes).about())
         run_folder.write_scores(out, metrics)
     return metrics
 
 
-def _labelled(index: Index, tables: Path) -> tuple[Manifest, list[range], list[str]]:
+def _whole(encoder: Encoder, model: keras.Model, labels: Sequence[str], notice: str) -> Any:
+    """Waveforms to probabilities: the index's model up to the vector, and what stands on it."""
+    patches, front_end, _ = parts_of(encoder.clip_model)
+    above = copied_behind(model, head_input(patches), patches.input, PATCH_MODEL)
+    return clip_model(above, front_end, labels, notice=notice)
+
+
+def _front_end(index: Index, encoder: Encoder) -> EncodedWindows:
+    """What makes vectors of computed background: as the network reads it, rounded as in the index.
+
+    Its digest is that of the index's model, so that what is computed serves all heads.
+    """
+
+    def encode(patches: np.ndarray) -> np.ndarray:
+        found = all_scores(encoder.model, patches)[:, : encoder.numbers]
+        return found.astype(np.float16).astype(np.float32)
+
+    front = encoder.front_end
+    apart = front.with_steps(max(front.steps, front.patch_samples // front.step))
+    return encoded(apart, encode, encoder.numbers, index.settings.encoder)
+
+
+def _pieces(index: Index, manifest: Manifest, split: Split, rows: Sequence[range]) -> Pieces:
+    """The vectors of the windows of each part's places, as patches; silent windows have none."""
+    parts = {}
+    for name, clips in split.parts().items():
+        own = [index.vectors(rows[i].start, rows[i].stop).astype(np.float32) for i in clips]
+        own = [vectors[vectors.any(axis=1)] for vectors in own]
+        numbers = np.repeat(np.asarray(clips, np.int64), [len(vectors) for vectors in own])
+        frames = np.concatenate([np.zeros((0, index.settings.numbers), np.float32), *own])
+        digest = f"{index.settings.encoder} {name}"
+        shape, places = (frames.shape[1],), np.arange(len(frames))
+        parts[name] = PatchView(FrameArray(frames), places, numbers, 1, digest, shape)
+    return Pieces(manifest, split, parts, ())
+
+
+def _labelled(
+    index: Index, tables: Path, multilabel: bool
+) -> tuple[Manifest, list[range], list[str]]:
     """The labelled places as clips, the windows of each, and notes."""
     if not tables.exists():
         raise DataError(f"{show(tables)} does not exist: give a table of places, or a folder")
     files = [tables] if tables.is_file() else sorted(find_tables(tables))
     entries, problems = list[Entry](), list[Problem]()
     for file in files:
-        found, told = read_sounds(file)
+        found, told = read_sounds(file, Columns(several=multilabel))
         entries, problems = entries + found, problems + told
     items = {item.path: item for item in index.recordings}
     known = [(entry, index.recording(entry.path)) for entry in entries]
@@ -162,17 +236,13 @@ def _labelled(index: Index, tables: Path) -> tuple[Manifest, list[range], list[s
         raise DataError(
             f"{show(tables)} has no place that is in {show(index.folder)}{_because(notes)}"
         )
-    if any(is_set(entry.label) for entry in inside):
-        raise DataError(
-            f"{show(tables)} has places with several labels or none, for which a head from an "
-            "index is not made: use `unfreeze train`"
-        )
-    settled, told = settle_labels(inside)
+    several = multilabel or any(is_set(entry.label) for entry in inside)
+    settled, told = settle_labels(inside, several)
     lengths = {path: item.seconds for path, item in items.items()}
-    settled, behind = settle_sounds(settled, lengths, False, window=index.settings.window)
+    settled, behind = settle_sounds(settled, lengths, False, several, index.settings.window)
     notes += [f"{show(problem.path)} {problem.cause}" for problem in told]
     notes += [f"{show(problem.path)}: {problem.cause}" for problem in behind]
-    settled, contrary = _without_contrary(settled)
+    settled, contrary = _united(settled) if several else _without_contrary(settled)
     notes += contrary
     clips, rows, silent = list[Clip](), list[range](), 0
     for entry in settled:
@@ -185,14 +255,15 @@ def _labelled(index: Index, tables: Path) -> tuple[Manifest, list[range], list[s
         rows.append(mine)
     if silent:
         notes.append(f"{silent} places are digital silence and left out")
-    labels = tuple(sorted({clip.label for clip in clips}))
-    if len([label for label in labels if not is_quiet(label)]) < 1 or len(labels) < 2:
+    labels = tuple(sorted({x for clip in clips for x in classes_of(clip.label, several)}))
+    contrast = len(labels) > 1 or (several and any(not heard_in(clip.label) for clip in clips))
+    if not contrast or all(map(is_quiet, labels)):
         raise DataError(
             f"{show(tables)} has places of {', '.join(map(show, labels)) or 'no class'} alone: "
             f"label two classes or more, such as background{_because(notes)}"
         )
     home = Path(os.path.commonpath([clip.path.parent for clip in clips]))
-    return Manifest(home, tuple(clips), labels, (), ""), rows, notes
+    return Manifest(home, tuple(clips), labels, (), "", several), rows, notes
 
 
 def _because(notes: Sequence[str]) -> str:
@@ -213,9 +284,25 @@ def _without_contrary(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]
     where = "" if first.start is None else f" from {first.start:g} to {first.end:g} s"
     note = (
         f"{len(twofold)} places have two labels and are left out, such as {show(first.path)}"
-        f"{where}: {' and '.join(both)}"
+        f"{where}: {' and '.join(both)}. If both are heard there, say --multilabel"
     )
     return once, [note]
+
+
+def _united(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """Each place once, with all that is said of it; and how many have several labels."""
+    places: dict[tuple[Path, float | None, float | None], Entry] = {}
+    for entry in entries:
+        label = "" if is_quiet(entry.label) else entry.label
+        same = places.get((entry.path, entry.start, entry.end))
+        known = replace(entry, label=label if same is None else union(same.label, label))
+        places[entry.path, entry.start, entry.end] = known
+    counts = [len(heard_in(entry.label)) for entry in places.values()]
+    note = (
+        f"{sum(n > 1 for n in counts)} of {len(counts)} places have several labels, "
+        f"{counts.count(0)} have none: each class is judged by itself"
+    )
+    return list(places.values()), [note]
 
 
 def _end(entry: Entry, item: Indexed) -> float:
@@ -240,88 +327,49 @@ def _clip(entry: Entry, item: Indexed, window: float) -> Clip:
     )
 
 
-def _solved(
-    vectors: Sequence[np.ndarray], truth: np.ndarray, split: Split, classes: int
-) -> tuple[keras.layers.Dense, float]:
-    """The head, and the inverse strength of its penalty."""
-    train = split.parts()["train"]
-    inputs = np.concatenate([vectors[i] for i in train])
-    owners = np.repeat(np.arange(len(train)), [len(vectors[i]) for i in train])
-    sounding = np.any(inputs != 0, axis=1)
-    inputs, owners = inputs[sounding], owners[sounding]
-    # Each place counts the same however long it is, and each class however many places it has.
-    labels = truth[train][owners]
-    weights = 1 / np.bincount(owners, minlength=len(train))[owners]
-    weights /= np.bincount(labels, weights, classes)[labels]
+def _solved(cut: Pieces) -> tuple[keras.Model, float]:
+    """The head, as a model of vectors, and the inverse strength of its penalty."""
+    manifest, classes = cut.manifest, len(cut.manifest.labels)
+    train, held = cut.parts["train"], cut.parts["validation"]
+    inputs = train[:]
+    weights = 1 / np.bincount(train.clip)[train.clip]
+    # Each place counts the same however long it is, and each class however many places it has;
+    # where each class is judged by itself, none outweighs another.
+    if manifest.several:
+        labels, activation = heard_table(manifest)[train.clip], "sigmoid"
+    else:
+        labels, activation = label_numbers(manifest)[train.clip], "softmax"
+        weights = weights / np.bincount(labels, weights, classes)[labels]
     weights /= weights.mean()
     # As a read-out's projection: mean 0, and variance 1 on average. Folded into the head again.
     middle = np.average(inputs.astype(np.float64), axis=0, weights=weights)
     scale = 1 / max(float(np.sqrt(((inputs - middle) ** 2).mean())), 1e-6)
     standard = (inputs - middle) * scale
-    head = keras.layers.Dense(classes, "softmax", name=OUTPUT, dtype="float32")
-    head.build((None, inputs.shape[1]))
-    held = split.parts()["validation"]
+    head = keras.layers.Dense(classes, activation, name=OUTPUT, dtype="float32")
+    vectors = keras.Input((inputs.shape[1],), name="vectors")
+    model = keras.Model(vectors, head(vectors), name=PATCH_MODEL)
     best: tuple[float, float, list[np.ndarray]] | None = None
     for strength in STRENGTHS if len(held) else STRENGTHS[:1]:
-        kernel, bias = regression(standard, labels, weights, strength, Solvable(head, "softmax"))
+        kernel, bias = regression(standard, labels, weights, strength, Solvable(head, activation))
         folded = [kernel * np.float32(scale), bias - (middle * scale @ kernel).astype(np.float32)]
-        means = np.stack([_chances(vectors[i], *folded)[0] for i in held]) if len(held) else None
-        found = 0.0 if means is None else loss(truth[held], means)
+        head.set_weights(folded)
+        found = _held_loss(model, cut) if len(held) else 0.0
         if best is None or found < best[0]:
             best = found, strength, folded
     assert best is not None
     head.set_weights(best[2])
-    return head, best[1]
+    return model, best[1]
 
 
-def _chances(
-    vectors: np.ndarray, kernel: np.ndarray, bias: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and largest probabilities of a place, (classes,) each."""
-    logits = vectors[np.any(vectors != 0, axis=1)] @ kernel + bias
-    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
-    chances /= chances.sum(axis=1, keepdims=True)
-    return chances.mean(axis=0), chances.max(axis=0)
-
-
-def _scores(
-    manifest: Manifest,
-    split: Split,
-    vectors: Sequence[np.ndarray],
-    head: keras.layers.Dense,
-    seed: int,
-) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """The entries of `metrics.json`, and the scores of each held-out place."""
-    labels, truth, weights = manifest.labels, label_numbers(manifest), head.get_weights()
-    metrics: dict[str, Any] = {}
-    held: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    peaks: dict[str, np.ndarray] = {}
-    for part in ("validation", "test"):
-        clips = split.parts()[part]
-        metrics[part] = None
-        if len(clips):
-            both = [_chances(vectors[i], *weights) for i in clips]
-            means, peaks[part] = (np.stack(values) for values in zip(*both, strict=True))
-            held[part] = clips, means
-            metrics[part] = score_clips(manifest, clips, means, labels, seed)
-    levels = None
-    if "validation" in held:
-        there = truth[held["validation"][0]]
-        levels = np.array(
-            [best_threshold(there == n, peaks["validation"][:, n]) for n in range(len(labels))]
-        )
-    metrics["thresholds"] = (
-        None if levels is None else dict(zip(labels, map(float, levels), strict=True))
-    )
-    fitted = None
-    if "validation" in held:
-        fitted = truth[held["validation"][0]], held["validation"][1]
-    tested = None
-    if "test" in held:
-        tested = truth[held["test"][0]], held["test"][1], peaks["test"]
-    metrics |= calibrate(labels, fitted, tested, levels)
-    metrics["background"] = any(map(is_quiet, labels))
-    return metrics, held
+def _held_loss(model: keras.Model, cut: Pieces) -> float:
+    """The loss of the validation places, by the means over their windows."""
+    manifest, held = cut.manifest, cut.parts["validation"]
+    scores = all_scores(model, held)
+    if manifest.several:
+        return label_scorer(heard_table(manifest), held.clip)(scores)["clip_loss"]
+    clips = np.unique(held.clip)
+    means = clip_means(scores, held.clip, len(manifest.clips))[clips]
+    return loss(label_numbers(manifest)[clips], means)
 
 
 def _split_rows(manifest: Manifest, split: Split) -> list[dict[str, str]]:

@@ -159,8 +159,10 @@ class Refused(Exception):
     def content(self) -> dict[str, str | None]:
         """The answer's body; `detail` is file, cause and cure in one text."""
         start = f"{self.file}: {self.cause}" if self.file else self.cause
+        # Some causes are whole sentences.
+        stop = "" if start.endswith((".", "!", "?")) else "."
         return {
-            "detail": f"{start}. {self.cure}",
+            "detail": f"{start}{stop} {self.cure}",
             "file": self.file,
             "cause": self.cause,
             "cure": self.cure,

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
+from unfreeze.audio.entries import BACKGROUND
 from unfreeze.errors import show
 from unfreeze.review.label_files import KINDS
 from unfreeze.review.label_store import Decision, TakenError
@@ -80,7 +81,8 @@ def _state(session: ReviewSession, label: str) -> dict[str, Any]:
         "labels": list(session.labels),
         "known": [label for label in session.run_labels if label in session.labels],
         "several": session.several,
-        "background": "background" in session.run_labels,
+        # A gate adds it to the classes that the run was trained on.
+        "background": BACKGROUND in (*session.run_labels, *session.index.labels),
         "notes": session.notes,
         "folder": show(session.folder),
         "counts": session.counts(),

@@ -33,8 +33,11 @@ from unfreeze.serve.studio_folder import (
     RunList,
     StudioFolder,
     class_folder,
+    data_folder,
     has_sound_suffix,
+    is_table_name,
     keep_recording,
+    keep_table,
     list_folder,
 )
 from unfreeze.serve.studio_jobs import TIED_PROGRAM, Errands, Training
@@ -235,12 +238,18 @@ class Studio:
             raise RunError(f"{show(run)} has no report yet. To write it: {cure}") from None
 
     def keep(self, file: Path, name: str, place: Path) -> dict[str, Any]:
-        """Keep a file that was dropped, if it is sound.
+        """Keep a file that was dropped, if it is sound, or a table of labels that can be used.
 
         Raises:
             Refused: it is none.
+            DataError: it is a table that training could not read.
         """
-        cause = "its name is not that of a sound file"
+        if is_table_name(name):
+            with self._placing:
+                final, is_new, labels = keep_table(self.folder, file, name, place)
+            kept = show(final.relative_to(self.folder.root))
+            return {"kept": kept, "new": is_new, "labels": labels}
+        cause = "its name is not that of a sound file or a table"
         if has_sound_suffix(name):
             # Read to its end, in a process of its own: a damaged file may crash its reader.
             ((facts, problems),) = self.decoders.examine([(file, Path(name))])
@@ -250,7 +259,8 @@ class Studio:
                     final, is_new = keep_recording(file, name, place)
                 kept = show(final.relative_to(self.folder.root))
                 return {"kept": kept, "new": is_new, "seconds": facts.seconds}
-        raise Refused(422, cause, "Only sound files are kept.", file=name)
+        cure = "Only sound files and tables of labels are kept."
+        raise Refused(422, cause, cure, file=name)
 
     def close(self) -> str | None:
         """End everything; return the name of a run whose training was stopped."""
@@ -322,10 +332,12 @@ def create_studio_app(studio: Studio, token: str, *, local_only: bool = True) ->
         admit(request, token, COMMAND)
         with line.place():
             try:
-                place = await asyncio.to_thread(class_folder, studio.folder, folder, label)
+                place = await asyncio.to_thread(_place, studio, folder, label)
             except UnfreezeError as error:
                 raise Refused(422, str(error), "Change it and drop the files again.") from None
             async with received(request, studio.limits) as file:
+                if not label and not is_table_name(file.name):
+                    raise Refused(422, "the class of the recording is missing", "Name it.")
                 try:
                     kept = await asyncio.to_thread(studio.keep, file.path, file.name, place)
                 except Refused as refused:
@@ -349,6 +361,13 @@ def create_studio_app(studio: Studio, token: str, *, local_only: bool = True) ->
     app.add_api_route("/report/{name}", report, methods=["GET"])
     add_refusals(app)
     return guarded(app, local_only=local_only, policy=UPLOADS_POLICY)
+
+
+def _place(studio: Studio, folder: str, label: str) -> Path:
+    """Where a file goes: a table may be of a whole folder."""
+    if label:
+        return class_folder(studio.folder, folder, label)
+    return data_folder(studio.folder, folder)
 
 
 def _key(token: str, name: str) -> str:

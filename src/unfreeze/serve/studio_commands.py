@@ -181,8 +181,8 @@ def export_words(run: Path, format: str) -> list[str]:
 
 
 def serve_words(run: Path) -> list[str]:
-    """The words of the command that serves a run as a page."""
-    return ["serve", str(run)]
+    """The words of the command that serves a run as a page, to those who have its address."""
+    return ["serve", str(run), "--token"]
 
 
 def formats() -> list[dict[str, Any]]:

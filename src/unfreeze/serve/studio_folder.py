@@ -2,20 +2,23 @@
 
 A request names a place by its path below the folder. It is refused if it leads out: by `..`, as
 an absolute path, or through a link. So are data whose links or tables name recordings outside.
-Nothing is written but whole sound files into a folder of a class, and the runs of
-`unfreeze train`; nothing is ever replaced or removed.
+Nothing is written but whole sound files into a folder of a class, tables of labels of recordings
+that are there, and the runs of `unfreeze train`; nothing is ever replaced or removed.
 """
 
 import errno
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unfreeze.audio.annotations import read_sounds
 from unfreeze.audio.class_folders import MANIFEST_NAME
-from unfreeze.audio.entries import check_label, is_within
+from unfreeze.audio.entries import Entry, check_label, is_within
+from unfreeze.audio.label_table import Columns
 from unfreeze.audio.rules import content_hash
 from unfreeze.audio.sound_formats import READABLE
 from unfreeze.audio.sources import TABLES, find_source
@@ -30,8 +33,8 @@ _NOT_IN_NAMES = re.compile(r'[\\/:*?"<>|]')
 # Entries of a folder that are listed, and looked at to say what is in one.
 _MOST_LISTED, _MOST_LOOKED_AT = 500, 2000
 _MOST_RUNS = 200
-# Bytes of a name on disk.
-_LONGEST_NAME = 150
+# Bytes of a name on disk, and of a table.
+_LONGEST_NAME, _LARGEST_TABLE = 150, 20_000_000
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,17 @@ class StudioFolder:
                 f"{show(data)} holds the runs, too, which would count as a class. Move the class "
                 f"folders into a folder of their own, such as {show(data / 'sounds')}"
             )
+        self.refuse_outside(find_source(data).entries)
+        return data
+
+    def refuse_outside(self, entries: Iterable[Entry]) -> None:
+        """Refuse recordings that are not in the folder.
+
+        Raises:
+            DataError: names one.
+        """
         real: dict[Path, str] = {}
-        for entry in find_source(data).entries:
+        for entry in entries:
             path = entry.path
             folder = real.get(path.parent)
             if folder is None:
@@ -88,7 +100,6 @@ class StudioFolder:
                     f"{show(path)} is outside of {show(self.root)}, where the studio looks: start "
                     "it with a folder that holds all recordings, or use the command line"
                 )
-        return data
 
     def run(self, name: str) -> Path:
         """The folder of a run that is there.
@@ -244,6 +255,23 @@ def class_folder(folder: StudioFolder, name: str, label: str) -> Path:
     Raises:
         DataError: it leads out of the folder, or the class cannot have such a name.
     """
+    check_label(label, "The class")
+    place = data_folder(folder, name) / _folder_name(label, "class")
+    if place.exists() and not is_within(os.path.realpath(place), str(folder.root)):
+        raise DataError(f"{show(place)} is a link that leads out of {show(folder.root)}")
+    return place
+
+
+def data_folder(folder: StudioFolder, name: str) -> Path:
+    """Where data are, or will be; made when the first file is placed.
+
+    Args:
+        folder: of the studio.
+        name: of the data's folder in it.
+
+    Raises:
+        DataError: it leads out of the folder, holds the runs, or is a file.
+    """
     parts = Path(name).parts
     there = len(parts)
     while there and not (folder.root / Path(*parts[:there])).exists():
@@ -251,17 +279,13 @@ def class_folder(folder: StudioFolder, name: str, label: str) -> Path:
     data = folder.place("/".join(parts[:there]))
     for part in parts[there:]:
         data /= _folder_name(part, "folder")
-    check_label(label, "The class")
     if is_within(str(data), str(folder.runs)) or is_within(str(folder.runs), str(data)):
         raise DataError(
             f"{show(data)} holds the runs: give a folder for the recordings, such as sounds"
         )
-    place = data / _folder_name(label, "class")
-    if place.exists() and not is_within(os.path.realpath(place), str(folder.root)):
-        raise DataError(f"{show(place)} is a link that leads out of {show(folder.root)}")
     if not data.is_dir() and data.exists():
         raise DataError(f"{show(data)} is a file: choose a folder")
-    return place
+    return data
 
 
 def _folder_name(name: str, what: str) -> str:
@@ -292,11 +316,8 @@ def keep_recording(file: Path, name: str, place: Path) -> tuple[Path, bool]:
     Raises:
         DataError: it cannot be written.
     """
-    plain = Path(_NOT_IN_NAMES.sub("_", name).lstrip(". "))
+    plain = Path(_plain_name(name))
     stem, suffix = plain.stem, plain.suffix
-    while len(os.fsencode(stem + suffix)) > _LONGEST_NAME:
-        stem = stem[:-1]
-    stem = stem.rstrip(" .") or "recording"
     try:
         content = content_hash(file)
         make_folder(place)
@@ -310,9 +331,78 @@ def keep_recording(file: Path, name: str, place: Path) -> tuple[Path, bool]:
         with atomic_path(final) as partial:
             shutil.copyfile(file, partial)
     except OSError as error:
-        cure = "Free space on the disk." if error.errno == errno.ENOSPC else "Is it writable?"
-        raise DataError(f"{show(place)}: {error.strerror}. {cure}") from None
+        raise DataError(f"{show(place)}: {error.strerror}. {_cure(error)}") from None
     return final, True
+
+
+def keep_table(folder: StudioFolder, file: Path, name: str, place: Path) -> tuple[Path, bool, int]:
+    """Put a received table of labels beside its recordings, if training can read it there.
+
+    Threads must not do this at once.
+
+    Args:
+        folder: of the studio.
+        file: where the table is now.
+        name: what the client calls it: a table of Raven or Audacity is of the recording that it
+            has the name of.
+        place: where it goes, and where its recordings are.
+
+    Returns:
+        Where it is; whether it is new, as a table of the same name and content is left as it is;
+        and how many labels it has.
+
+    Raises:
+        DataError: it cannot be used, another of that name is there, or it cannot be written.
+    """
+    if not place.is_dir():
+        raise DataError(f"{show(place)} does not exist: add the recordings first")
+    if file.stat().st_size > _LARGEST_TABLE:
+        raise DataError(f"{show(name)}: a table has at most {_LARGEST_TABLE // 1_000_000} MB")
+    final = place / _plain_name(name)
+    # Its name counts, and errors show it.
+    own = file.with_name(final.name)
+    file.replace(own)
+    try:
+        entries, _ = read_sounds(own, Columns(folder=place))
+    except DataError as error:
+        raise DataError(str(error).replace(show(own), show(own.name))) from None
+    # First: whether there is a file elsewhere is nobody's business.
+    folder.refuse_outside(entries)
+    for entry in entries:
+        if not entry.path.is_file():
+            raise DataError(
+                f"{show(own.name)} names {show(entry.path)}, which is not there: add the "
+                "recordings first"
+            )
+    if os.path.lexists(final):
+        if final.is_file() and content_hash(final) == content_hash(own):
+            return final, False, len(entries)
+        # With a number behind its name it would be of another recording.
+        raise DataError(f"{show(place)} has another {show(final.name)}: give yours another name")
+    try:
+        with atomic_path(final) as partial:
+            shutil.copyfile(own, partial)
+    except OSError as error:
+        raise DataError(f"{show(place)}: {error.strerror}. {_cure(error)}") from None
+    return final, True, len(entries)
+
+
+def _plain_name(name: str) -> str:
+    """A client's name of a file as one that every system takes."""
+    plain = Path(_NOT_IN_NAMES.sub("_", name).lstrip(". "))
+    stem, suffix = plain.stem, plain.suffix
+    while len(os.fsencode(stem + suffix)) > _LONGEST_NAME:
+        stem = stem[:-1]
+    return (stem.rstrip(" .") or "recording") + suffix
+
+
+def _cure(error: OSError) -> str:
+    return "Free space on the disk." if error.errno == errno.ENOSPC else "Is it writable?"
+
+
+def is_table_name(name: str) -> bool:
+    """Whether a name is that of a table of labels."""
+    return Path(name).suffix.lower() in TABLES
 
 
 def has_sound_suffix(name: str) -> bool:

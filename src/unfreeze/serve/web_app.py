@@ -9,11 +9,11 @@ could then read the answers; such a request has the foreign name in `Host`.
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import ClientDisconnect
 
@@ -193,6 +193,7 @@ _FORM = {
 }
 _REFUSALS = {
     400: "The form is damaged, or the host name is not this machine's.",
+    403: "The server wants a token, which is missing or wrong.",
     408: "The file arrived too slowly.",
     413: "The file is too large, or the recording too long.",
     415: "The body is not a form.",
@@ -203,7 +204,11 @@ _REFUSALS = {
 
 
 def create_app(
-    classifier: SoundClassifier, limits: Limits | None = None, *, local_only: bool = True
+    classifier: SoundClassifier,
+    limits: Limits | None = None,
+    *,
+    local_only: bool = True,
+    admit: Callable[[Request], None] | None = None,
 ) -> Any:
     """Make the web application of one classifier.
 
@@ -212,6 +217,8 @@ def create_app(
         limits: what a request may ask for.
         local_only: refuse requests for any host name but this machine's own; for a
             server that listens on a loopback address.
+        admit: refuses requests for what the classifier knows or hears, such as those without a
+            token; the page itself and the server's health are open to all. None admits all.
 
     Returns:
         An ASGI application.
@@ -224,7 +231,12 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    _add_predict(app, classifier, limits, line := Line(limits.places))
+
+    async def admitted(request: Request) -> None:
+        if admit is not None:
+            admit(request)
+
+    _add_predict(app, classifier, limits, line := Line(limits.places), admitted)
 
     async def labels() -> Labels:
         """List the classes that the model knows, and the limits of the server."""
@@ -242,7 +254,9 @@ def create_app(
         """Report that the server works, and how long its queue is."""
         return Health("ok", __version__, line.taken, line.places)
 
-    app.add_api_route("/labels", labels, summary="Classes and limits")
+    app.add_api_route(
+        "/labels", labels, summary="Classes and limits", dependencies=[Depends(admitted)]
+    )
     app.add_api_route("/healthz", healthz, summary="Health")
     for url, (content, kind) in pages().items():
         app.add_api_route(
@@ -294,7 +308,13 @@ def _scores_by_class(given: list[str]) -> dict[str, float]:
     return scores
 
 
-def _add_predict(app: FastAPI, classifier: SoundClassifier, limits: Limits, line: Line) -> None:
+def _add_predict(
+    app: FastAPI,
+    classifier: SoundClassifier,
+    limits: Limits,
+    line: Line,
+    admitted: Callable[[Request], Awaitable[None]],
+) -> None:
     patch = classifier.front_end.patch_seconds
 
     async def predict(
@@ -341,6 +361,7 @@ def _add_predict(app: FastAPI, classifier: SoundClassifier, limits: Limits, line
         predict,
         methods=["POST"],
         summary="Classify a recording",
+        dependencies=[Depends(admitted)],
         openapi_extra=_FORM,
         responses={
             status: {"model": Refusal, "description": text} for status, text in _REFUSALS.items()

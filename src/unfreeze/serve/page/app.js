@@ -7,6 +7,8 @@ import { Recordings } from "./recordings.js";
 import { byId, clock, csv, download, make, score } from "./text.js";
 import { Thresholds } from "./thresholds.js";
 
+// Behind the #, if the server wants one; it is sent in a header, and never as part of an address.
+const headers = location.hash.length > 1 ? { "X-Unfreeze-Token": location.hash.slice(1) } : {};
 let learned = null; // resolves when the server has told what it knows
 let known = { labels: [], multilabel: false, background: true, max_mb: Infinity, max_seconds: 600 };
 let prediction = null; // what is shown
@@ -101,7 +103,7 @@ async function sayWhatIsHeard(active) {
     const form = new FormData();
     form.append("file", blob, "now.wav");
     try {
-      const answer = await fetch(`predict?${new URLSearchParams(scores())}`, { method: "POST", body: form });
+      const answer = await fetch(`predict?${new URLSearchParams(scores())}`, { method: "POST", headers, body: form });
       if (!answer.ok || recording !== active) continue;
       const { classes, heard } = await answer.json();
       const named = heard.map((label) => `${label} ${score(classes[label])}`).join(", ");
@@ -145,7 +147,7 @@ async function ask({ blob, name }, signal) {
   form.append("file", blob, name);
   const query = new URLSearchParams([["spectrogram", "true"], ...scores()]);
   try {
-    const answer = await fetch(`predict?${query}`, { method: "POST", body: form, signal });
+    const answer = await fetch(`predict?${query}`, { method: "POST", headers, body: form, signal });
     const body = await answer.json();
     if (answer.ok) return { body };
     const cause = body.file ? `${name}: ${body.cause}` : body.cause ?? body.detail;
@@ -189,7 +191,10 @@ function again() {
 async function learn() {
   showError(null);
   try {
-    known = await (await fetch("labels")).json();
+    const answer = await fetch("labels", { headers });
+    const found = await answer.json();
+    if (!answer.ok) return showError(found);
+    known = found;
   } catch {
     return showError(NO_SERVER);
   }
@@ -345,4 +350,9 @@ function showError(problem) {
   byId("retry").hidden = !problem?.again;
 }
 
+document.querySelector("a.skip").addEventListener("click", (event) => {
+  // A token is behind the #: to go to #main would lose it at the next reload.
+  event.preventDefault();
+  byId("main").focus();
+});
 learned = learn();

@@ -155,10 +155,14 @@ function makeField(field) {
   return make("div", { className: "field" }, label, help);
 }
 
-// Files are sent one after the other: each is whole on disk before the next begins.
-async function add(files) {
+const isTable = (file) => /\.(csv|tsv|txt)$/i.test(file.name);
+
+// Files are sent one after the other: each is whole on disk before the next begins, and tables,
+// which name recordings, come last.
+async function add(given) {
+  const files = [...given].sort((a, b) => isTable(a) - isTable(b));
   const folder = byId("add-folder").value.trim(), label = byId("add-class").value.trim();
-  if (!label) {
+  if (!label && !files.every(isTable)) {
     byId("add-class").focus();
     throw new Error("Name the class first: what is heard in these files.");
   }
@@ -174,15 +178,16 @@ async function add(files) {
       const query = new URLSearchParams({ folder, label });
       const answer = await fetch(`studio/upload?${query}`, { method: "POST", headers: { "X-Unfreeze-Token": tabToken }, body: form });
       const found = await answer.json();
-      if (!answer.ok) throw new Error(`${found.cause} ${found.cure}`);
-      item.textContent = `${found.kept}${found.new ? "" : " (was there already)"}`;
+      if (!answer.ok) throw new Error(`${found.cause.replace(/([^.!?])$/, "$1.")} ${found.cure}`);
+      const labels = found.labels === undefined ? "" : `: ${found.labels} label${found.labels === 1 ? "" : "s"}`;
+      item.textContent = `${found.kept}${labels}${found.new ? "" : " (was there already)"}`;
       kept += 1;
     } catch (error) {
       item.className = "bad";
       item.textContent = `${file.name}: ${error.message}`;
     }
   }
-  say(`${kept} of ${files.length} files are in ${folder ? `${folder}/` : ""}${label}.`);
+  say(`${kept} of ${files.length} files are in ${[folder, label].filter(Boolean).join("/") || shown.about.name}.`);
   await browse(shown.place.path);
 }
 
@@ -239,7 +244,7 @@ doing(async () => {
   byId("folder").textContent = about.folder;
   byId("runs-folder").textContent = `In ${about.runs}.`;
   byId("studio-command").textContent = about.command;
-  byId("drop-hint").textContent = `or drop them here: sound files of at most ${about.max_mb} MB`;
+  byId("drop-hint").textContent = `or drop them here: sound files of at most ${about.max_mb} MB, and tables of labels (CSV, Raven, Audacity) of recordings that are there`;
   for (const field of about.fields) byId(field.in_sight ? "in-sight" : "options").append(makeField(field));
   watch.formats = about.formats;
   watch.ended = plan;
