@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 from unfreeze.audio.augmentation import read_augmentation
-from unfreeze.audio.clip_model import patch_model
+from unfreeze.audio.clip_model import mixup_of, patch_model
 from unfreeze.audio.feature_store import PatchStore
-from unfreeze.audio.manifest import Manifest, heard_table
+from unfreeze.audio.manifest import Manifest
 from unfreeze.audio.patches import PatchView, clip_means, repeat_by_clip
 from unfreeze.backbones.registry import Backbone
 from unfreeze.core.boundary import check_stages, cut_for, share_of_work, why_uncached
@@ -42,7 +42,7 @@ from unfreeze.pipeline.training_data import (
     Inputs,
     NamedProgress,
     build_features,
-    label_numbers,
+    clip_truth,
     prefix_folder,
 )
 
@@ -172,7 +172,7 @@ def fit_patches(
         StageError: a stage did not do what it should, or its loss diverged.
     """
     several = manifest.several
-    labels = heard_table(manifest) if several else label_numbers(manifest)
+    labels = clip_truth(manifest)
     train, held = parts["train"], parts["validation"]
     truth = repeat_by_clip(labels, train.clip)
     validation = score = loss_of = None
@@ -208,6 +208,7 @@ def fit_patches(
         verbose=0,
         loss=loss_of,
         class_weight=None if several else weights_of,
+        mixup=mixup_of(model),
         validation_scores=score,
         cache_dir=prefix_folder(),
         cache_limit=CACHE_LIMIT,

@@ -49,7 +49,7 @@ from unfreeze.pipeline.run_plan import RunPlan
 from unfreeze.pipeline.run_writing import Tested, begin_run, finish_run, record_schedule
 from unfreeze.pipeline.trackers import trackers
 from unfreeze.pipeline.train_options import DEFAULT_TAPS, TrainOptions
-from unfreeze.pipeline.training_data import label_numbers
+from unfreeze.pipeline.training_data import clip_truth, label_numbers
 from unfreeze.pipeline.wish import Wish
 
 if TYPE_CHECKING:
@@ -211,10 +211,7 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
 
 def _depths(plan: RunPlan, cut: Pieces, listener: TrainListener) -> dict[str, Any]:
     """What each depth of the network knew before training; empty without the clips for it."""
-    options = plan.options
-    if cut.manifest.several:
-        return {}
-    labels = label_numbers(cut.manifest)
+    options, labels = plan.options, clip_truth(cut.manifest)
     train, held = cut.parts["train"], cut.parts["validation"]
     if plan.inputs.backbone.is_frozen or options.taps != DEFAULT_TAPS:
         return {}
