@@ -16,6 +16,7 @@ read, so time and memory are bounded, however large the data. Test clips play no
 nothing is added to the network's layers.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from unfreeze.audio.patches import PatchView, clip_means
-from unfreeze.core.boundary import inference_cut
+from unfreeze.core.boundary import Cut, inference_cut
 from unfreeze.core.fusing import fuse_steps
 from unfreeze.core.graph import Graph, Ref, Step, flatten
 from unfreeze.core.read_out import pool_axes, principal_components, tap_points
@@ -36,6 +37,7 @@ from unfreeze.core.read_out_layers import Compress, MeanPool
 from unfreeze.core.step_model import Program, StepModel
 from unfreeze.errors import DataError
 from unfreeze.pipeline.bootstrap import mean_of_defined
+from unfreeze.pipeline.kept_fits import fit_key, once
 from unfreeze.pipeline.label_scoring import average_precision, label_scorer
 from unfreeze.pipeline.patch_training import clip_scorer
 
@@ -155,6 +157,31 @@ def depth_profile(
         raise DataError(reason)
     graph = flatten(backbone)
     points = tap_points(graph, taps, most=None)
+    settings = [list(points), seed, MOST_PATCHES, COMPONENTS, STRENGTH, _ITERATIONS]
+    for view in (train, validation):
+        settings += [view.clip, labels[view.clip]]
+    key = fit_key("depths", [train, validation], _tap_cut(graph, list(points.values())), settings)
+
+    def compute() -> dict[str, np.ndarray]:
+        found = _computed(backbone, graph, points, train, validation, labels, seed, progress)
+        return {"profile": np.array(json.dumps(found.as_plain()))}
+
+    plain = json.loads(str(once(key, compute)["profile"]))
+    groups = tuple(Depth(row.pop("group"), row) for row in plain["groups"])
+    return DepthProfile(**{**plain, "groups": groups})
+
+
+def _computed(
+    backbone: keras.Model,
+    graph: Graph,
+    points: Mapping[str, Step],
+    train: PatchView,
+    validation: PatchView,
+    labels: np.ndarray,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> DepthProfile:
+    """The profile, computed; the arguments are those of `depth_profile`."""
     reader = _tap_reader(graph, backbone, list(points.values()))
     several = labels.ndim == 2
     rows = draw_rows(train.clip, MOST_PATCHES, seed, _rarest(labels) if several else labels)
@@ -283,11 +310,14 @@ def _turns(owners: np.ndarray) -> np.ndarray:
     return turns
 
 
+def _tap_cut(graph: Graph, taps: Sequence[Step]) -> Cut:
+    """The network up to its taps: nothing is trained, so that each BatchNorm can be fused."""
+    return replace(inference_cut(graph), frontier=tuple(step.outputs[0] for step in taps))
+
+
 def _tap_reader(graph: Graph, backbone: keras.Model, taps: Sequence[Step]) -> StepModel:
     """A model from patches to one vector per tap: the mean over time, compressed."""
-    # Nothing is trained, so all steps are before the cut, and each BatchNorm can be fused.
-    cut = inference_cut(graph)
-    cut = replace(cut, frontier=tuple(step.outputs[0] for step in taps))
+    cut = _tap_cut(graph, taps)
     steps, outputs = list(fuse_steps(cut.prefix, cut, frozenset())), []
     free = max(graph.shapes) + 1
     for step in taps:

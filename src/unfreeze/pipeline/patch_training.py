@@ -22,11 +22,12 @@ from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.fit import FitResult, fit
 from unfreeze.core.graph import Graph, flatten
 from unfreeze.core.objective import KnownBinaryCrossentropy
-from unfreeze.core.read_out import adapt, projection_of
+from unfreeze.core.read_out import projection_of
 from unfreeze.core.schedule import Schedule
 from unfreeze.pipeline.backbone_limits import usable_augment
 from unfreeze.pipeline.calibration import loss
 from unfreeze.pipeline.class_weights import clip_weights, heard_weights, sample_weights
+from unfreeze.pipeline.kept_fits import adapt_once
 from unfreeze.pipeline.label_scoring import label_scorer
 from unfreeze.pipeline.train_options import (
     BALANCED,
@@ -195,7 +196,7 @@ def fit_patches(
             weights_of[number] *= factors.get(label, 1.0)
     projection = projection_of(model)
     if projection is not None and not projection.is_fitted:
-        adapt(model, train, seed=seed)
+        adapt_once(model, train, seed)
     return fit(
         model,
         with_caches(flatten(model), schedule),
