@@ -5,9 +5,12 @@ import pytest
 
 import unfreeze
 from toy import build_toy
+from unfreeze.audio.noisy_patches import make_bank
+from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.core.boundary import inference_cut
 from unfreeze.core.graph import flatten
 from unfreeze.core.read_out import projection_of
+from unfreeze.pipeline import in_noise
 from unfreeze.pipeline import kept_fits as module
 from unfreeze.pipeline.depth_profile import depth_profile
 from unfreeze.pipeline.kept_fits import adapt_once, fit_key, once
@@ -106,3 +109,16 @@ def test_without_a_fingerprint_nothing_is_kept(cache):
     assert fit_key("x", [np.zeros(3)], inference_cut(flatten(build_toy())), []) is None
     assert once(None, lambda: {"a": np.ones(1)})["a"] == 1
     assert not cache.exists()
+
+
+def test_background_is_made_once_and_draws_go_on_as_after_it(cache):
+    front_end = FrontEnd()
+    plain, first, second = (np.random.default_rng(3) for _ in "abc")
+    expected = make_bank(front_end, 1, plain)
+    for rng in (first, second):
+        found = in_noise._kept_bank(front_end, 1, rng)
+        np.testing.assert_array_equal(found.patches, expected.patches)
+        np.testing.assert_array_equal(found.clip, expected.clip)
+        assert (found.kind.tolist(), found.kinds) == (expected.kind.tolist(), expected.kinds)
+    assert plain.uniform() == first.uniform() == second.uniform()
+    assert len(list(cache.iterdir())) == 1

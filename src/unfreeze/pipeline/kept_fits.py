@@ -2,7 +2,7 @@
 
 The projection of a read-out, the depth profile, and what a gate reads of sounds in noise depend
 on the recordings, the published network and the seed, and not on how the head is trained, so
-that the next run finds them.
+that the next run finds them. Computed background depends on the seed and the front end alone.
 
 Layout: `<cache>/fits/<key>/fit.npz`, arrays alone. Invariants: whatever a fit was made from is
 in its key (`unfreeze.core.fingerprints.cache_key`: data, network, versions), so that what is
@@ -33,6 +33,8 @@ from unfreeze.version import __version__
 # About thirty projections of YAMNet; and of one fit.
 _LIMIT, _LARGEST = 500 * 10**6, 100 * 10**6
 _FILE = "fit.npz"
+# To be raised where the code of a fit changes its result.
+_FORMAT = 1
 
 Arrays = dict[str, np.ndarray]
 
@@ -72,8 +74,6 @@ def fit_key(kind: str, views: Sequence[Any], cut: Cut, settings: Sequence[Any]) 
         cut: the network up to where it is read.
         settings: further plain values, and arrays.
     """
-    import sklearn
-
     prints = [getattr(view, "fingerprint", None) for view in views]
     if not all(isinstance(one, str) for one in prints):
         return None
@@ -83,16 +83,27 @@ def fit_key(kind: str, views: Sequence[Any], cut: Cut, settings: Sequence[Any]) 
         else value
         for value in settings
     ]
-    versions = [__version__, np.__version__, sklearn.__version__]
-    content = json.dumps([kind, versions, prints, plain])
+    content = plain_key([kind, prints, plain])
     return cache_key(content, cut, half=False, views=1, fused=True)
+
+
+def plain_key(settings: Sequence[Any]) -> str:
+    """What depends on plain values alone, as one word."""
+    import scipy
+    import sklearn
+    import soxr
+
+    modules = (np, scipy, sklearn, soxr)
+    versions = [_FORMAT, __version__, *(module.__version__ for module in modules)]
+    text = json.dumps([versions, *settings], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def once(key: str | None, fit: Callable[[], Arrays]) -> Arrays:
     """The arrays of a fit, from an earlier run where there was one.
 
     Args:
-        key: from `fit_key`; None computes them.
+        key: from `fit_key` or `plain_key`; None computes them.
         fit: computes them.
     """
     if key is None:
@@ -110,7 +121,8 @@ def once(key: str | None, fit: Callable[[], Arrays]) -> Arrays:
         return made
     with suppress(OSError):
         make_folder(home)
+        members: dict[str, Any] = dict(made)
         with atomic_path(home / _FILE) as path, path.open("wb") as file:
-            np.savez(file, **made)
+            np.savez(file, **members)
         make_room((one.parent for one in home.parent.glob(f"*/{_FILE}")), _LIMIT, keep=home)
     return made
