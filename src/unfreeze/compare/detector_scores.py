@@ -20,7 +20,6 @@ from unfreeze.pipeline.bootstrap import RESAMPLES, Floats, mean_of_defined, plai
 from unfreeze.pipeline.event_rates import FOUND, HIT, RIGHT, TRUE, average_precisions
 from unfreeze.pipeline.gate import with_gate
 from unfreeze.pipeline.held_counts import count_held, score_held, threshold_entries
-from unfreeze.pipeline.inference import fused
 from unfreeze.pipeline.patch_training import Material
 from unfreeze.pipeline.wish import Wish
 
@@ -123,9 +122,8 @@ def detect(
     published = material.backbone.build(weights=material.weights)
     gated = with_gate(model, published, cut, front, seed)
     cut = replace(cut, manifest=replace(cut.manifest, labels=gated.labels))
-    quick = fused(gated.model)
-    held = score_held(quick, cut, ("validation",))
-    counts = count_held(quick, cut, held, gated.noisy, front, seed)
+    held = score_held(gated.model, cut, ("validation",))
+    counts = count_held(gated.model, cut, held, gated.noisy, front, seed)
     chosen = threshold_entries(counts, Wish())["thresholds"]
     # A comparison always has validation clips.
     assert chosen is not None

@@ -34,7 +34,7 @@ from unfreeze.core.graph import flatten, take_again
 from unfreeze.core.read_out import COMPONENTS, pool_axes, tap_points
 from unfreeze.core.read_out_layers import Compress, MeanPool, Projection
 from unfreeze.pipeline.in_noise import COLUMNS, NoisyParts, labels_with_background, with_noise
-from unfreeze.pipeline.inference import all_scores, fused, view_scores
+from unfreeze.pipeline.inference import all_scores, view_scores
 from unfreeze.pipeline.kept_fits import adapt_once, fit_key, once
 
 #: Name of the gate's layer.
@@ -111,7 +111,7 @@ def with_gate(
     gated, labels = _gated(model, chances, quiet, manifest)
     # Both in one pass.
     both = keras.layers.Concatenate(name=f"{GATE}_both")([gated.outputs[0], chances])
-    judge = fused(keras.Model(model.input, both))
+    judge = keras.Model(model.input, both)
     taken, clips = _taken(judge, len(labels), quiet, some["validation"], cut)
     if len(taken) <= max(1, _TAKEN * clips):
         return Gated(gated, labels, noisy, noisy.notes)
@@ -225,7 +225,7 @@ def _solved(
     known = np.flatnonzero(truth >= 0)
     truth = truth[known]
     key = fit_key("gate", [view], inference_cut(flatten(read)), [])
-    heard = once(key, lambda: {"inputs": all_scores(fused(read), view)})["inputs"]
+    heard = once(key, lambda: {"inputs": all_scores(read, view)})["inputs"]
     inputs = heard[known].astype(np.float64)
     mean, spread = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
     # Each column counts by its factor, however many patches it has.

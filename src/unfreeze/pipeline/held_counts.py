@@ -7,6 +7,7 @@ held-out clips, count what each threshold does with them and with background, ch
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from unfreeze.audio.background_clips import Pieces
@@ -23,7 +24,7 @@ from unfreeze.pipeline.wish import Wish
 HeldScores = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def score_held(model: Any, cut: Pieces, names: Sequence[str]) -> HeldScores:
+def score_held(model: keras.Model, cut: Pieces, names: Sequence[str]) -> HeldScores:
     """Score the clips of some parts.
 
     Args:
@@ -39,7 +40,7 @@ def score_held(model: Any, cut: Pieces, names: Sequence[str]) -> HeldScores:
 
 
 def count_held(
-    model: Any,
+    model: keras.Model,
     cut: Pieces,
     scores: HeldScores,
     noisy: NoisyParts | None,

@@ -42,7 +42,6 @@ from unfreeze.pipeline.in_noise import (
     merged,
     with_noise,
 )
-from unfreeze.pipeline.inference import fused
 from unfreeze.pipeline.label_scoring import label_thresholds
 from unfreeze.pipeline.light_form import light_command
 from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
@@ -186,9 +185,8 @@ def train(plan: RunPlan, listener: TrainListener | None = None) -> Trained:
             listener.on_note(note)
         notes += gated.notes
     cut = replace(cut, manifest=replace(cut.manifest, labels=labels))
-    quick = fused(model)
-    held = score_held(quick, cut, (*HELD, CORRECTED))
-    counts = count_held(quick, cut, held, noisy, backbone.front_end, options.seed)
+    held = score_held(model, cut, (*HELD, CORRECTED))
+    counts = count_held(model, cut, held, noisy, backbone.front_end, options.seed)
     wish = options.wish
     if wish.max_false_alarms is not None and counts is not None and not counts.hours:
         listener.on_note(f"Without background, {wish} cannot be chosen for; the best F1 was")
