@@ -33,6 +33,7 @@ def test_a_file_sets_what_it_names_and_leaves_out_the_rest(tmp_path):
         ("shift: 1.5\n", "mine.yaml:1: shift must be a whole number, not the number 1.5"),
         ("level: 0.1\nshift: 97\n", "mine.yaml:2: shift 97 must be from 0 to 96"),
         ("mix: -0.1\n", "mine.yaml:1: mix -0.1 must be from 0 to 1"),
+        ("mixup: 11\n", "mine.yaml:1: mixup 11 must be from 0 to 10"),
         ("levle: 0.5\n", r"mine.yaml:1: augmentation: unknown key 'levle'. Did you mean 'level'"),
         ("- shift: 1\n", "mine.yaml:1: augmentation must be `key: value` lines, not a list"),
     ],

@@ -16,6 +16,7 @@ from unfreeze.pipeline.depth_profile import (
     conclude,
     depth_profile,
     draw_rows,
+    error_of_share,
     find_peak,
     why_no_profile,
 )
@@ -69,9 +70,9 @@ def profile(forgetful, parts):
 def test_the_peak_is_where_the_answer_is(profile):
     first, second = profile.groups
     assert (first.group, second.group) == ("block1", "block2")
-    assert (first.accuracy, first.balanced_accuracy) == (1, 1)
+    assert first.scores == {"accuracy": 1, "balanced_accuracy": 1}
     # One class for all clips.
-    assert second.balanced_accuracy == 0.5
+    assert second.scores["balanced_accuracy"] == 0.5
     assert (profile.peak, profile.clips, profile.chance) == ("block1", 20, 0.5)
     assert profile.summary == (
         "Of the layer groups, each read alone, block1 (1 of 2 from the input) is the first that "
@@ -100,6 +101,97 @@ def test_the_network_is_read_as_keras_runs_it(parts):
 
 def _until(network, layer):
     return keras.Model(network.inputs, network.get_layer(layer).output)
+
+
+def table_of(labels):
+    """Two classes that are heard together in each third clip, and neither in each fourth."""
+    table = np.eye(2)[labels]
+    table[::3] = 1
+    table[::4] = 0
+    return table
+
+
+class Mixed(Patches):
+    """The same, with as many louder bands as classes are heard."""
+
+    def __init__(self, clips, table, **kwargs):
+        super().__init__(clips, **kwargs)
+        rng = np.random.default_rng([9, *clips[:1]])
+        self.values = rng.normal(-3, 0.5, size=self.values.shape).astype(np.float32)
+        for patch, heard in zip(self.values, table[self.clip], strict=True):
+            for label in np.flatnonzero(heard):
+                patch[:, 32 * label : 32 * label + 16] += rng.uniform(1, 2)
+
+
+@pytest.fixture(scope="module")
+def several(forgetful):
+    table = table_of(LABELS)
+    views = [Mixed(PARTS[name], table) for name in ("train", "validation")]
+    return table, views, depth_profile(forgetful, *views, table)
+
+
+def test_clips_with_several_labels_are_ranked(several):
+    table, _, found = several
+    first, second = found.groups
+    assert first.scores == {"mean_average_precision": 1.0}
+    # Equal scores for all clips: the share of clips in which a class is heard.
+    share = table[PARTS["validation"]].mean(axis=0)
+    assert second.scores["mean_average_precision"] == pytest.approx(share.mean())
+    assert found.chance == pytest.approx(share.mean())
+    assert (found.score, found.peak, found.clips) == ("mean_average_precision", "block1", 20)
+    # All 20 are ranked rightly; another might not be.
+    assert found.standard_error == pytest.approx((21 / 22 * 1 / 22 / 20) ** 0.5)
+    assert "(mean average precision 1.00); at the last group, block2, it is" in found.summary
+    plain = json.loads(json.dumps(found.as_plain()))
+    assert plain["groups"][0] == {"group": "block1", "mean_average_precision": 1.0}
+
+
+def test_what_is_not_known_of_a_clip_does_not_count(forgetful, several):
+    table, views, found = several
+    table = table.copy()
+    # Wrong, if it counted.
+    table[PARTS["train"][:8], 0] = table[PARTS["validation"][:4], 0] = -1
+    again = depth_profile(forgetful, *views, table)
+    assert again.groups[0].scores == found.groups[0].scores
+    known = table[PARTS["validation"]]
+    shares = [(column[column >= 0] > 0).mean() for column in known.T]
+    assert again.chance == pytest.approx(np.mean(shares))
+
+
+def test_the_classes_are_solved_as_scikit_learn_solves_each():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(300, 5)).astype(np.float32)
+    heard = (values[:, :3] + rng.normal(size=(300, 3)) > [0, 1, 9]).astype(float)
+    heard[:50, 1] = -1
+    guess = module._fit_labels([values[:100], values[100:]], heard, seed=0)
+    found = guess(values)
+    kernel, bias = module.principal_components(values, module.COMPONENTS, 0)
+    inputs = values @ kernel + bias
+    for column in range(2):
+        known = heard[:, column] >= 0
+        model = LogisticRegression(C=module.STRENGTH, tol=1e-6)
+        model.fit(inputs[known], heard[known, column])
+        expected = model.predict_proba(inputs)[:, 1]
+        np.testing.assert_allclose(found[:, column], expected, atol=2e-3)
+    # Never heard in training.
+    assert found[:, 2].max() < 0.02
+
+
+def test_rare_classes_are_drawn_first():
+    table = np.zeros((6, 3))
+    table[0, [0, 1]] = table[1, 0] = table[2, 0] = 1
+    table[3] = -1
+    # The rarest class of the first is 1; nothing is heard in the last three.
+    assert module._rarest(table).tolist() == [1, 0, 0, 3, 3, 3]
+
+
+def test_no_class_to_tell(several):
+    table = several[0].copy()
+    table[PARTS["validation"]] = 1
+    reason = why_no_profile(table, PARTS["train"], PARTS["validation"])
+    assert "a class that is heard in some of the training" in reason
 
 
 def test_test_clips_play_no_part(forgetful, parts, profile):
@@ -167,33 +259,38 @@ def test_a_class_that_only_validation_has(forgetful, parts):
     labels = LABELS.copy()
     labels[PARTS["validation"][:2]] = 2
     found = depth_profile(forgetful, parts["train"], parts["validation"], labels)
-    assert found.groups[0].accuracy == 0.9
-    assert found.groups[0].balanced_accuracy == pytest.approx(2 / 3)
+    assert found.groups[0].scores["accuracy"] == 0.9
+    assert found.groups[0].scores["balanced_accuracy"] == pytest.approx(2 / 3)
 
 
 def test_the_peak_is_the_smallest_depth_within_one_standard_error():
-    assert find_peak([0.5, 0.74, 0.8, 0.79], 100)[0] == 2
-    assert find_peak([0.5, 0.77, 0.8, 0.79], 100)[0] == 1
-    assert find_peak([0.5, 0.77, 0.8], 100)[1] == pytest.approx(0.04, abs=1e-3)
+    assert error_of_share(0.8, 100) == pytest.approx(0.04, abs=1e-3)
+    assert find_peak([0.5, 0.74, 0.8, 0.79], 0.04) == 2
+    assert find_peak([0.5, 0.77, 0.8, 0.79], 0.04) == 1
     # A perfect score on ten clips is not certain: nine of ten are as good.
-    assert find_peak([0.8, 0.95, 1.0], 10)[0] == 1
-    assert find_peak([0.8, 0.95, 1.0], 1000)[0] == 2
+    assert find_peak([0.8, 0.95, 1.0], error_of_share(1.0, 10)) == 1
+    assert find_peak([0.8, 0.95, 1.0], error_of_share(1.0, 1000)) == 2
 
 
 def depths(*scores):
-    return [Depth(f"block{i}", score, score) for i, score in enumerate(scores, 1)]
+    return [Depth(f"block{i}", {"balanced_accuracy": s}) for i, s in enumerate(scores, 1)]
+
+
+def concluded(*scores, clips, chance=0.25):
+    error = error_of_share(max(scores), clips)
+    return conclude(depths(*scores), "balanced_accuracy", clips, chance, error)
 
 
 def test_the_peak_in_words():
-    found = conclude(depths(0.5, 0.8, 0.6, 0.4), clips=200, classes=4)
+    found = concluded(0.5, 0.8, 0.6, 0.4, clips=200)
     assert found.peak == "block2"
     assert found.summary.endswith(
         "(balanced accuracy 0.80); at the last group, block4, it is 0.40."
     )
-    found = conclude(depths(0.3, 0.5, 0.9), clips=200, classes=4)
+    found = concluded(0.3, 0.5, 0.9, clips=200)
     assert found.peak == "block3"
     assert "only the last, block3, tells the classes apart best" in found.summary
-    found = conclude(depths(0.25, 0.30, 0.28), clips=40, classes=4)
+    found = concluded(0.25, 0.30, 0.28, clips=40)
     assert found.peak is None
     assert "balanced accuracy 0.30 at best, chance 0.25" in found.summary
 

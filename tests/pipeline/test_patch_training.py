@@ -1,16 +1,20 @@
 """What the training of patches weighs and scores."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from toy import build_toy
-from unfreeze.audio.augmentation import AUGMENTATIONS
-from unfreeze.audio.clip_model import patch_model
+from unfreeze.audio.augmentation import AUGMENTATIONS, Augmentation
+from unfreeze.audio.clip_model import mixup_of, patch_model
+from unfreeze.core.data import ShuffledRows
 from unfreeze.core.graph import flatten
 from unfreeze.core.presets import preset
 from unfreeze.core.schedule import Schedule, Stage
 from unfreeze.pipeline.patch_training import (
     clip_scorer,
+    fit_patches,
     tap_names,
     with_caches,
 )
@@ -101,3 +105,66 @@ def test_the_option_for_taps_may_name_several():
     assert tap_names("auto") == "auto"
     assert tap_names("none") is None
     assert tap_names("block4*, block9*") == ["block4*", "block9*"]
+
+
+class Patches:
+    """Patches in memory, as a `PatchView`: half of the bands hold each label, 1 or 0."""
+
+    def __init__(self, clip, truth):
+        self.clip = np.asarray(clip)
+        halves = np.repeat(truth[self.clip], 32, axis=1)
+        self.values = np.repeat(halves[:, None], 96, axis=1).astype(np.float32)
+        self.shape, self.dtype = self.values.shape, self.values.dtype
+
+    def __len__(self):
+        return len(self.clip)
+
+    def __getitem__(self, rows):
+        return self.values[rows]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_mixup_mixes_labels_as_patches(several, monkeypatch, tmp_path):
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path))
+    words = ["a", "b", "a;b" if several else "a"]
+    clips = [SimpleNamespace(label=words[n % 3]) for n in range(40)]
+    manifest = SimpleNamespace(
+        clips=clips, labels=("a", "b"), several=several, classes_of=lambda c: c.label.split(";")
+    )
+    truth = np.array([[float(x in clip.label) for x in "ab"] for clip in clips])
+    clip = np.repeat(np.arange(30), 2)
+    parts = {"train": Patches(clip, truth), "validation": Patches(np.arange(30, 40), truth)}
+    activation = "sigmoid" if several else "softmax"
+    model = patch_model(build_toy(), 2, 0, None, Augmentation(mixup=0.5), activation)
+    assert mixup_of(model) == 0.5
+    seen, plain = [], ShuffledRows._batch
+
+    def batch(self, index):
+        made = plain(self, index)
+        seen.append((self.seed is None, *made))
+        return made
+
+    monkeypatch.setattr(ShuffledRows, "_batch", batch)
+    stage = Stage("all", train="*", epochs=2, cache="never", learning_rate=1e-4)
+    fit_patches(model, Schedule((stage,)), manifest, parts, seed=0)
+    for held, _, y, *_ in seen:
+        assert not held or set(np.unique(y)) == {0, 1}
+    mixed = [batch[1:] for batch in seen if not batch[0]]
+    shares, y = (np.concatenate([part[n] for part in mixed]) for n in (0, 1))
+    shares = shares.reshape(len(y), 96, 2, 32).mean(axis=(1, 3))
+    assert ((shares > 0.01) & (shares < 0.99)).any(axis=1).sum() > 20
+    if several:
+        np.testing.assert_allclose(y, shares, atol=1e-5)
+        return
+    # By weights of classes: each clip's part in the loss is its share times its class's weight.
+    balanced = len(clip) / (2 * np.bincount(truth[clip].argmax(axis=1)))
+    weight = np.concatenate([part[2] for part in mixed])
+    np.testing.assert_allclose(weight[:, None] * y, shares * balanced, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stage_on_a_cache_mixes_its_views_alone():
+    model = patch_model(build_toy(), 3, 0, "auto", Augmentation(mixup=0.5))
+    stages = (Stage("a", train="head", solve=True), Stage("b", train="head", views=3))
+    assert [stage.augment for stage in with_caches(flatten(model), Schedule(stages))] == [
+        *(False, True)
+    ]

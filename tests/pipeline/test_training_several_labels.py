@@ -40,6 +40,11 @@ def test_each_class_is_judged_by_itself(run):
     # Nothing is heard in some clips, and all three sounds in others.
     assert sums.min() < 0.5
     assert sums.max() > 1.5
+    depths = trained.metrics["depths"]
+    assert depths["score"] == "mean_average_precision"
+    assert max(row["mean_average_precision"] for row in depths["groups"]) > 0.75
+    assert depths == json.loads((place / "run" / "metrics.json").read_text())["depths"]
+    assert (place / "run" / "depths.png").stat().st_size > 10_000
     assert (place / "run" / "classes.png").stat().st_size > 10_000
     assert not (place / "run" / "confusion.png").exists()
 
@@ -158,3 +163,11 @@ def test_the_command_line(run, tmp_path):
     report = json.loads(found.stdout)
     assert report["multilabel"]
     assert report["without_label"] > 0
+    told = runner.invoke(
+        app, ["inspect", str(data), "--depths", "--backbone", "toy", "--validation", "0.3"]
+    )
+    assert told.exit_code == 0, told.output
+    lines = told.stdout[told.stdout.index("What each depth of the network knows") :].splitlines()
+    assert lines[1].split() == ["layer", "group", "mAP"]
+    assert 0.4 < float(lines[2].split()[1]) <= 1
+    assert "mean average precision" in lines[-1]

@@ -332,6 +332,15 @@ def test_depths_show_accuracy_where_it_differs(tmp_path):
     assert "above the peak" not in found
 
 
+def test_depths_of_clips_with_several_labels(tmp_path):
+    profile = depths(0.5, 0.6, 1.0, peak=2)
+    name = "mean_average_precision"
+    rows = [{"group": row["group"], name: row["accuracy"]} for row in profile["groups"]]
+    plot_depths({**profile, "score": name, "groups": rows}, tmp_path / "depths.svg")
+    found = texts(tmp_path / "depths.svg")
+    assert {"mean average precision", "precision on 1,160 validation clips"} <= set(found)
+
+
 @pytest.mark.parametrize(("groups", "peak"), [(1, 0), (60, 59), (60, 0)])
 def test_depths_of_small_and_large_networks(tmp_path, groups, peak):
     plot_depths(depths(*[0.5] * groups, peak=peak), tmp_path / "depths.png")

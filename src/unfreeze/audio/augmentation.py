@@ -2,9 +2,10 @@
 
 Each change imitates a difference between recordings that does not change the class: when
 the sound begins, how loud it is, the pitch of the voice, the microphone and the room, what
-else is heard or drowns it. (Masks: Park et al., "SpecAugment", Interspeech 2019. Warped
-frequencies: Jaitly and Hinton, "Vocal Tract Length Perturbation (VTLP) improves speech
-recognition", ICML workshop 2013.) `augment_layer` makes the changes.
+else is heard or drowns it; `mixup` alone changes labels, too. (Masks: Park et al.,
+"SpecAugment", Interspeech 2019. Warped frequencies: Jaitly and Hinton, "Vocal Tract Length
+Perturbation (VTLP) improves speech recognition", ICML workshop 2013.) `augment_layer` makes
+the changes, and `unfreeze.core.mixup` mixes.
 """
 
 from collections.abc import Mapping
@@ -30,11 +31,13 @@ class Augmentation:
         warp: largest relative change of the mel axis, either way; below 1.
         response: standard deviation of a smooth change over frequency, as `level`.
         mix: share of the patches, 0 to 1, to which another one of the batch is added, by
-            5 to 20 dB weaker.
+            5 to 20 dB weaker; it keeps its label.
         band_masks: how many stretches of bands are replaced by the patch's mean.
         band_width: bands, the largest width of such a stretch.
         frame_masks: how many stretches of frames are.
         frame_width: frames, the largest width of such a stretch.
+        mixup: patches are mixed in pairs, and their labels alike, by shares from
+            Beta(mixup, mixup); before all other changes (`unfreeze.fit`'s `mixup`).
 
     Raises:
         ScheduleError: a value out of range.
@@ -49,6 +52,7 @@ class Augmentation:
     band_width: int = 8
     frame_masks: int = 0
     frame_width: int = 16
+    mixup: float = 0.0
 
     def __post_init__(self) -> None:
         for name, most in _MOST.items():
@@ -68,6 +72,7 @@ _MOST = {
     "band_width": 64,
     "frame_masks": 10,
     "frame_width": 96,
+    "mixup": 10.0,
 }
 
 AUGMENTATIONS: Mapping[str, Augmentation | None] = MappingProxyType(

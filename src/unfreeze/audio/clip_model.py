@@ -209,6 +209,12 @@ def patch_model(
     return _classic(backbone, classes, seed, activation)
 
 
+def mixup_of(model: keras.Model) -> float:
+    """How a patch model's training samples are mixed (`Augmentation.mixup`); 0 if not."""
+    kinds = (layer for layer in model.layers if isinstance(layer, augment_layer.AugmentPatches))
+    return next((float(layer.augmentation.mixup) for layer in kinds), 0.0)
+
+
 def _after(layer: keras.layers.Layer, backbone: keras.Model) -> keras.Model:
     """A copy of the backbone that begins with another layer."""
     from unfreeze.core.graph import copied_behind

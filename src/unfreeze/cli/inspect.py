@@ -198,15 +198,12 @@ def _profile(
     # Keras takes seconds to import: everything that only --depths needs is imported here.
     from unfreeze.audio.background_clips import cut_quiet
     from unfreeze.backend import import_keras
-    from unfreeze.pipeline.training_data import label_numbers
+    from unfreeze.pipeline.training_data import clip_truth
 
-    if manifest.several:
-        summary = "A depth profile needs clips with one label each."
-        return {"groups": [], "peak": None, "summary": summary}
     import_keras()
     from unfreeze.pipeline.depth_profile import depth_profile, why_no_profile
 
-    reason = why_no_profile(label_numbers(manifest), split.train, split.validation)
+    reason = why_no_profile(clip_truth(manifest), split.train, split.validation)
     if reason is not None:
         return {"groups": [], "peak": None, "summary": reason}
     with _network(options, manifest, shown) as (backbone, weights, store, progress):
@@ -216,7 +213,7 @@ def _profile(
             backbone.build(weights=weights),
             cut.parts["train"],
             cut.parts["validation"],
-            label_numbers(cut.manifest),
+            clip_truth(cut.manifest),
             # Of a network in a file of its own, the outputs that are read.
             taps=backbone.taps.split(",") if backbone.is_frozen else "auto",
             seed=options.seed,

@@ -65,6 +65,11 @@ class Rows:
         x = [np.asarray(part[rows]) for part in self.x]
         return x, _take(self.y, rows), _take(self.weight, rows)
 
+    def variant(self, *seeds: int) -> "Rows":
+        """What training reads in an epoch, or in a view that is cached: these rows themselves."""
+        del seeds
+        return self
+
     def first(self) -> Batch:
         """Two samples for a trial: far apart, because neighbours may be the same."""
         return self.take(np.unique([0, self.n // 2]))
@@ -476,10 +481,11 @@ class ShuffledRows(keras.utils.PyDataset):
             # Keras' adapter takes text as a tensor only.
             return keras.ops.convert_to_tensor(found) if found.dtype.kind == "O" else found
 
-        x = [pick(part) for part in self.rows.x]
+        now = self._now
+        x = [pick(part) for part in now.x]
         inputs = x[0] if len(x) == 1 else tuple(x)
-        y = None if self.rows.y is None else tree.map_structure(pick, self.rows.y)
-        weight = None if self.rows.weight is None else tree.map_structure(pick, self.rows.weight)
+        y = None if now.y is None else tree.map_structure(pick, now.y)
+        weight = None if now.weight is None else tree.map_structure(pick, now.weight)
         return (inputs, y) if weight is None else (inputs, y, weight)
 
     def divide(self, parts: int) -> None:
@@ -503,6 +509,7 @@ class ShuffledRows(keras.utils.PyDataset):
         n = self.rows.n
         self._order, self._batches = np.arange(n), np.arange(len(self))
         self._variant = np.zeros(n, dtype=np.int64)
+        self._now = self.rows if self.seed is None else self.rows.variant(self.seed, self.epoch)
         if self._together:
             self._batches = batch_order(len(self), self._order_seed, self.epoch)
         elif self._order_seed is not None:

@@ -45,7 +45,8 @@ from unfreeze.core.labels import check_labels
 from unfreeze.core.layers import Selection, apply, flags, unlearned_norms
 from unfreeze.core.log_names import check_log_names
 from unfreeze.core.lora import lora_while
-from unfreeze.core.objective import compile_settings, objective
+from unfreeze.core.mixup import mixed_rows
+from unfreeze.core.objective import compile_settings, objective, own_loss
 from unfreeze.core.optimizers import compiled_before, get_learning_rate, remember, with_compiled
 from unfreeze.core.prefix_cache import prune
 from unfreeze.core.presets import as_schedule
@@ -364,6 +365,7 @@ def fit(
     steps_per_epoch: int | None = None,
     validation_steps: int | None = None,
     class_weight: dict[int, float] | None = None,
+    mixup: float = 0.0,
     validation_scores: Callable[[Any], Mapping[str, float]] | None = None,
     cache_dir: str | Path | None = None,
     cache_limit: int | None = None,
@@ -409,6 +411,9 @@ def fit(
             cached, and goes on from epoch to epoch.
         validation_steps: likewise; the first batches, the same ones in every epoch.
         class_weight: weight of each class, by integer label.
+        mixup: mix each training sample with another one, and their labels alike, by shares from
+            Beta(mixup, mixup), 0 to 10 (0.2, say; 0 does not). Arrays only; in stages with
+            `augment`, and on a cache with `views`.
         validation_scores: called after each epoch with the model's outputs for all
             validation samples, in order; what it returns joins the log as `val_<name>`,
             where the schedule's `monitor` and rules find it. A score `x_error` is the standard
@@ -474,6 +479,9 @@ def fit(
     check_devices(devices, data, held, sizes)
     if class_weight:
         check_class_weight(data)
+    if mixup:
+        given_loss = own_loss(model, loss)
+        data, held = mixed_rows(data, held, graph, given_loss, mixup, class_weight)
     compile_with = objective(model, graph, data, loss, metrics)
     check_labels(model, graph, compile_with["loss"], data, "train")
     check_labels(model, graph, compile_with["loss"], held, "validation_data")
@@ -489,6 +497,7 @@ def fit(
     if home is not None:
         described = {"train": describe(data), "validation": describe(held)}
         settings = {"batch_size": batch_size, "class_weight": class_weight, "loss": compile_with}
+        settings |= {"mixup": mixup} if mixup else {}
         places = {id(variable): place for place, variable in enumerate(model.weights)}
         trained = {s.stage.name: sorted(places[v] for v in s.live) for s in selections}
         settings = identity(plan, seed, described, settings, trained)
@@ -507,7 +516,8 @@ def fit(
             callbacks=tuple(callbacks),
             batch_size=batch_size,
             seed=seed,
-            class_weight=class_weight,
+            # Mixed samples have them as weights of their own.
+            class_weight=None if mixup else class_weight,
             monitor=plan.monitor,
             score=validation_scores,
             run_dir=home,

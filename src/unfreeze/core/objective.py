@@ -154,7 +154,7 @@ def objective(
         given = {name: value for name, value in more.items() if value is not None}
         return {"loss": loss, "metrics": metrics, **given}
     compiled = {name: compiled_with(model).get(name) for name in _KEPT}
-    if compiled["loss"] is not None and not hasattr(compiled["loss"], _CHOSEN):
+    if own_loss(model, None) is not None:
         if metrics is not None:
             compiled["metrics"] = metrics
         return compiled
@@ -164,6 +164,12 @@ def objective(
     found, own = default_loss(graph, tree.flatten(labels)[0])
     setattr(found, _CHOSEN, True)
     return {"loss": found, "metrics": own if metrics is None else metrics}
+
+
+def own_loss(model: keras.Model, loss: Any) -> Any:
+    """The loss that the user gave, or compiled the model with; None leaves it to the labels."""
+    compiled = compiled_with(model).get("loss") if loss is None else loss
+    return None if hasattr(compiled, _CHOSEN) else compiled
 
 
 def fresh(value: Any) -> Any:
@@ -181,9 +187,10 @@ def fresh(value: Any) -> Any:
 class KnownBinaryCrossentropy(keras.losses.Loss):
     """Binary cross-entropy over the labels that are known, for a sigmoid output.
 
-    A label of 1 says that a class is there, 0 that it is not; one below 0 says that nobody
-    knows, and neither adds to the loss nor gets a gradient. The loss of a sample is the
-    sum over its known classes, divided by the number of all classes, in nats.
+    A label of 1 says that a class is there, 0 that it is not, one between is of a mix of both
+    (`mixup`); one below 0 says that nobody knows, and neither adds to the loss nor gets a
+    gradient. The loss of a sample is the sum over its known classes, divided by the number of
+    all classes, in nats.
 
     Args:
         side_weights: (classes, 2), the weights of "not there" and "there" for each class;
@@ -199,13 +206,15 @@ class KnownBinaryCrossentropy(keras.losses.Loss):
         """(batch, classes) labels and probabilities -> (batch,) losses."""
         y_pred = ops.convert_to_tensor(y_pred)
         y_true = ops.cast(y_true, y_pred.dtype)
-        there = ops.cast(y_true > 0.5, y_pred.dtype)
-        weights = ops.cast(y_true >= 0, y_pred.dtype)
-        if self.side_weights is not None:
-            sides = ops.cast(ops.convert_to_tensor(self.side_weights), y_pred.dtype)
-            weights = weights * (sides[:, 0] * (1 - there) + sides[:, 1] * there)
-        losses = ops.binary_crossentropy(there, y_pred)
-        return ops.mean(weights * losses, axis=-1)
+        there = ops.clip(y_true, 0, 1)
+        known = ops.cast(y_true >= 0, y_pred.dtype)
+        if self.side_weights is None:
+            return ops.mean(known * ops.binary_crossentropy(there, y_pred), axis=-1)
+        sides = ops.cast(ops.convert_to_tensor(self.side_weights), y_pred.dtype)
+        # Of a mix, each side by its own weight.
+        losses = sides[:, 1] * there * ops.binary_crossentropy(ops.ones_like(there), y_pred)
+        losses += sides[:, 0] * (1 - there) * ops.binary_crossentropy(ops.zeros_like(there), y_pred)
+        return ops.mean(known * losses, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """For saving."""

@@ -30,6 +30,7 @@ from unfreeze.core.boundary import Cut
 from unfreeze.core.data import Batch, Rows, Stream
 from unfreeze.core.fingerprints import FORMAT, Fingerprint, StreamDigest, cache_key
 from unfreeze.core.keras_internals import tree
+from unfreeze.core.mixup import labels_of_views
 from unfreeze.core.step_model import StepModel, masks_of
 from unfreeze.errors import RunError
 from unfreeze.files import make_folder, partial_folder, sync_folder, write_json
@@ -93,7 +94,7 @@ def build(
         room: where to write, and how much.
         half: float16 instead of the tensors' own type.
         bfloat16: whether `make_prefix` gives a model that computes in bfloat16.
-        views: passes over the data, for augmentation.
+        views: passes over the data, for augmentation and mixup.
         fused: whether the prefix runs convolutions and BatchNorm as one.
         batch_size: samples the prefix takes at once.
         progress: called with the samples done and their total (0 when not known).
@@ -160,7 +161,7 @@ def _open(
     sizes = None
     if isinstance(data, Rows):
         through = [data.x[cut.graph.inputs.index(index)] for index in cut.passed]
-        rows = Rows((*made, *through, *mask_maps), data.y, data.weight, n)
+        rows = Rows((*made, *through, *mask_maps), *labels_of_views(data, views), n)
     else:
         through, rest = rest[: len(cut.passed)], rest[len(cut.passed) :]
         _, y, weight = data.first()
@@ -275,10 +276,11 @@ class _Writer:
         sizes: list[int] = []
         orders: set[str] = set()
         try:
-            for _ in range(views):
+            for view in range(views):
                 seen = StreamDigest()
                 sizes = []
-                for batch in self.data.batches(batch_size):
+                rows = self.data.variant(view) if isinstance(self.data, Rows) else self.data
+                for batch in rows.batches(batch_size):
                     self._write(self._rows_of(batch, batch_size))
                     sizes.append(len(batch[0][0]))
                     done += sizes[-1]

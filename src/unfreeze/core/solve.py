@@ -149,7 +149,8 @@ def regression(
     Args:
         inputs: (samples, numbers).
         labels: numbers of classes, (samples,) or (samples, 1); or (samples, classes), one-hot
-            for softmax, 0 or 1 for each class for sigmoid; there, one below 0 is not known,
+            for softmax, 0 or 1 for each class for sigmoid, shares between where samples are
+            mixed; for sigmoid, one below 0 is not known,
             and leaves the sample out for that class.
         weights: (samples,), with mean 1.
         strength: inverse of the penalty.
@@ -163,7 +164,10 @@ def regression(
     units = wanted.layer.units
     kernel, bias = np.zeros((inputs.shape[1], units)), np.full(units, -20.0)
     if wanted.activation == "softmax":
-        classes = labels.argmax(axis=1) if labels.shape[1:] == (units,) else labels.reshape(-1)
+        if labels.shape[1:] == (units,):
+            inputs, classes, weights = _of_one_class(inputs, labels, weights)
+        else:
+            classes = labels.reshape(-1)
         known, coefficients, intercepts = _fitted(inputs, classes, weights, strength, wanted)
         if len(known) == 2:
             # One row for two classes: half of it for each gives the same probabilities.
@@ -175,16 +179,39 @@ def regression(
         columns = labels.reshape(len(labels), units)
         for unit in range(units):
             known = columns[:, unit] >= 0
-            truth, own = columns[known, unit] > 0.5, weights[known]
+            share = columns[known, unit]
+            both = np.stack([1 - share, share], axis=1)
+            rows, truth, own = _of_one_class(inputs[known], both, weights[known])
             if truth.all() or not truth.any():
                 # Without a single known sample, a class is never there.
                 bias[unit] = 20.0 if len(truth) and truth.all() else -20.0
                 continue
+            truth = truth > 0
             if sides is not None:
                 own = own * np.where(truth, *sides[unit][::-1])
-            _, row, intercept = _fitted(inputs[known], truth, own, strength, wanted)
+            _, row, intercept = _fitted(rows, truth, own, strength, wanted)
             kernel[:, unit], bias[unit] = row[0], intercept[0]
     return kernel.astype(np.float32), bias.astype(np.float32)
+
+
+def _of_one_class(
+    inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples of one class each: one mixed of two stands for both, by their shares.
+
+    Args:
+        inputs: (samples, numbers).
+        labels: (samples, classes) shares, one-hot where nothing is mixed.
+        weights: (samples,).
+
+    Returns:
+        Inputs, numbers of classes and weights; as many as were given where nothing is mixed.
+    """
+    rows, classes = np.nonzero(labels > 0)
+    # Labels that are smoothed over all classes would make as many samples of each.
+    if len(rows) == len(labels) or len(rows) > 2 * len(labels):
+        return inputs, labels.argmax(axis=1), weights
+    return inputs[rows], classes, weights[rows] * labels[rows, classes]
 
 
 def _fitted(

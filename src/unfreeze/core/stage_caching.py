@@ -21,6 +21,7 @@ from unfreeze.core.data_parallel import divided, whole_batches
 from unfreeze.core.fingerprints import Fingerprint, fingerprint
 from unfreeze.core.graph import Graph
 from unfreeze.core.layers import Selection
+from unfreeze.core.mixup import MixedRows
 from unfreeze.core.prefix_cache import Cached, NotCacheable, build
 from unfreeze.core.run_callbacks import RunCallbacks
 from unfreeze.core.schedule import HALVED, INSISTING, Stage
@@ -66,7 +67,16 @@ class Source:
         if what not in self.digests:
             data = self.train if what == "train" else self.validation
             self.digests[what] = Fingerprint("") if data is None else fingerprint(data)
-        return self.digests[what]
+        found = self.digests[what]
+        if what == "train" and isinstance(self.train, MixedRows):
+            return replace(found, content=f"{found.content}, mixup {self.train.alpha}")
+        return found
+
+    def of_stage(self, stage: Stage) -> "Source":
+        """What a stage trains on: samples are mixed in those alone that augment."""
+        if stage.augment or not isinstance(self.train, MixedRows):
+            return self
+        return replace(self, train=self.train.plain())
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +132,7 @@ def make_ready(
             possible; the message says why.
     """
     stage = selection.stage
+    source = source.of_stage(stage)
     cut = cut_for(whole.graph, selection, _views(whole.graph, selection, source.train))
     refusal = why_not(cut, stage, source, room)
     if refusal is None:
@@ -153,8 +164,9 @@ def check_caches(
     """
     for selection in selections:
         stage = selection.stage
-        cut = cut_for(graph, selection, _views(graph, selection, source.train))
-        refusal = why_not(cut, stage, source, room) if stage.epochs else None
+        own = source.of_stage(stage)
+        cut = cut_for(graph, selection, _views(graph, selection, own.train))
+        refusal = why_not(cut, stage, own, room) if stage.epochs else None
         if refusal is not None and insists(stage, cut):
             raise ScheduleError(f"stage {stage.name!r} asks for a cache, but: {refusal}")
 
@@ -166,6 +178,11 @@ def insists(stage: Stage, cut: Cut) -> bool:
 
 def why_not(cut: Cut, stage: Stage, source: Source, room: CacheRoom) -> str | None:
     """Why a stage is not cached, as far as that is known before the prefix runs."""
+    if isinstance(source.train, MixedRows):
+        if stage.views == 1:
+            return "mixup draws other pairs in each epoch (views=k can cache it)"
+        if cut.passed:
+            return "an input goes past the frozen layers, and mixup changes it"
     # A solver needs what its head reads as an array, even where that costs no work.
     needed = cut.saves_work or (stage.solve and not cut.live_augmentation)
     if not cut.frontier or not needed:
@@ -194,7 +211,9 @@ def _views(graph: Graph, selection: Selection, train: Rows | Stream) -> int:
     views = selection.stage.views
     if views == 1 or isinstance(train, Stream):
         return views
-    return views if cut_for(graph, selection, views).augmentation else 1
+    if isinstance(train, MixedRows) or cut_for(graph, selection, views).augmentation:
+        return views
+    return 1
 
 
 def _fill(

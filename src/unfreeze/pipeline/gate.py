@@ -29,11 +29,13 @@ from unfreeze.audio.manifest import Manifest, heard_table
 from unfreeze.audio.noisy_patches import NoisyView
 from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.core.boundary import inference_cut
 from unfreeze.core.graph import flatten, take_again
-from unfreeze.core.read_out import COMPONENTS, adapt, pool_axes, tap_points
+from unfreeze.core.read_out import COMPONENTS, pool_axes, tap_points
 from unfreeze.core.read_out_layers import Compress, MeanPool, Projection
 from unfreeze.pipeline.in_noise import COLUMNS, NoisyParts, labels_with_background, with_noise
 from unfreeze.pipeline.inference import all_scores, view_scores
+from unfreeze.pipeline.kept_fits import adapt_once, fit_key, once
 
 #: Name of the gate's layer.
 GATE = "background_gate"
@@ -99,7 +101,7 @@ def with_gate(
         read = keras.Model(model.input, head_input(model))
     else:
         read = keras.Model(model.input, _lower_blocks(model, published))
-        adapt(read, noisy.parts["train"], seed=seed)
+        adapt_once(read, noisy.parts["train"], seed)
     kernel, bias, columns, quiet = _solved(read, noisy, manifest)
     gate = keras.layers.Dense(
         len(bias), activation="softmax", trainable=False, dtype="float32", name=GATE
@@ -107,7 +109,10 @@ def with_gate(
     chances = gate(read.output)
     gate.set_weights([kernel, bias])
     gated, labels = _gated(model, chances, quiet, manifest)
-    taken, clips = _taken(gated, keras.Model(model.input, chances), quiet, some["validation"], cut)
+    # Both in one pass.
+    both = keras.layers.Concatenate(name=f"{GATE}_both")([gated.outputs[0], chances])
+    judge = keras.Model(model.input, both)
+    taken, clips = _taken(judge, len(labels), quiet, some["validation"], cut)
     if len(taken) <= max(1, _TAKEN * clips):
         return Gated(gated, labels, noisy, noisy.notes)
     # Columns of kinds come last, in their order.
@@ -219,7 +224,9 @@ def _solved(
     truth, quiet, factors = _columns(manifest, view, len(noisy.kinds))
     known = np.flatnonzero(truth >= 0)
     truth = truth[known]
-    inputs = all_scores(read, view)[known].astype(np.float64)
+    key = fit_key("gate", [view], inference_cut(flatten(read)), [])
+    heard = once(key, lambda: {"inputs": all_scores(read, view)})["inputs"]
+    inputs = heard[known].astype(np.float64)
     mean, spread = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
     # Each column counts by its factor, however many patches it has.
     weights = (factors / np.maximum(np.bincount(truth, minlength=len(factors)), 1))[truth]
@@ -269,13 +276,13 @@ def _columns(
 
 
 def _taken(
-    gated: keras.Model, gate: keras.Model, quiet: np.ndarray, view: PatchView, cut: Pieces
+    judge: Any, classes: int, quiet: np.ndarray, view: PatchView, cut: Pieces
 ) -> tuple[np.ndarray, int]:
     """The validation clips of a class that are taken for background.
 
     Args:
-        gated: patches to probabilities of the classes.
-        gate: patches to the chances of its columns.
+        judge: patches to probabilities of the classes, and the chances of the gate's columns.
+        classes: their number.
         quiet: (columns,) which of them are background.
         view: patches of validation clips; may be empty.
         cut: the data set.
@@ -289,9 +296,9 @@ def _taken(
     loud = np.array([not is_quiet(label) for label in manifest.labels])
     clips = np.unique(view.clip)
     clips = clips[(heard_table(manifest)[clips][:, loud] > 0).any(axis=1)]
-    chances = view_scores(gate, view, len(manifest.clips))[0][clips]
+    means = view_scores(judge, view, len(manifest.clips))[0][clips]
+    scores, chances = means[:, :classes], means[:, classes:]
     if manifest.several:
         return chances[chances[:, quiet].sum(axis=1) > 0.5], len(clips)
     place = labels_with_background(manifest, True).index(BACKGROUND)
-    scores = view_scores(gated, view, len(manifest.clips))[0][clips]
     return chances[scores.argmax(axis=1) == place], len(clips)

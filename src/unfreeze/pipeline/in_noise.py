@@ -12,6 +12,7 @@ probabilities up to one class, `background`. A kind that sounds like one of the 
 is left out.
 """
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from unfreeze.audio.manifest import Clip, Manifest, heard_table
 from unfreeze.audio.noisy_patches import SECONDS, Bank, NoisyView, make_bank
 from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.frontend import NUMBERS, SAMPLES, FrontEnd
+from unfreeze.pipeline.kept_fits import Arrays, once, plain_key
 
 # Clips of each kind that are trained on, and others that thresholds are chosen on: in all
 # half an hour, of which the latter are made and scored a few at a time.
@@ -79,7 +81,7 @@ def with_noise(
     """
     manifest = cut.manifest
     rng = np.random.default_rng([seed, 521])
-    bank, held_bank = (make_bank(front_end, n, rng) for n in (_TRAINED, _HELD))
+    bank, held_bank = (_kept_bank(front_end, n, rng) for n in (_TRAINED, _HELD))
     train, validation = cut.parts["train"], cut.parts["validation"]
     copies = 0 if front_end.holds == NUMBERS else COPIES
     alike = like_classes(manifest, train, bank, rng, front_end)
@@ -120,7 +122,21 @@ def more_background(front_end: FrontEnd, kinds: Sequence[str], seed: int) -> Ite
     unused = tuple(kind for kind in KINDS if kind not in kinds)
     amount, at_once = _MORE
     for start in range(0, amount, at_once):
-        yield make_bank(front_end, min(at_once, amount - start), rng).without(unused)
+        yield _kept_bank(front_end, min(at_once, amount - start), rng).without(unused)
+
+
+def _kept_bank(front_end: FrontEnd, sounds: int, rng: np.random.Generator) -> Bank:
+    """`make_bank`, or what it made in an earlier run; the generator goes on as after it."""
+    state = rng.bit_generator.state
+
+    def make() -> Arrays:
+        made = make_bank(front_end, sounds, rng)
+        after = np.array(json.dumps(rng.bit_generator.state))
+        return {"patches": made.patches, "clip": made.clip, "kind": made.kind, "after": after}
+
+    found = once(plain_key(["bank", front_end.identity, list(KINDS), sounds, state]), make)
+    rng.bit_generator.state = json.loads(str(found["after"]))
+    return Bank(found["patches"], found["clip"], found["kind"], tuple(KINDS))
 
 
 def _none() -> np.ndarray:

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 from unfreeze.audio.augmentation import read_augmentation
-from unfreeze.audio.clip_model import patch_model
+from unfreeze.audio.clip_model import mixup_of, patch_model
 from unfreeze.audio.feature_store import PatchStore
-from unfreeze.audio.manifest import Manifest, heard_table
+from unfreeze.audio.manifest import Manifest
 from unfreeze.audio.patches import PatchView, clip_means, repeat_by_clip
 from unfreeze.backbones.registry import Backbone
 from unfreeze.core.boundary import check_stages, cut_for, share_of_work, why_uncached
@@ -22,11 +22,12 @@ from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.fit import FitResult, fit
 from unfreeze.core.graph import Graph, flatten
 from unfreeze.core.objective import KnownBinaryCrossentropy
-from unfreeze.core.read_out import adapt, projection_of
+from unfreeze.core.read_out import projection_of
 from unfreeze.core.schedule import Schedule
 from unfreeze.pipeline.backbone_limits import usable_augment
 from unfreeze.pipeline.calibration import loss
 from unfreeze.pipeline.class_weights import clip_weights, heard_weights, sample_weights
+from unfreeze.pipeline.kept_fits import adapt_once
 from unfreeze.pipeline.label_scoring import label_scorer
 from unfreeze.pipeline.train_options import (
     BALANCED,
@@ -42,7 +43,7 @@ from unfreeze.pipeline.training_data import (
     Inputs,
     NamedProgress,
     build_features,
-    label_numbers,
+    clip_truth,
     prefix_folder,
 )
 
@@ -172,7 +173,7 @@ def fit_patches(
         StageError: a stage did not do what it should, or its loss diverged.
     """
     several = manifest.several
-    labels = heard_table(manifest) if several else label_numbers(manifest)
+    labels = clip_truth(manifest)
     train, held = parts["train"], parts["validation"]
     truth = repeat_by_clip(labels, train.clip)
     validation = score = loss_of = None
@@ -195,7 +196,7 @@ def fit_patches(
             weights_of[number] *= factors.get(label, 1.0)
     projection = projection_of(model)
     if projection is not None and not projection.is_fitted:
-        adapt(model, train, seed=seed)
+        adapt_once(model, train, seed)
     return fit(
         model,
         with_caches(flatten(model), schedule),
@@ -208,6 +209,7 @@ def fit_patches(
         verbose=0,
         loss=loss_of,
         class_weight=None if several else weights_of,
+        mixup=mixup_of(model),
         validation_scores=score,
         cache_dir=prefix_folder(),
         cache_limit=CACHE_LIMIT,

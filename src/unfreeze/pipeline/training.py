@@ -48,7 +48,7 @@ from unfreeze.pipeline.run_plan import RunPlan
 from unfreeze.pipeline.run_writing import Tested, begin_run, finish_run, record_schedule
 from unfreeze.pipeline.trackers import trackers
 from unfreeze.pipeline.train_options import DEFAULT_TAPS, TrainOptions
-from unfreeze.pipeline.training_data import label_numbers
+from unfreeze.pipeline.training_data import clip_truth, label_numbers
 from unfreeze.pipeline.wish import Wish
 
 if TYPE_CHECKING:
@@ -210,9 +210,9 @@ def _depths(plan: RunPlan, cut: Pieces, listener: TrainListener) -> dict[str, An
     """What each depth of the network knew before training; empty without the clips for it."""
     options = plan.options
     # A run that adds to another trains on nearly the same clips, and is waited for.
-    if cut.manifest.several or options.add_to is not None:
+    if options.add_to is not None:
         return {}
-    labels = label_numbers(cut.manifest)
+    labels = clip_truth(cut.manifest)
     train, held = cut.parts["train"], cut.parts["validation"]
     if plan.inputs.backbone.is_frozen or options.taps != DEFAULT_TAPS:
         return {}

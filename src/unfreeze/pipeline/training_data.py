@@ -20,6 +20,7 @@ from unfreeze.audio.manifest import (
     build_manifest,
     check_classes,
     examine_source,
+    heard_table,
 )
 from unfreeze.audio.segments_file import Corrections
 from unfreeze.audio.sources import Reading, Source, find_background, find_source, join_sources
@@ -84,6 +85,11 @@ def label_numbers(manifest: Manifest) -> np.ndarray:
     """The class of each clip, (clips,) int32, as its position in the manifest's labels."""
     place = {label: number for number, label in enumerate(manifest.labels)}
     return np.array([place[clip.label] for clip in manifest.clips], dtype=np.int32)
+
+
+def clip_truth(manifest: Manifest) -> np.ndarray:
+    """What each clip holds: `label_numbers`, or `heard_table` where it may have several labels."""
+    return heard_table(manifest) if manifest.several else label_numbers(manifest)
 
 
 def _none() -> np.ndarray:

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from unfreeze.audio.entries import is_quiet
 from unfreeze.errors import DataError
 from unfreeze.picture import BLUE, GREY, INK, PALE, VERMILLION, PathLike, Picture, in_percent, page
-from unfreeze.report.tables import short, shortest_unique
+from unfreeze.report.tables import depth_score, short, shortest_unique
 
 if TYPE_CHECKING:
     from unfreeze.core.audit import Audit
@@ -517,7 +517,7 @@ SAME = 0.02
 
 
 def plot_depths(depths: Mapping[str, Any], path: PathLike) -> None:
-    """Draw what each depth of a network knows: validation accuracy by layer group.
+    """Draw what each depth of a network knows: its validation score by layer group.
 
     The peak is ringed. A band reaches one standard error below the best; the groups above
     the peak are shaded.
@@ -534,23 +534,24 @@ def plot_depths(depths: Mapping[str, Any], path: PathLike) -> None:
     if not groups:
         raise DataError("nothing to plot: the depth profile has no groups")
     names = [str(group["group"]) for group in groups]
-    balanced, plain = (
-        np.array([group[key] for group in groups]) for key in ("balanced_accuracy", "accuracy")
-    )
+    score = depth_score(depths)
+    heights = np.array([group[score] for group in groups])
+    plain = np.array([group.get("accuracy", group[score]) for group in groups])
+    words = score.replace("_", " ")
     with page(path, float(np.clip(2.0 + 0.4 * len(names), 6.0, WIDEST)), 4.2) as figure:
         axes = figure.subplots()
         axes.plot(
-            balanced, color=BLUE, linewidth=1.6, marker="o", markersize=4,
-            label="balanced accuracy (mean over classes)",
+            heights, color=BLUE, linewidth=1.6, marker="o", markersize=4,
+            label=words if words.startswith("mean") else f"{words} (mean over classes)",
         )  # fmt: skip
-        if np.abs(plain - balanced).max() >= SAME:
+        if np.abs(plain - heights).max() >= SAME:
             axes.plot(plain, color=GREY, linewidth=1.2, label="accuracy")
         axes.axhline(depths["chance"], color=GREY, linestyle=":", linewidth=1.2, label="chance")
-        best, error = balanced.max(), depths["standard_error"]
+        best, error = heights.max(), depths["standard_error"]
         band: dict[str, Any] = {"color": VERMILLION, "alpha": 0.2, "linewidth": 0, "zorder": 0.5}
         axes.axhspan(best - error, best, label="within one standard error of the best", **band)
         if depths["peak"] is not None:
-            _mark_peak(axes, names.index(depths["peak"]), balanced)
+            _mark_peak(axes, names.index(depths["peak"]), heights)
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylim(0.0, 1.1)
         axes.set_xticks(range(len(names)), [short(name, LONGEST_NAME) for name in names])
@@ -561,7 +562,7 @@ def plot_depths(depths: Mapping[str, Any], path: PathLike) -> None:
         in_percent(axes.yaxis)
         axes.grid(axis="y")
         axes.set_xlabel("layer group, read alone, from the network's input to its end")
-        axes.set_ylabel(f"accuracy on {depths['clips']:,} validation clips")
+        axes.set_ylabel(f"{words.split()[-1]} on {depths['clips']:,} validation clips")
         figure.legend(loc="outside upper left", ncols=2)
 
 

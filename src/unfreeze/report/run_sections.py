@@ -27,6 +27,7 @@ from unfreeze.report.html_page import (
     table,
 )
 from unfreeze.report.svg_charts import COLOURS, Curves, curves_chart, depths_chart
+from unfreeze.report.tables import depth_score
 
 Row = Mapping[str, Any]
 
@@ -226,12 +227,14 @@ def depths_part(metrics: Row) -> Part:
     if not found or not found["groups"]:
         return section(short, title)
     names = [str(group["group"]) for group in found["groups"]]
-    values = [float(group["balanced_accuracy"]) for group in found["groups"]]
+    score = depth_score(found)
+    values = [float(group[score]) for group in found["groups"]]
     peak = names.index(found["peak"]) if found["peak"] in names else None
-    said = f"Mean recall of the classes from each depth alone; {found['summary']}"
+    words = "Mean recall" if score == "balanced_accuracy" else "Mean average precision"
+    said = f"{words} of the classes from each depth alone; {found['summary']}"
     chart = depths_chart(said, names, values, peak, float(found["chance"]))
     lead = (
-        "Mean recall of the classes when each layer group of the pretrained network is read alone, "
+        f"{words} of the classes when each layer group of the pretrained network is read alone, "
         f"on {counted(found['clips'], 'validation clip')}, from the input down to the end."
     )
     return section(short, title, paragraph(lead, "lead"), chart, paragraph(found["summary"]))

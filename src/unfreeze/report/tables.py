@@ -242,6 +242,16 @@ def _verdict(layer: Layer) -> Text:
 
 
 _BAR = 30
+# Heads of the columns of a depth profile.
+_DEPTH_COLUMNS = {
+    "balanced_accuracy": {"accuracy": "accuracy", "balanced_accuracy": "balanced"},
+    "mean_average_precision": {"mean_average_precision": "mAP"},
+}
+
+
+def depth_score(depths: Mapping[str, Any]) -> str:
+    """Name of the score that depths are compared by; early runs, of one label a clip, keep none."""
+    return str(depths.get("score", "balanced_accuracy"))
 
 
 def depth_table(depths: Mapping[str, Any], title: str = "") -> Group:
@@ -254,16 +264,17 @@ def depth_table(depths: Mapping[str, Any], title: str = "") -> Group:
     """
     table = plain_table(title)
     table.add_column("layer group", no_wrap=True)
-    for header in ("accuracy", "balanced"):
+    score = depth_score(depths)
+    columns = _DEPTH_COLUMNS[score]
+    for header in columns.values():
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in depths["groups"]:
         is_peak = row["group"] == depths["peak"]
-        blocks = "█" * round(_BAR * row["balanced_accuracy"])
+        blocks = "█" * round(_BAR * row[score])
         table.add_row(
             Text(short(row["group"], LONGEST_LAYER)),
-            three_digits(row["accuracy"]),
-            three_digits(row["balanced_accuracy"]),
+            *(three_digits(row[name]) for name in columns),
             f"{blocks} peak" if is_peak else blocks,
             style="bold" if is_peak else None,
         )
