@@ -263,7 +263,7 @@ def test_a_file_that_is_no_table(tmp_path: Path) -> None:
     ],
 )
 def test_a_table_of_labels_that_fails_is_not_passed_over(content, message, tmp_path: Path) -> None:
-    sounds(tmp_path, "siteA/a.wav", "siteB/b.wav")
+    sounds(tmp_path, "dog/a.wav", "cat/b.wav")
     (tmp_path / "labels.csv").write_bytes(content)
     with pytest.raises(DataError, match=rf"labels\.csv cannot be used as a table .*: {message}"):
         find_source(tmp_path)

@@ -64,6 +64,17 @@ _SAYS_NOTHING = {"view", "selection", "channel"}
 _NOTHING = {"", "nan", "na", "n/a", "null", "none", "-"}
 # UrbanSound8K's start and end are places in a longer recording that its clips were cut from.
 _URBAN = {"slice_file_name", "fsid"}
+# A start and an end under other names and in other units: the word, and what follows it.
+_ENDS = {
+    **dict.fromkeys(("start", "begin", "beg"), ("end", "stop", "finish")),
+    "onset": ("offset", "end"),
+    "from": ("to", "until"),
+    "von": ("bis",),
+    "t0": ("t1",),
+}
+_BEGINS = re.compile(
+    r"(start|begin|beg|onset|from|von|t0)(?!.*(?:lat|lon|date|year|month|day|id\b))(.*)"
+)
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?\+?((?:\d+(?:[.,]\d*)?|\.\d+)(?:[eE][-+]?\d+)?)")
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
 
@@ -138,6 +149,7 @@ def find_columns(table: Table, columns: Columns = BY_NAME) -> dict[str, int] | N
         found["offset in file"] = header.index("file offset (s)")
     if "start" not in found and "end" not in found:
         # Of whole clips these may be the names of classes.
+        _refuse_units(table)
         found = {k: v for k, v in found.items() if k not in ("duration", "low", "high")}
     elif not ("start" in found and ("end" in found or "duration" in found)):
         if not {"path", "label"} & found.keys():
@@ -155,6 +167,26 @@ def find_columns(table: Table, columns: Columns = BY_NAME) -> dict[str, int] | N
         if found["label"] in flags and len(flags) > 1:
             found = without
     return found if "label" in found or _class_columns(table, found) else None
+
+
+def _refuse_units(table: Table) -> None:
+    """Refuse a start and an end under names that are not known, such as `start_ms`, `end_ms`.
+
+    Whole recordings would be taken instead.
+    """
+    header, rows = table.header, [row for _, row in table.rows]
+    for first, name in enumerate(header):
+        # The known names of a start mean something else here, as in UrbanSound8K's table.
+        match = None if name in _NAMES["start"] else _BEGINS.fullmatch(name)
+        ends = [] if match is None else [f"{word}{match[2]}" for word in _ENDS[match[1]]]
+        for second in (header.index(end) for end in ends if end in header):
+            cells = [row[p].strip() for row in rows for p in (first, second) if p < len(row)]
+            if any(cells) and all(_TIME.fullmatch(cell) for cell in cells if cell):
+                raise DataError(
+                    f"{show(table.file)}: the columns {show(name)!r} and {show(header[second])!r} "
+                    "look like start and end, perhaps not in seconds. Give them in seconds, in "
+                    "columns named start and end; or rename them if they are something else."
+                )
 
 
 def known_names(header: Sequence[str]) -> set[str]:

@@ -249,7 +249,9 @@ def _why_no_labels(file: Path, columns: Columns) -> str | None:
         table = read_table(file, head=True)
         found = find_columns(table, columns)
     except DataError as error:
-        return "" if file.suffix.lower() == ".txt" else str(error).removeprefix(f"{show(file)}, ")
+        if file.suffix.lower() == ".txt":
+            return ""
+        return str(error).removeprefix(show(file)).lstrip(",: ")
     if found is not None and "path" in found:
         return None
     if file.suffix.lower() == ".txt":
