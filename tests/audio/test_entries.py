@@ -145,3 +145,16 @@ def test_names_that_differ_in_their_marks_are_asked_about() -> None:
     _, notes = settle_labels(entries("sea gull", "sea_gull", "Sea-Gull", "gull"))
     (note,) = (n for n in notes if n.rule == "alike")
     assert note.cause.startswith("differs from sea gull, sea_gull in case, spaces, - and _")
+
+
+def test_labels_of_spreadsheets_in_trouble_are_asked_about() -> None:
+    _, notes = settle_labels(entries("cat", "#N/A", "#REF!", "=A1", "?", "#1"))
+    assert [str(n.path) for n in notes if n.rule == "no_label"] == ["#N/A", "#REF!", "=A1", "?"]
+
+
+def test_labels_in_a_wrong_encoding_are_asked_about() -> None:
+    misread = "Möwe".encode().decode("cp1252")
+    _, notes = settle_labels(entries("Möwe", misread, "M\N{REPLACEMENT CHARACTER}we", "ホタル"))
+    causes = {str(n.path): n.cause for n in notes if n.rule == "encoding"}
+    assert set(causes) == {misread, "M\N{REPLACEMENT CHARACTER}we"}
+    assert "perhaps 'Möwe'" in causes[misread]

@@ -302,6 +302,36 @@ def test_times_in_other_units_are_no_whole_recordings(tmp_path: Path, names: str
     assert labels(tmp_path, "path,start_lat,end_lat,label\na.wav,48.1,48.2,x\n") == ["x"]
 
 
+@pytest.mark.parametrize("name", ["set", "Usage", "partition"])
+def test_a_column_of_parts_is_known_by_what_it_holds(tmp_path: Path, name: str) -> None:
+    entries, notes = read(tmp_path, f"path,label,{name}\na.wav,x,Train\nb.wav,y,val\nc.wav,y,\n")
+    assert [e.split for e in entries] == ["train", "validation", None]
+    assert [n.cause for n in notes] == [
+        f"the parts of the split are those of the column {name.lower()!r}"
+    ]
+    # One part alone, or anything else among them, is no split.
+    for other in ("train", "gate"):
+        entries, _ = read(tmp_path, f"path,label,{name}\na.wav,x,train\nb.wav,y,{other}\n")
+        assert [e.split for e in entries] == [None, None]
+
+
+def test_columns_that_may_be_groups_or_further_labels_are_asked_about(tmp_path: Path) -> None:
+    text = "path,label,site_id,label2\na.wav,x,n,\nb.wav,y,n,z\nc.wav,y,s,\n"
+    rules = [note.rule for note in read(tmp_path, text)[1]]
+    assert rules == ["unused_columns", "perhaps_groups", "perhaps_labels"]
+    # A site for each clip, or the same for all, and no further label.
+    for sites in ("pond,hill,wood", "pond,pond,pond"):
+        rows = zip("abc", sites.split(","), strict=True)
+        text = "".join(f"{name}.wav,x,{site},[]\n" for name, site in rows)
+        _, notes = read(tmp_path, f"path,label,site,secondary_labels\n{text}")
+        assert [note.rule for note in notes] == ["unused_columns"]
+
+
+def test_no_group_is_no_group(tmp_path: Path) -> None:
+    entries, _ = read(tmp_path, "path,label,group\na.wav,x,nan\nb.wav,x,NaN\nc.wav,x,g\n")
+    assert [e.group for e in entries] == [None, None, "g"]
+
+
 def test_separators_behind_the_last_column_are_nothing(tmp_path: Path) -> None:
     assert labels(tmp_path, "path,label\na.wav,x,,\nb.wav,y,\n") == ["x", "y"]
 

@@ -11,6 +11,7 @@ import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,6 +46,9 @@ SPLITS = {
 _BACKGROUND = {"background", "backgroundnoise", "backgroundsounds", "nocall", "noevent", "nosound"}
 # Classes that may be meant as silent ones, or as sounds of their own.
 _UNCLEAR = {"noise", "silence", "silent", "other", "others", "unknown", "none", "ambient", "quiet"}
+# What programs write where a label is missing.
+_MISSING = {"nan", "na", "null", "n/a", "-", "?", "??", "???"}
+_ERROR = re.compile(r"#(?:n/a|ref!|value!|name\?|num!|null!|div/0!)|=.*", re.IGNORECASE)
 _JOINED = re.compile(r"[,/+&]|\band\b|(?<=') (?=')")
 _OF_SILENCE = re.compile(r"silen[ct]|quiet|empty", re.IGNORECASE)
 # Where files are kept, or the state that they are in: rarely a sound.
@@ -192,9 +196,12 @@ def settle_labels(
     found = {label for text in {e.label for e in entries} for label in classes_in(text, several)}
     for label in sorted(found - {DROPPED}):
         alike[" ".join(re.split(r"[\s_-]+", label.casefold().strip()))].append(label)
-        if label.casefold() in ("nan", "na", "null", "n/a", "-"):
+        if label.casefold() in _MISSING or _ERROR.fullmatch(label):
             cause = "is a class like any other; programs write it where a label is missing"
             notes.append(Problem(Path(label), "no_label", cause, False))
+        lost = _misread(label)
+        if lost is not None:
+            notes.append(Problem(Path(label), "encoding", lost, False))
         plain = _plain(label)
         if label.startswith("-") and label.strip("-"):
             raise DataError(
@@ -249,6 +256,18 @@ def settle_labels(
     if not names:
         return list(entries), notes
     return [replace(e, label=names.get(e.label, e.label)) for e in entries], notes
+
+
+def _misread(label: str) -> str | None:
+    """What is wrong with letters that went through a wrong encoding; None if nothing is."""
+    if "\N{REPLACEMENT CHARACTER}" in label:
+        return "has letters that were lost when it was saved in another encoding (--map renames it)"
+    for wrong in ("cp1252", "latin-1"):
+        with suppress(UnicodeError):
+            meant = label.encode(wrong).decode("utf-8")
+            if meant != label:
+                return f"is perhaps {show(meant)!r}, read in a wrong encoding (--map renames it)"
+    return None
 
 
 def _settled(text: str, classes: Collection[str]) -> str:

@@ -75,6 +75,13 @@ _ENDS = {
 _BEGINS = re.compile(
     r"(start|begin|beg|onset|from|von|t0)(?!.*(?:lat|lon|date|year|month|day|id\b))(.*)"
 )
+# Columns that say whose or whence a clip is, and those of further labels.
+_ALIKE = re.compile(
+    r"(?:speaker|spk|subject|site|station|location|recordist|author|user|session|recorder|device|"
+    r"individual|animal|nest|colony|patient|participant|recording|source|original)"
+    r"(?:[ _-]?(?:id|name|no|nr|number|file))?"
+)
+_MORE_LABELS = re.compile(r"(?:label|class|species)s?[ _-]?[2-9]|(?:secondary|other)[ _-]labels?")
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?\+?((?:\d+(?:[.,]\d*)?|\.\d+)(?:[eE][-+]?\d+)?)")
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
 
@@ -391,6 +398,14 @@ def _by_values(
     named = part is not None and header[part] != "split"
     if part is not None and named and not {v.lower() for v in values(part)} <= set(SPLITS):
         found.pop("split")
+    if not {"split", "fold"} & found.keys():
+        for place, name in enumerate(header):
+            parts = {SPLITS.get(v.lower()) for v in values(place)}
+            if place not in found.values() and len(parts) > 1 and None not in parts:
+                found["split"] = place
+                cause = f"the parts of the split are those of the column {show(name)!r}"
+                notes.append(Problem(Path(table.file.name), "split_column", cause, False))
+                break
     front = found.get("path")
     if front is not None and header[front] == "path":
         files = [h for h in ("filename", "file_name", "file", "in file") if h in header]
@@ -462,11 +477,12 @@ def _entry(
         if not end > start:
             raise DataError(f"{where}: the sound ends at {end:g} s, not after its start {start:g}.")
     fold = f"fold {cell('fold')}" if cell("fold") else None
+    group = cell("group") if cell("group").lower() not in _NOTHING else None
     return Entry(
         path=path,
         name=name,
         label=label,
-        group=fold or cell("group") or None,
+        group=fold or group,
         split=read_split(cell("split"), where),
         line=line,
         start=start,
@@ -528,8 +544,28 @@ def _unused(table: Table, found: Mapping[str, int]) -> list[Problem]:
     unused = [show(name) for name in table.header if name not in used | _SAYS_NOTHING and name]
     if not unused:
         return []
+    told = Path(table.file.name)
     cause = f"these columns are not used: {', '.join(unused)}"
-    return [Problem(Path(table.file.name), "unused_columns", cause, False)]
+    notes = [Problem(told, "unused_columns", cause, False)]
+    for place, name in enumerate(table.header):
+        cells = [row[place].strip() for _, row in table.rows if place < len(row)]
+        filled = Counter(cell for cell in cells if cell.lower() not in {*_NOTHING, "[]"})
+        if name in used or not filled:
+            continue
+        if _ALIKE.fullmatch(name) and "group" not in found and len(filled) > 1:
+            if max(filled.values()) > 1:
+                cause = (
+                    f"clips with the same {show(name)!r} may come into different parts of the "
+                    "split, which makes scores too good; if they are alike, name the column group"
+                )
+                notes.append(Problem(told, "perhaps_groups", cause, False))
+        elif _MORE_LABELS.fullmatch(name):
+            cause = (
+                f"the column {show(name)!r} may hold further labels; to use them, write all of a "
+                "clip's labels into one column, with ; between them"
+            )
+            notes.append(Problem(told, "perhaps_labels", cause, False))
+    return notes
 
 
 def _repeated(entry: Entry, earlier: Entry, where: str) -> Problem | None:

@@ -209,7 +209,7 @@ def _label_tables(root: Path, columns: Columns) -> tuple[list[Path], list[Proble
         files = sorted(folder.iterdir())
         recordings = {file.stem for file in files if file.suffix.lower() in READABLE}
         for file in files:
-            if file.suffix.lower() not in _ASIDE or not file.is_file() or file.name[0] == ".":
+            if file.suffix.lower() not in _ASIDE or not file.is_file() or file.name[0] in ".~":
                 continue
             if recording_stem(file) in recordings:
                 # It is of that recording alone.
