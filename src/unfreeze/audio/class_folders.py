@@ -37,7 +37,8 @@ _PART_WORD = re.compile(_WORD, re.IGNORECASE)
 # What macOS, Windows and network drives put beside the files of users.
 _OF_SYSTEMS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found"}
 _OF_SYSTEMS |= {"system volume information", "__pycache__"}
-_ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz"}
+#: Endings of archives, which hide what is in them.
+ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz"}
 _FOLD = re.compile(r"(?:fold|cv|split|part|subset|chunk|batch)[\W_]?\d+", re.IGNORECASE)
 # Endings of annotations, also of those that are not read.
 _MAY_BE_LABELS = {".txt", ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".json", ".jsonl", ".xml"}
@@ -71,7 +72,7 @@ def read_folders(root: Path, grouped: bool = False) -> tuple[list[Entry], list[P
         elif item.name not in LISTS and meant_as_sound(path):
             cause = "it lies beside the class folders and is not used; move it into one"
             notes.append(Problem(Path(item.name), "no_class", cause, False))
-        elif path.suffix.lower() in _ARCHIVES:
+        elif path.suffix.lower() in ARCHIVES:
             cause = "what is in this archive is not used; unpack it"
             notes.append(Problem(Path(item.name), "archive", cause, False))
     archives = [show(note.path) for note in notes if note.rule == "archive"]

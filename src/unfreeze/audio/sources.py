@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unfreeze.audio.annotations import WINDOW, read_annotated, read_sounds, recording_stem
-from unfreeze.audio.class_folders import MANIFEST_NAME, read_folders, walk_recordings
+from unfreeze.audio.class_folders import ARCHIVES, MANIFEST_NAME, read_folders, walk_recordings
 from unfreeze.audio.entries import (
     BACKGROUND,
     DROPPED,
@@ -150,6 +150,8 @@ def find_source(
         entries, notes = _read_folder(root, how)
     elif place.suffix.lower() in TABLES:
         entries, notes = read_sounds(root / place.name, how.columns)
+    elif place.suffix.lower() in ARCHIVES:
+        raise DataError(f"{show(place)} is an archive. Unpack it, and give the folder.")
     else:
         raise DataError(
             f"{show(place)} is a file, but not a table of labels (.csv, .tsv or .txt). Give a "
