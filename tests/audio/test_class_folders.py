@@ -60,6 +60,25 @@ def test_no_class_folders(tmp_path: Path) -> None:
         read_folders(tmp_path)
 
 
+def test_what_may_be_labels_is_named_where_there_are_no_class_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "a.TextGrid", "Label Track.txt", "notes.md")
+    with pytest.raises(DataError, match=r"holds Label Track\.txt, a\.TextGrid, which cannot be"):
+        read_folders(tmp_path)
+
+
+def test_archives_are_to_be_unpacked(tmp_path: Path) -> None:
+    touch(tmp_path, "dog.zip")
+    with pytest.raises(DataError, match=r"but archives \(dog\.zip\)\. Unpack them"):
+        read_folders(tmp_path)
+    touch(tmp_path, "cat/a.wav")
+    assert rules(tmp_path) == {"dog.zip": "archive"}
+
+
+def test_folders_of_systems_are_no_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "__MACOSX/dog/a.wav", "@eaDir/a.wav", "dog/@eaDir/a.wav", "dog/a.wav")
+    assert [e.name.as_posix() for e in read_folders(tmp_path)[0]] == ["dog/a.wav"]
+
+
 def test_parts_that_hold_class_folders_are_the_split(tmp_path: Path) -> None:
     touch(tmp_path, "train/dog/a.wav", "train/cat/b.wav", "Test/dog/c.wav", "val/cat/d.wav")
     entries, _ = read_folders(tmp_path)
@@ -82,6 +101,13 @@ def test_parts_that_hold_class_folders_are_the_split(tmp_path: Path) -> None:
         (("fold1", "fold2", "fold10"), "folds"),
         (("Fold_1", "fold-2"), "folds"),
         (("cv1", "cv2"), "folds"),
+        (("trainset", "testset"), "parts of a split"),
+        (("TrainData", "TestData"), "parts of a split"),
+        (("Trainingsdaten", "Testdaten"), "parts of a split"),
+        (("development", "evaluation"), "parts of a split"),
+        (("entrainement", "test"), "parts of a split"),
+        (("treino", "teste"), "parts of a split"),
+        (("seen", "unseen"), "parts of a split"),
         (("train/fold1", "train/fold2", "test/fold1"), "folds"),
     ],
 )

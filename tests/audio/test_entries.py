@@ -112,3 +112,49 @@ def test_dropped_sounds_are_no_speakers() -> None:
     (note,) = (n for n in notes if n.rule == "speakers")
     assert str(note.path) == "site 1"
     assert note.cause.startswith("the classes are 3 such names")
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (("siteA", "siteB"), "who or where is heard"),
+        (("subject_a", "subject_b"), "who or where is heard"),
+        (("AM1", "AM2"), "who or where is heard"),
+        (("2021", "2022"), "when or how it was recorded"),
+        (("2021-05-01", "20210502"), "when or how it was recorded"),
+        (("January", "May 2022"), "when or how it was recorded"),
+        (("16k", "44.1 kHz"), "when or how it was recorded"),
+    ],
+)
+def test_names_of_places_times_and_rates_are_asked_about(names: tuple[str, ...], kind: str) -> None:
+    (note,) = (n for n in settle_labels(entries(*names))[1] if n.rule == "speakers")
+    assert kind in note.cause
+
+
+def test_names_of_sounds_are_not_asked_about() -> None:
+    for names in (("bird", "birds"), ("childs", "children"), ("may", "go"), ("1", "2"), ("2021",)):
+        assert settle_labels(entries(*names))[1] == []
+
+
+def test_names_of_places_for_files_are_asked_about() -> None:
+    _, notes = settle_labels(entries("cat", "train", "Unsorted", "test", "wavs"))
+    assert [str(n.path) for n in notes if n.rule == "no_sound"] == ["Unsorted", "test", "wavs"]
+
+
+def test_names_that_differ_in_their_marks_are_asked_about() -> None:
+    _, notes = settle_labels(entries("sea gull", "sea_gull", "Sea-Gull", "gull"))
+    (note,) = (n for n in notes if n.rule == "alike")
+    assert note.cause.startswith("differs from sea gull, sea_gull in case, spaces, - and _")
+
+
+def test_labels_of_spreadsheets_in_trouble_are_asked_about() -> None:
+    _, notes = settle_labels(entries("cat", "#N/A", "#REF!", "=A1", "?", "#1"))
+    assert [str(n.path) for n in notes if n.rule == "no_label"] == ["#N/A", "#REF!", "=A1", "?"]
+
+
+def test_labels_in_a_wrong_encoding_are_asked_about() -> None:
+    misread = "Möwe".encode().decode("cp1252")
+    _, notes = settle_labels(entries("Möwe", misread, "M\N{REPLACEMENT CHARACTER}we", "ホタル"))
+    causes = {str(n.path): n.cause for n in notes if n.rule == "encoding"}
+    assert set(causes) == {misread, "M\N{REPLACEMENT CHARACTER}we"}
+    assert "perhaps 'Möwe'" in causes[misread]

@@ -279,6 +279,76 @@ def test_a_file_that_is_elsewhere_is_found_by_its_name_if_there_is_one(tmp_path:
     assert entries[0].path == tmp_path / "audio/y/c.wav"
 
 
+def test_a_file_may_be_named_as_in_a_url_or_by_what_it_was_converted_from(tmp_path: Path) -> None:
+    sound(tmp_path / "a b/x 1.wav", tmp_path / "c/100%25.wav", tmp_path / "d/y.flac")
+    entries, notes = read(tmp_path, "path,label\na%20b/x%201.wav,x\nc/100%25.wav,x\nd/y.mp3,x\n")
+    found = [e.path.relative_to(tmp_path).as_posix() for e in entries]
+    assert found == ["a b/x 1.wav", "c/100%25.wav", "d/y.flac"]
+    assert [note.cause.split(", ")[-1] for note in notes] == ["such as d/y.mp3 at d/y.flac"]
+    (entry,), _ = read(tmp_path, "path,label\nhttps://example.org/a%20b/x%201.wav,x\n")
+    assert entry.path == tmp_path / "a b/x 1.wav"
+    # One of another name is no conversion.
+    assert read(tmp_path, "path,label\ne/y.mp3,x\n")[0][0].path == tmp_path / "e/y.mp3"
+
+
+@pytest.mark.parametrize(
+    "names", ["start_ms,end_ms", "begin sample,end sample", "onset_frame,offset_frame", "von,bis"]
+)
+def test_times_in_other_units_are_no_whole_recordings(tmp_path: Path, names: str) -> None:
+    message = refusal(tmp_path, f"path,{names},label\na.wav,2000,4000,x\n")
+    assert "look like start and end, perhaps not in seconds" in message
+    # What is no time needs none.
+    assert labels(tmp_path, f"path,{names},label\na.wav,gate,bridge,x\n") == ["x"]
+    assert labels(tmp_path, "path,start_lat,end_lat,label\na.wav,48.1,48.2,x\n") == ["x"]
+
+
+@pytest.mark.parametrize("name", ["set", "Usage", "partition"])
+def test_a_column_of_parts_is_known_by_what_it_holds(tmp_path: Path, name: str) -> None:
+    entries, notes = read(tmp_path, f"path,label,{name}\na.wav,x,Train\nb.wav,y,val\nc.wav,y,\n")
+    assert [e.split for e in entries] == ["train", "validation", None]
+    assert [n.cause for n in notes] == [
+        f"the parts of the split are those of the column {name.lower()!r}"
+    ]
+    # One part alone, or anything else among them, is no split.
+    for other in ("train", "gate"):
+        entries, _ = read(tmp_path, f"path,label,{name}\na.wav,x,train\nb.wav,y,{other}\n")
+        assert [e.split for e in entries] == [None, None]
+
+
+def test_columns_that_may_be_groups_or_further_labels_are_asked_about(tmp_path: Path) -> None:
+    text = "path,label,site_id,label2\na.wav,x,n,\nb.wav,y,n,z\nc.wav,y,s,\n"
+    rules = [note.rule for note in read(tmp_path, text)[1]]
+    assert rules == ["unused_columns", "perhaps_groups", "perhaps_labels"]
+    # A site for each clip, or the same for all, and no further label.
+    for sites in ("pond,hill,wood", "pond,pond,pond"):
+        rows = zip("abc", sites.split(","), strict=True)
+        text = "".join(f"{name}.wav,x,{site},[]\n" for name, site in rows)
+        _, notes = read(tmp_path, f"path,label,site,secondary_labels\n{text}")
+        assert [note.rule for note in notes] == ["unused_columns"]
+
+
+def test_no_group_is_no_group(tmp_path: Path) -> None:
+    entries, _ = read(tmp_path, "path,label,group\na.wav,x,nan\nb.wav,x,NaN\nc.wav,x,g\n")
+    assert [e.group for e in entries] == [None, None, "g"]
+
+
+def test_separators_behind_the_last_column_are_nothing(tmp_path: Path) -> None:
+    assert labels(tmp_path, "path,label\na.wav,x,,\nb.wav,y,\n") == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04\x14\0", "it is a workbook or an archive"),
+        ("path,label\n".encode("utf-16-le"), "it is no text in UTF-8, but has null bytes"),
+        ("path,label\n".encode("utf-32"), "it is no text in UTF-8, but has null bytes"),
+    ],
+)
+def test_what_is_no_text_is_said(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, content)
+
+
 @pytest.mark.parametrize(
     ("header", "row", "expected"),
     [

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from unfreeze.audio.label_table import Columns
-from unfreeze.audio.manifest import read_manifest
+from unfreeze.audio.manifest import check_classes, read_manifest
 from unfreeze.audio.sources import Reading, find_source
 from unfreeze.errors import DataError
 
@@ -263,7 +263,7 @@ def test_a_file_that_is_no_table(tmp_path: Path) -> None:
     ],
 )
 def test_a_table_of_labels_that_fails_is_not_passed_over(content, message, tmp_path: Path) -> None:
-    sounds(tmp_path, "siteA/a.wav", "siteB/b.wav")
+    sounds(tmp_path, "dog/a.wav", "cat/b.wav")
     (tmp_path / "labels.csv").write_bytes(content)
     with pytest.raises(DataError, match=rf"labels\.csv cannot be used as a table .*: {message}"):
         find_source(tmp_path)
@@ -329,3 +329,16 @@ def test_tables_beside_recordings_are_not_those_of_the_data_set(tmp_path: Path) 
     assert [(e.path.name, e.start, e.label) for e in found.entries] == [
         ("a.wav", 0.01, "dog"), ("b.wav", 0.01, "rain"),
     ]  # fmt: skip
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "data.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"data\.zip is an archive\. Unpack it"):
+        find_source(tmp_path / "data.zip")
+
+
+def test_a_table_that_was_not_read_is_named_where_only_one_class_is_found(tmp_path: Path) -> None:
+    sounds(tmp_path, "clips/a.wav")
+    (tmp_path / "metadata.jsonl").write_text("{}")
+    with pytest.raises(DataError, match=r"only one class.*metadata\.jsonl: save it as a CSV"):
+        check_classes(find_source(tmp_path))

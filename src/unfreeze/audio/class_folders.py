@@ -21,11 +21,28 @@ from unfreeze.audio.sound_file import meant_as_sound
 from unfreeze.errors import DataError, show
 
 MANIFEST_NAME = "manifest.csv"
+# Words for parts, also those that only say so beside another.
+_PARTS = SPLITS | {
+    **dict.fromkeys(("development", "seen", "entrainement", "entraînement"), "train"),
+    **dict.fromkeys(("apprentissage", "entrenamiento", "treino", "addestramento"), "train"),
+    **dict.fromkeys(("validierung", "validación", "validação", "validazione"), "validation"),
+    **dict.fromkeys(("holdout", "unseen", "testen", "teste", "prueba", "auswertung"), "test"),
+}
+_WORD = "|".join(sorted(_PARTS, key=len, reverse=True))
 _PART = re.compile(
-    rf"(?:.*[\W_])?(?:{'|'.join(SPLITS)}|holdout|unseen)(?:[\W_].*|\d*)", re.IGNORECASE
+    rf"(?:.*[\W_])?(?:{_WORD})(?:s?(?:sets?|data|daten|files|clips|audio))?(?:[\W_].*|\d*)",
+    re.IGNORECASE,
 )
-_PART_WORD = re.compile("|".join((*SPLITS, "holdout", "unseen")), re.IGNORECASE)
+_PART_WORD = re.compile(_WORD, re.IGNORECASE)
+# What macOS, Windows and network drives put beside the files of users.
+_OF_SYSTEMS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found"}
+_OF_SYSTEMS |= {"system volume information", "__pycache__"}
+#: Endings of archives, which hide what is in them.
+ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz"}
 _FOLD = re.compile(r"(?:fold|cv|split|part|subset|chunk|batch)[\W_]?\d+", re.IGNORECASE)
+# Endings of annotations, also of those that are not read.
+_MAY_BE_LABELS = {".txt", ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".json", ".jsonl", ".xml"}
+_MAY_BE_LABELS |= {".textgrid", ".eaf", ".svl", ".srt", ".lab", ".antx", ".aup3", ".trs"}
 _SHOWN = 3
 # Of a folder's recordings, in folders within it: more of them, and it is no class.
 _MOST = 0.8
@@ -55,10 +72,19 @@ def read_folders(root: Path, grouped: bool = False) -> tuple[list[Entry], list[P
         elif item.name not in LISTS and meant_as_sound(path):
             cause = "it lies beside the class folders and is not used; move it into one"
             notes.append(Problem(Path(item.name), "no_class", cause, False))
+        elif path.suffix.lower() in ARCHIVES:
+            cause = "what is in this archive is not used; unpack it"
+            notes.append(Problem(Path(item.name), "archive", cause, False))
+    archives = [show(note.path) for note in notes if note.rule == "archive"]
+    if not folders and archives:
+        raise DataError(
+            f"{show(root)} has no class folders, but archives ({', '.join(archives[:_SHOWN])}). "
+            "Unpack them, a folder per class."
+        )
     if not folders:
         raise DataError(
             f"{show(root)} has no class folders. Expected {show(root)}/CLASS/clip.wav, or a "
-            f"{MANIFEST_NAME} with the columns path,label[,group][,split]."
+            f"{MANIFEST_NAME} with the columns path,label[,group][,split].{_unread(root)}"
         )
     parts = {folder: SPLITS.get(folder.name.lower()) for folder in folders}
     if len(set(parts.values()) - {None}) > 1 and None not in parts.values():
@@ -66,6 +92,20 @@ def read_folders(root: Path, grouped: bool = False) -> tuple[list[Entry], list[P
     _refuse_parts(root, folders)
     entries = _read_classes(root, folders, grouped, notes)
     return with_lists(root, entries), notes
+
+
+def _unread(root: Path) -> str:
+    """What else lies in a folder without class folders, which may hold the labels."""
+    names = [Path(item.path).name for item in _visible(root)]
+    others = [show(name) for name in names if Path(name).suffix.lower() in _MAY_BE_LABELS]
+    if not others:
+        return ""
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    return (
+        f" It holds {', '.join(others[:_SHOWN])}{more}, which cannot be used: a table of sounds is "
+        "named like its recording (a.txt for a.wav) or has a column path, and is one of Raven, a "
+        "label track of Audacity, or a CSV file with the columns start,end,label in seconds."
+    )
 
 
 def _read_parts(
@@ -90,7 +130,7 @@ def _read_parts(
 
 def _refuse_parts(root: Path, folders: Sequence[Path]) -> None:
     like_parts = [folder for folder in folders if _PART.fullmatch(folder.name)]
-    kinds = {SPLITS.get(word.lower()) for f in like_parts for word in _PART_WORD.findall(f.name)}
+    kinds = {_PARTS[word.lower()] for f in like_parts for word in _PART_WORD.findall(f.name)}
     like_folds = [folder for folder in folders if _FOLD.fullmatch(folder.name)]
     holding = [folder for folder in folders if folder not in (*like_parts, *like_folds)]
     several = len(kinds) > 1 or len(like_folds) > 1
@@ -146,7 +186,11 @@ def _read_classes(
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as items:
-            shown = [item for item in items if not item.name.startswith(".")]
+            shown = [
+                item
+                for item in items
+                if not item.name.startswith(".") and item.name.lower() not in _OF_SYSTEMS
+            ]
     except OSError as error:
         raise DataError(f"{show(folder)} cannot be listed: {error.strerror}.") from error
     return sorted(shown, key=lambda item: os.fsencode(item.name))

@@ -11,6 +11,7 @@ import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,13 +46,31 @@ SPLITS = {
 _BACKGROUND = {"background", "backgroundnoise", "backgroundsounds", "nocall", "noevent", "nosound"}
 # Classes that may be meant as silent ones, or as sounds of their own.
 _UNCLEAR = {"noise", "silence", "silent", "other", "others", "unknown", "none", "ambient", "quiet"}
+# What programs write where a label is missing.
+_MISSING = {"nan", "na", "null", "n/a", "-", "?", "??", "???"}
+_ERROR = re.compile(r"#(?:n/a|ref!|value!|name\?|num!|null!|div/0!)|=.*", re.IGNORECASE)
 _JOINED = re.compile(r"[,/+&]|\band\b|(?<=') (?=')")
 _OF_SILENCE = re.compile(r"silen[ct]|quiet|empty", re.IGNORECASE)
-# Who speaks or where it was recorded, with a number: rarely what a classifier should tell.
+# Where files are kept, or the state that they are in: rarely a sound.
+_PLACES = set(SPLITS) - {"train"} | {
+    *("unlabeled", "unlabelled", "unsorted", "unclassified", "todo", "misc", "tmp", "temp", "data"),
+    *("audio", "wav", "wavs", "mp3", "flac", "recordings", "samples", "clips", "files", "raw"),
+    *("processed", "augmented", "mono", "stereo", "spectrograms"),
+}
+# Who speaks or where it was recorded, with a number or a letter: rarely what a classifier
+# should tell.
 _NUMBERED = re.compile(
     r"(actor|speaker|spk|subject|person|people|user|participant|patient|child|bird|animal|"
     r"individual|site|station|recorder|device|mic|session|day|night|recording|file|track|"
-    r"folder|id)[ _-]?\d+",
+    r"folder|id|plot|transect|location|loc|room|aru|audiomoth|am)"
+    r"(?:[ _-]?\d+|[ _-][a-z]|(?-i:(?<=[a-z])[A-Z]))",
+    re.IGNORECASE,
+)
+# When it was recorded, or how: days, years and months, and sample rates.
+_DATED = re.compile(
+    r"(?:19|20)\d\d(?:[ ._-]?\d\d?){0,2}|\d\d?[ ._-]\d\d?[ ._-](?:19|20)?\d\d|"
+    r"(?:january|february|march|april|may|june|july|august|september|october|november|december)"
+    r"(?:[ _-]?(?:19|20)?\d\d)?|\d+(?:[.,]\d+)? ?k(?:hz)?",
     re.IGNORECASE,
 )
 _SEVERAL = re.compile(r"[;|]|^\[.*\]$")
@@ -176,10 +195,13 @@ def settle_labels(
     notes, names, alike = [], dict[str, str](), defaultdict[str, list[str]](list)
     found = {label for text in {e.label for e in entries} for label in classes_in(text, several)}
     for label in sorted(found - {DROPPED}):
-        alike[" ".join(label.casefold().split())].append(label)
-        if label.casefold() in ("nan", "na", "null", "n/a", "-"):
+        alike[" ".join(re.split(r"[\s_-]+", label.casefold().strip()))].append(label)
+        if label.casefold() in _MISSING or _ERROR.fullmatch(label):
             cause = "is a class like any other; programs write it where a label is missing"
             notes.append(Problem(Path(label), "no_label", cause, False))
+        lost = _misread(label)
+        if lost is not None:
+            notes.append(Problem(Path(label), "encoding", lost, False))
         plain = _plain(label)
         if label.startswith("-") and label.strip("-"):
             raise DataError(
@@ -198,6 +220,12 @@ def settle_labels(
                 f"sounds, name it {BACKGROUND!r}"
             )
             notes.append(Problem(Path(label), "background", cause, False))
+        elif plain in _PLACES:
+            cause = (
+                "is a class like any other and will be reported, but is named like a place for "
+                "files; if it is no sound, move it elsewhere or drop it (--map)"
+            )
+            notes.append(Problem(Path(label), "no_sound", cause, False))
     found.discard(DROPPED)
     for label in sorted(found):
         if not several and label.endswith(UNSURE) and label.rstrip(f"{UNSURE} ") in found:
@@ -208,16 +236,19 @@ def settle_labels(
             cause = "looks like several classes; to say so, write ; between them"
             notes.append(Problem(Path(label), "joined", cause, False))
     speakers = [_NUMBERED.fullmatch(label) for label in found]
-    if len(speakers) > 2 and len({m and m[1].casefold() for m in speakers}) == 1 and speakers[0]:
+    numbered = len({m and m[1].casefold() for m in speakers}) == 1 and bool(speakers[0])
+    if len(found) > 1 and (numbered or all(_DATED.fullmatch(label) for label in found)):
         first = sorted(found)[0]
+        kind = "who or where is heard" if numbered else "when or how it was recorded"
         cause = (
-            f"the classes are {len(found)} such names: if they are who or where is heard, not "
+            f"the classes are {len(found)} such names: if they are {kind}, not "
             "what, give the sounds' classes in a table, or these as groups (--group-regex)"
         )
         notes.append(Problem(Path(first), "speakers", cause, False))
     for same in alike.values():
         if len(same) > 1:
-            cause = f"differs from {', '.join(map(show, same[1:]))} in case or spaces only (--map)"
+            others = ", ".join(map(show, same[1:]))
+            cause = f"differs from {others} in case, spaces, - and _ only (--map)"
             notes.append(Problem(Path(same[0]), "alike", cause, False))
     if several:
         own = {e.label: _without(_settled(e.label, found), names) for e in entries}
@@ -225,6 +256,18 @@ def settle_labels(
     if not names:
         return list(entries), notes
     return [replace(e, label=names.get(e.label, e.label)) for e in entries], notes
+
+
+def _misread(label: str) -> str | None:
+    """What is wrong with letters that went through a wrong encoding; None if nothing is."""
+    if "\N{REPLACEMENT CHARACTER}" in label:
+        return "has letters that were lost when it was saved in another encoding (--map renames it)"
+    for wrong in ("cp1252", "latin-1"):
+        with suppress(UnicodeError):
+            meant = label.encode(wrong).decode("utf-8")
+            if meant != label:
+                return f"is perhaps {show(meant)!r}, read in a wrong encoding (--map renames it)"
+    return None
 
 
 def _settled(text: str, classes: Collection[str]) -> str:

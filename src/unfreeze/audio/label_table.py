@@ -64,6 +64,24 @@ _SAYS_NOTHING = {"view", "selection", "channel"}
 _NOTHING = {"", "nan", "na", "n/a", "null", "none", "-"}
 # UrbanSound8K's start and end are places in a longer recording that its clips were cut from.
 _URBAN = {"slice_file_name", "fsid"}
+# A start and an end under other names and in other units: the word, and what follows it.
+_ENDS = {
+    **dict.fromkeys(("start", "begin", "beg"), ("end", "stop", "finish")),
+    "onset": ("offset", "end"),
+    "from": ("to", "until"),
+    "von": ("bis",),
+    "t0": ("t1",),
+}
+_BEGINS = re.compile(
+    r"(start|begin|beg|onset|from|von|t0)(?!.*(?:lat|lon|date|year|month|day|id\b))(.*)"
+)
+# Columns that say whose or whence a clip is, and those of further labels.
+_ALIKE = re.compile(
+    r"(?:speaker|spk|subject|site|station|location|recordist|author|user|session|recorder|device|"
+    r"individual|animal|nest|colony|patient|participant|recording|source|original)"
+    r"(?:[ _-]?(?:id|name|no|nr|number|file))?"
+)
+_MORE_LABELS = re.compile(r"(?:label|class|species)s?[ _-]?[2-9]|(?:secondary|other)[ _-]labels?")
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?\+?((?:\d+(?:[.,]\d*)?|\.\d+)(?:[eE][-+]?\d+)?)")
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
 
@@ -138,6 +156,7 @@ def find_columns(table: Table, columns: Columns = BY_NAME) -> dict[str, int] | N
         found["offset in file"] = header.index("file offset (s)")
     if "start" not in found and "end" not in found:
         # Of whole clips these may be the names of classes.
+        _refuse_units(table)
         found = {k: v for k, v in found.items() if k not in ("duration", "low", "high")}
     elif not ("start" in found and ("end" in found or "duration" in found)):
         if not {"path", "label"} & found.keys():
@@ -155,6 +174,26 @@ def find_columns(table: Table, columns: Columns = BY_NAME) -> dict[str, int] | N
         if found["label"] in flags and len(flags) > 1:
             found = without
     return found if "label" in found or _class_columns(table, found) else None
+
+
+def _refuse_units(table: Table) -> None:
+    """Refuse a start and an end under names that are not known, such as `start_ms`, `end_ms`.
+
+    Whole recordings would be taken instead.
+    """
+    header, rows = table.header, [row for _, row in table.rows]
+    for first, name in enumerate(header):
+        # The known names of a start mean something else here, as in UrbanSound8K's table.
+        match = None if name in _NAMES["start"] else _BEGINS.fullmatch(name)
+        ends = [] if match is None else [f"{word}{match[2]}" for word in _ENDS[match[1]]]
+        for second in (header.index(end) for end in ends if end in header):
+            cells = [row[p].strip() for row in rows for p in (first, second) if p < len(row)]
+            if any(cells) and all(_TIME.fullmatch(cell) for cell in cells if cell):
+                raise DataError(
+                    f"{show(table.file)}: the columns {show(name)!r} and {show(header[second])!r} "
+                    "look like start and end, perhaps not in seconds. Give them in seconds, in "
+                    "columns named start and end; or rename them if they are something else."
+                )
 
 
 def known_names(header: Sequence[str]) -> set[str]:
@@ -359,6 +398,14 @@ def _by_values(
     named = part is not None and header[part] != "split"
     if part is not None and named and not {v.lower() for v in values(part)} <= set(SPLITS):
         found.pop("split")
+    if not {"split", "fold"} & found.keys():
+        for place, name in enumerate(header):
+            parts = {SPLITS.get(v.lower()) for v in values(place)}
+            if place not in found.values() and len(parts) > 1 and None not in parts:
+                found["split"] = place
+                cause = f"the parts of the split are those of the column {show(name)!r}"
+                notes.append(Problem(Path(table.file.name), "split_column", cause, False))
+                break
     front = found.get("path")
     if front is not None and header[front] == "path":
         files = [h for h in ("filename", "file_name", "file", "in file") if h in header]
@@ -430,11 +477,12 @@ def _entry(
         if not end > start:
             raise DataError(f"{where}: the sound ends at {end:g} s, not after its start {start:g}.")
     fold = f"fold {cell('fold')}" if cell("fold") else None
+    group = cell("group") if cell("group").lower() not in _NOTHING else None
     return Entry(
         path=path,
         name=name,
         label=label,
-        group=fold or cell("group") or None,
+        group=fold or group,
         split=read_split(cell("split"), where),
         line=line,
         start=start,
@@ -496,8 +544,28 @@ def _unused(table: Table, found: Mapping[str, int]) -> list[Problem]:
     unused = [show(name) for name in table.header if name not in used | _SAYS_NOTHING and name]
     if not unused:
         return []
+    told = Path(table.file.name)
     cause = f"these columns are not used: {', '.join(unused)}"
-    return [Problem(Path(table.file.name), "unused_columns", cause, False)]
+    notes = [Problem(told, "unused_columns", cause, False)]
+    for place, name in enumerate(table.header):
+        cells = [row[place].strip() for _, row in table.rows if place < len(row)]
+        filled = Counter(cell for cell in cells if cell.lower() not in {*_NOTHING, "[]"})
+        if name in used or not filled:
+            continue
+        if _ALIKE.fullmatch(name) and "group" not in found and len(filled) > 1:
+            if max(filled.values()) > 1:
+                cause = (
+                    f"clips with the same {show(name)!r} may come into different parts of the "
+                    "split, which makes scores too good; if they are alike, name the column group"
+                )
+                notes.append(Problem(told, "perhaps_groups", cause, False))
+        elif _MORE_LABELS.fullmatch(name):
+            cause = (
+                f"the column {show(name)!r} may hold further labels; to use them, write all of a "
+                "clip's labels into one column, with ; between them"
+            )
+            notes.append(Problem(told, "perhaps_labels", cause, False))
+    return notes
 
 
 def _repeated(entry: Entry, earlier: Entry, where: str) -> Problem | None:

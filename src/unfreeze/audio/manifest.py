@@ -183,10 +183,12 @@ def check_classes(source: Source, least: int = 2) -> None:
         )
     # One class is heard in a clip or not.
     if len(labels) < (1 if source.several and source.entries else least):
+        unread = [note for note in source.notes if note.rule == "no_table"][:_SHOWN]
+        reasons = "".join(f" {show(note.path)}: {note.cause}." for note in unread)
         found = f"only one class, {show(labels[0])!r}" if labels else "no recordings"
         raise DataError(
             f"{show(source.root)} has {found}. A classifier needs two or more: give one folder "
-            f"per class, or a {MANIFEST_NAME} with two labels."
+            f"per class, or a {MANIFEST_NAME} with two labels.{reasons}"
         )
 
 

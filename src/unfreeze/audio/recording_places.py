@@ -1,7 +1,8 @@
 """Where the recordings lie that a table names.
 
-A path is tried as it is written, with `/` for `\\`, in both Unicode forms, and with the
-usual endings if it has none; then the only file of that name below the folder is taken.
+A path is tried as it is written, with `/` for `\\`, without the escapes of URLs, in both
+Unicode forms, and with the usual endings if it has none; then the only file of that name below
+the folder is taken, at last one with another ending.
 What was found elsewhere is counted and told, and one file is never taken for two.
 """
 
@@ -10,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from unfreeze.audio.sound_formats import READABLE
 from unfreeze.errors import DataError, show
@@ -74,7 +76,7 @@ class Places:
 
     def _forms(self, text: str) -> Iterator[Path]:
         slashed = text.replace("\\", "/")
-        for form in dict.fromkeys((text, slashed)):
+        for form in dict.fromkeys((text, slashed, unquote(slashed))):
             composed = unicodedata.normalize("NFC", form)
             for named in dict.fromkeys((form, composed, unicodedata.normalize("NFD", form))):
                 yield Path(os.path.normpath(self.folder / named))
@@ -88,11 +90,16 @@ class Places:
             self._by_name = {}
             beside = _METADATA.fullmatch(self.folder.name) is not None
             self._index(self.folder.parent if beside else self.folder)
-        wanted = Path(text.replace("\\", "/"))
-        endings = ("",) if wanted.suffix.lower() in READABLE else ("", *_ENDINGS)
-        same = [p for end in endings for p in self._by_name.get(_key(wanted.name + end), [])]
-        tail = tuple(_key(part) for part in wanted.parts[-2:])
-        closer = [p for p in same if tuple(map(_key, p.parts[-len(tail) :])) == tail]
+        slashed = text.replace("\\", "/")
+        wanted, same = Path(slashed), list[Path]()
+        for form in dict.fromkeys((slashed, unquote(slashed))):
+            wanted = Path(form)
+            for names in _names(wanted):
+                same = same or [p for name in names for p in self._by_name.get(_key(name), [])]
+            if same:
+                break
+        tail = tuple(_key(part) for part in (*wanted.parts[-2:-1], _stem(wanted)))
+        closer = [p for p in same if _tail(p, len(tail)) == tail]
         if not closer and (len(tail) == 1 or wanted.is_absolute() or _DRIVE.match(text)):
             closer = same
         if len(closer) > 1:
@@ -119,6 +126,22 @@ class Places:
             for name in sorted(files):
                 if Path(name).suffix.lower() in READABLE and not name.startswith("."):
                     self._by_name.setdefault(_key(name), []).append(Path(place, name))
+
+
+def _names(wanted: Path) -> tuple[list[str], list[str]]:
+    """What a file may be called; and, after that, what it was converted from or to."""
+    if wanted.suffix.lower() in READABLE:
+        return [wanted.name], [wanted.stem + ending for ending in _ENDINGS]
+    return [wanted.name + ending for ending in _ENDINGS], []
+
+
+def _stem(path: Path) -> str:
+    return path.stem if path.suffix.lower() in READABLE else path.name
+
+
+def _tail(path: Path, parts: int) -> tuple[str, ...]:
+    """The last parts of a path, without its ending."""
+    return tuple(map(_key, (*path.parts[-parts:-1], _stem(path))))
 
 
 def _key(name: str) -> str:

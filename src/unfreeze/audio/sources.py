@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unfreeze.audio.annotations import WINDOW, read_annotated, read_sounds, recording_stem
-from unfreeze.audio.class_folders import MANIFEST_NAME, read_folders, walk_recordings
+from unfreeze.audio.class_folders import ARCHIVES, MANIFEST_NAME, read_folders, walk_recordings
 from unfreeze.audio.entries import (
     BACKGROUND,
     DROPPED,
@@ -150,6 +150,8 @@ def find_source(
         entries, notes = _read_folder(root, how)
     elif place.suffix.lower() in TABLES:
         entries, notes = read_sounds(root / place.name, how.columns)
+    elif place.suffix.lower() in ARCHIVES:
+        raise DataError(f"{show(place)} is an archive. Unpack it, and give the folder.")
     else:
         raise DataError(
             f"{show(place)} is a file, but not a table of labels (.csv, .tsv or .txt). Give a "
@@ -209,7 +211,7 @@ def _label_tables(root: Path, columns: Columns) -> tuple[list[Path], list[Proble
         files = sorted(folder.iterdir())
         recordings = {file.stem for file in files if file.suffix.lower() in READABLE}
         for file in files:
-            if file.suffix.lower() not in _ASIDE or not file.is_file() or file.name[0] == ".":
+            if file.suffix.lower() not in _ASIDE or not file.is_file() or file.name[0] in ".~":
                 continue
             if recording_stem(file) in recordings:
                 # It is of that recording alone.
@@ -249,7 +251,9 @@ def _why_no_labels(file: Path, columns: Columns) -> str | None:
         table = read_table(file, head=True)
         found = find_columns(table, columns)
     except DataError as error:
-        return "" if file.suffix.lower() == ".txt" else str(error).removeprefix(f"{show(file)}, ")
+        if file.suffix.lower() == ".txt":
+            return ""
+        return str(error).removeprefix(show(file)).lstrip(",: ")
     if found is not None and "path" in found:
         return None
     if file.suffix.lower() == ".txt":

@@ -18,6 +18,8 @@ from unfreeze.errors import DataError, show
 # Of a table whose columns are only looked at, so many bytes are read.
 _HEAD = 1 << 16
 _SEPARATORS = ",;\t"
+# How files of Excel and LibreOffice begin.
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _SECONDS = re.compile(r"\d+(?:[.,]\d*)?|\.\d+")
 
 
@@ -55,7 +57,13 @@ def read_table(file: Path, head: bool = False) -> Table:
     if lines and _is_recording(*lines[0][1][:1]):
         lines.insert(0, (0, _columns_of(file, lines[0][1])))
     names = tuple(name.strip() for name in lines[0][1]) if lines else ()
-    return Table(file, tuple(name.lower() for name in names), names, lines[1:])
+    rows = [(line, _without_blanks(row, len(names))) for line, row in lines[1:]]
+    return Table(file, tuple(name.lower() for name in names), names, rows)
+
+
+def _without_blanks(row: list[str], width: int) -> list[str]:
+    """A row without what programs write behind its last column: separators and nothing else."""
+    return row if any(cell.strip() for cell in row[width:]) else row[:width]
 
 
 def _is_recording(cell: str) -> bool:
@@ -126,7 +134,17 @@ def read_text(file: Path, most: int | None = None) -> str:
             data = opened.read() if most is None else opened.read(most)
     except OSError as error:
         raise DataError(f"{show(file)} cannot be read: {error.strerror}.") from error
-    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff") and data[2:4] != b"\0\0"
+    if data.startswith(_WORKBOOKS):
+        raise DataError(
+            f"{show(file)}: it is a workbook or an archive, not text. Open it in a spreadsheet and "
+            "save it as CSV in UTF-8."
+        )
+    if not wide and b"\0" in data:
+        raise DataError(
+            f"{show(file)}: it is no text in UTF-8, but has null bytes, as UTF-16 without its "
+            "mark has them. Save it as CSV in UTF-8."
+        )
     if most is not None and len(data) == most and not wide:
         data = data[: data.rfind(b"\n") + 1]
     try:
