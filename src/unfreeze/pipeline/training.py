@@ -48,7 +48,7 @@ from unfreeze.pipeline.run_plan import RunPlan
 from unfreeze.pipeline.run_writing import Tested, begin_run, finish_run, record_schedule
 from unfreeze.pipeline.trackers import trackers
 from unfreeze.pipeline.train_options import DEFAULT_TAPS, TrainOptions
-from unfreeze.pipeline.training_data import clip_truth, label_numbers
+from unfreeze.pipeline.training_data import clip_truth
 from unfreeze.pipeline.wish import Wish
 
 if TYPE_CHECKING:
