@@ -129,11 +129,12 @@ def test_a_tiny_class_is_noted() -> None:
     data = plain({"a": 40, "rare": 1, "scarce": 2})
     split = split_clips(data)
     notes = split_notes(data, split)
-    assert len(notes) == 3
+    assert len(notes) == 4
     assert notes[0].startswith("93% of the clips are of a: a model that always says so has")
     assert "validation part has no clip of rare, scarce" in notes[1]
     assert "test part has no clip of rare:" in notes[2]
-    assert split_notes(plain({"a": 40, "b": 10}), split_clips(plain({"a": 40, "b": 10}))) == ()
+    assert "test part has one clip of scarce: right or wrong says little of a class" in notes[3]
+    assert split_notes(plain({"a": 40, "b": 20}), split_clips(plain({"a": 40, "b": 20}))) == ()
 
 
 def column(parts: str, groups: str | None = None, labels: str = "ab") -> Manifest:

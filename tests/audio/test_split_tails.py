@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unfreeze.audio.deal import deal
 from unfreeze.audio.manifest import Clip, Manifest
-from unfreeze.audio.split import Split, deal, deal_folds, split_clips, split_notes
+from unfreeze.audio.split import Split, deal_folds, split_clips, split_notes
 
 SHARES, RANKS = (0.7, 0.15, 0.15), (0, 2, 1)
 COMMON = {"a": 300, "b": 100, "c": 50}
@@ -63,11 +64,16 @@ def test_a_long_tail_leaves_the_common_classes_their_shares(size: int) -> None:
     check_common(data, split)
     tails = {counts for label, counts in found(data, split).items() if label not in COMMON}
     assert size not in RARE or tails == {RARE[size]}
-    # What is missing is said.
+    # What is missing is said, and what has one clip to be tested by.
     missing = {1: ["validation", "test"], 2: ["validation"]}.get(size, [])
-    notes = split_notes(data, split)
-    assert [note.split()[1] for note in notes] == missing
-    assert all("rare000, rare001" in note for note in notes)
+    *lacks, single = [*split_notes(data, split), *([""] if size == 1 else [])]
+    assert [note.split()[1] for note in lacks] == missing
+    assert all("has no clip of rare000, rare001" in note for note in lacks)
+    tested = Counter(data.clips[i].label for i in split.test)
+    alone = sorted(label for label, count in tested.items() if count == 1)
+    assert bool(alone) == bool(single)
+    if single:
+        assert f"The test part has one clip of {', '.join(alone[:10])} and " in single
 
 
 @pytest.mark.parametrize(
@@ -78,7 +84,8 @@ def test_a_long_tail_at_other_shares(validation: float, test: float) -> None:
     split = split_clips(data, validation=validation, test=test, seed=1)
     check_common(data, split, validation, test)
     if validation and test:
-        assert split_notes(data, split) == ()
+        (note,) = split_notes(data, split)
+        assert "rare008, rare009 and 190 more: right or wrong says little of a class" in note
 
 
 def test_a_tail_without_a_common_class() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unfreeze.audio.split import deal
+from unfreeze.audio.deal import deal
 
 SHARES, RANKS = (0.7, 0.15, 0.15), (0, 2, 1)
 UNITS = st.lists(
