@@ -16,8 +16,9 @@ from unfreeze.audio.feature_store import build_store, open_store, store_fingerpr
 from unfreeze.audio.frame_processes import cut_units
 from unfreeze.audio.frame_writer import FrameWriter
 from unfreeze.audio.manifest import Manifest, read_manifest
-from unfreeze.audio.written_units import unfinished_bytes, written_units
+from unfreeze.audio.written_units import remove_unfinished, unfinished_bytes, written_units
 from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.errors import RunError
 
 FRONT = FrontEnd()
 CLIPS = 12
@@ -133,6 +134,39 @@ def test_what_belongs_to_other_clips_is_not_used(
     assert read == list(range(CLIPS))
 
 
+def test_an_interruption_before_the_store_is_described_costs_nothing(
+    manifest: Manifest, expected: bytes, read: list[int], tmp_path: Path, monkeypatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("unfreeze.audio.feature_store.write_json", stop)
+        build_store(manifest, FRONT, tmp_path / "s", workers=1)
+    assert open_store(tmp_path / "s") is None
+    read.clear()
+    build_store(manifest, FRONT, tmp_path / "s", workers=1)
+    assert read == []
+    assert (tmp_path / "s/frames.f32").read_bytes() == expected
+    left = {path.name for path in (tmp_path / "s").iterdir()}
+    assert left == {".lock", "clips.npy", "frames.f32", "meta.json"}
+
+
+@pytest.mark.parametrize(("number", "kept"), [(28, False), (5, True), (32, True)])
+def test_only_a_full_disk_costs_what_is_written(
+    number: int, kept: bool, manifest: Manifest, read: list[int], tmp_path: Path
+) -> None:
+    def fail(done: int, _: int) -> None:
+        if done >= 6:
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(RunError):
+        build_store(manifest, FRONT, tmp_path / "s", workers=1, progress=fail)
+    read.clear()
+    build_store(manifest, FRONT, tmp_path / "s", workers=1)
+    assert read == list(range(6 if kept else 0, CLIPS))
+
+
 def test_a_full_disk_leaves_nothing(manifest: Manifest, tmp_path: Path) -> None:
     fingerprint = store_fingerprint(manifest, FRONT)
     final, rows = tmp_path / "frames.f32", [96 * number for number in range(CLIPS + 1)]
@@ -179,3 +213,5 @@ def test_a_unit_is_left_out_only_if_its_bytes_are_there(data, tmp_path_factory) 
             built.file.write(content[first:end])
             built.add(unit)
     assert final.read_bytes() == content
+    remove_unfinished(final)
+    assert [path.name for path in final.parent.iterdir()] == ["frames.f32"]

@@ -184,7 +184,7 @@ def test_rare_classes_are_drawn_first():
     table[0, [0, 1]] = table[1, 0] = table[2, 0] = 1
     table[3] = -1
     # The rarest class of the first is 1; nothing is heard in the last three.
-    assert module._rarest(table).tolist() == [1, 0, 0, 3, 3, 3]
+    assert module._rarest(table, np.arange(len(table))).tolist() == [1, 0, 0, 3, 3, 3]
 
 
 def test_no_class_to_tell(several):

@@ -9,8 +9,10 @@ import pytest
 import toy
 from unfreeze.audio.entries import BACKGROUND
 from unfreeze.audio.made_background import make_background
+from unfreeze.audio.split import split_clips
 from unfreeze.errors import DataError, RunError
 from unfreeze.pipeline import in_noise
+from unfreeze.search import head_from_index
 from unfreeze.search.embedding import embed
 from unfreeze.search.head_from_index import train_head
 
@@ -46,6 +48,19 @@ def table(home):
 def trained(index, table, tmp_path_factory):
     out = tmp_path_factory.mktemp("head") / "run"
     return out, train_head(index, table, out, gate=False)
+
+
+def test_other_places_of_the_same_number_have_another_fingerprint(index, table):
+    """Or the gate of a corrected table would be solved on the vectors of the one before."""
+    manifest, rows, _ = head_from_index._labelled(index, table, False)
+    split = split_clips(manifest)
+    for other, same in ((rows, True), (rows[::-1], False)):
+        one, two = (
+            head_from_index._pieces(index, manifest, split, given).parts["train"]
+            for given in (rows, other)
+        )
+        assert one.shape == two.shape
+        assert (one.fingerprint == two.fingerprint) == same
 
 
 def test_it_is_a_run_that_predicts(trained, home):
@@ -180,7 +195,7 @@ def test_with_its_gate_a_head_names_nothing_where_only_background_is_heard(
     # The toy's vectors know little of noise; those of YAMNet are in benchmarks and docs.
     assert sum(not classifier.heard(classifier.predict(sound)) for sound in made) >= 6
     # What was computed is kept for the next head, whatever its labels.
-    kept = list((tmp_path / "cache").rglob("outputs.safetensors"))
+    kept = list((tmp_path / "cache").rglob("fit.npz"))
     before = [file.stat().st_mtime_ns for file in kept]
     assert len(kept) >= 3
     again = train_head(index, tmp_path / "labels.csv", tmp_path / "again")

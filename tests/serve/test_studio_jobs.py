@@ -166,14 +166,17 @@ def test_errands_end_with_whoever_started_them(tmp_path):
     code = (
         "import subprocess, sys, time\n"
         "from unfreeze.serve.studio_jobs import TIED_PROGRAM\n"
-        "program = [*TIED_PROGRAM[:2], TIED_PROGRAM[2].partition('from unfreeze')[0]\n"
-        "    + 'import time; time.sleep(120)']\n"
-        "child = subprocess.Popen(program, stdin=subprocess.PIPE, start_new_session=True)\n"
+        "*start, tie = TIED_PROGRAM\n"
+        "assert 'from unfreeze' in tie\n"
+        "program = [*start, tie.partition('from unfreeze')[0] + 'import time; time.sleep(120)']\n"
+        "child = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,\n"
+        "    start_new_session=True)\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(120)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
+    assert _lives(child)
     parent.kill()
     parent.communicate()
     deadline = time.monotonic() + 20

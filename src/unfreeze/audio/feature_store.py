@@ -39,7 +39,12 @@ from unfreeze.audio.logmel import patch_starts
 from unfreeze.audio.manifest import Clip, Manifest
 from unfreeze.audio.parallel import Progress, available_cores, run_bunches
 from unfreeze.audio.patches import FLOAT, FrameFile, PatchView
-from unfreeze.audio.written_units import unfinished_bytes, written_units
+from unfreeze.audio.written_units import (
+    remove_unfinished,
+    reopen_unfinished,
+    unfinished_bytes,
+    written_units,
+)
 from unfreeze.backbones.frontend import FrontEnd, front_end_from
 from unfreeze.cache_room import LOCK, make_room
 from unfreeze.core.array_files import checksum
@@ -316,6 +321,7 @@ def _build(
     size = int(offsets[-1]) * front_end.frame_values * FLOAT.itemsize
     # Removed first and durably, or after a power cut it might lie beside other frames.
     remove(folder / _META)
+    reopen_unfinished(folder / _FRAMES)
     remove(folder / _FRAMES)
     remove_partials(folder, (_FRAMES, _CLIPS, _META))
     free = shutil.disk_usage(folder).free + unfinished_bytes(folder / _FRAMES)
@@ -342,14 +348,16 @@ def _build(
             tell(0, 0)
         if cluster is not None:
             write_on(cluster, built, front_end, clips, rows, tell)
-        elif len(units) == 1:
+        elif len(units) == len(built.todo) == 1:
             # Too little to be kept when it is interrupted.
             run_bunches(write, range(len(clips)), workers=cores, progress=tell)
         else:
             by_processes = are_worth(built.todo, front_end, cores)
             write_units(built, clips, rows, write, by_processes, workers=cores, progress=tell)
-    with atomic_path(folder / _CLIPS) as partial:
-        np.save(partial, offsets, allow_pickle=False)
+        built.file.flush()
+        with atomic_path(folder / _CLIPS) as partial:
+            np.save(partial, offsets, allow_pickle=False)
+        checksums = [checksum(folder / _CLIPS), checksum(built.path)]
     meta = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -358,9 +366,10 @@ def _build(
         "clips": len(counts),
         "frames": int(offsets[-1]),
         "dtype": FLOAT.str,
-        "crc32": [checksum(folder / name) for name in (_CLIPS, _FRAMES)],
+        "crc32": checksums,
     }
     write_json(folder / _META, meta)
+    remove_unfinished(folder / _FRAMES)
 
 
 def _unwritable(place: Path, error: OSError) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
-from unfreeze.audio.kept_outputs import patches_of_each
+from unfreeze.audio.front_ends import patches_of_all
 from unfreeze.audio.made_background import KINDS, RATE, make_background
 from unfreeze.audio.patches import PatchView
 from unfreeze.backbones.frontend import SAMPLES, FrontEnd, LogScale
@@ -81,7 +81,7 @@ def make_bank(front_end: FrontEnd, sounds: int, rng: np.random.Generator) -> Ban
                 sound = soxr.resample(sound, RATE, rate)
             sounds_made.append(sound)
             kind.append(number)
-    patches = patches_of_each(sounds_made, front_end)
+    patches = patches_of_all(sounds_made, front_end)
     clip = np.repeat(np.arange(len(kind)), [len(part) for part in patches])
     return Bank(np.concatenate(patches), clip, np.array(kind), tuple(KINDS))
 

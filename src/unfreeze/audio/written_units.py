@@ -7,6 +7,7 @@ power cut either file may lack what came last. So a unit counts as written only 
 found in its place have the CRC-32 of its line.
 """
 
+import errno
 import os
 import re
 import threading
@@ -74,7 +75,6 @@ class WrittenUnits:
         self._close()
         self.path.replace(self._final)
         sync_folder(self._final.parent)
-        remove(self._record)
 
     def leave(self, keep: bool) -> None:
         """End before all units are written.
@@ -139,7 +139,8 @@ def written_units(
 
     Yields:
         The units. An exception in the block leaves them to a later build, unless the disk is
-        to blame: it may need the room.
+        full: it may need the room. After the block the file has its final name, and until
+        `remove_unfinished` a later build finds its units still (`reopen_unfinished`).
 
     Raises:
         OSError: the disk is full, or cannot be written.
@@ -148,8 +149,8 @@ def written_units(
     try:
         yield written
         written.finish()
-    except OSError:
-        written.leave(keep=False)
+    except OSError as error:
+        written.leave(keep=error.errno not in (errno.ENOSPC, errno.EDQUOT))
         raise
     except BaseException:
         written.leave(keep=True)
@@ -163,7 +164,14 @@ def unfinished_bytes(final: Path) -> int:
     except OSError:
         return 0
     # Room that was never written takes none, where the system says so.
-    return min(getattr(found, "st_blocks", 0) * 512, found.st_size)
+    blocks = getattr(found, "st_blocks", None)
+    return found.st_size if blocks is None else min(blocks * 512, found.st_size)
+
+
+def reopen_unfinished(final: Path) -> None:
+    """Take up a file again that had its final name when its build was interrupted."""
+    if final.exists() and _record(final).exists():
+        final.replace(_building(final))
 
 
 def remove_unfinished(final: Path) -> None:

@@ -7,6 +7,7 @@ Measured against Keras 3.15.
 """
 
 import sys
+import threading
 from collections import UserList
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -72,6 +73,8 @@ __all__ = [
 _HELD = "_unfreeze_held"
 # On a variable that a stage froze alone, in a layer whose inside trains: it is not held.
 _FROZEN = "_unfreeze_frozen"
+# Saves one after the other: what Keras knows of TensorFlow is the process's.
+_SAVING = threading.RLock()
 # With "float8" weights are not replaced, and scales follow them.
 _QUANTIZED = ("int8", "int4", "gptq", "awq")
 
@@ -582,10 +585,11 @@ def without_tensorflow() -> Iterator[None]:
     Keras asks of every object whether it is of one of TensorFlow's types, and imports it for
     that: 5 s of processor time where it is installed. What has not been imported has no types.
     """
-    known = lazy_tensorflow._available
-    if known is None and "tensorflow" not in sys.modules:
-        lazy_tensorflow._available = False
-    try:
-        yield
-    finally:
-        lazy_tensorflow._available = known
+    with _SAVING:
+        known = lazy_tensorflow._available
+        if known is None and "tensorflow" not in sys.modules:
+            lazy_tensorflow._available = False
+        try:
+            yield
+        finally:
+            lazy_tensorflow._available = known

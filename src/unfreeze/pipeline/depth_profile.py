@@ -184,7 +184,8 @@ def _computed(
     """The profile, computed; the arguments are those of `depth_profile`."""
     reader = _tap_reader(graph, backbone, list(points.values()))
     several = labels.ndim == 2
-    rows = draw_rows(train.clip, MOST_PATCHES, seed, _rarest(labels) if several else labels)
+    classes = _rarest(labels, train.clip) if several else labels
+    rows = draw_rows(train.clip, MOST_PATCHES, seed, classes)
     held = draw_rows(validation.clip, MOST_PATCHES, seed)
     done = 0
 
@@ -230,9 +231,10 @@ def _told(heard: np.ndarray) -> np.ndarray:
     return told
 
 
-def _rarest(heard: np.ndarray) -> np.ndarray:
-    """(clips,) the rarest class that is heard in each; one more number where none is."""
-    counts = np.where(heard > 0, (heard > 0).sum(axis=0), len(heard) + 1)
+def _rarest(heard: np.ndarray, clip: np.ndarray) -> np.ndarray:
+    """(clips,) the class heard in each that is rarest in `clip`; one more number where none is."""
+    own = (heard[np.unique(clip)] > 0).sum(axis=0)
+    counts = np.where(heard > 0, own, len(heard) + 1)
     nothing = (heard <= 0).all(axis=1)
     rarest: np.ndarray = np.where(nothing, heard.shape[1], counts.argmin(axis=1))
     return rarest

@@ -13,9 +13,9 @@ costs time and nothing else.
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import metadata
 from typing import Any
 
 import keras
@@ -34,7 +34,9 @@ from unfreeze.version import __version__
 _LIMIT, _LARGEST = 500 * 10**6, 100 * 10**6
 _FILE = "fit.npz"
 # To be raised where the code of a fit changes its result.
-_FORMAT = 1
+_FORMAT = 2
+# Whose code a fit depends on; the last two run networks from files.
+_PACKAGES = (*("numpy", "scipy", "scikit-learn", "soxr", "keras", "onnxruntime", "ai-edge-litert"),)
 
 Arrays = dict[str, np.ndarray]
 
@@ -89,14 +91,16 @@ def fit_key(kind: str, views: Sequence[Any], cut: Cut, settings: Sequence[Any]) 
 
 def plain_key(settings: Sequence[Any]) -> str:
     """What depends on plain values alone, as one word."""
-    import scipy
-    import sklearn
-    import soxr
-
-    modules = (np, scipy, sklearn, soxr)
-    versions = [_FORMAT, __version__, *(module.__version__ for module in modules)]
-    text = json.dumps([versions, *settings], sort_keys=True)
+    known = [_FORMAT, __version__, keras.backend.backend(), *map(_version, _PACKAGES)]
+    text = json.dumps([known, *settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def once(key: str | None, fit: Callable[[], Arrays]) -> Arrays:
@@ -109,7 +113,8 @@ def once(key: str | None, fit: Callable[[], Arrays]) -> Arrays:
     if key is None:
         return fit()
     home = cache_folder() / "fits" / key
-    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    # A damaged file may raise anything.
+    with suppress(Exception):
         with np.load(home / _FILE, allow_pickle=False) as file:
             # Reading a member checks it against its checksum.
             found = {name: file[name] for name in file.files}

@@ -13,6 +13,7 @@ To the pipeline the vectors are patches, like those that a frozen network makes
 same functions. What they cannot have is the places in noise: nobody hears a vector again.
 """
 
+import hashlib
 import os
 import shlex
 from collections import Counter
@@ -195,7 +196,9 @@ def _pieces(index: Index, manifest: Manifest, split: Split, rows: Sequence[range
         own = [vectors[vectors.any(axis=1)] for vectors in own]
         numbers = np.repeat(np.asarray(clips, np.int64), [len(vectors) for vectors in own])
         frames = np.concatenate([np.zeros((0, index.settings.numbers), np.float32), *own])
-        digest = f"{index.settings.encoder} {name}"
+        # Of what they are, too: the same index gives other places of the same number.
+        found = hashlib.sha256(frames.tobytes() + numbers.tobytes()).hexdigest()
+        digest = f"{index.settings.encoder} {found}"
         shape, places = (frames.shape[1],), np.arange(len(frames))
         parts[name] = PatchView(FrameArray(frames), places, numbers, 1, digest, shape)
     return Pieces(manifest, split, parts, ())
