@@ -299,7 +299,12 @@ def test_a_file_may_be_named_as_in_a_url_or_by_what_it_was_converted_from(tmp_pa
     [
         *("start_ms,end_ms", "begin sample,end sample", "onset_frame,offset_frame", "von,bis"),
         *("t_start_ms,t_end_ms", "event_start_ms,event_end_ms", "starttime,endtime", "from,to"),
-        *("onset_ms,duration_ms", "begin_ms,length_ms", "onset_ms,duration"),
+        *(
+            "event_start,event_end",
+            "onset_ms,duration_ms",
+            "begin_ms,length_ms",
+            "onset_ms,duration",
+        ),
     ],
 )
 def test_times_in_other_units_are_no_whole_recordings(tmp_path: Path, names: str) -> None:
@@ -339,6 +344,8 @@ def test_starts_and_ends_of_something_else_are_no_times(
     [
         ("from,to", "1998,2004"),
         ("start_gate,end_gate", "3,7"),
+        ("segment_start,segment_end", "6.5,8"),
+        ("start_timestamp,end_timestamp", "1714540000,1714540600"),
         ("recording_start_time,recording_end_time", "06:30:00,07:00:00"),
     ],
 )

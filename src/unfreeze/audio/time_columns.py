@@ -31,10 +31,12 @@ _OTHERWISE = re.compile(
     r"(?<![a-z])(?:id|lat\w*|lon\w*|lng|alt\w*|elev\w*|depth|temp\w*|km|x|y|row|line|page|site|"
     r"place|city|station|age)(?![a-z])"
 )
+# Timestamps may be those of whole recordings, and clips and segments may be cut already.
 _OF_TIME = {
     *("ms", "msec", "msecs", "millis", "millisecond", "milliseconds", "us", "usec", "microseconds"),
     *("s", "sec", "secs", "second", "seconds", "sek", "sekunden", "min", "mins", "minute"),
-    *("minutes", "sample", "samples", "frame", "frames", "time", "times", "timestamp", "zeit", "t"),
+    *("minutes", "sample", "samples", "frame", "frames", "time", "times", "zeit", "t"),
+    *("event", "annotation", "call", "syllable"),
 }
 # Whole numbers up to here may be years, hours or sites.
 _LAST_YEAR = 2100
