@@ -1,12 +1,15 @@
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unfreeze.audio import label_table
 from unfreeze.audio.entries import Entry
 from unfreeze.audio.label_table import Columns, read_labels
 from unfreeze.audio.rules import Problem, examine
+from unfreeze.audio.table_file import Table
 from unfreeze.errors import DataError
 
 
@@ -292,14 +295,82 @@ def test_a_file_may_be_named_as_in_a_url_or_by_what_it_was_converted_from(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "names", ["start_ms,end_ms", "begin sample,end sample", "onset_frame,offset_frame", "von,bis"]
+    "names",
+    [
+        *("start_ms,end_ms", "begin sample,end sample", "onset_frame,offset_frame", "von,bis"),
+        *("t_start_ms,t_end_ms", "event_start_ms,event_end_ms", "starttime,endtime", "from,to"),
+        *(
+            "event_start,event_end",
+            "onset_ms,duration_ms",
+            "begin_ms,length_ms",
+            "onset_ms,duration",
+        ),
+    ],
 )
 def test_times_in_other_units_are_no_whole_recordings(tmp_path: Path, names: str) -> None:
-    message = refusal(tmp_path, f"path,{names},label\na.wav,2000,4000,x\n")
-    assert "look like start and end, perhaps not in seconds" in message
+    rows = "a.wav,2000,4000,x\nb.wav,nan,,y\n"
+    message = refusal(tmp_path, f"path,{names},label\n{rows}")
+    assert "look like the times of sounds, perhaps not in seconds" in message
     # What is no time needs none.
     assert labels(tmp_path, f"path,{names},label\na.wav,gate,bridge,x\n") == ["x"]
-    assert labels(tmp_path, "path,start_lat,end_lat,label\na.wav,48.1,48.2,x\n") == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        ("start_freq,end_freq", "2000,8000"),
+        ("begin_hz,end_hz", "2000,8000"),
+        ("start_hour,end_hour", "4,6"),
+        ("start_date,end_date", "20240501,20240502"),
+        ("start_lat,end_lat", "48.1,48.2"),
+        ("from,to", "2024-05-01,2024-05-02"),
+        ("from,to", "pond,hill"),
+        ("from,to", "7,3"),
+        ("from_site,to_site", "3,7"),
+        ("start_id,end_id", "3,7"),
+        ("restart,rend", "3,7"),
+    ],
+)
+def test_starts_and_ends_of_something_else_are_no_times(
+    tmp_path: Path, names: str, rows: str
+) -> None:
+    entries, notes = read(tmp_path, f"path,{names},label\na.wav,{rows},x\n")
+    assert [(e.label, e.start) for e in entries] == [("x", None)]
+    assert [note.rule for note in notes] == ["unused_columns"]
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        ("from,to", "1998,2004"),
+        ("start_gate,end_gate", "3,7"),
+        ("segment_start,segment_end", "6.5,8"),
+        ("start_timestamp,end_timestamp", "1714540000,1714540600"),
+        ("recording_start_time,recording_end_time", "06:30:00,07:00:00"),
+    ],
+)
+def test_what_may_be_times_is_told(tmp_path: Path, names: str, rows: str) -> None:
+    entries, notes = read(tmp_path, f"path,{names},label\na.wav,{rows},x\n")
+    assert [(e.label, e.start) for e in entries] == [("x", None)]
+    assert [note.rule for note in notes] == ["unused_columns", "perhaps_times"]
+    assert "may be the times of sounds, and whole recordings are taken" in notes[1].cause
+
+
+def test_only_columns_of_some_names_are_read_for_groups_and_labels(tmp_path: Path) -> None:
+    class Row(list[str]):
+        asked: ClassVar[set[int]] = set()
+
+        def __getitem__(self, place: Any) -> Any:
+            self.asked.add(place)
+            return super().__getitem__(place)
+
+    header = ("path", "label", "site", "label2", "noted")
+    cells = (["a", "x", "n", "", "1"], ["b", "y", "n", "z", "2"], ["c", "y", "s", "", "3"])
+    rows = [(line, Row(row)) for line, row in enumerate(cells, 2)]
+    table = Table(tmp_path / "t.csv", header, header, rows)
+    notes = label_table._unused(table, {"path": 0, "label": 1})
+    assert [note.rule for note in notes] == ["unused_columns", "perhaps_groups", "perhaps_labels"]
+    assert Row.asked == {2, 3}
 
 
 @pytest.mark.parametrize("name", ["set", "Usage", "partition"])
@@ -315,7 +386,7 @@ def test_a_column_of_parts_is_known_by_what_it_holds(tmp_path: Path, name: str) 
         assert [e.split for e in entries] == [None, None]
 
 
-def test_columns_that_may_be_groups_or_further_labels_are_asked_about(tmp_path: Path) -> None:
+def test_columns_that_may_be_groups_or_further_labels_are_named(tmp_path: Path) -> None:
     text = "path,label,site_id,label2\na.wav,x,n,\nb.wav,y,n,z\nc.wav,y,s,\n"
     rules = [note.rule for note in read(tmp_path, text)[1]]
     assert rules == ["unused_columns", "perhaps_groups", "perhaps_labels"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unfreeze.backbones.frontend import FrontEnd
+from unfreeze.backbones.frontend import EncodedWindows, FrontEnd
 
 FRONT = FrontEnd()
 
@@ -35,3 +35,11 @@ def test_slowed_down_ten_times_a_second_is_ten():
     # The same samples make the same patches, in a tenth of the time.
     assert slow.patches(160_000) == FrontEnd().patches(160_000)
     assert slow.hop / slow.sample_rate == pytest.approx(0.001)
+
+
+def test_windows_of_a_model_need_the_model():
+    front = EncodedWindows.of(FrontEnd(), lambda patches: patches[:, :5], 5, "digest")
+    assert (front.patch_shape, front.patches(48_000)) == ((5,), FrontEnd().patches(48_000))
+    assert front.identity["inner"] == FrontEnd().identity
+    with pytest.raises(TypeError, match="inner"):
+        EncodedWindows()

@@ -310,7 +310,7 @@ def with_nan() -> np.ndarray:
         (X[:0], "there are no samples"),
         (np.repeat(X[:1], 40, axis=0), "all samples give the network the same outputs"),
         (X[:, :4], r"samples of shape \(4, 6, 2\) do not fit the input 'x'"),
-        ((X, Y), "the model has 1 inputs, the data 2"),
+        ((X, Y), "the model has 1 input, the data 2"),
     ],
 )
 def test_data_that_nothing_can_be_fitted_to(data, message):

@@ -83,6 +83,7 @@ def test_what_inspect_sees_is_answered(ask):
     about = ask("about")
     assert about["folder"].endswith("/lab")
     assert about["command"].endswith("/lab")
+    assert about["tables"] == [".csv", ".tsv", ".txt"]
     assert ask("browse")["folders"][0]["path"] == "tones"
     # More than a tenth of the files are unusable.
     found = ask("inspect", data="tones", options={"test": 0.25})

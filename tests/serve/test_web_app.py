@@ -326,6 +326,8 @@ def test_the_openapi_description_covers_the_form_and_all_answers(url):
     assert {p["name"] for p in post["parameters"]} == {
         *("hop", "min_score", "class_score", "spectrogram")
     }
-    assert set(post["responses"]) == {"200", "400", "408", "413", "415", "422", "503", "507"}
+    assert set(post["responses"]) == {
+        *("200", "400", "403", "408", "413", "415", "422", "503", "507")
+    }
     body = post["responses"]["422"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/Refusal"}

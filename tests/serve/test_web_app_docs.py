@@ -73,9 +73,11 @@ def test_the_table_of_options_is_that_of_the_command():
     from unfreeze.serve.upload import Limits
 
     table = dict(re.findall(r"^\| `(--[\w-]+)` \|.*\| `?([\w.]+)`? \|$", GUIDE.read_text(), re.M))
-    names = ("host", "port", "max_mb", "max_seconds")
+    names = ("host", "port", "max_mb", "max_seconds", "token")
     defaults = dict(zip(names, serve.__defaults__, strict=True))
-    assert table == {f"--{k.replace('_', '-')}": str(v) for k, v in defaults.items()}
+    assert table == {
+        f"--{k.replace('_', '-')}": "off" if v is False else str(v) for k, v in defaults.items()
+    }
     limits = Limits()
     assert (limits.max_mb, limits.max_seconds) == (defaults["max_mb"], defaults["max_seconds"])
     assert f"{limits.places} requests are in the line" in GUIDE.read_text()

@@ -41,10 +41,9 @@ from unfreeze.audio.label_table import (
 )
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.sound_formats import READABLE
-from unfreeze.audio.table_file import read_table, read_text
+from unfreeze.audio.table_file import TABLES, read_table, read_text
 from unfreeze.errors import DataError, show
 
-_TABLES = (".txt", ".csv", ".tsv")
 # What programs append to the recording's name.
 _ENDING = re.compile(
     r"(?:\.\w+)?\.selection\.table|(?:\.Table\.\d+)?\.selections|[._-]labels?|[._-]annotations?",
@@ -169,7 +168,7 @@ def find_tables(root: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(place, name)
-            known = path.suffix.lower() in _TABLES and not name.startswith(".")
+            known = path.suffix.lower() in TABLES and not name.startswith(".")
             if known and path.is_file():
                 yield path
 

@@ -18,6 +18,7 @@ from unfreeze.audio.entries import SPLITS, Entry, check_label, is_within
 from unfreeze.audio.part_lists import LISTS, with_lists
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.sound_file import meant_as_sound
+from unfreeze.audio.table_file import TABLES
 from unfreeze.errors import DataError, show
 
 MANIFEST_NAME = "manifest.csv"
@@ -41,7 +42,7 @@ _OF_SYSTEMS |= {"system volume information", "__pycache__"}
 ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz"}
 _FOLD = re.compile(r"(?:fold|cv|split|part|subset|chunk|batch)[\W_]?\d+", re.IGNORECASE)
 # Endings of annotations, also of those that are not read.
-_MAY_BE_LABELS = {".txt", ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".json", ".jsonl", ".xml"}
+_MAY_BE_LABELS = {*TABLES, ".xlsx", ".xls", ".ods", ".json", ".jsonl", ".xml"}
 _MAY_BE_LABELS |= {".textgrid", ".eaf", ".svl", ".srt", ".lab", ".antx", ".aup3", ".trs"}
 _SHOWN = 3
 # Of a folder's recordings, in folders within it: more of them, and it is no class.

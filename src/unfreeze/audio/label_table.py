@@ -22,7 +22,8 @@ from unfreeze.audio.label_sets import is_set, read_set, split_labels, union
 from unfreeze.audio.recording_places import Places
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.sound_formats import READABLE
-from unfreeze.audio.table_file import Table, read_table
+from unfreeze.audio.table_file import NOTHING, Table, read_table
+from unfreeze.audio.time_columns import TIME, Pair, find_times
 from unfreeze.errors import DataError, did_you_mean, show
 
 # What each column is called, the most certain name first. Raven, Audacity, Kaleidoscope,
@@ -60,21 +61,8 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 _OFFSET = "offset"
 # Columns that need no note.
 _SAYS_NOTHING = {"view", "selection", "channel"}
-# What programs write where there is nothing.
-_NOTHING = {"", "nan", "na", "n/a", "null", "none", "-"}
 # UrbanSound8K's start and end are places in a longer recording that its clips were cut from.
 _URBAN = {"slice_file_name", "fsid"}
-# A start and an end under other names and in other units: the word, and what follows it.
-_ENDS = {
-    **dict.fromkeys(("start", "begin", "beg"), ("end", "stop", "finish")),
-    "onset": ("offset", "end"),
-    "from": ("to", "until"),
-    "von": ("bis",),
-    "t0": ("t1",),
-}
-_BEGINS = re.compile(
-    r"(start|begin|beg|onset|from|von|t0)(?!.*(?:lat|lon|date|year|month|day|id\b))(.*)"
-)
 # Columns that say whose or whence a clip is, and those of further labels.
 _ALIKE = re.compile(
     r"(?:speaker|spk|subject|site|station|location|recordist|author|user|session|recorder|device|"
@@ -82,7 +70,6 @@ _ALIKE = re.compile(
     r"(?:[ _-]?(?:id|name|no|nr|number|file))?"
 )
 _MORE_LABELS = re.compile(r"(?:label|class|species)s?[ _-]?[2-9]|(?:secondary|other)[ _-]labels?")
-_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?\+?((?:\d+(?:[.,]\d*)?|\.\d+)(?:[eE][-+]?\d+)?)")
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
 
 
@@ -181,19 +168,30 @@ def _refuse_units(table: Table) -> None:
 
     Whole recordings would be taken instead.
     """
-    header, rows = table.header, [row for _, row in table.rows]
-    for first, name in enumerate(header):
-        # The known names of a start mean something else here, as in UrbanSound8K's table.
-        match = None if name in _NAMES["start"] else _BEGINS.fullmatch(name)
-        ends = [] if match is None else [f"{word}{match[2]}" for word in _ENDS[match[1]]]
-        for second in (header.index(end) for end in ends if end in header):
-            cells = [row[p].strip() for row in rows for p in (first, second) if p < len(row)]
-            if any(cells) and all(_TIME.fullmatch(cell) for cell in cells if cell):
-                raise DataError(
-                    f"{show(table.file)}: the columns {show(name)!r} and {show(header[second])!r} "
-                    "look like start and end, perhaps not in seconds. Give them in seconds, in "
-                    "columns named start and end; or rename them if they are something else."
-                )
+    pair = _other_times(table)
+    if pair is not None and pair.sure:
+        first, second = (show(table.header[place]) for place in (pair.start, pair.end))
+        raise DataError(
+            f"{show(table.file)}: the columns {first!r} and {second!r} look like the times of "
+            "sounds, perhaps not in seconds. Give them in seconds, in columns named start and end "
+            "(or duration); or rename them if they are something else."
+        )
+
+
+def _other_times(table: Table) -> Pair | None:
+    return find_times(table, frozenset(_NAMES["start"]), frozenset(_NAMES["duration"]))
+
+
+def _perhaps_times(table: Table) -> list[Problem]:
+    pair = _other_times(table)
+    if pair is None:
+        return []
+    first, second = (show(table.header[place]) for place in (pair.start, pair.end))
+    cause = (
+        f"the columns {first!r} and {second!r} may be the times of sounds, and whole recordings "
+        "are taken; if they are, give them in seconds, in columns named start and end"
+    )
+    return [Problem(Path(table.file.name), "perhaps_times", cause, False)]
 
 
 def known_names(header: Sequence[str]) -> set[str]:
@@ -261,6 +259,8 @@ def read_labels(
     classes = _class_columns(table, found)
     found, notes = _by_values(table, found, columns)
     notes += _unused(table, {**found, **{str(place): place for place in classes}})
+    if "start" not in found:
+        notes += _perhaps_times(table)
     _check_series(table, found)
     root = file.parent
     _check_widths(table)
@@ -432,7 +432,7 @@ def _check_series(table: Table, found: Mapping[str, int]) -> None:
 
 def _says_nothing(row: Sequence[str], found: Mapping[str, int]) -> bool:
     cells = (row[found[kind]].strip().lower() for kind in ("label", "start") if kind in found)
-    return any(cell in _NOTHING for cell in cells)
+    return any(cell in NOTHING for cell in cells)
 
 
 def _grouped(table: Table, found: Mapping[str, int], entries: list[Entry]) -> list[Entry]:
@@ -477,7 +477,7 @@ def _entry(
         if not end > start:
             raise DataError(f"{where}: the sound ends at {end:g} s, not after its start {start:g}.")
     fold = f"fold {cell('fold')}" if cell("fold") else None
-    group = cell("group") if cell("group").lower() not in _NOTHING else None
+    group = cell("group") if cell("group").lower() not in NOTHING else None
     return Entry(
         path=path,
         name=name,
@@ -498,7 +498,7 @@ def seconds(text: str, where: str, what: str) -> float:
     Raises:
         DataError: it is no time of 0 or more.
     """
-    match = _TIME.fullmatch(text.strip())
+    match = TIME.fullmatch(text.strip())
     if _THOUSANDS.fullmatch(text.strip()):
         raise DataError(
             f"{where}: the {what} {show(text)!r} may be thousands or thousandths of a second. "
@@ -516,7 +516,7 @@ def hertz(text: str, where: str) -> float | None:
     Raises:
         DataError: it is no number.
     """
-    if text.lower() in _NOTHING:
+    if text.lower() in NOTHING:
         return None
     try:
         value = float(text.replace(",", "."))
@@ -548,18 +548,20 @@ def _unused(table: Table, found: Mapping[str, int]) -> list[Problem]:
     cause = f"these columns are not used: {', '.join(unused)}"
     notes = [Problem(told, "unused_columns", cause, False)]
     for place, name in enumerate(table.header):
-        cells = [row[place].strip() for _, row in table.rows if place < len(row)]
-        filled = Counter(cell for cell in cells if cell.lower() not in {*_NOTHING, "[]"})
-        if name in used or not filled:
+        alike = "group" not in found and _ALIKE.fullmatch(name)
+        # Names first: a table may have many columns, and very many rows.
+        if name in used or not (alike or _MORE_LABELS.fullmatch(name)):
             continue
-        if _ALIKE.fullmatch(name) and "group" not in found and len(filled) > 1:
-            if max(filled.values()) > 1:
+        cells = (row[place].strip() for _, row in table.rows if place < len(row))
+        filled = Counter(cell for cell in cells if cell.lower() not in {*NOTHING, "[]"})
+        if alike:
+            if len(filled) > 1 and max(filled.values()) > 1:
                 cause = (
                     f"clips with the same {show(name)!r} may come into different parts of the "
                     "split, which makes scores too good; if they are alike, name the column group"
                 )
                 notes.append(Problem(told, "perhaps_groups", cause, False))
-        elif _MORE_LABELS.fullmatch(name):
+        elif filled:
             cause = (
                 f"the column {show(name)!r} may hold further labels; to use them, write all of a "
                 "clip's labels into one column, with ; between them"

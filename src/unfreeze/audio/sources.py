@@ -39,12 +39,10 @@ from unfreeze.audio.part_lists import with_folds
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.segments_file import SEGMENTS_NAME, read_segments, with_source_groups
 from unfreeze.audio.sound_formats import READABLE
-from unfreeze.audio.table_file import read_table
+from unfreeze.audio.table_file import TABLES, read_table
 from unfreeze.backbones.frontend import FrontEnd
 from unfreeze.errors import DataError, show
 
-#: Endings of tables of labels.
-TABLES = (".csv", ".tsv", ".txt")
 # Files beside a data set that may hold its labels.
 _ASIDE = (*TABLES, ".xlsx", ".xls", ".ods", ".jsonl")
 _LABELS = re.compile(

@@ -207,12 +207,12 @@ def split_notes(manifest: Manifest, split: Split) -> tuple[str, ...]:
     for name, indices in split.parts().items():
         if not len(indices):
             notes.append(f"There is no {name} part.")
-        elif missing := _of_so_many(0, manifest, indices):
+        elif missing := _classes_with(0, manifest, indices):
             notes.append(
                 f"The {name} part has no clip of {_some(missing)}: too few groups of that "
                 f"class. Record more of it to measure it."
             )
-    if single := _of_so_many(1, manifest, split.test):
+    if single := _classes_with(1, manifest, split.test):
         notes.append(
             f"The test part has one clip of {_some(single)}: right or wrong says little of a "
             f"class. Record more of it to measure it."
@@ -220,8 +220,8 @@ def split_notes(manifest: Manifest, split: Split) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _of_so_many(number: int, manifest: Manifest, indices: np.ndarray) -> list[str]:
-    """The classes of which some clips have this number, sorted."""
+def _classes_with(number: int, manifest: Manifest, indices: np.ndarray) -> list[str]:
+    """The classes with this number of clips among some, sorted."""
     there = Counter(x for i in indices for x in manifest.classes_of(manifest.clips[i]))
     return sorted(label for label in manifest.labels if there[label] == number)
 
@@ -325,7 +325,7 @@ def check_train_has_all(manifest: Manifest, split: Split) -> None:
     Raises:
         DataError: naming the classes.
     """
-    if missing := _of_so_many(0, manifest, split.train):
+    if missing := _classes_with(0, manifest, split.train):
         raise DataError(
             f"The training part has no clip of {', '.join(repr(show(x)) for x in missing)}. "
             f"Each class needs clips in at least one group of the training part."

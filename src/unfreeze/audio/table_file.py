@@ -15,6 +15,10 @@ from pathlib import Path
 from unfreeze.audio.sound_formats import READABLE
 from unfreeze.errors import DataError, show
 
+#: Endings of tables of labels, also of those of one recording.
+TABLES = (".csv", ".tsv", ".txt")
+#: What programs write where there is nothing.
+NOTHING = frozenset({"", "nan", "na", "n/a", "null", "none", "-"})
 # Of a table whose columns are only looked at, so many bytes are read.
 _HEAD = 1 << 16
 _SEPARATORS = ",;\t"

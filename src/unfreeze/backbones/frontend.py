@@ -14,7 +14,7 @@ its own makes of them; and `EncodedWindows`, what a model makes of another front
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -469,10 +469,39 @@ class EncodedWindows(SampleWindows):
         model: a digest of the model.
     """
 
-    inner: FrontEnd = FrontEnd()
-    encode: Callable[[np.ndarray], np.ndarray] = np.asarray
-    numbers: int = 0
-    model: str = ""
+    inner: FrontEnd = field(kw_only=True)
+    encode: Callable[[np.ndarray], np.ndarray] = field(kw_only=True)
+    numbers: int = field(kw_only=True)
+    model: str = field(kw_only=True)
+
+    @classmethod
+    def of(
+        cls, inner: FrontEnd, encode: Callable[[np.ndarray], np.ndarray], numbers: int, model: str
+    ) -> "EncodedWindows":
+        """Settings of the vectors that a model makes of the patches of `inner`.
+
+        Args:
+            inner: whose patches it reads.
+            encode: patches to vectors, (patches, numbers) float32.
+            numbers: in a vector.
+            model: a digest of the model.
+        """
+        hop = inner.steps * inner.step
+        return cls(
+            sample_rate=inner.sample_rate,
+            window=inner.patch_samples,
+            hop=hop,
+            min_samples=inner.min_samples,
+            patch_frames=1,
+            patch_hop=1,
+            slow_down=inner.slow_down,
+            channel=inner.channel,
+            smallest_hop=hop,
+            inner=inner,
+            encode=encode,
+            numbers=numbers,
+            model=model,
+        )
 
     @property
     def patch_shape(self) -> tuple[int, ...]:
@@ -497,35 +526,6 @@ class EncodedWindows(SampleWindows):
     def identity(self) -> dict[str, Any]:
         """What the vectors of a waveform depend on."""
         return {"inner": self.inner.identity, "model": self.model, "numbers": self.numbers}
-
-
-def encoded(
-    inner: FrontEnd, encode: Callable[[np.ndarray], np.ndarray], numbers: int, model: str
-) -> EncodedWindows:
-    """Settings of the vectors that a model makes of patches.
-
-    Args:
-        inner: whose patches it reads.
-        encode: patches to vectors, (patches, numbers) float32.
-        numbers: in a vector.
-        model: a digest of the model.
-    """
-    hop = inner.steps * inner.step
-    return EncodedWindows(
-        sample_rate=inner.sample_rate,
-        window=inner.patch_samples,
-        hop=hop,
-        min_samples=inner.min_samples,
-        patch_frames=1,
-        patch_hop=1,
-        slow_down=inner.slow_down,
-        channel=inner.channel,
-        smallest_hop=hop,
-        inner=inner,
-        encode=encode,
-        numbers=numbers,
-        model=model,
-    )
 
 
 def front_end_from(values: Mapping[str, Any]) -> FrontEnd:

@@ -13,7 +13,7 @@ import keras
 
 from unfreeze.core.boundary import check_stages, plan_stage
 from unfreeze.core.fit import FitResult, fit
-from unfreeze.core.given_data import holds_labels
+from unfreeze.core.given_data import may_hold_labels
 from unfreeze.core.graph import Graph, check_is_model, flatten
 from unfreeze.core.presets import probe_tune, two_stage
 from unfreeze.core.schedule import BEST, Plateau, Schedule
@@ -78,7 +78,7 @@ def fine_tune(
         ['head', 'start', 'all']
     """
     check_is_model(model, "fine_tune")
-    if validation_data is None and holds_labels(train) and holds_labels(y):
+    if validation_data is None and may_hold_labels(train) and may_hold_labels(y):
         y, validation_data = None, y
     of_arrays = y is not None or isinstance(train, tuple)
     return fit(

@@ -56,8 +56,8 @@ def gather(
     return data, _held_out(validation_data, model, validation_steps)
 
 
-def holds_labels(data: Any) -> bool:
-    """Whether data give the labels themselves: `(x, y)`, or a dataset."""
+def may_hold_labels(data: Any) -> bool:
+    """Whether data have a form that labels can be in, too: a tuple, a dataset, an iterator."""
     dataset = is_dataset(data) or isinstance(data, keras.utils.PyDataset | Iterator)
     return dataset or isinstance(data, tuple)
 
@@ -74,7 +74,7 @@ def _together(x: Any, y: Any, weight: Any) -> Any:
             "validation data, name them: fit(model, schedule, (x, y), validation_data=...). "
             "Several inputs are a list, not a tuple"
         )
-    if holds_labels(x):
+    if may_hold_labels(x):
         raise DataError(
             f"y is given, but the {kind_of(x)} gives the labels itself. If it is the validation "
             "data, name them: fit(model, schedule, dataset, validation_data=...)"

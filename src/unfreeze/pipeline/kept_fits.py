@@ -5,9 +5,9 @@ on the recordings, the published network and the seed, and not on how the head i
 that the next run finds them. Computed background depends on the seed and the front end alone.
 
 Layout: `<cache>/fits/<key>/fit.npz`, arrays alone. Invariants: whatever a fit was made from is
-in its key (`unfreeze.core.fingerprints.cache_key`: data, network, versions), so that what is
-found is, to the bit, what would be computed; a file that cannot be read, or not be written,
-costs time and nothing else.
+in its key (`unfreeze.core.fingerprints.cache_key`: data, network, versions, backend), so that
+what is found is, on one machine to the bit, what would be computed; a file that cannot be read,
+or not be written, costs time and nothing else.
 """
 
 import hashlib

@@ -42,7 +42,7 @@ from unfreeze.audio.manifest import Clip, Manifest, heard_table
 from unfreeze.audio.patches import FrameArray, PatchView, clip_means
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.split import Split, split_clips, split_notes
-from unfreeze.backbones.frontend import EncodedWindows, encoded
+from unfreeze.backbones.frontend import EncodedWindows
 from unfreeze.core.boundary import Solvable
 from unfreeze.core.graph import copied_behind
 from unfreeze.core.solve import STRENGTHS, regression
@@ -185,7 +185,7 @@ def _front_end(index: Index, encoder: Encoder) -> EncodedWindows:
 
     front = encoder.front_end
     apart = front.with_steps(max(front.steps, front.patch_samples // front.step))
-    return encoded(apart, encode, encoder.numbers, index.settings.encoder)
+    return EncodedWindows.of(apart, encode, encoder.numbers, index.settings.encoder)
 
 
 def _pieces(index: Index, manifest: Manifest, split: Split, rows: Sequence[range]) -> Pieces:

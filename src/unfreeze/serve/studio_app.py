@@ -22,6 +22,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from unfreeze.audio.decode_processes import Decoders
+from unfreeze.audio.table_file import TABLES
 from unfreeze.errors import DataError, RunError, UnfreezeError, show
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.train_options import TrainOptions
@@ -107,7 +108,7 @@ class Studio:
         self._formats: list[dict[str, Any]] | None = None
 
     def about(self) -> dict[str, Any]:
-        """What does not change: the folder, the form, the formats, the limits."""
+        """What does not change: the folder, the form, the formats and endings, the limits."""
         if self._formats is None:
             self._formats = commands.formats()
         return {
@@ -115,6 +116,7 @@ class Studio:
             "runs": show(self.folder.runs),
             "fields": commands.fields(),
             "formats": self._formats,
+            "tables": list(TABLES),
             "max_mb": self.limits.max_mb,
             "command": commands.as_line(["studio", str(self.folder.root)]),
         }

@@ -21,7 +21,8 @@ from unfreeze.audio.entries import Entry, check_label, is_within
 from unfreeze.audio.label_table import Columns
 from unfreeze.audio.rules import content_hash
 from unfreeze.audio.sound_formats import READABLE
-from unfreeze.audio.sources import TABLES, find_source
+from unfreeze.audio.sources import find_source
+from unfreeze.audio.table_file import TABLES
 from unfreeze.errors import DataError, RunError, UnfreezeError, show
 from unfreeze.files import atomic_path, make_folder
 from unfreeze.pipeline import run_folder

@@ -155,7 +155,7 @@ function makeField(field) {
   return make("div", { className: "field" }, label, help);
 }
 
-const isTable = (file) => /\.(csv|tsv|txt)$/i.test(file.name);
+const isTable = (file) => shown.about.tables.some((ending) => file.name.toLowerCase().endsWith(ending));
 
 // Files are sent one after the other: each is whole on disk before the next begins, and tables,
 // which name recordings, come last.
