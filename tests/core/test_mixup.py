@@ -10,6 +10,7 @@ from unfreeze.core.data import Rows, ShuffledRows
 from unfreeze.core.graph import flatten
 from unfreeze.core.mixup import MixedRows, Mixture, mixed_rows
 from unfreeze.core.objective import KnownBinaryCrossentropy
+from unfreeze.core.presets import preset
 from unfreeze.core.solve import regression
 from unfreeze.errors import DataError, ScheduleError
 
@@ -188,6 +189,63 @@ def test_a_solved_head_counts_a_mixed_sample_for_both_classes(tmp_path):
     np.testing.assert_allclose(model.get_layer("head").get_weights()[0], kernel, atol=2e-3)
 
 
+def test_a_solved_head_of_one_view_is_not_mixed():
+    stage = unfreeze.Stage("head", train="head", epochs=1, solve=True)
+    heads = []
+    for more in ({}, {"mixup": 0.4}):
+        model = build()
+        unfreeze.fit(model, stage, X, Y, seed=1, verbose=0, **more)
+        heads.append(model.get_layer("head").get_weights()[0])
+    np.testing.assert_allclose(*heads, atol=1e-6)
+
+
+def test_the_default_preset_is_mixed_where_it_trains_by_steps(tmp_path, monkeypatch):
+    schedule = preset("probe_tune")
+    schedule = schedule.with_changes(epochs=1, batch_norm="frozen")
+    found, result = seen_by(build(), schedule, tmp_path, monkeypatch)
+    assert result.stages[0].cache.startswith("cached")
+    assert any((y.max(axis=1) < 0.999).any() for _, _, y in found["train"])
+
+
+@pytest.mark.parametrize("shape", [(N,), (N, 1)])
+@pytest.mark.parametrize("loss", [None, "categorical_crossentropy", "crossentropy"])
+def test_numbers_of_classes_may_be_floats(shape, loss):
+    made = mixed_rows(
+        *(Rows((X,), Y.reshape(shape).astype(np.float64), None, N), None),
+        *(flatten(build()), loss, 0.2, {1: 3.0}),
+    )[0]
+    np.testing.assert_array_equal(made.y, SOFT)
+    np.testing.assert_array_equal(made.weight, np.where(Y == 1, 3, 1))
+
+
+def test_a_run_on_classes_as_floats_is_that_on_integers():
+    stage = unfreeze.Stage("all", train="*", epochs=3, cache="never", learning_rate=0.03)
+    models = []
+    for y in (Y, Y.astype("float32")):
+        models.append(build())
+        held = (X[:9], y[:9])
+        unfreeze.fit(models[-1], stage, X, y, validation_data=held, mixup=1.0, seed=2, verbose=0)
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_measured_labels_stay_as_they_are():
+    """Numbers for a loss of the user's own, where the output is no softmax."""
+    y = np.linspace(0, 5, N)
+    made = mixed_rows(Rows((X,), y, None, N), None, flatten(build(None)), lambda a, b: a, 0.2, None)
+    np.testing.assert_allclose(made[0].y, y, rtol=1e-6)
+
+
+def own(y_true, y_pred):
+    """A loss for numbers of classes."""
+    return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+
+SPARSE = keras.losses.SparseCategoricalCrossentropy()
+SPARSE_TOP = keras.metrics.SparseTopKCategoricalAccuracy(2)
+FLOATS = Y.astype("float32")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -196,12 +254,39 @@ def test_a_solved_head_counts_a_mixed_sample_for_both_classes(tmp_path):
         ({"loss": "sparse_categorical_crossentropy"}, "loss='categorical_crossentropy'"),
         ({"train": X.astype(np.int32)}, "takes floats and uint8"),
         ({"y": Y + 1}, "labels from 1 to 3 do not fit"),
+        ({"y": FLOATS + 1}, "labels from 1 to 3 do not fit"),
+        ({"y": FLOATS, "loss": SPARSE}, "SparseCategoricalCrossentropy takes numbers of classes"),
+        ({"loss": [SPARSE]}, "SparseCategoricalCrossentropy takes numbers of classes"),
+        ({"y": Y + 0.5}, "the label 0.5 of sample 0 is no number of a class"),
+        ({"validation_data": (X, Y + 0.5)}, "not whole in validation_data"),
+        ({"loss": own}, "give one-hot labels"),
+        ({"loss": own, "y": FLOATS}, "give one-hot labels"),
+        ({"loss": "mse"}, "give one-hot labels"),
+        ({"metrics": ["sparse_categorical_accuracy"]}, "give categorical_accuracy"),
+        ({"metrics": [SPARSE_TOP]}, "the metric SparseTopK.*: give TopKCategoricalAccuracy"),
     ],
 )
 def test_what_cannot_be_mixed_is_refused(change, reason):
     given = {"train": X, "y": Y, "mixup": 0.2, "verbose": 0, **change}
     with pytest.raises(DataError, match=reason):
         unfreeze.fit(build(), "head_only", **given)
+
+
+def test_numbers_of_classes_for_logits_need_a_loss():
+    stage = unfreeze.Stage("head", train="head", epochs=1)
+    with pytest.raises(DataError, match=r"one-hot labels and loss=.*from_logits=True"):
+        unfreeze.fit(build(None), stage, X, Y, mixup=0.2, verbose=0)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    result = unfreeze.fit(build(None), stage, X, Y, loss=loss, mixup=0.2, verbose=0)
+    assert np.isfinite(result.history[0]["loss"])
+
+
+def test_maps_of_numbers_are_refused():
+    inputs = keras.Input((4, 4, 2))
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="head")(inputs))
+    x, y = np.zeros((6, 4, 4, 2), np.float32), np.zeros((6, 4, 4), np.int64)
+    with pytest.raises(DataError, match="these are numbers of classes: give one-hot labels"):
+        unfreeze.fit(model, "head_only", x, y, mixup=0.2, verbose=0)
 
 
 def test_a_stream_is_not_mixed():

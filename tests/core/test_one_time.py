@@ -38,3 +38,26 @@ def test_one_that_ends_in_time_trains():
     adam = keras.optimizers.Adam(gradient_accumulation_steps=2)
     schedule = HEAD.with_changes(optimizer=adam)
     assert len(run(make(), schedule, batches(6), steps_per_epoch=3).history) == 2
+
+
+@pytest.mark.on_each_backend
+def test_steps_that_the_optimizer_skips_are_counted():
+    """float16: the first steps overflow, and the optimizer's own count leaves them out."""
+    keras.config.set_dtype_policy("mixed_float16")
+    adam = keras.optimizers.Adam(0.01)
+    scaled = keras.optimizers.LossScaleOptimizer(adam, initial_scale=2.0**20)
+    taken = []
+
+    class Taken(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.optimizer = self.model.optimizer
+
+        def on_train_end(self, logs=None):
+            taken.append(int(self.optimizer.iterations))
+
+    schedule = HEAD.with_changes(optimizer=scaled)
+    result = run(make(), schedule, batches(6), steps_per_epoch=3, callbacks=[Taken()])
+    assert len(result.history) == 2
+    assert 0 < taken[0] < 6
+    with pytest.raises(DataError, match="the generator ended after 5 batches"):
+        run(make(), schedule, batches(5), steps_per_epoch=3)

@@ -45,7 +45,7 @@ from unfreeze.core.labels import check_labels
 from unfreeze.core.layers import Selection, apply, flags, unlearned_norms
 from unfreeze.core.log_names import check_log_names
 from unfreeze.core.lora import lora_while
-from unfreeze.core.mixup import mixed_rows
+from unfreeze.core.mixup import mixed_rows, refuse_sparse_metrics
 from unfreeze.core.objective import compile_settings, objective, own_loss
 from unfreeze.core.optimizers import compiled_before, get_learning_rate, remember, with_compiled
 from unfreeze.core.prefix_cache import prune
@@ -413,7 +413,7 @@ def fit(
         class_weight: weight of each class, by integer label.
         mixup: mix each training sample with another one, and their labels alike, by shares from
             Beta(mixup, mixup), 0 to 10 (0.2, say; 0 does not). Arrays only; in stages with
-            `augment`, and on a cache with `views`.
+            `augment`, in cached and solved ones only with `views`.
         validation_scores: called after each epoch with the model's outputs for all
             validation samples, in order; what it returns joins the log as `val_<name>`,
             where the schedule's `monitor` and rules find it. A score `x_error` is the standard
@@ -485,6 +485,8 @@ def fit(
     compile_with = objective(model, graph, data, loss, metrics)
     check_labels(model, graph, compile_with["loss"], data, "train")
     check_labels(model, graph, compile_with["loss"], held, "validation_data")
+    if mixup:
+        refuse_sparse_metrics([compile_with.get("metrics"), compile_with.get("weighted_metrics")])
     scored = validation_scores is not None
     check_log_names(model, graph, compile_with, data, held, plan, scored, callbacks)
     home = None if run_dir is None else Path(run_dir)

@@ -93,6 +93,11 @@ def classes_to_watch(model: keras.Model, graph: Graph, loss: Any, data: Rows | S
     return 0
 
 
+def takes_one_hot(loss: Any) -> bool:
+    """Whether a loss is one of Keras for one-hot labels, or becomes one where it sees them."""
+    return loss in ("crossentropy", "ce") or _kind(loss, None, ()) == _ONE_HOT
+
+
 def _check(model: keras.Model, graph: Graph, loss: Any, y: Any, where: str) -> None:
     for name, one_loss, labels, shape in _outputs(model, graph, loss, y):
         kind = _kind(one_loss, labels, shape)

@@ -19,13 +19,18 @@ import numpy as np
 from unfreeze.core.data import Rows, Stream, kind_of
 from unfreeze.core.graph import Graph
 from unfreeze.core.keras_internals import tree
-from unfreeze.core.objective import KnownBinaryCrossentropy
+from unfreeze.core.labels import takes_one_hot
+from unfreeze.core.objective import KnownBinaryCrossentropy, last_activation
 from unfreeze.errors import DataError
 
 #: The largest `alpha`. From 1 on, equal shares are as likely as any.
 MOST = 10.0
-# They take numbers of classes, which cannot be mixed.
-_SPARSE = ("sparse_categorical_crossentropy", "SparseCategoricalCrossentropy")
+# Losses and metrics that take numbers of classes, which cannot be mixed.
+_SPARSE = (
+    "sparsecategoricalcrossentropy",
+    "sparsecategoricalaccuracy",
+    "sparsetopkcategoricalaccuracy",
+)
 # Keeps these draws apart from those of the order of samples.
 _SEED = 977
 
@@ -121,7 +126,8 @@ def mixed_rows(
     """Training data that can be mixed, and validation data with the same kind of labels.
 
     Args:
-        data: the training data; numbers of classes become one-hot.
+        data: the training data; numbers of classes become one-hot, where the loss is Keras'
+            own for them or is left to the labels.
         held: the validation data, which are not mixed, or None.
         graph: the flattened model.
         loss: the user's own; None for the one that fits the labels.
@@ -144,14 +150,16 @@ def mixed_rows(
         kind = np.dtype(part.dtype)
         if kind.kind != "f" and kind != np.uint8:
             raise DataError(f"mixup mixes numbers, and x holds {kind}: it takes floats and uint8")
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-    if name in _SPARSE:
+    losses = tree.flatten(loss)
+    own = losses[0] if len(losses) == 1 else loss
+    name = _sparse(own)
+    if name is not None:
         raise DataError(
             f"mixup mixes labels, and {name} takes numbers of classes: give "
             "loss='categorical_crossentropy'"
         )
-    units = graph.shapes[graph.outputs[0]][-1]
     y, weight = np.asarray(labels[0]), None
+    soft = _soft(y, graph, own)
     if data.weight is not None:
         weight = np.asarray(tree.flatten(data.weight)[0]).reshape(data.n)
     elif class_weight:
@@ -159,9 +167,9 @@ def mixed_rows(
         numbers = columns.argmax(axis=1) if columns.shape[1] > 1 else columns[:, 0]
         weight = np.array([class_weight.get(int(number), 1.0) for number in numbers])
     mixed = MixedRows(
-        *(data.x, _soft(y, units), None if weight is None else weight.astype(np.float32), data.n),
+        *(data.x, soft, None if weight is None else weight.astype(np.float32), data.n),
         alpha=float(alpha),
-        unknown=isinstance(loss, KnownBinaryCrossentropy),
+        unknown=isinstance(own, KnownBinaryCrossentropy),
     )
     if held is None or mixed.y.shape == y.shape:
         return mixed, held
@@ -170,17 +178,75 @@ def mixed_rows(
             f"mixup needs one-hot labels, and validation_data is a {kind_of(held.source)}: give "
             "arrays, or one-hot labels in both"
         )
-    return mixed, replace(held, y=_soft(np.asarray(tree.flatten(held.y)[0]), units))
+    return mixed, replace(held, y=_one_hot(np.asarray(tree.flatten(held.y)[0]), soft.shape[-1]))
 
 
-def _soft(y: np.ndarray, units: int | None) -> np.ndarray:
+def refuse_sparse_metrics(metrics: Any) -> None:
+    """Refuse metrics that cannot read mixed labels.
+
+    Args:
+        metrics: as for `compile`, those with weights, too.
+
+    Raises:
+        DataError: names the metric.
+    """
+    for metric in tree.flatten(metrics):
+        name = _sparse(metric)
+        if name is not None:
+            raise DataError(
+                f"mixup mixes labels, and the metric {name} takes numbers of classes: give "
+                f"{name.replace('sparse_', '').replace('Sparse', '')}"
+            )
+
+
+def _sparse(part: Any) -> str | None:
+    """Name of a loss or metric of Keras that takes numbers of classes; None for others."""
+    kind = part if isinstance(part, type) else type(part)
+    name = part if isinstance(part, str) else getattr(part, "__name__", None)
+    names = [name] if isinstance(name, str) else []
+    names += [base.__name__ for base in kind.__mro__]
+    return next((name for name in names if name.replace("_", "").lower() in _SPARSE), None)
+
+
+def _soft(y: np.ndarray, graph: Graph, loss: Any) -> np.ndarray:
     """Labels that can be mixed: numbers of classes as one-hot.
+
+    Raises:
+        DataError: there is no such class, or the loss may not take one-hot labels.
+    """
+    shape = graph.shapes[graph.outputs[0]]
+    units, softmax = shape[-1], last_activation(graph) == "softmax"
+    numbers = y.ndim == len(shape) - 1 or (y.ndim == len(shape) and y.shape[-1] == 1)
+    if units in (None, 1) or not numbers:
+        return np.asarray(y, np.float32)
+    known = softmax if loss is None else takes_one_hot(loss)
+    if known and len(shape) == 2 and _are_whole(y):
+        return _one_hot(y, units)
+    # Floats with another activation may be measured; those that are not whole fit no classes.
+    if y.dtype.kind in "iub" or (softmax and _are_whole(y)):
+        logits = loss is None and not softmax
+        cure = " and loss=keras.losses.CategoricalCrossentropy(from_logits=True)" if logits else ""
+        raise DataError(
+            f"mixup mixes labels, and these are numbers of classes: give one-hot labels{cure}"
+        )
+    return np.asarray(y, np.float32)
+
+
+def _are_whole(y: np.ndarray) -> bool:
+    """Whether labels can be numbers of classes, of floats also: tables are often read as such."""
+    return y.dtype.kind in "iub" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all()))
+
+
+def _one_hot(y: np.ndarray, units: int) -> np.ndarray:
+    """Numbers of classes as one-hot; what is one-hot stays as it is.
 
     Raises:
         DataError: there is no such class.
     """
-    if units in (None, 1) or y.dtype.kind not in "iub" or y.shape[1:] not in ((), (1,)):
+    if y.ndim > 1 and y.shape[1:] != (1,):
         return np.asarray(y, np.float32)
+    if not _are_whole(y):
+        raise DataError("labels are numbers of classes in train, and not whole in validation_data")
     classes = y.reshape(-1).astype(np.int64)
     if classes.min() < 0 or classes.max() >= units:
         raise DataError(

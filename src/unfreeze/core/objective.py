@@ -53,7 +53,7 @@ def default_loss(graph: Graph, y: Any) -> tuple[Any, list[Any]]:
             f"the model has {len(graph.outputs)} outputs: give `loss` (and `metrics`), "
             "as for Keras' compile"
         )
-    activation = _last_activation(graph)
+    activation = last_activation(graph)
     shape = graph.shapes[graph.outputs[0]]
     units = shape[-1]
     whole = np.dtype(y.dtype).kind in "iub"
@@ -79,7 +79,7 @@ def default_loss(graph: Graph, y: Any) -> tuple[Any, list[Any]]:
     )
 
 
-def _last_activation(graph: Graph) -> str | None:
+def last_activation(graph: Graph) -> str | None:
     """Name of the activation that makes the model's output, None where it is linear."""
     made_by = {index: step for step in graph.steps for index in step.outputs}
     index = graph.outputs[0]

@@ -72,20 +72,16 @@ class EndsTooSoon(keras.callbacks.Callback):
     def __init__(self, source: OneTime, steps: int) -> None:
         super().__init__()
         self.source, self.steps = source, steps
-        self.given, self.done = source.given, 0
+        self.given, self.needed, self.done, self.of_epoch = source.given, 0, 0, 0
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """A stage that is resumed has steps behind it."""
-        self.done = int(self.model.optimizer.iterations)
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count; the optimizer leaves out what it skips (float16) or has yet to apply."""
+        self.of_epoch = batch + 1
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Compare the optimizer's steps with those that there must be."""
-        if not self.source.over:
-            return
-        optimizer = self.model.optimizer
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
-        a_step = inner.gradient_accumulation_steps or 1
-        steps = int(optimizer.iterations)
-        repeated = (steps - self.done) * a_step > self.source.given - self.given
-        if steps < (epoch + 1) * self.steps // a_step or repeated:
+        """Compare the steps with those that there must be."""
+        self.needed += self.steps
+        self.done, self.of_epoch = self.done + self.of_epoch, 0
+        # Steps beyond the batches are fewer than was told, or had the first batches again.
+        if self.source.over and min(self.done, self.source.given - self.given) < self.needed:
             raise self.source.ended()

@@ -73,8 +73,9 @@ class Source:
         return found
 
     def of_stage(self, stage: Stage) -> "Source":
-        """What a stage trains on: samples are mixed in those alone that augment."""
-        if stage.augment or not isinstance(self.train, MixedRows):
+        """What a stage trains on: samples are mixed where they are augmented, see `cut_for`."""
+        augments = stage.augment and not (stage.solve and stage.views == 1)
+        if augments or not isinstance(self.train, MixedRows):
             return self
         return replace(self, train=self.train.plain())
 
