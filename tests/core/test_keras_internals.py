@@ -1,7 +1,5 @@
 """Keras' private parts, behind one door."""
 
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -183,18 +181,3 @@ def test_variables_are_made_before_the_first_step_which_is_then_traced_once():
     keras_internals.build_variables(model, Batches(7))
     with pytest.raises(ValueError, match="incompatible"):
         model.fit(Batches(7), verbose=0, shuffle=False)
-
-
-def test_saving_does_not_import_tensorflow_where_another_backend_runs(tmp_path, monkeypatch):
-    if keras.backend.backend() == "tensorflow":
-        pytest.skip("it is there")
-    lazy = keras_internals.lazy_tensorflow
-    monkeypatch.setattr(lazy, "_available", None)
-    monkeypatch.setattr(lazy, "initialize", lambda: pytest.fail("TensorFlow is imported"))
-    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    with keras_internals.without_tensorflow():
-        model.save(tmp_path / "model.keras")
-    assert lazy._available is None
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])

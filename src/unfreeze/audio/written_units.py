@@ -80,7 +80,7 @@ class WrittenUnits:
         """End before all units are written.
 
         Args:
-            keep: whether a later build may go on with those that are.
+            keep: whether a later build may use those that are written.
         """
         self._close()
         if not (keep and self._any):

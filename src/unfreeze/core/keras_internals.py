@@ -6,8 +6,6 @@ is here, so that a new Keras release can break only one module.
 Measured against Keras 3.15.
 """
 
-import sys
-import threading
 from collections import UserList
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -20,7 +18,6 @@ from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.losses.loss import apply_mask, squeeze_or_expand_to_same_rank
 from keras.src.metrics.reduction_metrics import reduce_to_samplewise_values
 from keras.src.trainers import data_adapters
-from keras.src.utils.module_utils import tensorflow as lazy_tensorflow
 
 __all__ = [
     "Share",
@@ -65,7 +62,6 @@ __all__ = [
     "takes_several_steps",
     "tree",
     "variables_of",
-    "without_tensorflow",
 ]
 
 
@@ -73,8 +69,6 @@ __all__ = [
 _HELD = "_unfreeze_held"
 # On a variable that a stage froze alone, in a layer whose inside trains: it is not held.
 _FROZEN = "_unfreeze_frozen"
-# Saves one after the other: what Keras knows of TensorFlow is the process's.
-_SAVING = threading.RLock()
 # With "float8" weights are not replaced, and scales follow them.
 _QUANTIZED = ("int8", "int4", "gptq", "awq")
 
@@ -576,20 +570,3 @@ def resumed_epoch(model: Any) -> int | None:
     """The epoch at which `BackupAndRestore` makes `fit` resume, None without it."""
     epoch: int | None = model._initial_epoch
     return epoch
-
-
-@contextmanager
-def without_tensorflow() -> Iterator[None]:
-    """Within, Keras saves a model without TensorFlow, where another backend runs.
-
-    Keras asks of every object whether it is of one of TensorFlow's types, and imports it for
-    that: 5 s of processor time where it is installed. What has not been imported has no types.
-    """
-    with _SAVING:
-        known = lazy_tensorflow._available
-        if known is None and "tensorflow" not in sys.modules:
-            lazy_tensorflow._available = False
-        try:
-            yield
-        finally:
-            lazy_tensorflow._available = known

@@ -37,7 +37,7 @@ _SEED = 977
 
 @dataclass(frozen=True, eq=False)
 class MixedRows(Rows):
-    """Rows as they were given, except that labels can be mixed; each `variant` is mixed anew.
+    """Rows as they were given, except that labels can be mixed; each `variant` is another mix.
 
     Attributes:
         alpha: of the distribution of shares, above 0.

@@ -53,16 +53,16 @@ class OneTime:
             return DataError("the generator gives no batches")
         return DataError(
             f"the generator ended after {self.given} batches, in the middle of the run: it must "
-            "give steps_per_epoch batches for each epoch of all stages, or better go on without "
-            "an end (`while True:`)"
+            "give steps_per_epoch batches for each epoch of all stages, or never end (`while "
+            "True:`)"
         )
 
 
 class EndsTooSoon(keras.callbacks.Callback):
     """Ends a stage whose generator has no batches for the whole of an epoch.
 
-    Keras would warn, and go on with shorter epochs, with none, or on TensorFlow with the first
-    batches again. A generator that ended may have been read ahead, so the steps are counted, too.
+    Keras would warn, and then train shorter epochs, none, or on TensorFlow the first batches
+    again. A generator that ended may have been read ahead, so the steps are counted, too.
 
     Args:
         source: the generator.

@@ -137,7 +137,7 @@ class _Relay(keras.callbacks.Callback):
         self.inner.on_epoch_end(self.before + epoch, logs)
 
     def _end_test_of_tensorboard(self, logs: Any = None) -> None:
-        """It writes what is validated at the optimizer's step, which begins anew in each stage."""
+        """It writes what is validated at the optimizer's step, which starts at 0 in each stage."""
         model = self.model
         self.run.steps[self.before] = int(model.optimizer.iterations)
         steps = sum(count for before, count in self.run.steps.items() if before <= self.before)

@@ -36,7 +36,7 @@ _FILE = "fit.npz"
 # To be raised where the code of a fit changes its result.
 _FORMAT = 2
 # Whose code a fit depends on; the last two run networks from files.
-_PACKAGES = (*("numpy", "scipy", "scikit-learn", "soxr", "keras", "onnxruntime", "ai-edge-litert"),)
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "soxr", "keras", "onnxruntime", "ai-edge-litert")
 
 Arrays = dict[str, np.ndarray]
 

@@ -16,7 +16,6 @@ from unfreeze.audio.clip_parts import ClipParts
 from unfreeze.backbones.frontend import FrontEnd, NetworkOutputs
 from unfreeze.backbones.network_file import open_network
 from unfreeze.core.keras_file import VARIABLE, check_keras_file, trusted_objects
-from unfreeze.core.keras_internals import without_tensorflow
 from unfreeze.errors import RunError
 from unfreeze.files import atomic_path
 from unfreeze.pipeline import run_folder
@@ -68,7 +67,7 @@ def write_clip_model(model: keras.Model, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with atomic_path(path) as partial, without_tensorflow():
+    with atomic_path(path) as partial:
         model.save(partial)
 
 
