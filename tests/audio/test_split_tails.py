@@ -73,7 +73,7 @@ def test_a_long_tail_leaves_the_common_classes_their_shares(size: int) -> None:
     alone = sorted(label for label, count in tested.items() if count == 1)
     assert bool(alone) == bool(single)
     if single:
-        assert f"The test part has one clip of {', '.join(alone[:10])} and " in single
+        assert f"The test part has one clip each of {', '.join(alone[:10])} and " in single
 
 
 @pytest.mark.parametrize(
