@@ -213,9 +213,10 @@ def split_notes(manifest: Manifest, split: Split) -> tuple[str, ...]:
                 f"class. Record more of it to measure it."
             )
     if single := _classes_with(1, manifest, split.test):
+        each = "each of" if single[1:] else "of"
         notes.append(
-            f"The test part has one clip {'each ' if single[1:] else ''}of {_some(single)}: right or "
-            f"wrong says little of a class. Record more of it to measure it."
+            f"The test part has one clip {each} {_some(single)}: right or wrong says little of a "
+            f"class. Record more of it to measure it."
         )
     return tuple(notes)
 

@@ -4,8 +4,8 @@ A place is heard as the windows of the index that lie in it. The head is solved 
 logistic regression (`unfreeze.core.solve`), its strength chosen on the validation places; places
 of one recording stay in one part. Then a gate is solved, as after a training: computed background
 goes through the index's model, once for each index, and the gate separates its vectors from
-those of the places. The result is a run folder that `predict`, `evaluate`, `listen`, `serve`, `export` and
-`report` take: the index's own model up to the vector, and the new head on it. It has no schedule,
+those of the places. The result is a run folder that `predict`, `evaluate`, `listen`, `serve`,
+`export` and `report` take: the index's own model up to the vector, and the new head on it. It has no schedule,
 since nothing but the head is trained.
 
 To the pipeline the vectors are patches, like those that a frozen network makes
