@@ -10,6 +10,7 @@ folders is an error: what would be learned from them is plausible and wrong.
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ _PARTS = SPLITS | {
     **dict.fromkeys(("apprentissage", "entrenamiento", "treino", "addestramento"), "train"),
     **dict.fromkeys(("validierung", "validación", "validação", "validazione"), "validation"),
     **dict.fromkeys(("holdout", "unseen", "testen", "teste", "prueba", "auswertung"), "test"),
+    **dict.fromkeys(("prüfung", "pruefung", "épreuve", "évaluation", "evaluación"), "test"),
+    **dict.fromkeys(("avaliação", "valutazione", "verifica", "prova"), "test"),
 }
 _WORD = "|".join(sorted(_PARTS, key=len, reverse=True))
 _PART = re.compile(
@@ -130,8 +133,10 @@ def _read_parts(
 
 
 def _refuse_parts(root: Path, folders: Sequence[Path]) -> None:
-    like_parts = [folder for folder in folders if _PART.fullmatch(folder.name)]
-    kinds = {_PARTS[word.lower()] for f in like_parts for word in _PART_WORD.findall(f.name)}
+    # macOS writes an umlaut as two signs.
+    plain = {folder: unicodedata.normalize("NFC", folder.name) for folder in folders}
+    like_parts = [folder for folder, name in plain.items() if _PART.fullmatch(name)]
+    kinds = {_PARTS[word.lower()] for f in like_parts for word in _PART_WORD.findall(plain[f])}
     like_folds = [folder for folder in folders if _FOLD.fullmatch(folder.name)]
     holding = [folder for folder in folders if folder not in (*like_parts, *like_folds)]
     several = len(kinds) > 1 or len(like_folds) > 1

@@ -5,8 +5,8 @@ logistic regression (`unfreeze.core.solve`), its strength chosen on the validati
 of one recording stay in one part. Then a gate is solved, as after a training: computed background
 goes through the index's model, once for each index, and the gate separates its vectors from
 those of the places. The result is a run folder that `predict`, `evaluate`, `listen`, `serve`,
-`export` and `report` take: the index's own model up to the vector, and the new head on it. It has no schedule,
-since nothing but the head is trained.
+`export` and `report` take: the index's own model up to the vector, and the new head on it. It
+has no schedule, since nothing but the head is trained.
 
 To the pipeline the vectors are patches, like those that a frozen network makes
 (`unfreeze.backbones.frontend.EncodedWindows`), so scores, gate and thresholds are computed by the
