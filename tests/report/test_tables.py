@@ -71,6 +71,8 @@ def test_a_gates_background_is_listed_where_a_clip_was_taken_for_it(taken):
     found = score([1, 1, 2, 2], np.eye(3)[guess], ["background", "cat", "dog"], range(4))
     names = [line.split()[0] for line in lines(class_table(found))[1:]]
     assert sorted(names) == ["background"] * taken + ["cat", "dog"]
+    # It has no clip to be scored by, so it is not the worst.
+    assert names[2:] == ["background"] * taken
 
 
 def test_class_table_says_what_it_hides(scores):

@@ -26,6 +26,7 @@ from unfreeze.report.html_page import (
     table,
 )
 from unfreeze.report.svg_charts import interval_line, score_scale
+from unfreeze.report.tables import worst_first
 
 Scores = Mapping[str, Any]
 
@@ -270,13 +271,6 @@ def class_scores(scores: Scores) -> Part:
     key = "average_precision" if several else "f1"
     names = {"precision": "precision", "recall": "recall", "f1": "F1"}
     names = {"average_precision": "average precision", **names} if several else names
-    found = [
-        (label, row)
-        for label, row in scores["per_class"].items()
-        # A gate's background, where no clip was taken for it.
-        if not (is_quiet(label) and not row["support"] and row[key] is None)
-    ]
-    found.sort(key=lambda pair: 2.0 if pair[1][key] is None else pair[1][key])
     rows = [
         (
             as_text(label),
@@ -284,7 +278,7 @@ def class_scores(scores: Scores) -> Part:
             *(_score(row, name) for name in names),
             interval_line(row[key], row["intervals"][key]),
         )
-        for label, row in found
+        for label, row in worst_first(scores, key)
     ]
     title = "Scores of each class"
     level = percent(scores["bootstrap"]["level"])

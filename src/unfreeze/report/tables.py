@@ -51,11 +51,34 @@ def metrics_table(scores: Mapping[str, Any], title: str = "") -> Group:
     return Group(table, Text(counts, style="dim"), *note)
 
 
+def worst_first(scores: Mapping[str, Any], key: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The classes and their scores, the lowest first, those that no clip is of last.
+
+    A gate's background is left out where no clip was taken for it either.
+
+    Args:
+        scores: as for `metrics_table`.
+        key: of the score.
+    """
+    rows = scores["per_class"].items()
+    shown = [
+        (label, row)
+        for label, row in rows
+        if row["support"] or row[key] is not None or not is_quiet(label)
+    ]
+
+    def rank(item: tuple[str, Mapping[str, Any]]) -> tuple[bool, float]:
+        row = item[1]
+        return not row["support"], math.inf if row[key] is None else row[key]
+
+    return sorted(shown, key=rank)
+
+
 def class_table(scores: Mapping[str, Any], title: str = "", limit: int | None = None) -> Group:
     """Tabulate the scores of the classes, the worst first.
 
     That is by F1 or, where clips may have several labels, by average precision; the
-    interval is of the same. Classes without any clip or prediction come last.
+    interval is of the same. Classes that no clip is of come last.
 
     Args:
         scores: as for `metrics_table`.
@@ -64,15 +87,7 @@ def class_table(scores: Mapping[str, Any], title: str = "", limit: int | None = 
     """
     several = bool(scores.get("multilabel"))
     key, names = ("average_precision", BY_CLASS) if several else ("f1", tuple(CLASS_METRICS))
-    rows = sorted(
-        (
-            (label, row)
-            for label, row in scores["per_class"].items()
-            # A gate's background, where no clip was taken for it.
-            if not (is_quiet(label) and not row["support"] and row[key] is None)
-        ),
-        key=lambda item: math.inf if item[1][key] is None else item[1][key],
-    )
+    rows = worst_first(scores, key)
     shown = rows if limit is None else rows[:limit]
     table = plain_table(title)
     table.add_column("class", no_wrap=True)
