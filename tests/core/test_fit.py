@@ -255,7 +255,9 @@ def test_tf_data_that_shuffles_or_has_no_end():
     assert len(run(schedule=[stage], data=whole.repeat().take(3)).history) == 1
 
 
-@pytest.mark.parametrize("cache", ["always", "never"])
+@pytest.mark.parametrize(
+    "cache", ["always", pytest.param("never", marks=pytest.mark.slow_on("tensorflow"))]
+)
 @pytest.mark.slow_on("jax")
 @pytest.mark.on_each_backend
 def test_sample_and_class_weights_count(cache):

@@ -216,7 +216,10 @@ def test_a_rate_schedule_starts_anew_in_its_stage() -> None:
         assert result.rows[-1]["learning_rate"] == pytest.approx(1e-3)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy",
+    [pytest.param("mixed_bfloat16", marks=pytest.mark.slow_on("tensorflow")), "mixed_float16"],
+)
 @pytest.mark.slow_on("jax")
 @pytest.mark.on_each_backend
 def test_mixed_precision(policy: str) -> None:
