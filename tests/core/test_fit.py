@@ -47,7 +47,8 @@ def test_a_run_tells_what_it_did():
 
 
 @pytest.mark.several_steps
-@pytest.mark.slow_on("jax")
+# test_fit_determinism.py does the same by day, in two processes.
+@pytest.mark.slow_on("tensorflow", "jax")
 @pytest.mark.on_each_backend
 def test_the_same_seed_gives_the_same_run_and_another_one_does_not():
     first, second, other = make(), make(), make()

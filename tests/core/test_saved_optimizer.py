@@ -62,7 +62,11 @@ def train(model, **fields):
 @pytest.mark.on_each_backend
 @pytest.mark.parametrize(
     ("make", "fields"),
-    [(attention, {"train": "head"}), (normed, AFFINE), (nested, {"train": "head"})],
+    [
+        (attention, {"train": "head"}),
+        (normed, AFFINE),
+        pytest.param(nested, {"train": "head"}, marks=pytest.mark.slow_on("tensorflow", "jax")),
+    ],
 )
 def test_no_variable_of_the_optimizer_is_skipped(make, fields, tmp_path):
     model = make()

@@ -1,5 +1,6 @@
 """`UnfreezeSchedule`: stages inside one `fit`, and everything that it refuses."""
 
+import functools
 import threading
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,13 @@ def test_mixed_precision(policy: str) -> None:
     assert moved(callback, 1) == {"head", "base_mix", "base_dense"}
 
 
+@functools.cache
+def executed(**setting: Any) -> dict[str, np.ndarray]:
+    model = compiled(**setting)
+    fit(model, [HEAD, ALL], shuffle=False, validation_data=HELD)
+    return weights(model)
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -247,10 +255,7 @@ def test_mixed_precision(policy: str) -> None:
     ],
 )
 def test_ways_of_execution_give_the_same(setting: dict[str, Any]) -> None:
-    plain, special = compiled(), compiled(**setting)
-    for model in (plain, special):
-        fit(model, [HEAD, ALL], shuffle=False, validation_data=HELD)
-    for a, b in zip(weights(plain).values(), weights(special).values(), strict=True):
+    for a, b in zip(executed().values(), executed(**setting).values(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 

@@ -16,7 +16,6 @@ LABELS = ["Kuh & Kalb", "the cat's", "犬"]
 # By day each format in the kind that changes most, and OpenVINO, whose conversion takes ten times
 # as long, as it is. The formats in float32 are compared in test_exporter.py, too.
 BY_DAY = {
-    ("saved_model", None),
     ("openvino", None),
     ("litert", "int8"),
     ("onnx", "int8"),
