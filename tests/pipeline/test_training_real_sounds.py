@@ -60,11 +60,11 @@ def test_three_stages_on_real_recordings(animals, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(shared_data, yamnet_weights, tmp_path_factory):
-    """The default schedule on 15 clips of each class; its 20 epochs would take minutes."""
+    """The default schedule on ten clips of each class; its 20 epochs would take minutes."""
     folder = tmp_path_factory.mktemp("default")
     for path in sorted((shared_data / "animal-sounds").iterdir()):
         (folder / "sounds" / path.name).mkdir(parents=True)
-        for clip in sorted(path.iterdir())[:15]:
+        for clip in sorted(path.iterdir())[:10]:
             shutil.copy(clip, folder / "sounds" / path.name)
     return unfreeze.SoundClassifier.train(
         folder / "sounds", out=folder / "run", seed=0, epochs=1
