@@ -223,7 +223,9 @@ def test_a_batch_size_that_a_dataset_cannot_have_is_noted():
     assert any("batch_size=16 is ignored" in note and "own batches of 8" in note for note in notes)
 
 
-@pytest.mark.parametrize("kind", ["tf.data", "torch loader"])
+@pytest.mark.parametrize(
+    "kind", ["tf.data", pytest.param("torch loader", marks=pytest.mark.slow_on("tensorflow"))]
+)
 @pytest.mark.slow_on("jax")
 @pytest.mark.on_each_backend
 def test_datasets_of_other_libraries_train_the_same_cached_and_uncached(kind):

@@ -172,7 +172,7 @@ def test_mixed_precision(policy: str) -> None:
     assert get_learning_rate(layered.optimizer) == pytest.approx(0.005)
 
 
-@pytest.mark.slow_on("jax")
+@pytest.mark.slow_on("tensorflow", "jax")
 def test_with_xla() -> None:
     jit = keras.backend.backend() != "torch"
     layered, plain = layered_and_plain("adam", 0.01, jit_compile=jit)

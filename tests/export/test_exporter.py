@@ -24,10 +24,14 @@ def reader(name):
     return importlib.import_module(f"unfreeze.export.to_{name}")
 
 
-# With OpenVINO it takes ten times as long; real sounds of any length are compared, too.
+# With OpenVINO it takes ten times as long; real sounds of any length are compared, too. By day
+# TensorFlow.js is compared in int8.
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(x, marks=[pytest.mark.slow] if x == "openvino" else []) for x in FORMATS],
+    [
+        pytest.param(x, marks=[pytest.mark.slow] if x in ("openvino", "tfjs") else [])
+        for x in FORMATS
+    ],
 )
 def test_any_length_and_batch_equals_the_model(runs, sounds, tmp_path, name):
     need(name)
