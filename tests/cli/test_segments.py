@@ -50,6 +50,7 @@ def call(*words):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
+@pytest.mark.slow_on("tensorflow")
 @pytest.mark.on_each_backend
 def test_clips_are_cut_corrected_and_learned_from(home, tmp_path):
     out = tmp_path / "my clips"

@@ -35,6 +35,7 @@ def start(*words):
     )  # fmt: skip
 
 
+@pytest.mark.slow_on("tensorflow")
 @pytest.mark.on_each_backend
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("0.0.0.0", marks=pytest.mark.slow)])

@@ -85,6 +85,7 @@ def place(tmp_path_factory, data):
     return folder, errors
 
 
+@pytest.mark.slow_on("tensorflow")
 @pytest.mark.on_each_backend
 def test_ctrl_c_once_finishes_the_step_and_keeps_the_state(place, data):
     folder, errors = place

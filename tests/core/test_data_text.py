@@ -58,7 +58,7 @@ def test_digests_follow_the_letters():
     assert fingerprint(as_data((TEXTS[::-1], LABELS), model)).content != first
 
 
-@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("batched", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_ragged_input_trains_in_stages_within_keras_own_fit(batched):
     tf = pytest.importorskip("tensorflow")
     x, y = tf.ragged.constant([[1, 2], [3], [4, 5, 6], [1]]), np.array([0, 1, 1, 0])

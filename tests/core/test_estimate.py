@@ -75,6 +75,7 @@ def test_measuring_leaves_the_weights_as_they_were(policy, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow_on("tensorflow")
 @step_by_step
 def test_a_run_that_is_estimated_is_the_same_run():
     told, heard = make(), Heard()
@@ -112,6 +113,7 @@ def test_what_cannot_be_told_is_not_told(tmp_path):
     assert [t.stage for t in estimate(make(), idle, tmp_path)] == ["head", "all"]
 
 
+@pytest.mark.slow_on("tensorflow")
 @step_by_step
 def test_nothing_is_measured_where_nobody_hears(monkeypatch, caplog):
     calls = []
@@ -124,6 +126,7 @@ def test_nothing_is_measured_where_nobody_hears(monkeypatch, caplog):
     assert len(calls) == 1
 
 
+@pytest.mark.slow_on("tensorflow")
 @step_by_step
 def test_finished_stages_do_not_count(tmp_path):
     heard = Heard()

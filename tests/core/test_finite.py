@@ -72,6 +72,7 @@ def test_a_solver_names_the_sample_too():
     refused(make(), stage, (X, Y, weights), r"sample weights are not finite.*samples 7")
 
 
+@pytest.mark.slow_on("tensorflow")
 @pytest.mark.slow_on("jax")
 @pytest.mark.on_each_backend
 def test_nan_in_weights_of_samples_and_in_labels():

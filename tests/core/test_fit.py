@@ -47,7 +47,8 @@ def test_a_run_tells_what_it_did():
 
 
 @pytest.mark.several_steps
-@pytest.mark.slow_on("jax")
+# test_fit_determinism.py does the same by day, in two processes.
+@pytest.mark.slow_on("tensorflow", "jax")
 @pytest.mark.on_each_backend
 def test_the_same_seed_gives_the_same_run_and_another_one_does_not():
     first, second, other = make(), make(), make()
@@ -222,7 +223,9 @@ def test_a_batch_size_that_a_dataset_cannot_have_is_noted():
     assert any("batch_size=16 is ignored" in note and "own batches of 8" in note for note in notes)
 
 
-@pytest.mark.parametrize("kind", ["tf.data", "torch loader"])
+@pytest.mark.parametrize(
+    "kind", ["tf.data", pytest.param("torch loader", marks=pytest.mark.slow_on("tensorflow"))]
+)
 @pytest.mark.slow_on("jax")
 @pytest.mark.on_each_backend
 def test_datasets_of_other_libraries_train_the_same_cached_and_uncached(kind):
@@ -255,7 +258,9 @@ def test_tf_data_that_shuffles_or_has_no_end():
     assert len(run(schedule=[stage], data=whole.repeat().take(3)).history) == 1
 
 
-@pytest.mark.parametrize("cache", ["always", "never"])
+@pytest.mark.parametrize(
+    "cache", ["always", pytest.param("never", marks=pytest.mark.slow_on("tensorflow"))]
+)
 @pytest.mark.slow_on("jax")
 @pytest.mark.on_each_backend
 def test_sample_and_class_weights_count(cache):

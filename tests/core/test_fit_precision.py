@@ -11,7 +11,10 @@ from unfreeze.core.schedule import Stage
 pytestmark = [pytest.mark.slow_on("jax"), pytest.mark.on_each_backend]
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy",
+    [pytest.param("mixed_bfloat16", marks=pytest.mark.slow_on("tensorflow")), "mixed_float16"],
+)
 def test_mixed_precision_cached_is_uncached(policy):
     keras.config.set_dtype_policy(policy)
     runs = [make(dtype="float32"), make(dtype="float32")]

@@ -172,8 +172,13 @@ def test_a_failed_run_leaves_the_flags_as_they_were():
     assert {v.path: v.trainable for v in model.variables} == flags
 
 
-@pytest.mark.parametrize(("name", "value"), [("conv", True), ("head", False)])
-@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("conv", True), pytest.param("head", False, marks=pytest.mark.slow_on("tensorflow"))],
+)
+@pytest.mark.parametrize(
+    "last", [pytest.param(False, marks=pytest.mark.slow_on("tensorflow")), True]
+)
 @pytest.mark.slow_on("jax")
 @pytest.mark.on_each_backend
 def test_flags_that_a_callback_changes_in_a_stage_are_found(name, value, last):

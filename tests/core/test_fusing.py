@@ -92,16 +92,20 @@ def float64() -> Iterator[None]:
         keras.config.set_dtype_policy("float32")
 
 
-# TensorFlow computes channels_first with XLA only, which compiles for seconds: there two do.
-EACH_CASE = [
-    pytest.param(
-        case,
-        marks=pytest.mark.slow_on("tensorflow")
-        if CASES[case][2] != -1 and case not in ("conv2d_first", "depthwise2d_first")
-        else (),
-    )
-    for case in CASES
-]
+# Each compiles for a second, and what is computed is Keras' own on each backend: by day these do,
+# of each family one.
+BY_DAY = (
+    "conv1d_causal",
+    "conv2d",
+    "conv2d_groups",
+    "depthwise2d",
+    "separable2d",
+    "conv2d_transpose",
+    "dense_rank_4",
+    "conv2d_first",
+)
+BY_NIGHT = pytest.mark.slow_on("tensorflow", "jax")
+EACH_CASE = [pytest.param(case, marks=() if case in BY_DAY else BY_NIGHT) for case in CASES]
 
 
 def randomize(*parts: keras.layers.Layer, seed: int = 0) -> None:
@@ -260,7 +264,7 @@ def test_a_deep_float32_stack_stays_within_1e_4() -> None:
     assert np.abs(to_numpy(fused_model(x)) - expected).max() <= 1e-4 * scale
 
 
-@pytest.mark.slow_on("jax")
+@pytest.mark.slow_on("tensorflow", "jax")
 @settings(max_examples=12, deadline=None)
 @given(
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -350,7 +354,9 @@ def test_a_kernel_is_scaled_before_it_is_rounded(kind: str) -> None:
     assert np.abs(expected).max() > 0.1
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy", [pytest.param("mixed_bfloat16", marks=BY_NIGHT), "mixed_float16"]
+)
 def test_mixed_precision_trains(policy: str) -> None:
     keras.config.set_dtype_policy(policy)
     try:
@@ -379,7 +385,13 @@ TRAINABLE = {
 }
 
 
-@pytest.mark.parametrize("policy", TRAINABLE)
+@pytest.mark.parametrize(
+    "policy",
+    [
+        name if name in ("frozen", "nothing_but_beta") else pytest.param(name, marks=BY_NIGHT)
+        for name in TRAINABLE
+    ],
+)
 def test_training_moves_the_original_variables_that_are_flagged(policy: str) -> None:
     model, operation, norm = make_pair("conv2d")
     if policy == "frozen":

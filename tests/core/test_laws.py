@@ -142,6 +142,7 @@ class Kill(StageCallback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow_on("tensorflow", "jax")
 @FEW
 @given(recipes(), st.integers(1, 2**8 - 1), policies)
 def test_law_4_a_killed_run_ends_as_if_it_had_not_been_killed(
@@ -178,6 +179,7 @@ def impossible(model: keras.Model):
     yield "optimizer", lambda: [Stage("a", head), Stage("b", optimizer="no such optimizer")]
 
 
+@pytest.mark.slow_on("tensorflow", "jax")
 @given(recipes(), st.integers(0, 10))
 def test_law_5_impossible_schedules_are_refused_and_the_model_is_untouched(
     recipe: Recipe, which: int

@@ -26,7 +26,10 @@ def test_what_was_looked_at_comes_again():
 
 @pytest.mark.slow_on("jax")
 @pytest.mark.on_each_backend
-@pytest.mark.parametrize("count", [3, 4, 8, 9])
+@pytest.mark.parametrize(
+    "count",
+    [3, *(pytest.param(count, marks=pytest.mark.slow_on("tensorflow")) for count in (4, 8)), 9],
+)
 def test_a_generator_that_ends_too_soon_is_an_error(count):
     """In the first stage's second epoch, before it, or in the second stage; 2 x 2 x 3 steps."""
     with pytest.raises(DataError, match=f"the generator ended after {count} batches, in the"):

@@ -24,8 +24,6 @@ from unfreeze.core.read_out_layers import MeanPool
 from unfreeze.core.schedule import Stage
 from unfreeze.errors import DataError, ScheduleError
 
-pytestmark = pytest.mark.on_each_backend
-
 RNG = np.random.default_rng(1)
 
 
@@ -35,6 +33,7 @@ def output(model: keras.Model, name: str, x: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(part(x, training=False))
 
 
+@pytest.mark.on_each_backend
 def test_it_reads_the_end_of_every_block():
     base = images()
     points = tap_points(flatten(base))
@@ -52,6 +51,7 @@ def test_it_reads_the_end_of_every_block():
     np.testing.assert_allclose(model.predict(X[:2], verbose=0), 1 / 3, atol=1e-6)
 
 
+@pytest.mark.on_each_backend
 def test_taps_are_pooled_and_compressed():
     base = images()
     found = output(read_out(base, 3), "tap_join", X[:5])
@@ -61,6 +61,7 @@ def test_taps_are_pooled_and_compressed():
     np.testing.assert_allclose(found, wanted / np.sqrt(np.abs(wanted) + 1e-3), atol=1e-5)
 
 
+@pytest.mark.on_each_backend
 def test_pool_over_time_keeps_the_frequencies():
     base = images()
     model = read_out(base, 3, taps=["block1_relu", "block3_relu"], pool="time")
@@ -79,6 +80,7 @@ def test_a_function_may_pool():
     np.testing.assert_allclose(output(model, "most", X[:5]), wanted, atol=1e-6)
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("pool", ["mean", "time"])
 def test_layers_that_have_their_channels_first(pool):
     """Also a tap on a layer that does not say so itself."""
@@ -95,6 +97,7 @@ def test_layers_that_have_their_channels_first(pool):
     np.testing.assert_allclose(output(model, "tap_relu", x), wanted.reshape(4, -1), atol=1e-5)
 
 
+@pytest.mark.on_each_backend
 def test_mean_of_vectors_is_the_vectors_themselves():
     x = RNG.normal(size=(3, 4)).astype("float32")
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(MeanPool(())(x)), x)
@@ -142,6 +145,7 @@ def test_the_groups_of_mobilenet_v2_are_its_blocks():
     assert list(tap_points(flatten(base), most=None))[:3] == ["stem", "block_1", "block_2"]
 
 
+@pytest.mark.on_each_backend
 def test_a_network_out_of_an_old_file_with_frozen_layers(tmp_path):
     """A classifier in an .h5 file whose lower layers were saved as frozen, as is common."""
     inside = images()
@@ -185,6 +189,7 @@ def test_a_transformer_is_read_behind_each_block():
     }
 
 
+@pytest.mark.on_each_backend
 def test_padding_does_not_change_what_is_read():
     model = read_out(tokens(), 2, components=6, data=IDS)
     short = np.array([[3, 7], [5, 1]])
@@ -197,12 +202,14 @@ def test_padding_does_not_change_what_is_read():
     assert np.abs(output(model, "tap_join", other) - output(model, "tap_join", short)).max() > 0.1
 
 
+@pytest.mark.on_each_backend
 def test_a_mean_over_nothing_but_padding_is_zero():
     x, mask = np.ones((2, 3, 4), "float32"), np.array([[False] * 3, [True, False, False]])
     pooled = keras.ops.convert_to_numpy(MeanPool((1,))(x, mask=mask))
     np.testing.assert_array_equal(pooled, [[0] * 4, [1] * 4])
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("make", [images, tokens])
 def test_adapted_outputs_are_centred_and_of_unit_variance(make):
     x = X if make is images else IDS
@@ -215,6 +222,7 @@ def test_adapted_outputs_are_centred_and_of_unit_variance(make):
     assert np.abs(np.corrcoef(found.T) - np.eye(6)).max() < 1e-3
 
 
+@pytest.mark.on_each_backend
 def test_adapt_leaves_the_network_and_the_head_as_they_were():
     base = images()
     model = read_out(base, 3, components=5)
@@ -380,6 +388,7 @@ def test_a_layer_that_is_called_twice_is_read_at_its_last_call():
     )
 
 
+@pytest.mark.on_each_backend
 def test_layers_that_are_also_part_of_another_network():
     first = images()
     inputs = x = keras.Input((8, 6, 2))
@@ -390,6 +399,7 @@ def test_layers_that_are_also_part_of_another_network():
     np.testing.assert_allclose(output(model, "tap_join", X[:4]), wanted, atol=1e-6)
 
 
+@pytest.mark.on_each_backend
 def test_of_several_outputs_of_a_layer_the_first_is_read():
     inputs = keras.Input((7, 2))
     first, *_ = layers.LSTM(4, return_sequences=True, return_state=True, name="lstm")(inputs)

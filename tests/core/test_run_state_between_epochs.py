@@ -72,7 +72,7 @@ def killed_and_resumed(folder, after, schedule, **options):
 @pytest.mark.several_steps
 @pytest.mark.parametrize(
     "after",
-    [*(pytest.param(n, marks=compiles) for n in (0, 1)), 3, 5],
+    [*(pytest.param(n, marks=compiles) for n in (0, 1, 3)), 5],
 )
 def test_killed_after_any_epoch_it_ends_with_the_same_weights(after, tmp_path):
     expected = whole(LONG)
@@ -108,7 +108,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.slow_on("jax")
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", [pytest.param("adamw", marks=compiles), "loss scale"])
 def test_every_slot_of_an_optimizer_comes_back(name, tmp_path):
     rate = keras.optimizers.schedules.CosineDecay(0.05, 20)
     stage = Stage("s", "all", epochs=4, learning_rate=rate, optimizer=OPTIMIZERS[name]())

@@ -62,7 +62,11 @@ def train(model, **fields):
 @pytest.mark.on_each_backend
 @pytest.mark.parametrize(
     ("make", "fields"),
-    [(attention, {"train": "head"}), (normed, AFFINE), (nested, {"train": "head"})],
+    [
+        (attention, {"train": "head"}),
+        (normed, AFFINE),
+        pytest.param(nested, {"train": "head"}, marks=pytest.mark.slow_on("tensorflow", "jax")),
+    ],
 )
 def test_no_variable_of_the_optimizer_is_skipped(make, fields, tmp_path):
     model = make()
@@ -128,7 +132,10 @@ def test_under_mixed_float16_the_inner_optimizer_too(tmp_path):
 
 
 @pytest.mark.on_each_backend
-@pytest.mark.parametrize("make", [attention, nested])
+@pytest.mark.parametrize(
+    "make",
+    [attention, pytest.param(nested, marks=pytest.mark.slow_on("tensorflow", "jax"))],
+)
 def test_rates_by_layer_come_back_with_the_state_of_each_weight(make, tmp_path):
     model = make()
     trained = ["norm", "head"] if make is attention else ["base/norm", "head"]

@@ -1,5 +1,6 @@
 """Stages whose last layer is solved: the same as scikit-learn's logistic regression."""
 
+import itertools
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +20,11 @@ from unfreeze.core.solve import STRENGTHS, regression
 from unfreeze.core.unfreeze_schedule import UnfreezeSchedule
 from unfreeze.errors import ScheduleError, StageError
 
-pytestmark = pytest.mark.on_each_backend
-
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 5)).astype("float32")
 Y = (X[:, :3] + 0.7 * RNG.normal(size=(90, 3))).argmax(axis=1)
 MANY = (X[:, :3] + RNG.normal(size=(90, 3)) > 0).astype("int64")
+LABELS = {"numbers": Y, "column": Y[:, None], "one-hot": np.eye(3)[Y]}
 WEIGHTS = RNG.uniform(0.2, 3.0, 90)
 ONES = np.ones(90)
 FIRST = STRENGTHS[0]
@@ -57,10 +57,9 @@ def reference(x, y, weights=ONES, strength=0.5, **options) -> np.ndarray:
 
 
 @pytest.mark.parametrize("weights", [ONES, WEIGHTS / WEIGHTS.mean()])
-@pytest.mark.parametrize("form", ["numbers", "column", "one-hot"])
+@pytest.mark.parametrize("form", LABELS)
 def test_softmax(form, weights):
-    labels = {"numbers": Y, "column": Y[:, None], "one-hot": np.eye(3)[Y]}[form]
-    found = softmax(logits(X, labels, dense(3), weights))
+    found = softmax(logits(X, LABELS[form], dense(3), weights))
     np.testing.assert_allclose(found, reference(X, Y, weights), atol=2e-3)
 
 
@@ -144,10 +143,19 @@ def run(model: keras.Model, data=(X, Y), epochs=1, monitor="val_loss", **options
     return fit(model, Schedule((stage,), monitor=monitor), data, **options)
 
 
-@pytest.mark.parametrize("labels", [Y, Y[:, None], np.eye(3)[Y]])
-@pytest.mark.parametrize("by", ["class_weight", "sample_weight", "nothing"])
-def test_fit_solves_on_what_the_frozen_layers_give(by, labels):
-    model = make()
+# On the other backends each once: no combination is theirs.
+EACH_ONCE = [("class_weight", "numbers"), ("sample_weight", "column"), ("nothing", "one-hot")]
+
+
+@pytest.mark.parametrize(
+    ("by", "form"),
+    [
+        pytest.param(*pair, marks=pytest.mark.on_each_backend if pair in EACH_ONCE else ())
+        for pair in itertools.product(("class_weight", "sample_weight", "nothing"), LABELS)
+    ],
+)
+def test_fit_solves_on_what_the_frozen_layers_give(by, form):
+    model, labels = make(), LABELS[form]
     classes = {0: 5.0, 2: 0.5}
     weights = {"class_weight": np.array([5.0, 1.0, 0.5])[Y], "sample_weight": WEIGHTS}.get(by, ONES)
     data = (X, labels, WEIGHTS) if by == "sample_weight" else (X, labels)
@@ -159,6 +167,7 @@ def test_fit_solves_on_what_the_frozen_layers_give(by, labels):
     assert moved == ["head"]
 
 
+@pytest.mark.on_each_backend
 def test_fit_solves_several_labels_with_class_weights_of_keras():
     """Which weighs each sample by the first of its labels."""
     model = make(3, "sigmoid")
@@ -170,6 +179,7 @@ def test_fit_solves_several_labels_with_class_weights_of_keras():
         np.testing.assert_allclose(found[:, unit], wanted[:, 1], atol=2e-3)
 
 
+@pytest.mark.on_each_backend
 def test_binary_labels_in_a_column_have_their_class_weights():
     weights = np.where(Y > 0, 1.0, 6.0)
     for labels in ((Y > 0).astype("float32"), (Y > 0).astype("int64")[:, None]):
@@ -179,6 +189,7 @@ def test_binary_labels_in_a_column_have_their_class_weights():
         np.testing.assert_allclose(model.predict(X, verbose=0)[:, 0], wanted[:, 1], atol=2e-3)
 
 
+@pytest.mark.on_each_backend
 def test_a_row_for_each_strength_and_the_best_is_kept():
     model = make()
     labels = np.where(np.arange(90) % 7 == 0, (Y + 1) % 3, Y)  # some are wrong
@@ -247,6 +258,7 @@ def test_without_room_for_the_cache_it_is_refused():
         Stage("head", solve="yes")
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("kind", ["dropout", "noisy"])
 def test_random_layers_are_off(kind):
     model = make(kind=kind)
@@ -256,6 +268,7 @@ def test_random_layers_are_off(kind):
     np.testing.assert_allclose(model.predict(X, verbose=0), wanted, atol=2e-3)
 
 
+@pytest.mark.on_each_backend
 def test_views_are_solved_together():
     """Three variants of each sample, with their labels."""
     model, once = make(kind="noisy"), make(kind="noisy")
@@ -288,6 +301,7 @@ class Passes(keras.utils.PyDataset):
         return X[rows] + np.float32(1e-5 * self.passes), Y[rows], WEIGHTS[rows]
 
 
+@pytest.mark.on_each_backend
 def test_views_of_a_dataset_have_the_labels_and_weights_of_their_own_pass():
     model = make()
     run(model, Passes(), stage={"views": 2})
@@ -314,6 +328,7 @@ def bad_data(what: str) -> Any:
     return data[what]
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize(
     ("what", "message"),
     [
@@ -347,6 +362,7 @@ class Epochs(StageCallback):
         self.heard.append("end")
 
 
+@pytest.mark.on_each_backend
 def test_callbacks_of_the_run_and_of_the_stage_hear_each_strength_and_may_stop():
     of_run, of_stage = Epochs(), Epochs(last=2)
     options = {"callbacks": [of_run], "stage": {"callbacks": (of_stage,)}}

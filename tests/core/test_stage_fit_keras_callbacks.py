@@ -53,6 +53,7 @@ def test_tensorboard(tmp_path):
     assert list(tmp_path.rglob("events.out.tfevents.*"))
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_stage_callbacks_hear_of_everything():
     heard = []
 
@@ -77,6 +78,7 @@ def test_stage_callbacks_hear_of_everything():
     ]
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_a_stages_own_callbacks_are_used_in_it_alone():
     class Count(keras.callbacks.Callback):
         epochs = 0

@@ -37,7 +37,10 @@ def error_of(values, weights=None):
 
 
 @pytest.mark.on_each_backend
-@pytest.mark.parametrize("cache", ["always", "never"])
+@pytest.mark.parametrize(
+    "cache",
+    ["always", pytest.param("never", marks=pytest.mark.slow_on("tensorflow", "jax"))],
+)
 def test_it_is_the_deviation_of_the_samples_losses(cache):
     model = make()
     # Batches of 3, so that the last one is smaller.
@@ -51,6 +54,7 @@ def test_it_is_the_deviation_of_the_samples_losses(cache):
     assert [row["val_loss_error"] > 0 for row in result.history] == [True] * 4
 
 
+@pytest.mark.slow_on("jax")
 @pytest.mark.on_each_backend
 def test_sample_weights_count():
     model = make()
@@ -105,6 +109,7 @@ def test_a_mean_over_a_sample_s_numbers_counts_samples():
     assert row["val_loss_error"] == pytest.approx(error_of((wrong**2).mean(1)), rel=1e-4)
 
 
+@pytest.mark.slow_on("jax")
 @pytest.mark.on_each_backend
 def test_losses_of_several_outputs_are_added_by_their_weights():
     model, x, y, held = two_outputs()

@@ -26,7 +26,12 @@ BLOCKED = (
 
 
 @pytest.mark.parametrize(
-    "name", ["litert", "onnx", pytest.param("openvino", marks=pytest.mark.slow), "saved_model"]
+    "name",
+    [
+        "litert",
+        "onnx",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("openvino", "saved_model")),
+    ],
 )
 def test_the_example_prints_the_models_scores(classifier, runs, tmp_path, name):
     form = FORMATS[name]

@@ -112,6 +112,7 @@ def test_a_form_that_differs_is_not_written(runs, tmp_path, monkeypatch):
     assert [x.name for x in run.iterdir() if "light" in x.name or "partial" in x.name] == []
 
 
+@pytest.mark.slow
 def test_a_run_is_finished_without_it(tmp_path, monkeypatch):
     """Where its packages are missing, and where it cannot be written: a note, no more."""
     toy.register(monkeypatch, tmp_path, light=True)

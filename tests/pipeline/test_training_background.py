@@ -74,6 +74,7 @@ def test_background_is_one_class_divided_by_recording(home, trained):
     assert {row["split"] for row in quiet} == {"train", "validation", "test"}
 
 
+@pytest.mark.slow_on("tensorflow")
 @pytest.mark.on_each_backend
 def test_minutes_of_background_do_not_swamp_the_test(trained):
     test = trained.metrics["test"]

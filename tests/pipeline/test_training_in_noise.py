@@ -72,6 +72,7 @@ def test_it_is_silent_in_noise_and_hears_sounds_in_it(home, trained):
     assert total(plain.detect(home / "noise.wav")) > 30
 
 
+@pytest.mark.slow_on("tensorflow")
 @pytest.mark.on_each_backend
 def test_clips_are_scored_as_without_it(home, trained):
     test = trained.metrics["test"]

@@ -68,6 +68,7 @@ def test_own_classes_are_given_as_ever(trained, loaded):
     assert loaded.evaluate(data)["clips"] == 8
 
 
+@pytest.mark.slow
 @pytest.mark.needs_backend("tensorflow")
 def test_an_export_gives_the_own_classes(trained, loaded, tmp_path, monkeypatch):
     monkeypatch.setattr("unfreeze.export.check._MEASURING", 0.0)

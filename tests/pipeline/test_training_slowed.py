@@ -61,6 +61,7 @@ def test_events_have_the_time_of_the_recording(run, tmp_path):
     assert longest.end == pytest.approx(2, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.needs_backend("tensorflow")
 def test_exports_say_the_rate(run, tmp_path):
     pytest.importorskip("onnxruntime")
