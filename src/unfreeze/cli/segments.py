@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfreeze.cli.arguments import Json
+from unfreeze.cli.terminal import bar, tell
 
 if TYPE_CHECKING:
     from unfreeze.review.candidate_clips import Candidate
@@ -42,7 +43,6 @@ def segments(
     holds(out, None, "clips")
     files = [item.path for item in find_recordings(paths, recursive=recursive)]
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.cli.terminal import bar
     from unfreeze.errors import DataError
 
     classifier = SoundClassifier.load(run)
@@ -73,7 +73,7 @@ def segments(
     )
     counts = {label: len(members) for label, members in chosen.items()}
     for item in failed:
-        typer.echo(f"error: {item['error']}", err=True)
+        tell(f"error: {item['error']}")
     if json:
         report = {"out": str(out), "recordings": len(files), "clips": counts, "failed": failed}
         typer.echo(json_module.dumps(report, indent=2, ensure_ascii=False))

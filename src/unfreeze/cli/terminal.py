@@ -3,12 +3,12 @@
 import errno
 import os
 import signal
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from unfreeze.backend import cure_for, first_line, is_out_of_memory
 from unfreeze.errors import show
@@ -42,6 +43,31 @@ WORK = {
     "excerpts": "Cutting excerpts",
     "report": "Writing the report",
 }
+
+
+def in_lines(text: str, console: Console) -> str:
+    """Break sentences at words for a terminal; a file or a pipe gets them as they are.
+
+    Commands and paths that are to be copied are better not broken.
+
+    Args:
+        text: a word that is longer than a line, such as a path, stays whole.
+        console: where it will be printed.
+    """
+    if not console.is_terminal:
+        return text
+    fit = textwrap.TextWrapper(console.width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join("\n".join(fit.wrap(line)) for line in text.split("\n"))
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print sentences as `in_lines` breaks them; what looks like rich's markup stays as it is."""
+    console.print(Text(in_lines(text, console)), style=style, soft_wrap=True)
+
+
+def tell(text: str) -> None:
+    """Print a sentence to stderr, so that it is no part of what a command puts out."""
+    say(Console(stderr=True), text)
 
 
 def bars(shown: bool, share: bool = False) -> Progress:
@@ -199,14 +225,13 @@ def say_what_is_granted(classifier: "SoundClassifier", options: "DetectOptions")
     if len(refused) > _REFUSED:
         lines.append(f"so it is with {len(refused) - _REFUSED} more classes")
     for line in lines:
-        typer.echo(f"note: {line}", err=True)
+        tell(f"note: {line}")
 
 
 def say_without_background(classifier: "SoundClassifier") -> None:
     """Say that noise will be called a class, where the model was trained without background."""
     if not classifier.knows_background:
-        typer.echo(
+        tell(
             "note: this model was trained without background, so it calls noise one of its "
-            "classes: train it again, without --no-gate (unfreeze train DATA --out RUN)",
-            err=True,
+            "classes: train it again, without --no-gate (unfreeze train DATA --out RUN)"
         )

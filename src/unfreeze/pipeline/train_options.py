@@ -129,7 +129,11 @@ class TrainOptions:
 
     data: Path = attrs.field(
         converter=Path,
-        metadata=_told("Folder with one subfolder per class, or a CSV manifest.", shared=True),
+        metadata=_told(
+            "Folder with one subfolder per class, a CSV table of clips, or a folder of recordings "
+            "with tables of their sounds.",
+            shared=True,
+        ),
     )
     schedule: str | Schedule = attrs.field(
         default=DEFAULT,
