@@ -68,7 +68,8 @@ def test_a_command_imports_its_own_module_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(ast.literal_eval(done.stdout)) == {
-        *("unfreeze.cli.app", "unfreeze.cli.predict", "unfreeze.cli.arguments")
+        *("unfreeze.cli.app", "unfreeze.cli.predict", "unfreeze.cli.arguments"),
+        "unfreeze.cli.sentences",
     }
 
 

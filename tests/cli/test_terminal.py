@@ -1,15 +1,13 @@
 """Errors of the system: one message with the cure, exit code 2."""
 
 import errno
-import io
 import sys
 
 import pytest
-from rich.console import Console
 
 from unfreeze import cli
 from unfreeze.cli.app import app
-from unfreeze.cli.terminal import explain, say
+from unfreeze.cli.terminal import explain
 from unfreeze.errors import UnfreezeError
 
 
@@ -69,29 +67,3 @@ def test_a_real_command_in_a_folder_that_is_a_file(tmp_path, monkeypatch, capsys
     told = capsys.readouterr().err
     assert "file" in told
     assert "choose another folder" in told
-
-
-_SENTENCE = "Of the layer groups, each read alone, the seventh tells as much as any [block7] :cat:."
-
-
-def _said(text, in_terminal, width=40):
-    file = io.StringIO()
-    say(Console(file=file, width=width, force_terminal=in_terminal, color_system=None), text)
-    return file.getvalue()
-
-
-def test_sentences_break_at_words_in_a_terminal_alone():
-    lines = _said(_SENTENCE, in_terminal=True).splitlines()
-    assert len(lines) == 3
-    assert all(len(line) <= 40 for line in lines)
-    assert [word for line in lines for word in line.split()] == _SENTENCE.split()
-    assert _said(_SENTENCE, in_terminal=False) == _SENTENCE + "\n"
-
-
-def test_a_path_that_is_longer_than_a_line_stays_whole():
-    path = "recordings/" * 6 + "a.wav"
-    assert _said(f"error: {path}: it is empty", in_terminal=True).splitlines() == [
-        "error:",
-        path + ":",
-        "it is empty",
-    ]

@@ -50,7 +50,7 @@ def _complain(text: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from unfreeze.cli.terminal import in_lines
+    from unfreeze.cli.sentences import in_lines
 
     console, start = Console(stderr=True), "error:"
     told = Text(in_lines(f"{start} {text}", console))

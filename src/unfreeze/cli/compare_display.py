@@ -8,7 +8,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from unfreeze.cli.terminal import WORK, Asked, bars, say
+from unfreeze.cli.sentences import say
+from unfreeze.cli.terminal import WORK, Asked, bars
 from unfreeze.compare.comparison import CompareListener
 from unfreeze.compare.detector_scores import ALARMS, AP, F1
 from unfreeze.compare.summary import Estimate, Summary, rightness, verdict

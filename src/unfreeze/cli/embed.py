@@ -8,7 +8,7 @@ import typer
 
 from unfreeze.audio.cluster import LOCAL, chosen_cluster
 from unfreeze.cli.arguments import Address, Engine
-from unfreeze.cli.terminal import bar, tell
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import show
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def embed(
 
     import_keras()
     from unfreeze.audio.sound_file import file_size
+    from unfreeze.cli.terminal import bar
     from unfreeze.search.embedding import embed as make
 
     seen: list[Embedded] = []
@@ -104,6 +105,7 @@ def embed(
 
 
 def _make_graph(index: "Index") -> None:
+    from unfreeze.cli.terminal import bar
     from unfreeze.search.index_folder import held_index
     from unfreeze.search.neighbours import make_neighbours
 

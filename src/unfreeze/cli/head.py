@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from unfreeze.cli.arguments import Json
-from unfreeze.cli.terminal import tell
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import show
 
 # How many are printed.

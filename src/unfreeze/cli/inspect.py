@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from unfreeze.cli.arguments import Json, takes
-from unfreeze.cli.terminal import say
+from unfreeze.cli.sentences import say
 from unfreeze.errors import DataError, UnfreezeError, show
 from unfreeze.pipeline.train_options import TrainOptions, default_of
 

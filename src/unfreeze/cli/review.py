@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfreeze.backend import need_for_pages
-from unfreeze.cli.terminal import bar, tell
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import DataError, UnfreezeError, show
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def _index(run: Path, paths: list[Path], recursive: bool, folder: Path) -> "Inde
     from unfreeze.backend import import_keras
 
     import_keras()
+    from unfreeze.cli.terminal import bar
     from unfreeze.search.embedding import Embedded, embed
 
     def told(item: Embedded) -> None:

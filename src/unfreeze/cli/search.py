@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unfreeze.cli.terminal import tell
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import UnfreezeError, show
 
 if TYPE_CHECKING:

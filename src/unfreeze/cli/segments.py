@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfreeze.cli.arguments import Json
-from unfreeze.cli.terminal import bar, tell
+from unfreeze.cli.sentences import tell
 
 if TYPE_CHECKING:
     from unfreeze.review.candidate_clips import Candidate
@@ -43,6 +43,7 @@ def segments(
     holds(out, None, "clips")
     files = [item.path for item in find_recordings(paths, recursive=recursive)]
     from unfreeze.classifier import SoundClassifier
+    from unfreeze.cli.terminal import bar
     from unfreeze.errors import DataError
 
     classifier = SoundClassifier.load(run)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from unfreeze.backend import need_for_pages
-from unfreeze.cli.terminal import tell
+from unfreeze.cli.sentences import tell
 
 
 def serve(

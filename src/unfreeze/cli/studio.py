@@ -13,7 +13,7 @@ import filelock
 import typer
 
 from unfreeze.backend import need_for_pages
-from unfreeze.cli.terminal import tell
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import RunError, show
 
 if TYPE_CHECKING:

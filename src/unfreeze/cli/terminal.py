@@ -3,7 +3,6 @@
 import errno
 import os
 import signal
-import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +17,9 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
 
 from unfreeze.backend import cure_for, first_line, is_out_of_memory
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import show
 
 if TYPE_CHECKING:
@@ -43,31 +42,6 @@ WORK = {
     "excerpts": "Cutting excerpts",
     "report": "Writing the report",
 }
-
-
-def in_lines(text: str, console: Console) -> str:
-    """Break sentences at words for a terminal; a file or a pipe gets them as they are.
-
-    Commands and paths that are to be copied are better not broken.
-
-    Args:
-        text: a word that is longer than a line, such as a path, stays whole.
-        console: where it will be printed.
-    """
-    if not console.is_terminal:
-        return text
-    fit = textwrap.TextWrapper(console.width, break_long_words=False, break_on_hyphens=False)
-    return "\n".join("\n".join(fit.wrap(line)) for line in text.split("\n"))
-
-
-def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print sentences as `in_lines` breaks them; what looks like rich's markup stays as it is."""
-    console.print(Text(in_lines(text, console)), style=style, soft_wrap=True)
-
-
-def tell(text: str) -> None:
-    """Print a sentence to stderr, so that it is no part of what a command puts out."""
-    say(Console(stderr=True), text)
 
 
 def bars(shown: bool, share: bool = False) -> Progress:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from unfreeze.cli.arguments import MACHINES, Json, Quiet, takes
-from unfreeze.cli.terminal import WORK, Asked, explain, named_bars, signals_to, tell
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import RunError, UnfreezeError, show
 from unfreeze.pipeline.train_options import OPTIONS, TrainOptions, command_line
 
@@ -55,6 +55,7 @@ def run(
         progress_file: kept for other programs while it runs.
     """
     from unfreeze.backend import check_backend, import_keras
+    from unfreeze.cli.terminal import WORK, Asked, explain, named_bars, signals_to
     from unfreeze.pipeline import run_folder
     from unfreeze.pipeline.run_progress import recorded
     from unfreeze.planning import planned
@@ -125,6 +126,7 @@ def _show_finished(options: TrainOptions, out: Path, json: bool) -> None:
         except (RunError, OSError) as error:
             tell(f"note: its report could not be written: {error}")
     import_keras()
+    from unfreeze.cli.terminal import Asked
     from unfreeze.cli.train_display import TrainDisplay
 
     TrainDisplay(quiet=True, json=json, out=out, asked=Asked()).on_scores(metrics)

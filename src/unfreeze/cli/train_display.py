@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from unfreeze.cli.terminal import WORK, Asked, bars, say
+from unfreeze.cli.sentences import say
+from unfreeze.cli.terminal import WORK, Asked, bars
 from unfreeze.pipeline.run_folder import REPORT
 from unfreeze.pipeline.run_progress import ProgressFile
 from unfreeze.pipeline.thresholds import COUNTS

@@ -40,7 +40,8 @@ def tune(
     from unfreeze.backend import import_keras
 
     import_keras()
-    from unfreeze.cli.terminal import Asked, named_bars, say, signals_to
+    from unfreeze.cli.sentences import say
+    from unfreeze.cli.terminal import Asked, named_bars, signals_to
     from unfreeze.compare.tuning import BEST, TuneOptions, read_rows
     from unfreeze.compare.tuning import tune as run
 

@@ -344,24 +344,24 @@ class TrainOptions:
     gate: bool = attrs.field(
         default=True,
         metadata=_told(
-            "Name nothing where only background is heard: noise, hum, wind, rain, tones, babble, "
-            "all computed. Without it, noise is called one of the classes.",
+            "Name no class where only background is heard (noise, hum, wind, rain, tones, babble: "
+            "computed, not recorded). Without it, noise is called one of the classes.",
             inherited=True,
         ),
     )
     precision: float | None = attrs.field(
         default=None,
         metadata=_told(
-            "Share of the sounds found in long recordings that should be right, such as 0.95: "
-            "each class's threshold is chosen for it.",
+            "Choose each class's threshold so that this share of the sounds found in long "
+            "recordings is right, such as 0.95.",
             inherited=True,
         ),
     )
     max_false_alarms: float | None = attrs.field(
         default=None,
         metadata=_told(
-            "False alarms in an hour of background, of all classes together, that thresholds are "
-            "chosen for.",
+            "Choose thresholds for at most so many false alarms in an hour of background, all "
+            "classes together.",
             inherited=True,
         ),
     )
