@@ -187,8 +187,8 @@ def _events(
     from rich.console import Console
 
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.cli.sentences import say
-    from unfreeze.cli.terminal import bar, say_what_is_granted
+    from unfreeze.cli.sentences import say, say_what_is_granted
+    from unfreeze.cli.terminal import bar
     from unfreeze.pipeline.training_data import reading_of
     from unfreeze.report.event_scores import event_tables
 

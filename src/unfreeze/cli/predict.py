@@ -22,7 +22,7 @@ from unfreeze.cli.arguments import (
     Smooth,
     Window,
 )
-from unfreeze.cli.sentences import tell
+from unfreeze.cli.sentences import say_what_is_granted, say_without_background, tell
 from unfreeze.errors import UnfreezeError, show
 from unfreeze.pipeline.train_options import OPTIONS
 
@@ -78,7 +78,6 @@ def find(
         event_files.check_out(out)
         event_files.result_names(out, recordings, form)
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.cli.terminal import say_what_is_granted, say_without_background
 
     classifier = SoundClassifier.load(run)
     say_without_background(classifier)
