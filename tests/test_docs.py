@@ -288,12 +288,12 @@ HOP = FRONT_END.patch_hop * FRONT_END.hop / FRONT_END.sample_rate
 FLOAT, HALF, INT8 = (check.TOLERANCES[kind] for kind in (None, "float16", "int8"))
 
 STATED = [
-    ("README.md", r"the schedule is `(\w+)`", presets.DEFAULT),
-    ("README.md", r"([\d.]+) % of the clips choose", 100 * TRAIN["validation"]),
-    ("README.md", r"([\d.]+) % are kept for the test", 100 * TRAIN["test"]),
+    ("README.md", r"The default schedule, `(\w+)`", presets.DEFAULT),
+    ("README.md", r"another ([\d.]+) % decide", 100 * TRAIN["validation"]),
+    ("README.md", r"([\d.]+) % of the clips are kept for the test", 100 * TRAIN["test"]),
     ("README.md", r"a batch is (\d+) patches", train_options.DEFAULT_BATCH),
     ("README.md", r"the seed is (\d+)", TRAIN["seed"]),
-    ("README.md", r"more than (\d+) % are unusable", 100 * TRAIN["max_bad"]),
+    ("README.md", r"If they are more than (\d+) %", 100 * TRAIN["max_bad"]),
     ("README.md", r"in `(unfreeze-demo)`", str(default("demo", "--out"))),
     ("README.md", r"below (1e-4), checked at every export", power(FLOAT.largest)),
     ("docs/stages.md", r"The default of `unfreeze train` is `(\w+)`", presets.DEFAULT),

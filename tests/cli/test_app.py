@@ -16,6 +16,7 @@ from unfreeze import cli
 from unfreeze.cli import app as table
 from unfreeze.cli.app import app
 from unfreeze.errors import UnfreezeError
+from unfreeze.pipeline.train_options import OPTIONS
 
 COMMANDS = (
     "train",
@@ -67,7 +68,8 @@ def test_a_command_imports_its_own_module_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(ast.literal_eval(done.stdout)) == {
-        *("unfreeze.cli.app", "unfreeze.cli.predict", "unfreeze.cli.arguments")
+        *("unfreeze.cli.app", "unfreeze.cli.predict", "unfreeze.cli.arguments"),
+        "unfreeze.cli.sentences",
     }
 
 
@@ -76,6 +78,18 @@ def test_every_command_has_help(command):
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+def test_help_of_training_has_headings_and_whole_names():
+    result = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "80"})
+    headings = re.findall(r"^╭─ (.+?) ─", result.output, flags=re.MULTILINE)
+    assert headings[:2] == ["Arguments", "Options"]
+    assert headings[2:] == [
+        *("Recordings", "Network", "Training", "Long recordings", "Machines and other programs"),
+    ]
+    shown = set(re.findall(r"(?<=[ ,])--[a-z-]+", result.output))
+    flags = {name: f"--{name.replace('_', '-')}" for name in OPTIONS if name != "data"}
+    assert {flag for name, flag in flags.items() if not OPTIONS[name].hidden} <= shown
 
 
 def test_help_does_not_import_keras():

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from unfreeze.pipeline.scoring import score
-from unfreeze.report.tables import audit_table, class_table, metrics_table
+from unfreeze.report.tables import audit_table, class_table, metrics_table, threshold_table
 
 
 def lines(renderable, width=80):
@@ -81,6 +81,25 @@ def test_class_table_says_what_it_hides(scores):
     assert out[3] == "2 better classes are not shown."
     assert lines(class_table(scores, limit=3))[-1] == "1 better class is not shown."
     assert not any("shown" in line for line in lines(class_table(scores, limit=4)))
+
+
+def _choice(precision, recall):
+    return {
+        "threshold": 0.9,
+        "precision": precision,
+        "recall": recall,
+        "precision_interval": [0.0, 1.0],
+        "false_alarms": 0.0,
+    }
+
+
+def test_thresholds_begin_with_the_class_that_is_found_least_among_the_equally_precise():
+    choices = {"cow": _choice(1.0, 1.0), "dog": _choice(1.0, 0.75), "frog": _choice(1.0, 1 / 6)}
+    shown = lines(threshold_table(choices), width=120)
+    assert [line.split()[0] for line in shown[1:4]] == ["frog", "dog", "cow"]
+    assert "less than half of the time: frog. A lower score (predict --min-score)" in shown[4]
+    alright = {"cow": _choice(0.9, 0.5), "owl": _choice(None, None)}
+    assert len(lines(threshold_table(alright))) == 3
 
 
 def test_audit_table_joins_layers_that_behaved_alike():

@@ -50,5 +50,9 @@ def _complain(text: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(Text("error: ", style="bold red"), Text(text), sep="", end="\n")
+    from unfreeze.cli.sentences import in_lines
+
+    console, start = Console(stderr=True), "error:"
+    told = Text(in_lines(f"{start} {text}", console))
+    told.stylize("bold red", 0, len(start))
+    console.print(told, soft_wrap=True)

@@ -89,6 +89,22 @@ Smooth = Annotated[
     ),
 ]
 
+MACHINES = "Machines and other programs"
+# Under which heading `--help` shows the options of training; those that most runs need have none.
+_HEADINGS = {
+    "Recordings": (
+        *("group_regex", "path_column", "label_column", "audio_folder", "label_map", "annotated"),
+        *("multilabel", "slow_down", "channel", "validation", "test", "strict", "max_bad"),
+    ),
+    "Network": ("weights", "accept_licence", "taps", "keep_published"),
+    "Training": ("epochs", "batch_size", "learning_rate", "augment", "class_weight"),
+    "Long recordings": (
+        *("background", "negative", "in_noise", "gate", "precision", "max_false_alarms"),
+    ),
+    MACHINES: ("devices", "engine", "address", "tensorboard", "mlflow"),
+}
+_HEADING_OF = {name: heading for heading, names in _HEADINGS.items() for name in names}
+
 
 def takes(
     *names: str,
@@ -144,11 +160,14 @@ def takes(
     return decorate
 
 
-def _place(parameter: inspect.Parameter) -> int:
-    """The position of a parameter in `--help`: arguments first, output options last."""
-    if isinstance(parameter.annotation.__metadata__[0], typer.models.ArgumentInfo):
-        return 0
-    return 2 if parameter.name in ("json", "quiet") else 1
+def _place(parameter: inspect.Parameter) -> tuple[int, ...]:
+    """The position of a parameter in `--help`: arguments first, headings in their order."""
+    info = parameter.annotation.__metadata__[0]
+    if isinstance(info, typer.models.ArgumentInfo):
+        return (0,)
+    if info.rich_help_panel in _HEADINGS:
+        return (3, list(_HEADINGS).index(info.rich_help_panel))
+    return (2,) if parameter.name in ("json", "quiet") else (1,)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -165,6 +184,8 @@ def _parameter(
     more: dict[str, Any] = {"help": help or option.help}
     if option.hidden:
         more["hidden"] = True
+    if name in _HEADING_OF:
+        more["rich_help_panel"] = _HEADING_OF[name]
     if name == "schedule":
         kind = str
     if option.least is not None or option.most is not None:

@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from unfreeze.cli.sentences import say
 from unfreeze.cli.terminal import WORK, Asked, bars
 from unfreeze.compare.comparison import CompareListener
 from unfreeze.compare.detector_scores import ALARMS, AP, F1
@@ -114,15 +115,17 @@ class CompareDisplay(CompareListener):
         if summary.rows:
             console.print(summary_table(summary))
         for line in verdict(summary):
-            console.print(line, markup=False)
+            say(console, line)
         for note in summary.notes:
-            console.print(note, style="yellow", markup=False)
+            say(console, note, "yellow")
         if not quiet:
-            console.print(f"\nTables and pictures: {out / 'report.html'}", markup=False)
+            console.print(
+                f"\nTables and pictures: {out / 'report.html'}", markup=False, soft_wrap=True
+            )
 
     def _say(self, text: str) -> None:
         if self.shown:
-            self.progress.console.print(text, markup=False, soft_wrap=True)
+            say(self.progress.console, text)
 
 
 def run_line(record: dict[str, Any]) -> str:

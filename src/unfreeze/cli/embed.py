@@ -8,6 +8,7 @@ import typer
 
 from unfreeze.audio.cluster import LOCAL, chosen_cluster
 from unfreeze.cli.arguments import Address, Engine
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import show
 
 if TYPE_CHECKING:
@@ -96,9 +97,7 @@ def embed(
         if approximate:
             _make_graph(index)
     except KeyboardInterrupt:
-        typer.echo(
-            f"stopped: {len(seen)} recordings are finished; repeat the command to resume", err=True
-        )
+        tell(f"stopped: {len(seen)} recordings are finished; repeat the command to resume")
         raise typer.Exit(130) from None
     _say(index, files, seen, time.perf_counter() - began)
     if any(item.error is not None for item in seen):
@@ -117,28 +116,26 @@ def _make_graph(index: "Index") -> None:
 def _say(index: "Index", files: list[Path], seen: "list[Embedded]", seconds: float) -> None:
     for item in seen:
         for warning in item.warnings:
-            typer.echo(f"warning: {show(item.recording)}: {warning}", err=True)
+            tell(f"warning: {show(item.recording)}: {warning}")
         if item.error is not None:
-            typer.echo(f"error: {item.error}", err=True)
+            tell(f"error: {item.error}")
     for old in index.recordings:
         change = old.change()
         if change is not None:
-            typer.echo(f"warning: {show(old.path)} is in the index and {change}", err=True)
+            tell(f"warning: {show(old.path)} is in the index and {change}")
     added = [item for item in seen if item.error is None]
     if len(seen) < len(files):
         done = len(files) - len(seen)
-        typer.echo(f"{done} of {len(files)} recordings are in the index already", err=True)
+        tell(f"{done} of {len(files)} recordings are in the index already")
     if added:
         heard = sum(item.seconds for item in added)
-        typer.echo(
+        tell(
             f"{len(added)} recording{'' if len(added) == 1 else 's'}, {heard / 3600:.2f} h, "
             f"embedded in {seconds:.0f} s ({heard / max(seconds, 1e-3):.0f} times as fast as they "
-            f"play): {sum(item.windows for item in added)} windows",
-            err=True,
+            f"play): {sum(item.windows for item in added)} windows"
         )
     of = "a run's classes" if index.labels else index.settings.of
-    typer.echo(
+    tell(
         f"{show(index.folder)} holds {len(index.recordings)} recordings, {index.rows} windows of "
-        f"{index.settings.numbers} numbers ({of}). Search it with `unfreeze search`.",
-        err=True,
+        f"{index.settings.numbers} numbers ({of}). Search it with `unfreeze search`."
     )

@@ -187,7 +187,8 @@ def _events(
     from rich.console import Console
 
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.cli.terminal import bar, say_what_is_granted
+    from unfreeze.cli.sentences import say, say_what_is_granted
+    from unfreeze.cli.terminal import bar
     from unfreeze.pipeline.training_data import reading_of
     from unfreeze.report.event_scores import event_tables
 
@@ -213,7 +214,7 @@ def _events(
     console = Console(highlight=False)
     console.print(event_tables(scores, f"{run} on {options.data}"))
     for note in scores["notes"][:_SHOWN]:
-        console.print(f"note: {note}", markup=False, style="yellow", soft_wrap=True)
+        say(console, f"note: {note}", "yellow")
     if len(scores["notes"]) > _SHOWN:
         console.print(f"and {len(scores['notes']) - _SHOWN} more notes: --json has all")
     _left_out(console, scores)

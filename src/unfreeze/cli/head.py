@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from unfreeze.cli.arguments import Json
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import show
 
 # How many are printed.
@@ -82,9 +83,9 @@ def head(
 
     notes = read_json(out / NOTES, "train the head again")["notes"]
     for note in notes[:_NOTES]:
-        typer.echo(f"note: {note}", err=True)
+        tell(f"note: {note}")
     if notes[_NOTES:]:
-        typer.echo(f"note: {len(notes) - _NOTES} more are in {show(out / NOTES)}", err=True)
+        tell(f"note: {len(notes) - _NOTES} more are in {show(out / NOTES)}")
     if json:
         typer.echo(json_module.dumps(metrics, indent=2, ensure_ascii=False))
         return

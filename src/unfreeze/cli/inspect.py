@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from unfreeze.cli.arguments import Json, takes
+from unfreeze.cli.sentences import say
 from unfreeze.errors import DataError, UnfreezeError, show
 from unfreeze.pipeline.train_options import TrainOptions, default_of
 
@@ -103,7 +104,7 @@ def inspect(
     if html is not None:
         report["odd"] = _write_page(html, options, manifest, split, report, shown=not json)
         if not json:
-            _line(Console(), f"Written to {show(html)}")
+            Console().print(f"Written to {show(html)}", markup=False, soft_wrap=True)
     if json:
         typer.echo(json_module.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
     check_bad(manifest, strict=options.strict, max_bad=options.max_bad)
@@ -277,20 +278,20 @@ def _counts(values: Iterator[int]) -> dict[str, int]:
 
 def _print(report: dict[str, Any]) -> None:
     console = Console()
-    _line(
+    say(
         console,
         f"{report['data']}: {report['clips']} clips in {report['groups']} groups, "
         f"{len(report['classes'])} classes, {report['hours']:.2f} hours",
     )
     console.print(_class_table(report))
     if report["without_label"]:
-        _line(console, f"Clips in which no class is heard: {report['without_label']}")
-    _line(console, f"Sample rates in Hz: {_join(report['sample_rates'])}")
-    _line(console, f"Channels: {_join(report['channels'])}")
+        say(console, f"Clips in which no class is heard: {report['without_label']}")
+    say(console, f"Sample rates in Hz: {_join(report['sample_rates'])}")
+    say(console, f"Channels: {_join(report['channels'])}")
     groups = ", ".join(f"{part} {count['groups']}" for part, count in report["split"].items())
-    _line(console, f"Groups in each part: {groups}")
+    say(console, f"Groups in each part: {groups}")
     for note in report["notes"]:
-        _line(console, f"Note: {note}")
+        say(console, f"Note: {note}")
     _print_problems(console, report)
 
 
@@ -301,12 +302,7 @@ def _print_depths(depths: dict[str, Any]) -> None:
     console.print()
     if depths["groups"]:
         console.print(depth_table(depths, "What each depth of the network knows"))
-    _line(console, depths["summary"])
-
-
-def _line(console: Console, text: str) -> None:
-    # Names may contain rich's markup; long lines are not broken.
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    say(console, depths["summary"])
 
 
 def _class_table(report: dict[str, Any]) -> Table:
@@ -326,18 +322,18 @@ def _class_table(report: dict[str, Any]) -> Table:
 
 def _print_problems(console: Console, report: dict[str, Any]) -> None:
     if not report["problems"]:
-        _line(console, "No problems found.")
+        say(console, "No problems found.")
         return
     rules: dict[tuple[bool, str], list[dict[str, Any]]] = defaultdict(list)
     for problem in report["problems"]:
         rules[not problem["fatal"], problem["rule"]].append(problem)
-    _line(console, f"{report['bad']} of {report['clips'] + report['bad']} recordings left out.")
+    say(console, f"{report['bad']} of {report['clips'] + report['bad']} recordings left out.")
     for (warning, rule), problems in sorted(rules.items()):
-        _line(console, f"{rule} ({'warning' if warning else 'left out'}, {len(problems)}):")
+        say(console, f"{rule} ({'warning' if warning else 'left out'}, {len(problems)}):")
         for problem in problems[:_SHOWN]:
-            _line(console, f"  {problem['path']}: {problem['cause']}")
+            say(console, f"  {problem['path']}: {problem['cause']}")
         if len(problems) > _SHOWN:
-            _line(console, f"  and {len(problems) - _SHOWN} more; --json lists all")
+            say(console, f"  and {len(problems) - _SHOWN} more; --json lists all")
 
 
 def _join(counts: dict[str, int]) -> str:

@@ -90,7 +90,7 @@ def listen(
         max_false_alarms=max_false_alarms,
     )
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.cli.terminal import say_what_is_granted
+    from unfreeze.cli.sentences import say_what_is_granted
     from unfreeze.detection.live import LIMIT
     from unfreeze.detection.live_sources import Inbox, microphone
 
@@ -123,7 +123,7 @@ def listen(
 def _run(
     classifier: "SoundClassifier", detector: "LiveDetector", inbox: "Inbox", name: str, form: str
 ) -> "Summary":
-    from unfreeze.cli.terminal import say_without_background
+    from unfreeze.cli.sentences import say_without_background
     from unfreeze.detection.event_files import as_plain, clock
     from unfreeze.detection.events import Event
     from unfreeze.detection.live import listen as listen_to

@@ -22,6 +22,7 @@ from unfreeze.cli.arguments import (
     Smooth,
     Window,
 )
+from unfreeze.cli.sentences import say_what_is_granted, say_without_background, tell
 from unfreeze.errors import UnfreezeError, show
 from unfreeze.pipeline.train_options import OPTIONS
 
@@ -77,7 +78,6 @@ def find(
         event_files.check_out(out)
         event_files.result_names(out, recordings, form)
     from unfreeze.classifier import SoundClassifier
-    from unfreeze.cli.terminal import say_what_is_granted, say_without_background
 
     classifier = SoundClassifier.load(run)
     say_without_background(classifier)
@@ -87,7 +87,7 @@ def find(
     else:
         errors = _write(classifier, run, recordings, options, form, out, overwrite, cluster)
     for error in errors:
-        typer.echo(f"error: {error}", err=True)
+        tell(f"error: {error}")
     if errors:
         raise typer.Exit(1)
 
@@ -162,7 +162,7 @@ def _write(
                 write(path)
         if len(todo) < len(files):
             done = len(files) - len(todo)
-            typer.echo(f"{done} of {len(files)} recordings are finished already", err=True)
+            tell(f"{done} of {len(files)} recordings are finished already")
         # With the neighbours of those that are left, each score is what it would have been.
         searched = with_neighbours(files, set(todo))
         errors = _rest(classifier, todo, searched, options, cluster, finish)
@@ -206,18 +206,14 @@ def _rest(
             finish(path, found)
             heard, events, done = heard + found.seconds, events + len(found.events), done + 1
     except KeyboardInterrupt:
-        typer.echo(
-            f"stopped: {len(todo) - done} recordings are left; repeat the command to resume",
-            err=True,
-        )
+        tell(f"stopped: {len(todo) - done} recordings are left; repeat the command to resume")
         raise typer.Exit(130) from None
     if todo:
         seconds = time.perf_counter() - began
         speed = heard / max(seconds, 1e-3)
-        typer.echo(
+        tell(
             f"{done} recording{'' if done == 1 else 's'}, {heard / 3600:.2f} h, searched in "
-            f"{seconds:.0f} s ({speed:.0f} times as fast as they play): {events} events",
-            err=True,
+            f"{seconds:.0f} s ({speed:.0f} times as fast as they play): {events} events"
         )
     return errors
 
@@ -242,7 +238,7 @@ def _search(
 
 def _warn(file: Path, warnings: Sequence[str]) -> None:
     for warning in warnings:
-        typer.echo(f"warning: {show(file)}: {warning}", err=True)
+        tell(f"warning: {show(file)}: {warning}")
 
 
 @contextmanager
@@ -448,7 +444,7 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
             failed += 1
             found.append({"file": show(file), "error": str(error)})
             if not json:
-                typer.echo(f"error: {error}", err=True)
+                tell(f"error: {error}")
             continue
         classes = _likeliest(scores, classifier.labels, top)
         about = classifier.examine(file)
@@ -459,10 +455,9 @@ def _classes(run: Path, files: list[Path], top: int, json: bool) -> None:
         if not json:
             _warn(file, about.warnings)
             if about.seconds > _LONG:
-                typer.echo(
+                tell(
                     f"note: {show(file)} lasts {about.seconds:.0f} s, and these are its classes "
-                    "on average: --events finds when each is heard",
-                    err=True,
+                    "on average: --events finds when each is heard"
                 )
             several = f"{', '.join(names)}  | " if classifier.multilabel else ""
             nothing = "digital silence" if about.silent else "none of the classes"

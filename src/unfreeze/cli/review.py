@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfreeze.backend import need_for_pages
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import DataError, UnfreezeError, show
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def review(
         session = ReviewSession(run, index, folder, length=length, command=command)
         stack.callback(session.close)
         for note in session.notes:
-            typer.echo(f"note: {note}", err=True)
+            tell(f"note: {note}")
         if bound is not None:
             _serve(session, bound, browser)
         elif export is not None:
@@ -100,10 +101,9 @@ def _serve(review: "ReviewSession", listening: "socket", browser: bool) -> None:
     if review.resumed is not None:
         typer.echo(f"Training {review.resumed}, which was interrupted, is resumed.")
     if not local:
-        typer.echo(
+        tell(
             "note: the page is open to other machines, without encryption: whoever has its "
-            "address, with what is behind the #, can hear the clips and change labels.",
-            err=True,
+            "address, with what is behind the #, can hear the clips and change labels."
         )
     if browser and sys.stdout.isatty():
         webbrowser.open(url)
@@ -145,7 +145,7 @@ def _index(run: Path, paths: list[Path], recursive: bool, folder: Path) -> "Inde
 
     def told(item: Embedded) -> None:
         if item.error is not None:
-            typer.echo(f"error: {item.error}; it is left out", err=True)
+            tell(f"error: {item.error}; it is left out")
 
     total = sum(path.stat().st_size for path in files)
     with bar("Listening", shown=True, share=True) as progress:

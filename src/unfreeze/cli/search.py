@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import UnfreezeError, show
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _found(
 
 
 def _left_out(error: Exception) -> None:
-    typer.echo(f"warning: left out: {error}", err=True)
+    tell(f"warning: left out: {error}")
 
 
 def _examples(texts: list[str]) -> "list[Example]":
@@ -158,10 +159,9 @@ def _warn(index: "Index", found: "list[Found]") -> None:
     for recording in dict.fromkeys(index.recording_of(item.row) for item in found):
         change = recording.change()
         if change is not None:
-            typer.echo(
+            tell(
                 f"warning: {show(recording.path)} {change}; `unfreeze embed` adds it again from "
-                "where it is now",
-                err=True,
+                "where it is now"
             )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfreeze.cli.arguments import Json
+from unfreeze.cli.sentences import tell
 
 if TYPE_CHECKING:
     from unfreeze.review.candidate_clips import Candidate
@@ -73,7 +74,7 @@ def segments(
     )
     counts = {label: len(members) for label, members in chosen.items()}
     for item in failed:
-        typer.echo(f"error: {item['error']}", err=True)
+        tell(f"error: {item['error']}")
     if json:
         report = {"out": str(out), "recordings": len(files), "clips": counts, "failed": failed}
         typer.echo(json_module.dumps(report, indent=2, ensure_ascii=False))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from unfreeze.backend import need_for_pages
+from unfreeze.cli.sentences import tell
 
 
 def serve(
@@ -43,7 +44,7 @@ def serve(
         header = f", with the header {TOKEN_HEADER}: {own}" if own else ""
         typer.echo(f"For programs: {url}/docs{header}. Press Ctrl-C to stop.")
         if not server.is_loopback(bound):
-            typer.echo(_open_to_all(*server.address_of(bound), token), err=True)
+            tell(_open_to_all(*server.address_of(bound), token))
         with contextlib.suppress(KeyboardInterrupt):
             server.make_server(app).run(sockets=[bound])
         typer.echo("ended")

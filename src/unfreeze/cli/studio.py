@@ -13,6 +13,7 @@ import filelock
 import typer
 
 from unfreeze.backend import need_for_pages
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import RunError, show
 
 if TYPE_CHECKING:
@@ -75,11 +76,10 @@ def _serve(studio: "Studio", listening: "socket", browser: bool) -> None:
     if running is not None:
         typer.echo(f"The training of {show(running)} is still running.")
     if not local:
-        typer.echo(
+        tell(
             "note: the page is open to other machines, without encryption: whoever has its "
             "address, with what is behind the #, can see the folder's names, add recordings to "
-            "it, and train.",
-            err=True,
+            "it, and train."
         )
     if browser and sys.stdout.isatty():
         webbrowser.open(url)

@@ -6,9 +6,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,14 +19,7 @@ from rich.progress import (
 )
 
 from unfreeze.backend import cure_for, first_line, is_out_of_memory
-from unfreeze.errors import show
 
-if TYPE_CHECKING:
-    from unfreeze.classifier import SoundClassifier
-    from unfreeze.detection.events import DetectOptions
-
-# Classes that are named one by one.
-_REFUSED = 8
 # Titles of the bars, by the names of work that listeners receive.
 WORK = {
     "reading": "Reading recordings",
@@ -165,48 +157,3 @@ def explain(error: BaseException) -> str | None:
         return None
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}; {_CURES[error.errno]}"
-
-
-def say_what_is_granted(classifier: "SoundClassifier", options: "DetectOptions") -> None:
-    """Say what a wish for thresholds costs, and for which classes it cannot be granted."""
-    wish = options.wish
-    if not wish.is_given:
-        return
-    from unfreeze.pipeline.thresholds import counts_of, false_alarms
-
-    chosen = classifier.thresholds_for(
-        precision=options.precision, max_false_alarms=options.max_false_alarms
-    )
-    counts = counts_of(classifier.metrics, classifier.labels)
-    recalls = [choice.recall for choice in chosen.values() if choice.recall is not None]
-    words = []
-    if recalls:
-        words.append(f"{sum(recalls) / len(recalls):.0%} of the sounds are found")
-    if counts is not None and counts.hours:
-        rate, (low, high) = false_alarms(counts, list(chosen.values()))
-        words.append(
-            f"there are {rate:.3g} false alarms in an hour of background ({low:.3g} to {high:.3g}, "
-            "95 %)"
-        )
-    held = f"on the sounds held out in training, {' and '.join(words)}"
-    lines = [f"thresholds for {wish}: {held}"] if words else []
-    refused = {name: choice for name, choice in chosen.items() if not choice.granted}
-    for name, choice in list(refused.items())[:_REFUSED]:
-        best = "nothing was found at any threshold"
-        if choice.precision is not None:
-            best = f"its most precise threshold has {choice.precision:.2f}"
-        lines.append(f"{show(name)} cannot have {wish}: {best}")
-    if len(refused) > _REFUSED:
-        lines.append(f"so it is with {len(refused) - _REFUSED} more classes")
-    for line in lines:
-        typer.echo(f"note: {line}", err=True)
-
-
-def say_without_background(classifier: "SoundClassifier") -> None:
-    """Say that noise will be called a class, where the model was trained without background."""
-    if not classifier.knows_background:
-        typer.echo(
-            "note: this model was trained without background, so it calls noise one of its "
-            "classes: train it again, without --no-gate (unfreeze train DATA --out RUN)",
-            err=True,
-        )

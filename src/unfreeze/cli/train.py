@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from unfreeze.cli.arguments import Json, Quiet, takes
+from unfreeze.cli.arguments import MACHINES, Json, Quiet, takes
+from unfreeze.cli.sentences import tell
 from unfreeze.errors import RunError, UnfreezeError, show
 from unfreeze.pipeline.train_options import OPTIONS, TrainOptions, command_line
 
@@ -27,7 +28,7 @@ def train(
         typer.Option(
             help="File to keep for other programs while it runs: JSON with stages, epochs and "
             "the time left.",
-            show_default="none",
+            rich_help_panel=MACHINES,
         ),
     ] = None,
     json: Json = False,
@@ -123,7 +124,7 @@ def _show_finished(options: TrainOptions, out: Path, json: bool) -> None:
         try:
             write_run_report(out)
         except (RunError, OSError) as error:
-            typer.echo(f"note: its report could not be written: {error}", err=True)
+            tell(f"note: its report could not be written: {error}")
     import_keras()
     from unfreeze.cli.terminal import Asked
     from unfreeze.cli.train_display import TrainDisplay

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from unfreeze.cli.sentences import say
 from unfreeze.cli.terminal import WORK, Asked, bars
 from unfreeze.pipeline.run_folder import REPORT
 from unfreeze.pipeline.run_progress import ProgressFile
@@ -186,16 +187,16 @@ class TrainDisplay(TrainListener):
                 self.console.print()
                 self.console.print(class_table(scores, limit=12))
         if self.shown and "depths" in metrics:
-            self.console.print(f"\n{metrics['depths']['summary']}", markup=False, soft_wrap=True)
+            say(self.console, f"\n{metrics['depths']['summary']}")
         if "change" in metrics:
             self.console.print()
             self.console.print(change_table(metrics["change"]))
         self._say_thresholds(metrics)
         if self.shown and not metrics["background"]:
-            self.console.print(
+            say(
+                self.console,
                 "\nTrained without background: in long recordings, noise would be called one of "
                 "the classes. For those, repeat the command without --no-gate.",
-                soft_wrap=True,
             )
         if self.shown and self.out is not None:
             self.console.print(
@@ -216,11 +217,11 @@ class TrainDisplay(TrainListener):
         title = f"In long recordings: thresholds for {metrics['threshold_wish']}"
         self.console.print()
         self.console.print(threshold_table(metrics["threshold_choices"], title, limit=12))
-        self.console.print(
+        say(
+            self.console,
             f"Estimated on validation clips and {60 * hours:.0f} minutes of background. Choose "
             "others with predict --precision or --max-false-alarms.",
-            style="dim",
-            soft_wrap=True,
+            "dim",
         )
 
     def _work(self, key: str, title: str, done: int, total: int) -> None:
@@ -248,4 +249,4 @@ class TrainDisplay(TrainListener):
 
     def _say(self, text: str, style: str = "") -> None:
         if self.shown:
-            self.progress.console.print(text, style=style or None, markup=False, soft_wrap=True)
+            say(self.progress.console, text, style or None)

@@ -40,6 +40,7 @@ def tune(
     from unfreeze.backend import import_keras
 
     import_keras()
+    from unfreeze.cli.sentences import say
     from unfreeze.cli.terminal import Asked, named_bars, signals_to
     from unfreeze.compare.tuning import BEST, TuneOptions, read_rows
     from unfreeze.compare.tuning import tune as run
@@ -56,7 +57,7 @@ def tune(
             nonlocal again
             again -= 1
             if shown and again < 0:
-                console.print(text, markup=False, soft_wrap=True)
+                say(console, text)
 
         found = run(options, note, bar, runs_a_process())
     if json:

@@ -129,7 +129,11 @@ class TrainOptions:
 
     data: Path = attrs.field(
         converter=Path,
-        metadata=_told("Folder with one subfolder per class, or a CSV manifest.", shared=True),
+        metadata=_told(
+            "Folder with one subfolder per class, a CSV table of clips, or a folder of recordings "
+            "with tables of their sounds.",
+            shared=True,
+        ),
     )
     schedule: str | Schedule = attrs.field(
         default=DEFAULT,
@@ -340,24 +344,24 @@ class TrainOptions:
     gate: bool = attrs.field(
         default=True,
         metadata=_told(
-            "Name nothing where only background is heard: noise, hum, wind, rain, tones, babble, "
-            "all computed. Without it, noise is called one of the classes.",
+            "Name no class where only background is heard (noise, hum, wind, rain, tones, babble: "
+            "computed, not recorded). Without it, noise is called one of the classes.",
             inherited=True,
         ),
     )
     precision: float | None = attrs.field(
         default=None,
         metadata=_told(
-            "Share of the sounds found in long recordings that should be right, such as 0.95: "
-            "each class's threshold is chosen for it.",
+            "Choose each class's threshold so that this share of the sounds found in long "
+            "recordings is right, such as 0.95.",
             inherited=True,
         ),
     )
     max_false_alarms: float | None = attrs.field(
         default=None,
         metadata=_told(
-            "False alarms in an hour of background, of all classes together, that thresholds are "
-            "chosen for.",
+            "Choose thresholds for at most so many false alarms in an hour of background, all "
+            "classes together.",
             inherited=True,
         ),
     )

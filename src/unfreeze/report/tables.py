@@ -27,6 +27,8 @@ NOTHING = "–"
 # Chosen so that 80 columns hold a class, its numbers and the class it is taken for; and
 # two layers, how they moved and, in the worst case, that they should not have.
 LONGEST_CLASS, LONGEST_GUESS, LONGEST_LAYER = 18, 10, 16
+# A class that is found less often than this is named below the thresholds, up to so many.
+_SELDOM, _NAMED = 0.5, 5
 
 
 def metrics_table(scores: Mapping[str, Any], title: str = "") -> Group:
@@ -120,7 +122,10 @@ def threshold_table(
     """
     rows = sorted(
         ((label, row) for label, row in choices.items() if not is_quiet(label)),
-        key=lambda item: math.inf if item[1]["precision"] is None else item[1]["precision"],
+        key=lambda item: [
+            math.inf if item[1][share] is None else item[1][share]
+            for share in ("precision", "recall")
+        ],
     )
     shown = rows if limit is None else rows[:limit]
     known = any(row["false_alarms"] is not None for _, row in rows)
@@ -142,7 +147,20 @@ def threshold_table(
         )
     hidden = len(rows) - len(shown)
     noun = "class is" if hidden == 1 else "classes are"
-    return Group(table, *[Text(f"{hidden} better {noun} not shown.", style="dim")] * bool(hidden))
+    below = [Text(f"{hidden} better {noun} not shown.", style="dim")] * bool(hidden)
+    missed = [
+        short(label, LONGEST_CLASS)
+        for label, row in rows
+        if row["recall"] is not None and row["recall"] < _SELDOM
+    ]
+    if missed:
+        more = f" and {len(missed) - _NAMED} more" if len(missed) > _NAMED else ""
+        text = (
+            f"Found less than half of the time: {', '.join(missed[:_NAMED])}{more}. A lower score "
+            "(predict --min-score) finds more, and more that is wrong."
+        )
+        below.append(Text(text, style="yellow"))
+    return Group(table, *below)
 
 
 def audit_table(audit: Sequence[Mapping[str, Any]], title: str = "") -> Table:
