@@ -86,7 +86,7 @@ def start(code: str, *words: object, env: dict[str, str] | None = None):
 def run(code: str, *words: object, env: dict[str, str] | None = None) -> tuple[int, str, str]:
     """The same to its end: exit code, standard output and error."""
     process = start(code, *words, env=env)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out.decode(), err.decode()
 
 
