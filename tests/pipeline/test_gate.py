@@ -197,7 +197,7 @@ def test_several_labels_fall_silent_in_background(tmp_path, monkeypatch):
         assert gated.metrics["test"][name] >= plain.metrics["test"][name] - 0.05
 
 
-@pytest.mark.parametrize("network", ["toy", "windows"])
+@pytest.mark.parametrize("network", ["toy", pytest.param("windows", marks=pytest.mark.slow)])
 def test_a_network_that_was_trained_is_heard_beside_the_published_one(
     home, tmp_path, monkeypatch, network
 ):
