@@ -212,8 +212,9 @@ def _unnamed(config: Any) -> Any:
 
 
 def _code(thing: Any) -> str:
+    read = _class_source if inspect.isclass(thing) else inspect.getsource
     try:
-        text = _class_source(thing) if inspect.isclass(thing) else inspect.getsource(thing)
+        text = read(thing)
     except (OSError, TypeError):
         return uuid.uuid4().hex
     closure = getattr(thing, "__closure__", None) or ()
@@ -225,7 +226,7 @@ def _code(thing: Any) -> str:
 
 
 @lru_cache(maxsize=256)
-def _class_source(kind: type) -> str:
+def _class_source(kind: Any) -> str:
     # Python parses the whole file for each class.
     return inspect.getsource(kind)
 
