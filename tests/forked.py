@@ -108,6 +108,4 @@ def _run(code: str, words: list[str], environment: dict[str, str], *streams: Con
     sys.stdout.reconfigure(write_through=at_once)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     sys.argv = ["-c", *words]
-    # As where PyTorch is alone: Keras would import it to save a model.
-    sys.modules["tensorflow"] = None
     exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
