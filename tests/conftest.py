@@ -73,6 +73,14 @@ def _one_torch_thread():
         torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk():
+    """A hundredth of a second for each small file; tests of power cuts count the calls alone."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def review_home(tmp_path_factory):
     """A folder with a run, recordings to review with it and their index; what is in them."""

@@ -66,6 +66,12 @@ def register(monkeypatch, folder, pictures=False, gate=False, report=False, ligh
         monkeypatch.setattr("unfreeze.planning._light", lambda *run: "")
 
 
+def little_background(monkeypatch, trained=8, held=2, more=(4, 3)):
+    """Less computed background for gates, so that they take a second."""
+    for name, value in {"_TRAINED": trained, "_HELD": held, "_MORE": more}.items():
+        monkeypatch.setattr(f"unfreeze.pipeline.in_noise.{name}", value)
+
+
 def without_gate(model, published, cut, front_end, seed):
     """The model as it is."""
     from unfreeze.pipeline.gate import Gated

@@ -130,6 +130,8 @@ def test_a_build_that_was_interrupted_on_a_cluster_goes_on_here(
     assert (tmp_path / "s/frames.f32").read_bytes() == whole
 
 
+# Of units alone it is shown above.
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_its_unit(ray, data: Path, tmp_path: Path, monkeypatch):
     def killed_once(cluster, make, settings, units):
         works = {"front_end": settings, "mark": str(tmp_path / "mark")}

@@ -9,7 +9,8 @@ import toy
 from unfreeze.cli.app import app
 
 
-def test_a_head_is_trained_and_used(toy_run, tmp_path):
+def test_a_head_is_trained_and_used(toy_run, tmp_path, monkeypatch):
+    toy.little_background(monkeypatch)
     from unfreeze.search.embedding import embed
 
     sounds = toy.write_sounds(tmp_path / "sounds", clips=8, seed=3)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import forked
 import toy
 from toy_detection import scene_samples
 from unfreeze.cli.app import app
@@ -21,11 +21,7 @@ SCENE = (scene_samples() * 32767).astype("<i2")
 
 
 def begin(*words):
-    code = "from unfreeze.cli import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "listen", *map(str, words)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = forked.start("from unfreeze.cli import main; main()", "listen", *words)
     assert process.stderr.readline().startswith(b"Listening to standard input")
     return process
 

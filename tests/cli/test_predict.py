@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+import forked
 import toy
 from power_cut import Disk, restore
 from toy_detection import scene_samples
@@ -282,10 +281,8 @@ def test_a_search_that_was_killed_goes_on(toy_run, tmp_path):
         soundfile.write(place / f"{number}.wav", scene_samples(), toy.RATE)
     out, journal = tmp_path / "e.csv", tmp_path / "e.csv.unfreeze-events.jsonl"
     words = [str(w) for w in ("predict", toy_run, place, "--format", "csv", "--out", out)]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_AT_A_LINE, *words], stderr=subprocess.DEVNULL, timeout=120
-    )
-    assert killed.returncode == -signal.SIGKILL
+    code, _, _ = forked.run(KILLED_AT_A_LINE, *words)
+    assert code == -signal.SIGKILL
     done = journal.read_bytes().count(b"\n") - 1
     assert done == 4
     assert not out.exists()
@@ -320,15 +317,8 @@ def test_ctrl_c_ends_with_one_message_and_keeps_what_is_done(toy_run, tmp_path):
         soundfile.write(place / f"{number}.wav", scene_samples(), toy.RATE)
     out = tmp_path / "out"
     words = ["predict", toy_run, place, "--format", "csv", "--out", out]
-    process = subprocess.run(
-        [sys.executable, "-c", STOPPED_AT_A_RESULT, *map(str, words)],
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    said = process.stderr
-    assert process.returncode == 130
+    code, _, said = forked.run(STOPPED_AT_A_RESULT, *words)
+    assert code == 130
     assert "Traceback" not in said
     assert "recordings are left; repeat the command to resume\n" in said
     results = [p for p in out.iterdir() if p.suffix == ".csv"]

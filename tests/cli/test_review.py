@@ -1,9 +1,9 @@
 """`unfreeze review`, as a user calls it."""
 
 import csv
+import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +16,7 @@ pytest.importorskip("httpx")
 
 import httpx
 
+import forked
 from unfreeze.cli.app import app
 from unfreeze.errors import UnfreezeError
 from unfreeze.review.label_store import Answer, LabelStore
@@ -31,13 +32,11 @@ def test_a_page_of_recordings_is_served_and_its_labels_are_exported(reviewed, tm
     folder, _ = reviewed
     out = tmp_path / "review"
     words = [folder / "run", folder / "field", "--length", "2", "--out", out]
-    script = Path(__file__).parents[1] / "toy_cli.py"
-    server = subprocess.Popen(
-        [sys.executable, str(script), "review", *map(str, words), "--port", "0", "--no-browser"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    code = "import toy_cli; toy_cli.main()"
+    server = forked.start(code, "review", *words, "--port", "0", "--no-browser", env=environment)
     try:
-        first = server.stdout.readline()
+        first = server.stdout.readline().decode()
         found = re.fullmatch(r"32 clips to review: (http://127\.0\.0\.1:\d+)/#(\S+)\n", first)
         assert found, first
         url, token = found.groups()
@@ -62,7 +61,7 @@ def test_a_page_of_recordings_is_served_and_its_labels_are_exported(reviewed, tm
         server.send_signal(signal.SIGINT)
         said, _ = server.communicate(timeout=60)
     assert server.returncode == 0
-    assert said.endswith("ended\n")
+    assert said.endswith(b"ended\n")
     told = call("review", *words, "--export", "csv")
     assert told.exit_code == 0, told.output
     assert told.output.endswith(f"1 clips in {out / 'labels.csv'}\n")

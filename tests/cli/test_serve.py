@@ -12,12 +12,11 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("python_multipart")
 httpx = pytest.importorskip("httpx")
 
+import forked  # noqa: E402
 from serving import make_classifier  # noqa: E402
 from unfreeze.cli.app import app  # noqa: E402
 from unfreeze.errors import UnfreezeError  # noqa: E402
 from unfreeze.serve import server  # noqa: E402
-
-COMMAND = [sys.executable, "-c", "from unfreeze.cli import main; main()", "serve"]
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +28,8 @@ def model(tmp_path_factory):
 
 
 def start(*words):
-    return subprocess.Popen(
-        [*COMMAND, *map(str, words)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return forked.start("from unfreeze.cli import main; main()", "serve", *words, env=environment)
 
 
 @pytest.mark.slow_on("tensorflow")
@@ -45,7 +42,7 @@ def test_it_serves_until_ctrl_c_and_ends_cleanly(model, tmp_path, host):
     more = ["--token"] * (host == "0.0.0.0")
     process = start(model, "--port", 0, "--host", host, "--max-mb", 1, "--max-seconds", 30, *more)
     try:
-        first = process.stdout.readline()
+        first = process.stdout.readline().decode()
         assert first.startswith(f"{model} (3 classes) is at http://127.0.0.1:")
         url, _, token = re.search(r"http://\S+", first)[0].partition("/#")
         assert bool(token) is bool(more)
@@ -60,7 +57,7 @@ def test_it_serves_until_ctrl_c_and_ends_cleanly(model, tmp_path, host):
         assert foreign.status_code == (400 if host == "127.0.0.1" else 200)
     finally:
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = (said.decode() for said in process.communicate(timeout=60))
     assert process.returncode == 0
     assert out.endswith("ended\n")
     assert ("without encryption" in err) is (host == "0.0.0.0")

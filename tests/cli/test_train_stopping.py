@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import forked
 import toy
-import toy_cli
 from faults import leavings
 from unfreeze.cli.app import app
 from unfreeze.cli.terminal import Asked, signals_to
@@ -40,14 +39,8 @@ def start(folder, data, out, *more, signals=()):
         "TOY_SIGNALS": " ".join(str(int(s)) for s in signals),
         "KERAS_BACKEND": keras.backend.backend(),
     }
-    command = [sys.executable, toy_cli.__file__, "train", str(data), "--out", str(folder / out)]
-    return subprocess.Popen(
-        [*command, *WORDS, *more],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    words = ["train", data, "--out", folder / out, *WORDS, *more]
+    return forked.start("import toy_cli; toy_cli.main()", *words, env=environment)
 
 
 def run(folder, data, out, *more):
@@ -63,7 +56,7 @@ def run(folder, data, out, *more):
 def end(process):
     """Exit code and standard error."""
     _, errors = process.communicate(timeout=300)
-    return process.returncode, errors
+    return process.returncode, errors.decode()
 
 
 def weights(run: Path) -> list[np.ndarray]:

@@ -48,8 +48,12 @@ def make(name: str) -> keras.Model:
 
 @pytest.fixture(
     scope="module",
-    # The cut is found by Python alone; what takes half of the time is tested on PyTorch.
-    params=[*NAMES[:3], pytest.param(NAMES[3], marks=pytest.mark.slow_on("tensorflow"))],
+    # The cut is found by Python alone: one model with BatchNorm and one without show it.
+    params=[
+        NAMES[0],
+        *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:3]),
+        pytest.param(NAMES[3], marks=pytest.mark.slow_on("tensorflow")),
+    ],
 )
 def built(request):
     return request.param, make(request.param)
@@ -110,16 +114,17 @@ def check(name: str, schedule: Schedule, cache: str = "always") -> None:
 
 
 # The essence on TensorFlow, too: a stage of head and top on a cache, and one preset with
-# a stage that trains everything. PyTorch, which has nothing to compile, runs all presets
-# on the smallest model, and of those that train the most differently one on each other
-# family: many stages on one with BatchNorm, a read-out and then all layers on one without.
+# a stage that trains everything. PyTorch, which has nothing to compile, runs the presets
+# that train the most differently on the smallest model: two stages, many stages, and a
+# read-out and then all layers; and the top of a large one. The others take minutes.
 
 
 @pytest.mark.parametrize(
     "name",
     [
         pytest.param("MobileNetV3Small", marks=pytest.mark.slow_on("jax")),
-        *(pytest.param(name, marks=pytest.mark.slow_on("tensorflow", "jax")) for name in NAMES[1:]),
+        pytest.param("ResNet50", marks=pytest.mark.slow_on("tensorflow", "jax")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[2:]),
     ],
 )
 @pytest.mark.on_each_backend
@@ -133,16 +138,17 @@ def test_two_stages_train_a_small_model():
 
 
 def cases():
-    """Each preset on each model; the largest of them takes half of the time."""
-    few = {("ConvNeXtTiny", "probe_tune")}
+    """Each preset on each model."""
+    few = {(NAMES[0], "gradual"), (NAMES[0], "probe_tune")}
     return [
         pytest.param(
             name,
             which,
-            marks=() if name == NAMES[0] or (name, which) in few else pytest.mark.slow,
+            marks=() if (name, which) in few else pytest.mark.slow,
         )
         for name in NAMES
         for which in sorted(PRESETS)
+        if (name, which) != (NAMES[0], "two_stage")  # as above
     ]
 
 

@@ -36,16 +36,10 @@ def home(tmp_path_factory):
             soundfile.write(file, sound + 0.01 * rng.normal(size=len(ticks)), toy.RATE)
     with pytest.MonkeyPatch.context() as monkeypatch:
         toy.register(monkeypatch, folder, gate=True)
-        few(monkeypatch)
+        toy.little_background(monkeypatch)
         unfreeze.SoundClassifier.train(folder / "data", out=folder / "gated", **SETTINGS)
         unfreeze.SoundClassifier.train(folder / "data", out=folder / "open", gate=False, **SETTINGS)
         yield folder
-
-
-def few(monkeypatch):
-    """Less background, so that the test takes seconds."""
-    for name, value in {"_TRAINED": 8, "_HELD": 2, "_MORE": (4, 3)}.items():
-        monkeypatch.setattr(in_noise, name, value)
 
 
 def test_the_classes_keep_their_order_and_share_what_background_leaves(home):
@@ -89,7 +83,7 @@ def test_thresholds_are_counted_with_background(home):
 
 def test_the_same_seed_gives_the_same_gate(home, tmp_path, monkeypatch):
     toy.register(monkeypatch, home, gate=True)
-    few(monkeypatch)
+    toy.little_background(monkeypatch)
     again = unfreeze.SoundClassifier.train(home / "data", **SETTINGS)
     first = unfreeze.SoundClassifier.load(home / "gated")
     for a, b in zip(first.model.get_weights(), again.model.get_weights(), strict=True):
@@ -100,7 +94,7 @@ def test_the_same_seed_gives_the_same_gate(home, tmp_path, monkeypatch):
 def test_many_and_long_clips_cost_no_more(home, monkeypatch):
     """What the gate is solved on has a bound; so has what it is tried on."""
     toy.register(monkeypatch, home, gate=True)
-    few(monkeypatch)
+    toy.little_background(monkeypatch)
     seen, scored = [], []
     monkeypatch.setattr(gate, "_CLIPS", 12)
     monkeypatch.setattr(gate, "_PATCHES", 10)
@@ -131,7 +125,7 @@ def test_classes_that_are_noise_have_no_gate_that_takes_them(tmp_path, monkeypat
             sound = make_background(kind, 1.5, rng)
             soundfile.write(file, 0.5 * sound / np.abs(sound).max(), RATE)
     toy.register(monkeypatch, tmp_path, gate=True)
-    few(monkeypatch)
+    toy.little_background(monkeypatch)
     notes = Notes()
     options = complete_options(tmp_path / "data", **SETTINGS)
     trained = unfreeze.SoundClassifier.from_options(options, notes)
@@ -146,7 +140,7 @@ def test_classes_that_are_noise_have_no_gate_that_takes_them(tmp_path, monkeypat
 def test_a_kind_that_is_heard_in_validation_clips_is_left_out(home, monkeypatch):
     """As if three of them were taken for hum; so hum goes, and the gate is solved without."""
     toy.register(monkeypatch, home, gate=True)
-    few(monkeypatch)
+    toy.little_background(monkeypatch)
     measured, used = gate._taken, []
 
     def taken(gated, gate_model, quiet, view, cut):
@@ -190,7 +184,7 @@ class Notes(TrainListener):
 def test_several_labels_fall_silent_in_background(tmp_path, monkeypatch):
     toy.write_mixed(tmp_path / "data", clips=60)
     toy.register(monkeypatch, tmp_path, gate=True)
-    few(monkeypatch)
+    toy.little_background(monkeypatch)
     table = tmp_path / "data" / "manifest.csv"
     gated = unfreeze.SoundClassifier.train(table, **SETTINGS)
     plain = unfreeze.SoundClassifier.train(table, gate=False, **SETTINGS)
@@ -203,13 +197,13 @@ def test_several_labels_fall_silent_in_background(tmp_path, monkeypatch):
         assert gated.metrics["test"][name] >= plain.metrics["test"][name] - 0.05
 
 
-@pytest.mark.parametrize("network", ["toy", "windows"])
+@pytest.mark.parametrize("network", ["toy", pytest.param("windows", marks=pytest.mark.slow)])
 def test_a_network_that_was_trained_is_heard_beside_the_published_one(
     home, tmp_path, monkeypatch, network
 ):
     """The gate has frozen copies of the published lower blocks."""
     toy.register_windows(monkeypatch, tmp_path, gate=True)
-    few(monkeypatch)
+    toy.little_background(monkeypatch)
     settings = {**SETTINGS, "backbone": network, "accept_licence": True, "epochs": 1}
     files = sorted((home / "data").rglob("*.wav"))[::6]
     frozen = unfreeze.SoundClassifier.train(home / "data", **settings)

@@ -18,6 +18,9 @@ from unfreeze.backbones.registry import get_backbone
 from unfreeze.cli.app import app
 
 NAME = "efficientat-mn04"
+# A network larger than the toy that tests of the pipeline train.
+pytestmark = pytest.mark.slow
+
 SCHEDULE = """
 unfreeze_schedule: 1
 name: short
@@ -87,7 +90,6 @@ def test_the_run_hears_as_the_network_does_and_keeps_its_classes(run, folder):
     np.testing.assert_allclose(outputs["audioset"], expected, atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.needs_backend("tensorflow")
 def test_the_onnx_export_agrees(run, folder):
     runtime = pytest.importorskip("onnxruntime")

@@ -159,6 +159,7 @@ def test_a_keras_model_trains_by_the_default_schedule(model, front_end, more, pl
 def test_a_frozen_network_has_a_gate(place, monkeypatch):
     # Left out for the other tests.
     monkeypatch.setattr("unfreeze.pipeline.training.with_gate", with_gate)
+    toy.little_background(monkeypatch)
     trained = unfreeze.SoundClassifier.train(
         place / "data",
         out=place / "gated",

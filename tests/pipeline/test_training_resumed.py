@@ -197,7 +197,7 @@ class At(TrainListener):
         self.notes.append(text)
 
 
-@pytest.mark.parametrize("stage", ["head", "all"])
+@pytest.mark.parametrize("stage", [pytest.param("head", marks=pytest.mark.slow), "all"])
 def test_a_disk_that_is_full_to_the_end_loses_nothing(stage, place, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
     (tmp_path / "elsewhere").mkdir()

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import forked
 import toy
 from unfreeze.audio.front_ends import patches_of
 from unfreeze.backbones.frontend import FrontEnd
@@ -152,14 +152,8 @@ def test_a_killed_one_ends_with_the_same_numbers_to_the_bit(copied, tmp_path, to
     place = os.pathsep.join([str(HERE), *sys.path])
 
     def start(kills):
-        command = [
-            sys.executable,
-            "-c",
-            KILLED,
-            *map(str, (copied, tmp_path / "i", toy_run, kills)),
-        ]
         environment = {**os.environ, "PYTHONPATH": place}
-        return subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode
+        return forked.run(KILLED, copied, tmp_path / "i", toy_run, kills, env=environment)[0]
 
     assert start(1) == -signal.SIGKILL
     assert 0 < len(open_index(tmp_path / "i").recordings) <= 2

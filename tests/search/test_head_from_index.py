@@ -11,7 +11,6 @@ from unfreeze.audio.entries import BACKGROUND
 from unfreeze.audio.made_background import make_background
 from unfreeze.audio.split import split_clips
 from unfreeze.errors import DataError, RunError
-from unfreeze.pipeline import in_noise
 from unfreeze.search import head_from_index
 from unfreeze.search.embedding import embed
 from unfreeze.search.head_from_index import train_head
@@ -168,9 +167,7 @@ def test_with_its_gate_a_head_names_nothing_where_only_background_is_heard(
     import unfreeze
 
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
-    # Less of it, so that the test takes seconds.
-    for name, value in {"_TRAINED": 8, "_HELD": 2, "_MORE": (4, 3)}.items():
-        monkeypatch.setattr(in_noise, name, value)
+    toy.little_background(monkeypatch)
     rows = [
         f"{path},{path.parent.name}\n"
         for path in sorted((home / "sounds").rglob("*.wav"))

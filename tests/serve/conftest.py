@@ -50,6 +50,12 @@ def url(classifier):
 
 
 @pytest.fixture
+def no_lingering(monkeypatch):
+    """Refusals end at once: Starlette's client never says that it has sent everything."""
+    monkeypatch.setattr("unfreeze.serve.answers._LINGER_SECONDS", 0.0)
+
+
+@pytest.fixture
 def uploads(tmp_path, monkeypatch):
     """The folder in which the server keeps what it is sent, for as long as it needs it."""
     folder = tmp_path / "uploads"

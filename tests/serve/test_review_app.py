@@ -23,7 +23,7 @@ TOKEN = "a-token"
 
 
 @pytest.fixture
-def client(session):
+def client(session, no_lingering):
     app = create_review_app(session, TOKEN)
     with TestClient(app, base_url="http://127.0.0.1:8001") as made:
         yield made

@@ -38,7 +38,7 @@ def studio(tmp_path):
 
 
 @pytest.fixture
-def client(studio):
+def client(studio, no_lingering):
     app = create_studio_app(studio, TOKEN)
     with TestClient(app, base_url="http://127.0.0.1:8002") as made:
         yield made

@@ -63,7 +63,7 @@ def test_a_server_for_others_takes_any_name(serve, classifier):
         ({TOKEN_HEADER: "a-token"}, 200),
     ],
 )
-def test_a_server_with_a_token_tells_nothing_without_it(classifier, headers, status):
+def test_a_server_with_a_token_tells_nothing_without_it(classifier, headers, status, no_lingering):
     sound = io.BytesIO()
     soundfile.write(sound, np.zeros(8_000), 16_000, format="WAV")
     app = create_app(classifier, admit=partial(admit, token="a-token", command="unfreeze serve"))

@@ -13,6 +13,7 @@ import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import keras
@@ -211,8 +212,9 @@ def _unnamed(config: Any) -> Any:
 
 
 def _code(thing: Any) -> str:
+    read = _class_source if inspect.isclass(thing) else inspect.getsource
     try:
-        text = inspect.getsource(thing)
+        text = read(thing)
     except (OSError, TypeError):
         return uuid.uuid4().hex
     closure = getattr(thing, "__closure__", None) or ()
@@ -221,6 +223,12 @@ def _code(thing: Any) -> str:
         return uuid.uuid4().hex
     values = repr((kept, getattr(thing, "__defaults__", None)))
     return uuid.uuid4().hex if _ADDRESS in values else text + values
+
+
+@lru_cache(maxsize=256)
+def _class_source(kind: Any) -> str:
+    # Python parses the whole file for each class.
+    return inspect.getsource(kind)
 
 
 def _is_known(thing: Any) -> bool:

@@ -26,7 +26,7 @@ from unfreeze.audio.sound_file import file_size
 from unfreeze.backbones.frontend import SAMPLES, FrontEnd
 from unfreeze.detection.score_blocks import ScoreBlock
 from unfreeze.errors import DataError
-from unfreeze.pipeline.inference import batch_size, batch_sizes, patch_scores
+from unfreeze.pipeline.inference import all_scores, batch_size
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -497,20 +497,9 @@ def _score(
 ) -> Iterator[tuple[int, ScoreBlock]]:
     if not blocks:
         return
-    scores = _in_batches(model, [block.patches for _, block in blocks])
+    scores = all_scores(model, np.concatenate([block.patches for _, block in blocks]))
     at = 0
     for number, block in blocks:
         mine = scores[at : at + len(block.starts)]
         at += len(block.starts)
         yield number, ScoreBlock(block.starts, mine, block.ends, block.silent(front_end))
-
-
-def _in_batches(model: Any, blocks: list[np.ndarray]) -> np.ndarray:
-    patches = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
-    parts, at, sizes = [], 0, batch_sizes(patches.shape[1:])
-    while at < len(patches):
-        # Some small batches take less time than one that is mostly padding.
-        size = sizes[-1] if len(patches) - at > sizes[-1] // 2 else sizes[-2]
-        parts.append(patch_scores(model, patches[at : at + size]))
-        at += size
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

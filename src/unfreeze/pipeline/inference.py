@@ -134,12 +134,13 @@ def all_scores(
         patches: (patches, *patch_shape).
         first: the first of them to score.
     """
-    size = batch_sizes(patches.shape[1:])[-1]
-    parts = [
-        patch_scores(model, patches[np.arange(start, min(start + size, len(patches)))])
-        for start in range(first, len(patches), size)
-    ]
-    return np.concatenate(parts)
+    parts, at, sizes = [], first, batch_sizes(patches.shape[1:])
+    while at < len(patches):
+        # Some small batches take less time than one that is mostly padding.
+        size = sizes[-1] if len(patches) - at > sizes[-1] // 2 else sizes[-2]
+        parts.append(patch_scores(model, patches[np.arange(at, min(at + size, len(patches)))]))
+        at += size
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def view_scores(
