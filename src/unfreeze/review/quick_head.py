@@ -144,8 +144,9 @@ def train_head_again(
     worse = fallen(change)
     if worse is not None:
         raise RunError(
-            f"The new head is worse on the run's test clips, by more than chance explains: {worse}. "
-            "What is left keeps its order. Check the labels, and add clips of the old classes, too"
+            "The new head is worse on the run's test clips, by more than chance explains: "
+            f"{worse}. What is left keeps its order. Check the labels, and add clips of the old "
+            "classes, too"
         )
     problems = [{**asdict(one), "path": show(one.path)} for one in data.manifest.problems]
     about = told_of(data.notes, problems)
