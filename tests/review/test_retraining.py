@@ -210,6 +210,33 @@ def test_a_model_that_failed_can_be_written_again_and_one_that_was_stopped_is_re
     assert ["--resume" in words for words in called(home[0])] == [False, True, True]
 
 
+def test_the_runs_recordings_are_heard_once_and_by_one_process(reviewed, tmp_path, monkeypatch):
+    folder, _ = reviewed
+    words = []
+
+    def call(self, given):
+        words.append(given)
+        embed(given[1 : given.index("--out")], tmp_path / "known", run=folder / "run", hop=0.48)
+
+    monkeypatch.setattr(Retraining, "_call", call)
+    store = LabelStore(tmp_path, {})
+    training = Retraining(store, tmp_path, folder / "run", None, lambda number: None)
+    training.prepare()
+    training.prepare()
+    training.wait()
+    (given,) = words
+    assert given[0] == "embed"
+    assert given[-4:] == ["--run", str(folder / "run"), "--hop", "0.48"]
+    known = training._known()
+    assert len(words) == 1
+    assert len(known.recordings) == len(given) - 7 == 36
+    # One that has changed is heard again.
+    file = known.recordings[0].path
+    os.utime(file, ns=(1, 1))
+    training._known()
+    assert words[1][1:-6] == [str(file)]
+
+
 SERVER = """
 import pathlib, sys, time
 sys.path[:0] = [{tests!r}]

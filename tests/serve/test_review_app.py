@@ -193,6 +193,7 @@ def test_a_folder_whose_name_is_not_utf_8(reviewed, tmp_path):
         pytest.skip("this file system has no such names")
     index = open_index(reviewed[0] / "index")
     session = ReviewSession(reviewed[0] / "run", index, out, length=LENGTH)
+    session.store.end_training(session.store.begin_training(12, 12), "done", {"change": {}})
     with TestClient(create_review_app(session, TOKEN), base_url="http://localhost") as client:
         answer = client.post("/review/state", json={}, headers={TOKEN_HEADER: TOKEN})
     assert answer.status_code == 200

@@ -146,7 +146,8 @@ def train_head_again(
         raise RunError(
             "The new head is worse on the run's test clips, by more than chance explains: "
             f"{worse}. What is left keeps its order. Check the labels, and add clips of the old "
-            "classes, too"
+            f"classes, too; or train a model all the same: `unfreeze train {show(table)} --add-to "
+            f"{show(run)} --even-if-worse --out RUN-2`"
         )
     problems = [{**asdict(one), "path": show(one.path)} for one in data.manifest.problems]
     about = told_of(data.notes, problems)
