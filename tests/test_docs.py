@@ -29,7 +29,7 @@ from unfreeze.export import check
 from unfreeze.export.formats import FORMATS
 from unfreeze.pipeline import calibration, inference, thresholds, train_options, wish
 from unfreeze.pipeline.train_options import TrainOptions
-from unfreeze.review import clip_queue, retraining, review_session
+from unfreeze.review import clip_queue, retraining
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "unfreeze"
@@ -349,7 +349,7 @@ STATED = [
     ("docs/review.md", r"clips of (\d+) seconds", default("segments", "--length")),
     ("docs/review.md", r"stretches of (\d+) seconds", default("review", "--length")),
     ("docs/review.md", r"\*\*Train again\*\*, from (\d+) labels on", retraining.FEWEST),
-    ("docs/review.md", r"up to (two) hours", {7200.0: "two"}[review_session._SCORED_SECONDS]),
+    ("docs/review.md", r"from the (third) label on", {3: "third"}[retraining.EARLY]),
     ("docs/review.md", r"into (four) strata", {4: "four"}[len(clip_queue.STRATA) - 1]),
     ("docs/review.md", r"at most (\d+) per class \(", default("segments", "--per-class")),
     ("docs/review.md", r"at most (twice) as many patches", {2.0: "twice"}[background_clips.SHARE]),

@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 
 import unfreeze
-from unfreeze.core.boundary import Solvable
 from unfreeze.core.data import Rows, ShuffledRows
 from unfreeze.core.graph import flatten
 from unfreeze.core.mixup import MixedRows, Mixture, mixed_rows
 from unfreeze.core.objective import KnownBinaryCrossentropy
 from unfreeze.core.presets import preset
-from unfreeze.core.solve import regression
+from unfreeze.core.regression import regression
 from unfreeze.errors import DataError, ScheduleError
 
 N, NUMBERS, CLASSES = 40, 6, 3
@@ -178,13 +177,13 @@ def test_a_solved_head_counts_a_mixed_sample_for_both_classes(tmp_path):
     x = np.concatenate([view.x[0][np.arange(N)] for view in views])
     y = np.concatenate([view.y for view in views])
     inputs = keras.ops.convert_to_numpy(base(x)).astype(float)
-    wanted = Solvable(model.get_layer("head"), "softmax")
     kernel, _ = regression(
         np.repeat(inputs, CLASSES, axis=0),
         np.tile(np.arange(CLASSES), len(y)),
         y.reshape(-1).astype(float),
         0.01,
-        wanted,
+        CLASSES,
+        "softmax",
     )
     np.testing.assert_allclose(model.get_layer("head").get_weights()[0], kernel, atol=2e-3)
 

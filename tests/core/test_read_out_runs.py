@@ -11,8 +11,8 @@ from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.fit import fit
 from unfreeze.core.presets import preset, vary
 from unfreeze.core.read_out import HEAD, PROJECTION, read_out
+from unfreeze.core.regression import STRENGTHS
 from unfreeze.core.schedule import Schedule
-from unfreeze.core.solve import STRENGTHS
 from unfreeze.errors import Stopped
 
 

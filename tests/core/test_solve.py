@@ -14,9 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from unfreeze.core.boundary import Solvable
 from unfreeze.core.callbacks import StageCallback
 from unfreeze.core.fit import fit
+from unfreeze.core.regression import STRENGTHS, regression
 from unfreeze.core.schedule import Plateau, ReduceRate, Schedule, Stage
 from unfreeze.core.schedule_file import dump_schedule, parse_schedule
-from unfreeze.core.solve import STRENGTHS, regression
 from unfreeze.core.unfreeze_schedule import UnfreezeSchedule
 from unfreeze.errors import ScheduleError, StageError
 
@@ -35,7 +35,10 @@ def dense(units: int, activation: str = "softmax", use_bias: bool = True) -> Sol
 
 
 def logits(x, labels, wanted, weights=ONES, strength=0.5) -> np.ndarray:
-    kernel, bias = regression(x.astype(float), labels, weights, strength, wanted)
+    kernel, bias = regression(
+        *(x.astype(float), labels, weights, strength, wanted.layer.units, wanted.activation),
+        use_bias=wanted.layer.use_bias,
+    )
     assert (kernel.shape, bias.shape) == ((x.shape[1], wanted.layer.units), (wanted.layer.units,))
     assert (kernel.dtype, bias.dtype) == (np.float32, np.float32)
     return x @ kernel + bias * wanted.layer.use_bias

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from reviewing import write_index
+from unfreeze.pipeline.vector_head import VectorHead
 from unfreeze.review.clip_pool import (
     clip_edges,
     make_pool,
     overlapping,
+    scored_again,
     similarities,
-    with_new_scores,
     without,
 )
+from unfreeze.review.quick_head import QuickHead
 
 
 @pytest.fixture
@@ -87,15 +89,19 @@ def test_likeness_is_that_of_the_most_similar_window(index, label, columns):
     assert alike[2] == pytest.approx(1, abs=1e-3)
 
 
-def test_a_newer_model_gives_new_scores_where_it_has_heard(tmp_path, index):
+def test_a_new_head_gives_all_clips_its_scores_and_classes(index):
     pool = make_pool(index, 3.0)
-    more = write_index(tmp_path / "newer", {"c.wav": 6.5}, ("cat", "dog", "owl"), seed=1)
-    newer = make_pool(more, 3.0)
-    both = with_new_scores(pool, newer)
-    assert both.labels == ("cat", "dog", "owl")
-    assert np.array_equal(both.scores[4:], newer.scores)
-    assert np.array_equal(both.scores[:4, :2], pool.scores[:4, 1:])
-    assert not both.scores[:4, 2].any()
+    rng, labels = np.random.default_rng(0), ("cat", "dog", "owl")
+    heads = [VectorHead(rng.normal(size=(8, 3)), np.zeros(3), False) for _ in range(2)]
+    quick = QuickHead(heads[0], labels, heads[1], index.labels, index.labels, "encoder")
+    again = scored_again(index, pool, quick)
+    assert again.labels == ("background", "cat", "dog", "owl")
+    rows = quick.scores(
+        index.vectors(0, index.rows).astype(np.float32), index.scores(0, index.rows)
+    )
+    expected = [rows[a:b].max(axis=0) for a, b in zip(pool.rows, pool.rows[1:], strict=False)]
+    assert np.allclose(again.scores, expected, atol=1e-3)
+    assert np.array_equal(again.start, pool.start)
 
 
 def test_clips_are_found_by_their_place_and_recording(index):

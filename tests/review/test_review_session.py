@@ -11,9 +11,18 @@ from unfreeze.errors import DataError, RunError, UnfreezeError
 from unfreeze.pipeline.run_folder import CONFIG
 from unfreeze.review.label_store import TakenError
 from unfreeze.review.old_run import recordings_of_run, run_source
+from unfreeze.review.retraining import EARLY, Retraining
 from unfreeze.review.review_session import ReviewSession
 from unfreeze.search.embedding import embed
 from unfreeze.search.index_folder import open_index
+
+
+@pytest.fixture(autouse=True)
+def prepared(monkeypatch):
+    """How often a session had the run's recordings heard, which takes a process; none does."""
+    calls = []
+    monkeypatch.setattr(Retraining, "prepare", lambda self: calls.append(self))
+    return calls
 
 
 @pytest.fixture
@@ -308,3 +317,14 @@ def test_answers_on_recordings_that_have_moved_are_said_and_not_trained_on(revie
         session.undo("a")
     assert len(session.store.decisions()) == 14
     session.close()
+
+
+def test_the_runs_recordings_are_heard_from_the_first_labels_on(begin, prepared):
+    session = begin()
+    session.decide("a", 0, "no", asked="high")
+    for clip in range(1, EARLY):
+        session.decide("a", clip, "yes", asked="high")
+    # A "no" is not trained on.
+    assert prepared == []
+    session.decide("a", EARLY, "yes", asked="high")
+    assert len(prepared) == 1

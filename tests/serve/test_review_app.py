@@ -93,7 +93,7 @@ def test_labels_are_written_where_the_review_is(ask, session):
 @pytest.mark.parametrize("token", [None, "", "a-tokem", "á"])
 def test_without_the_token_nothing_is_read_or_changed(client, session, token):
     headers = {} if token is None else {TOKEN_HEADER: token.encode()}
-    for what in ("state", "next", "decide", "undo", "train", "export"):
+    for what in ("state", "next", "decide", "undo", "train", "write", "export"):
         answer = client.post(f"/review/{what}", json={}, headers=headers)
         assert answer.status_code == 403
         assert "#" in answer.json()["cure"]
@@ -128,6 +128,7 @@ def test_requests_of_other_sites_and_for_other_hosts_are_refused(client, headers
         ("decide", {"clip": 0, "answer": "maybe", "asked": "high"}, "is no answer"),
         ("decide", {"clip": 0, "answer": "other", "asked": "high", "label": "a;b"}, "several"),
         ("train", {}, "at least 12"),
+        ("write", {}, "train again first"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_its_cause(ask, session, what, content, words):
@@ -192,6 +193,7 @@ def test_a_folder_whose_name_is_not_utf_8(reviewed, tmp_path):
         pytest.skip("this file system has no such names")
     index = open_index(reviewed[0] / "index")
     session = ReviewSession(reviewed[0] / "run", index, out, length=LENGTH)
+    session.store.end_training(session.store.begin_training(12, 12), "done", {"change": {}})
     with TestClient(create_review_app(session, TOKEN), base_url="http://localhost") as client:
         answer = client.post("/review/state", json={}, headers={TOKEN_HEADER: TOKEN})
     assert answer.status_code == 200

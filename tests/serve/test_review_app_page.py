@@ -114,16 +114,18 @@ def test_label_by_keys_train_again_and_see_what_changed(visit, session, reviewed
     assert f"{change['clips']} test clips" in words
     assert "14 new labels" in words
     assert "95 % interval" in words
-    last = session.training()["last"]
-    assert last["result"].get("not_scored") is None
     assert "has a new order" in words
     assert len(session.store.decisions()) == 15
+    # A model is written where one is asked for, by the command that is shown.
     run = session.folder / "run-1"
-    assert (run / "metrics.json").is_file()
-    assert str(run) in words
-    # The command that does the same.
+    assert not run.exists()
     page.click("summary")
     assert "--add-to" in page.inner_text("#command")
+    page.click("#write")
+    until(page, "model-text", "Writing the model of training 1")
+    page.wait_for_selector("#write", state="hidden", timeout=150_000)
+    assert f"is in {run}" in page.inner_text("#model-text")
+    assert (run / "metrics.json").is_file()
 
 
 def test_two_tabs_show_other_clips_and_do_not_overwrite(visit, session):

@@ -43,6 +43,7 @@ from unfreeze.pipeline.in_noise import (
     with_noise,
 )
 from unfreeze.pipeline.light_form import light_command
+from unfreeze.pipeline.paired_change import fallen
 from unfreeze.pipeline.patch_training import fit_patches, make_material, new_model, with_caches
 from unfreeze.pipeline.run_plan import RunPlan
 from unfreeze.pipeline.run_writing import Tested, begin_run, finish_run, record_schedule
@@ -301,22 +302,17 @@ def _refuse_worse(options: TrainOptions, test: dict[str, Any] | None) -> None:
     Raises:
         RunError: a score fell by more than chance explains; says how to save the model anyway.
     """
-    if test is None or options.even_if_worse:
+    told = fallen(test)
+    if told is None or options.even_if_worse:
         return
-    for name, bounds in test["intervals"].items():
-        if bounds is None or bounds[1] >= 0:
-            continue
-        before, after = test["before"][name], test["after"][name]
-        how = "repeat the command with --resume --even-if-worse, which trains nothing again"
-        if options.out is None:
-            how = "give even_if_worse=True"
-        raise RunError(
-            f"The new model is worse than {options.add_to} on that run's test clips, by more than "
-            f"chance explains: {name.replace('_', ' ')} {before:.3f} before, {after:.3f} now (the "
-            f"change is {bounds[0]:+.3f} to {bounds[1]:+.3f}, 95 %). It is not saved. Check the "
-            "labels of what you added, and add clips of the old classes, too; or, to save it "
-            f"all the same, {how}"
-        )
+    how = "repeat the command with --resume --even-if-worse, which trains nothing again"
+    if options.out is None:
+        how = "give even_if_worse=True"
+    raise RunError(
+        f"The new model is worse than {options.add_to} on that run's test clips, by more than "
+        f"chance explains: {told}. It is not saved. Check the labels of what you added, and add "
+        f"clips of the old classes, too; or, to save it all the same, {how}"
+    )
 
 
 def _check_wish(options: TrainOptions, cut: Pieces, noisy: NoisyParts | None) -> None:

@@ -1,7 +1,6 @@
 """What corrections changed: scores of the model before and after, on the same clips."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,12 @@ import keras
 import numpy as np
 
 from unfreeze.audio.clip_model import parts_of
-from unfreeze.audio.manifest import Manifest, heard_table
+from unfreeze.audio.manifest import Manifest
 from unfreeze.audio.patches import PatchView
 from unfreeze.pipeline import run_folder
 from unfreeze.pipeline.inference import view_scores
-from unfreeze.pipeline.label_scoring import label_change
+from unfreeze.pipeline.paired_change import paired_change
 from unfreeze.pipeline.saved_model import load_clip_model
-from unfreeze.pipeline.scoring import score_change
 
 
 def load_old(run: Path) -> tuple[keras.Model, tuple[str, ...]]:
@@ -45,13 +43,9 @@ def measure_change(
         seed: of the bootstrap.
 
     Returns:
-        `test` and `corrected`: each as from `unfreeze.pipeline.scoring.score_change` or, where
-        clips may have several labels, `unfreeze.pipeline.label_scoring.label_change`; None
-        without clips.
+        `test` and `corrected`: each as from `unfreeze.pipeline.paired_change.paired_change`;
+        None without clips.
     """
-    # A model may know background where the other does not.
-    labels = (*manifest.labels, *(label for label in old[1] if label not in manifest.labels))
-    columns = [labels.index(label) for label in old[1]]
     found: dict[str, Any] = {}
     for name in ("test", "corrected"):
         view = parts[name]
@@ -59,16 +53,10 @@ def measure_change(
             found[name] = None
             continue
         clips = np.unique(view.clip)
-        chosen = [manifest.clips[int(i)] for i in clips]
-        before = np.zeros((len(clips), len(labels)))
-        before[:, columns] = view_scores(old[0], view, len(manifest.clips))[0][clips]
-        after = np.zeros_like(before)
-        after[:, : len(manifest.labels)] = view_scores(new, view, len(manifest.clips))[0][clips]
-        groups = [clip.group for clip in chosen]
-        if manifest.several:
-            table = heard_table(replace(manifest, labels=labels))[clips]
-            found[name] = label_change(table, before, after, labels, groups, seed=seed)
-        else:
-            truth = np.array([labels.index(clip.label) for clip in chosen])
-            found[name] = score_change(truth, before, after, labels, groups, seed=seed)
+        before, after = (
+            view_scores(model, view, len(manifest.clips))[0][clips] for model in (old[0], new)
+        )
+        found[name] = paired_change(
+            manifest, clips, (before, old[1]), (after, manifest.labels), seed
+        )
     return found

@@ -7,7 +7,7 @@ middle lies in it. One unit serves all: what is asked, what is trained on, and w
 The last clip of a recording takes what is left over, up to a third of a length more.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from unfreeze.audio.entries import is_quiet
+from unfreeze.review.quick_head import QuickHead
 from unfreeze.search.index_folder import Index
 
 # Rows that are read at once.
@@ -115,7 +116,7 @@ def make_pool(index: Index, length: float) -> Pool:
         np.concatenate(start or none),
         np.concatenate(end or none),
         index.labels,
-        _largest(index, rows),
+        _largest(rows, len(index.labels), index.scores),
         rows,
         index.settings.several,
     )
@@ -140,40 +141,43 @@ def clip_edges(seconds: float, length: float) -> list[float]:
     return [*(number * length for number in range(whole)), seconds]
 
 
-def _largest(index: Index, bounds: np.ndarray) -> np.ndarray:
-    """The largest score of each class among the rows of each clip."""
-    found = np.zeros((len(bounds) - 1, len(index.labels)), np.float16)
+def _largest(
+    bounds: np.ndarray,
+    classes: int,
+    scores_of: Callable[[int, int], np.ndarray | None],
+) -> np.ndarray:
+    """The largest score of each class among the rows of each clip.
+
+    Args:
+        bounds: as `Pool.rows`.
+        classes: how many `scores_of` returns.
+        scores_of: (rows, classes) of a stretch of rows.
+    """
+    found = np.zeros((len(bounds) - 1, classes), np.float16)
     for at in range(0, len(found), _BLOCK):
         own = bounds[at : at + _BLOCK + 1]
-        scores = index.scores(int(own[0]), int(own[-1]))
+        scores = scores_of(int(own[0]), int(own[-1]))
         assert scores is not None
         found[at : at + _BLOCK] = np.maximum.reduceat(scores, own[:-1] - own[0], axis=0)
     return found
 
 
-def with_new_scores(pool: Pool, newer: Pool) -> Pool:
-    """The clips of a pool with the scores of a newer model, where that has heard them.
+def scored_again(index: Index, pool: Pool, head: QuickHead) -> Pool:
+    """The same clips with the scores, and the classes, of a new head.
 
     Args:
-        pool: all clips.
-        newer: made with the same length, of some of the recordings.
-
-    Returns:
-        The pool with the classes of the newer one. Clips that it does not have keep their
-        scores; a class that is new has 0 there.
+        index: that the pool was made from.
+        pool: the clips.
+        head: on the index's vectors.
     """
-    pairs = zip(pool.recording.tolist(), pool.start.tolist(), strict=True)
-    known = {(r, round(s, 3)): clip for clip, (r, s) in enumerate(pairs)}
-    scores = np.zeros((len(pool), len(newer.labels)), np.float16)
-    for column, label in enumerate(newer.labels):
-        if label in pool.labels:
-            scores[:, column] = pool.scores[:, pool.labels.index(label)]
-    number_of = [pool.number_of.get(file, -1) for file in newer.recordings]
-    for clip in range(len(newer)):
-        at = number_of[int(newer.recording[clip])], round(float(newer.start[clip]), 3)
-        if at in known:
-            scores[known[at]] = newer.scores[clip]
-    return replace(pool, labels=newer.labels, scores=scores)
+
+    def scores_of(start: int, stop: int) -> np.ndarray:
+        before = index.scores(start, stop)
+        assert before is not None
+        return head.scores(index.vectors(start, stop).astype(np.float32), before)
+
+    largest = _largest(pool.rows, len(head.names), scores_of)
+    return replace(pool, labels=head.names, scores=largest)
 
 
 def similarities(index: Index, pool: Pool, clip: int, label: str) -> np.ndarray:

@@ -34,8 +34,8 @@ from unfreeze.review.clip_pool import (
     Pool,
     make_pool,
     overlapping,
+    scored_again,
     similarities,
-    with_new_scores,
     without,
 )
 from unfreeze.review.clip_queue import (
@@ -67,23 +67,22 @@ from unfreeze.review.old_run import (
     run_labels,
     why_no_training,
 )
+from unfreeze.review.quick_head import read_head_file
 from unfreeze.review.retraining import (
+    EARLY,
     FEWEST,
     PROGRAM,
     Retraining,
-    index_of,
+    head_of,
     last_done,
-    run_of,
     train_words,
 )
-from unfreeze.search.index_folder import Index, open_index
+from unfreeze.search.index_folder import Index
 
 # Seconds after which a clip that a page shows is free again: the page was closed.
 _HELD = 900.0
 # Clips whose picture and sound are kept: about 50 KB each.
 _KEPT = 200
-# What a new run scores at once: seconds of sound, and files.
-_SCORED_SECONDS, _SCORED_FILES = 7200.0, 2000
 # A clip is heard whole, and the last one of a recording is a third longer.
 _LONGEST = 0.75 * LENGTH
 
@@ -176,10 +175,8 @@ class ReviewSession:
         self._temporary = tempfile.TemporaryDirectory(prefix="unfreeze-review-")
         done = last_done(self.store.trainings())
         if done is not None:
-            self._take_scores(done.number)
-        self._retraining = Retraining(
-            self.store, folder, run, self._to_score, self._take_scores, program
-        )
+            self._take_head(done.number)
+        self._retraining = Retraining(self.store, folder, run, index, self._take_head, program)
         self.resumed = self._retraining.resume()
 
     def close(self) -> None:
@@ -333,6 +330,9 @@ class ReviewSession:
         with self._lock:
             self._said.add(decision)
             self._let_go(tab)
+            named = len(confirmed(self._said.decisions()))
+        if named >= EARLY:
+            self._retraining.prepare()
         return decision
 
     def undo(self, tab: str) -> Question | None:
@@ -409,6 +409,14 @@ class ReviewSession:
             )
         return self._retraining.begin(decisions, self.run_labels, self.several)
 
+    def write_model(self) -> int:
+        """Begin to write the model of the last training, a run; return the training's number.
+
+        Raises:
+            UnfreezeError: there is none, or it is written already.
+        """
+        return self._retraining.write()
+
     def _present(self) -> list[Decision]:
         """The decisions whose recordings are where they were; the page is told of the others."""
         decisions = self.store.decisions()
@@ -428,19 +436,26 @@ class ReviewSession:
         self._retraining.wait(seconds)
 
     def training(self) -> dict[str, Any]:
-        """What the page shows of trainings: `now`, `last`, `trainable`, `fewest`, `command`."""
+        """What the page shows of trainings.
+
+        Returns:
+            `now` and `writing`: what is under way; `last`: the last that ended; `done`: the last
+            with a head; `trainable` and `fewest`: labels; `command`: what writes the model of
+            the last head, or None.
+        """
         records = self.store.trainings()
         rows = training_rows(self.store.decisions(), self.run_labels, self.several)
         last = next((one for one in reversed(records) if one.state != "running"), None)
-        following = len(records) + 1
-        words = train_words(self.folder, following, self.run)
+        done = last_done(records)
+        words = None if done is None else train_words(self.folder, done.number, self.run)
         return {
             "now": self._retraining.progress(),
+            "writing": self._retraining.writing(),
             "last": None if last is None else asdict(last),
+            "done": None if done is None else asdict(done),
             "trainable": len(rows),
             "fewest": FEWEST,
-            "run": None if last is None else str(run_of(self.folder, last.number)),
-            "command": shlex.join(["unfreeze", *words]),
+            "command": None if words is None else shlex.join(["unfreeze", *words]),
         }
 
     def export(self, kind: str) -> tuple[Path, int]:
@@ -543,29 +558,12 @@ class ReviewSession:
     def _let_go(self, tab: str) -> None:
         self._held.pop(tab, None)
 
-    def _to_score(self) -> list[Path]:
-        """The recordings to score with a new run: those with the least certain clips first."""
-        pool = self._pool
-        seconds = {item.path: item.seconds for item in self.index.recordings}
-        order = np.argsort(np.where(self._allowed, pool.certainty(), 2.0), kind="stable")
-        order = order[: int(self._allowed.sum())]
-        chosen: dict[Path, None] = {}
-        total = 0.0
-        for number in dict.fromkeys(pool.recording[order].tolist()):
-            path = pool.recordings[number]
-            total += seconds[path]
-            if chosen and (total > _SCORED_SECONDS or len(chosen) >= _SCORED_FILES):
-                break
-            if os.path.isfile(path):  # noqa: PTH113
-                chosen[path] = None
-        return list(chosen)
-
-    def _take_scores(self, number: int) -> None:
-        """Put what is left in the order of a training's run."""
-        try:
-            newer = make_pool(open_index(index_of(self.folder, number)), self._length)
-        except (UnfreezeError, OSError):
-            # Without its scores, the earlier order stays.
+    def _take_head(self, number: int) -> None:
+        """Put what is left in the order of a training's head."""
+        head = read_head_file(head_of(self.folder, number), self.index)
+        if head is None:
+            # Without it, the earlier order stays.
             return
+        newer = scored_again(self.index, self._first, head)
         with self._lock:
-            self._pool = with_new_scores(self._first, newer)
+            self._pool = newer

@@ -39,10 +39,12 @@ from unfreeze.search.encoder import (
     open_vectors_and_scores,
     usable_backbone,
     write_encoder,
+    write_head,
 )
 from unfreeze.search.index_folder import (
     ENCODER,
     FORMAT,
+    HEAD,
     JOURNAL,
     LICENCE,
     Finished,
@@ -148,6 +150,8 @@ def embed(
                 write_encoder(network, out / ENCODER)
             # From the file, as when the index is added to.
             encoder = open_encoder(out / ENCODER, with_run=network is None)
+            if encoder.labels:
+                write_head(encoder, out / HEAD)
             notice = notice_of(encoder.clip_model)
             if notice:
                 write_text(out / LICENCE, notice + "\n")

@@ -101,6 +101,24 @@ def encoder_of(model: keras.Model, *, with_run: bool) -> Encoder:
     return Encoder(fused(whole), model, front_end, int(read.shape[-1]), tuple(classes), several)
 
 
+def write_head(encoder: Encoder, file: Path) -> None:
+    """Write the head of a run's model, where it is one dense layer on the vectors.
+
+    So what only compares heads needs no network. Of a gate behind it, nothing is written.
+
+    Args:
+        encoder: of a run.
+        file: where to; `kernel` (numbers, units) and `bias` (units,).
+    """
+    patches = parts_of(encoder.clip_model)[0]
+    head = patches.get_layer(OUTPUT)
+    weights = head.get_weights()
+    # The classic recipe has another dense layer before it.
+    if head.input is head_input(patches) and len(weights) == 2:
+        with atomic_path(file) as partial, partial.open("wb") as opened:
+            np.savez(opened, kernel=weights[0], bias=weights[1])
+
+
 def open_vectors(file: Path) -> tuple[Any, FrontEnd]:
     """Patches to vectors, from the file of an index that was made without a run."""
     encoder = open_encoder(file, with_run=False)

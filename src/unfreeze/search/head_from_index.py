@@ -38,27 +38,23 @@ from unfreeze.audio.clip_model import (
 from unfreeze.audio.entries import Entry, is_quiet, settle_labels
 from unfreeze.audio.label_sets import classes_of, heard_in, is_set, union
 from unfreeze.audio.label_table import Columns
-from unfreeze.audio.manifest import Clip, Manifest, heard_table
-from unfreeze.audio.patches import FrameArray, PatchView, clip_means
+from unfreeze.audio.manifest import Clip, Manifest
+from unfreeze.audio.patches import FrameArray, PatchView
 from unfreeze.audio.rules import Problem
 from unfreeze.audio.split import Split, split_clips, split_notes
 from unfreeze.backbones.frontend import EncodedWindows
-from unfreeze.core.boundary import Solvable
 from unfreeze.core.graph import copied_behind
-from unfreeze.core.solve import STRENGTHS, regression
 from unfreeze.errors import DataError, show
 from unfreeze.files import write_json, write_text
 from unfreeze.pipeline import run_folder
-from unfreeze.pipeline.calibration import loss
 from unfreeze.pipeline.gate import Gated, with_gate
 from unfreeze.pipeline.held_counts import count_held, score_held, threshold_entries
 from unfreeze.pipeline.held_metrics import HELD, held_metrics
 from unfreeze.pipeline.inference import all_scores
-from unfreeze.pipeline.label_scoring import label_scorer
 from unfreeze.pipeline.predictions import write_predictions
 from unfreeze.pipeline.run_writing import Tested
 from unfreeze.pipeline.saved_model import write_clip_model
-from unfreeze.pipeline.training_data import label_numbers
+from unfreeze.pipeline.vector_head import ClipVectors, solve_head
 from unfreeze.pipeline.wish import Wish
 from unfreeze.search.embedding import open_index_encoder
 from unfreeze.search.encoder import Encoder
@@ -332,47 +328,15 @@ def _clip(entry: Entry, item: Indexed, window: float) -> Clip:
 
 def _solved(cut: Pieces) -> tuple[keras.Model, float]:
     """The head, as a model of vectors, and the inverse strength of its penalty."""
-    manifest, classes = cut.manifest, len(cut.manifest.labels)
-    train, held = cut.parts["train"], cut.parts["validation"]
-    inputs = train[:]
-    weights = 1 / np.bincount(train.clip)[train.clip]
-    # Each place counts the same however long it is, and each class however many places it has;
-    # where each class is judged by itself, none outweighs another.
-    if manifest.several:
-        labels, activation = heard_table(manifest)[train.clip], "sigmoid"
-    else:
-        labels, activation = label_numbers(manifest)[train.clip], "softmax"
-        weights = weights / np.bincount(labels, weights, classes)[labels]
-    weights /= weights.mean()
-    # As a read-out's projection: mean 0, and variance 1 on average. Folded into the head again.
-    middle = np.average(inputs.astype(np.float64), axis=0, weights=weights)
-    scale = 1 / max(float(np.sqrt(((inputs - middle) ** 2).mean())), 1e-6)
-    standard = (inputs - middle) * scale
-    head = keras.layers.Dense(classes, activation, name=OUTPUT, dtype="float32")
-    vectors = keras.Input((inputs.shape[1],), name="vectors")
+    views = cut.parts["train"], cut.parts["validation"]
+    train, held = (ClipVectors(view[:], view.clip) for view in views)
+    found, strength = solve_head(cut.manifest, train, held)
+    activation = "sigmoid" if cut.manifest.several else "softmax"
+    head = keras.layers.Dense(len(found.bias), activation, name=OUTPUT, dtype="float32")
+    vectors = keras.Input((len(found.kernel),), name="vectors")
     model = keras.Model(vectors, head(vectors), name=PATCH_MODEL)
-    best: tuple[float, float, list[np.ndarray]] | None = None
-    for strength in STRENGTHS if len(held) else STRENGTHS[:1]:
-        kernel, bias = regression(standard, labels, weights, strength, Solvable(head, activation))
-        folded = [kernel * np.float32(scale), bias - (middle * scale @ kernel).astype(np.float32)]
-        head.set_weights(folded)
-        found = _held_loss(model, cut) if len(held) else 0.0
-        if best is None or found < best[0]:
-            best = found, strength, folded
-    assert best is not None
-    head.set_weights(best[2])
-    return model, best[1]
-
-
-def _held_loss(model: keras.Model, cut: Pieces) -> float:
-    """The loss of the validation places, by the means over their windows."""
-    manifest, held = cut.manifest, cut.parts["validation"]
-    scores = all_scores(model, held)
-    if manifest.several:
-        return label_scorer(heard_table(manifest), held.clip)(scores)["clip_loss"]
-    clips = np.unique(held.clip)
-    means = clip_means(scores, held.clip, len(manifest.clips))[clips]
-    return loss(label_numbers(manifest)[clips], means)
+    head.set_weights([found.kernel, found.bias])
+    return model, strength
 
 
 def _split_rows(manifest: Manifest, split: Split) -> list[dict[str, str]]:

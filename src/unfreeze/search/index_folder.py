@@ -9,6 +9,7 @@ Layout:
     vectors.f16       one row of float16 for each window, in the order in which recordings
                       were finished
     scores.f16        likewise the probabilities of the run's classes, if a run made the index
+    head.npz          that run's head, where it is one dense layer on the vectors
     LICENCE.txt       the licence that goes with the model, if its backbone's asks for one
     neighbours.*      a graph for approximate search (`unfreeze.search.neighbours`)
     .lock             held by the process that writes
@@ -42,7 +43,7 @@ from unfreeze.errors import DataError, RunError, show
 from unfreeze.files import plain_path, remove, same_file
 from unfreeze.output_folder import holds, is_litter, locked
 
-FORMAT, LICENCE = 1, "LICENCE.txt"
+FORMAT, LICENCE, HEAD = 1, "LICENCE.txt", "head.npz"
 JOURNAL, ENCODER, VECTORS, SCORES = (
     *("recordings.jsonl", "encoder.keras"),
     *("vectors.f16", "scores.f16"),
@@ -590,6 +591,6 @@ def _holds_index(folder: Path) -> bool:
     names = (
         {item.name for item in folder.iterdir() if not is_litter(item)} if folder.is_dir() else ()
     )
-    if ENCODER in names and set(names) <= {ENCODER, VECTORS, SCORES, LICENCE}:
+    if ENCODER in names and set(names) <= {ENCODER, VECTORS, SCORES, LICENCE, HEAD}:
         return False
     return holds(folder, JOURNAL, _WHAT)

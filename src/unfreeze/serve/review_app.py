@@ -64,6 +64,7 @@ def create_review_app(session: ReviewSession, token: str, *, local_only: bool = 
         "decide": lambda asked: _decide(session, asked),
         "undo": lambda asked: _undo(session, asked),
         "train": lambda asked: {"number": session.train()},
+        "write": lambda asked: {"number": session.write_model()},
         "export": lambda asked: _export(session, asked),
     }
     for name, work in answers.items():

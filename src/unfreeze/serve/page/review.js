@@ -5,7 +5,7 @@ import { byId, make, score } from "./text.js";
 
 const token = location.hash.slice(1);
 const tab = tabName();
-const shown = { question: null, state: null, taken: null, busy: false, training: null, pointed: false };
+const shown = { question: null, state: null, taken: null, busy: false, training: null, writing: null, pointed: false };
 
 /** A name for this tab that a reload keeps, and that a copy of the tab does not have. */
 function tabName() {
@@ -215,25 +215,45 @@ function showCounts(counts) {
 }
 
 function showTraining(training) {
-  const { now, last, trainable, fewest } = training;
+  const { now, writing, last, done, trainable, fewest } = training;
   const clips = trainable === 1 ? "1 clip has" : `${trainable} clips have`;
-  byId("command").textContent = training.command;
+  const doing = { listening: "Listening to the run's own recordings, once", training: "Training" };
   byId("train").disabled = Boolean(now) || trainable < fewest;
   byId("train-text").textContent = now
-    ? `${now.stage === "training" ? "Training" : "Putting what is left in a new order"}, ${Math.round(now.seconds)} s. Go on meanwhile.`
+    ? `${doing[now.stage]}, ${Math.round(now.seconds)} s. Go on meanwhile.`
     : trainable < fewest
       ? `${clips} a label to train on. From ${fewest} on you can train again.`
       : `${clips} a label to train on.`;
-  if (last) showChange(last, training.run);
+  if (last) showChange(last);
+  byId("model").hidden = !done;
+  if (done) showModel(done, writing, training.command);
   if (shown.training && !now) say(last?.state === "done" ? "The training has ended. What is left has a new order." : "The training has failed.");
-  shown.training = now;
+  if (shown.writing && !writing) say(done?.result.model?.state === "written" ? "The model is written." : "The model was not written.");
+  Object.assign(shown, { training: now, writing });
   clearTimeout(showTraining.timer);
-  if (now) showTraining.timer = setTimeout(follow, 1000);
+  if (now || writing) showTraining.timer = setTimeout(follow, 1000);
 }
 
 const SCORES = { accuracy: "accuracy", balanced_accuracy: "balanced accuracy", macro_f1: "mean F1", mean_average_precision: "mean average precision" };
+const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 
-function showChange(last, run) {
+/** Before, after and the change on the test clips, as text; null without any. */
+function compared(test) {
+  if (!test) return null;
+  const name = Object.keys(SCORES).find((one) => one in test.difference);
+  const bounds = test.intervals[name];
+  const spread = bounds ? `, 95 % interval ${signed(bounds[0])} to ${signed(bounds[1])}` : "";
+  return {
+    scores: `${test.before[name].toFixed(2)} → ${test.after[name].toFixed(2)}`,
+    name: SCORES[name],
+    change: `${signed(test.difference[name])}${spread}`,
+  };
+}
+
+const asNotes = ({ notes, problems }) => [...notes, ...problems.map((text) => `Left out: ${text}.`)]
+  .map((text) => make("p", { className: "note", textContent: text }));
+
+function showChange(last) {
   const key = `${last.number} ${last.state}`;
   if (byId("change").dataset.key === key) return;
   byId("change").dataset.key = key;
@@ -241,26 +261,35 @@ function showChange(last, run) {
     byId("change").replaceChildren(make("p", { textContent: `Training ${last.number} failed: ${last.result.cause}` }));
     return;
   }
-  const { change, scored, not_scored: failed, seconds } = last.result;
-  const { test } = change;
-  const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+  const { change, seconds } = last.result;
+  const told = compared(change.test);
   const parts = [];
-  if (test) {
-    const name = Object.keys(SCORES).find((one) => one in test.difference);
-    const bounds = test.intervals[name];
-    const spread = bounds ? `, 95 % interval ${signed(bounds[0])} to ${signed(bounds[1])}` : "";
+  if (told) {
     parts.push(
-      make("p", { className: "big", textContent: `${test.before[name].toFixed(2)} → ${test.after[name].toFixed(2)}` }),
-      make("p", { textContent: `${SCORES[name]} on the run's ${test.clips} test clips, which no training has seen: before and after ${last.labels} new labels (${signed(test.difference[name])}${spread}).` }),
+      make("p", { className: "big", textContent: told.scores }),
+      make("p", { textContent: `${told.name} on the run's ${change.test.clips} test clips, which no training has seen: before and after ${last.labels} new labels (${told.change}).` }),
     );
   } else parts.push(make("p", { textContent: "The run has no test clips, so what changed is not known." }));
-  parts.push(make("p", { className: "note", textContent: failed
-    ? `What is left keeps its order: ${failed}`
-    : `Took ${Math.round(seconds)} s. ${scored} recording${scored === 1 ? " was" : "s were"} scored again, and what is left has a new order.` }));
-  parts.push(make("p", { className: "note", textContent: `The model is in ${run}.` }));
-  for (const text of change.notes) parts.push(make("p", { className: "note", textContent: text }));
-  for (const text of change.problems) parts.push(make("p", { className: "note", textContent: `Left out: ${text}.` }));
-  byId("change").replaceChildren(...parts);
+  parts.push(make("p", { className: "note", textContent: `Took ${Math.max(1, Math.round(seconds))} s. What is left has a new order.` }));
+  byId("change").replaceChildren(...parts, ...asNotes(change));
+}
+
+function showModel(done, writing, command) {
+  const model = writing ? { state: "writing" } : done.result.model;
+  byId("command").textContent = command;
+  byId("write").disabled = Boolean(writing);
+  byId("write").hidden = model?.state === "written";
+  byId("model-text").textContent = modelText(done, model, writing);
+}
+
+function modelText(done, model, writing) {
+  if (writing) return `Writing the model of training ${writing.number}, ${Math.round(writing.seconds)} s. Go on meanwhile.`;
+  if (model?.state === "failed") return `The model was not written: ${model.cause}`;
+  if (model?.state === "written") {
+    const told = compared(model.change.test);
+    return `The model of training ${done.number} is in ${model.run}.${told ? ` Its ${told.name} on the same test clips: ${told.scores} (${told.change}).` : ""}`;
+  }
+  return "Training has so far made a new head, which orders the clips. Write the model to use it elsewhere: a run with a gate, thresholds and a report, trained on the same labels. It takes some minutes, and is measured on the test clips again.";
 }
 
 function showDensity(state, label) {
@@ -314,6 +343,7 @@ byId("play").addEventListener("click", play);
 byId("undo").addEventListener("click", () => doing(undo));
 byId("cancel").addEventListener("click", close);
 byId("train").addEventListener("click", () => doing(async () => { await ask("train"); follow(); }));
+byId("write").addEventListener("click", () => doing(async () => { await ask("write"); follow(); }));
 byId("replace").addEventListener("click", () => doing(() => decide(shown.taken.answer, shown.taken.label, true)));
 byId("leave").addEventListener("click", () => doing(async () => { complain(""); await next(); follow(); byId("clip").focus(); }));
 byId("other").addEventListener("submit", (event) => {
