@@ -61,7 +61,8 @@ class Forked:
         """Standard output and error to their ends; killed after `timeout` seconds."""
         import threading
 
-        giving_up = threading.Timer(timeout, self.kill)
+        late = threading.Event()
+        giving_up = threading.Timer(timeout, lambda: (late.set(), self.kill()))
         giving_up.start()
         self.stdin.close()
         said: list[bytes] = []
@@ -71,6 +72,8 @@ class Forked:
         listener.join()
         self._process.join()
         giving_up.cancel()
+        if late.is_set():
+            raise subprocess.TimeoutExpired("forked", timeout, out, said[0])
         return out, said[0]
 
 

@@ -30,3 +30,8 @@ def test_a_path_that_is_longer_than_a_line_stays_whole():
         path + ":",
         "it is empty",
     ]
+
+
+def test_a_command_in_backticks_stays_whole():
+    command = "`unfreeze embed RECORDINGS --out INDEX --run RUN`"
+    assert command in _said(f"error: it is of another model: make it with {command}", True)

@@ -1,5 +1,8 @@
 """Digests notice every change of the data, and for streams nothing but that."""
 
+import importlib
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from unfreeze.core import fingerprints
 from unfreeze.core.data import Rows, Stream
 from unfreeze.core.fingerprints import StreamDigest, describe, fingerprint
 
@@ -146,3 +150,16 @@ def test_streams_of_other_libraries(kind):
     found = fingerprint(Stream(shuffled, ("x",)))
     assert found.content == wanted.content
     assert found.order != wanted.order
+
+
+def test_a_class_that_is_reloaded_from_its_file_is_other_code(tmp_path, monkeypatch):
+    file = tmp_path / "reloaded_layers.py"
+    file.write_text("class Scale:\n    def call(self, x):\n        return x * 2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    kind = importlib.import_module("reloaded_layers").Scale
+    before = fingerprints._code(kind)
+    assert fingerprints._code(kind) == before
+    # As notebooks do it, the class stays the same object.
+    file.write_text("class Scale:\n    def call(self, x):\n        return x * 3\n")
+    os.utime(file, ns=(0, 1))
+    assert "x * 3" in fingerprints._code(kind)

@@ -127,3 +127,47 @@ def test_a_head_that_is_worse_is_not_taken(home):
         monkeypatch.setattr(quick_head, "_change", worse)
         with pytest.raises(RunError, match=r"0\.900 before, 0\.600 now .* its order"):
             train_head_again(run, index, known, table)
+
+
+def _head(bias, several):
+    return quick_head.VectorHead(np.zeros((1, len(bias)), np.float32), np.array(bias), several)
+
+
+def test_a_new_class_is_heard_where_no_old_one_is_and_no_gate_holds_it_back():
+    # Of the old classes none has a score that an index could tell from 0.
+    vectors, old, new = np.ones((1, 1), np.float32), [-16.0, -17.0], [-16.0, -17.0, 3.0]
+    several = QuickHead(
+        *(_head(new, True), ("cat", "dog", "owl"), _head(old, True), ("cat", "dog")),
+        *(("cat", "dog"), "model"),
+    )
+    before = several.old.scores(vectors).astype(np.float16)
+    assert several.scores(vectors, before)[0, 2] == pytest.approx(1 / (1 + np.exp(-3)))
+    # A gate of a run with several labels is known by its classes' scores.
+    loud = replace(several, old=_head([1.0, -17.0], True))
+    half = (loud.old.scores(vectors) / 2).astype(np.float16)
+    assert loud.scores(vectors, half)[0, 2] == pytest.approx(0.5 / (1 + np.exp(-3)), rel=2e-3)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("passes", [0.0, 0.25, 1.0])
+def test_with_one_label_the_gate_is_known_by_what_it_calls_background(passes, trained):
+    vectors = np.ones((1, 1), np.float32)
+    names = ("background", "cat") if trained else ("cat", "dog")
+    old = _head([1.0, 1.0], False)
+    quick = QuickHead(
+        *(_head([1.0, 1.0], False), names, old, names, tuple(sorted({*names, "background"}))),
+        "model",
+    )
+    mine, labels = old.scores(vectors)[0] * passes, quick.run_labels
+    before = np.zeros((1, len(labels)), np.float16)
+    before[0, [labels.index(name) for name in names]] = mine
+    before[0, labels.index("background")] += 1 - passes
+    assert quick.scores(vectors, before)[0] == pytest.approx(before[0], abs=1e-3)
+
+
+def test_without_a_gate_a_class_of_one_label_is_held_back_by_nothing():
+    vectors, names = np.ones((1, 1), np.float32), ("cat", "dog")
+    old = _head([0.0, 0.0], False)
+    quick = QuickHead(_head([0.0, 0.0, 4.0], False), (*names, "owl"), old, names, names, "model")
+    before = np.zeros((1, 2), np.float16)
+    assert quick.scores(vectors, before)[0, 2] == pytest.approx(np.exp(4) / (np.exp(4) + 2))

@@ -99,7 +99,7 @@ def _serve(review: "ReviewSession", listening: "socket", browser: bool) -> None:
     typer.echo(f"{review.counts()['left']} clips to review: {url}")
     typer.echo(f"Labels are saved in {review.folder} as you make them. Press Ctrl-C to stop.")
     if review.resumed is not None:
-        typer.echo(f"Training {review.resumed}, which was interrupted, is resumed.")
+        typer.echo(f"Training {review.resumed}, or the writing of its model, is resumed.")
     if not local:
         tell(
             "note: the page is open to other machines, without encryption: whoever has its "

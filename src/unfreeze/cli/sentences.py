@@ -1,5 +1,6 @@
 """Sentences: they break at words in a terminal, and stay one line in a file or a pipe."""
 
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from unfreeze.classifier import SoundClassifier
     from unfreeze.detection.events import DetectOptions
 
+# Stands for a space that no line ends at; no text has it.
+_SPACE = "\0"
 # Classes that are named one by one.
 _REFUSED = 8
 
@@ -18,16 +21,17 @@ _REFUSED = 8
 def in_lines(text: str, console: "Console") -> str:
     """Break sentences at words for a terminal; a file or a pipe gets them as they are.
 
-    Commands and paths that are to be copied are better not broken.
-
     Args:
-        text: a word that is longer than a line, such as a path, stays whole.
+        text: a word that is longer than a line, such as a path, stays whole, and so does a
+            command between backticks.
         console: where it will be printed.
     """
     if not console.is_terminal:
         return text
     fit = textwrap.TextWrapper(console.width, break_long_words=False, break_on_hyphens=False)
-    return "\n".join("\n".join(fit.wrap(line)) for line in text.split("\n"))
+    whole = re.sub("`[^`\n]+`", lambda found: found[0].replace(" ", _SPACE), text)
+    lines = "\n".join("\n".join(fit.wrap(line)) for line in whole.split("\n"))
+    return lines.replace(_SPACE, " ")
 
 
 def say(console: "Console", text: str, style: str | None = None) -> None:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -212,9 +213,8 @@ def _unnamed(config: Any) -> Any:
 
 
 def _code(thing: Any) -> str:
-    read = _class_source if inspect.isclass(thing) else inspect.getsource
     try:
-        text = read(thing)
+        text = _source(thing)
     except (OSError, TypeError):
         return uuid.uuid4().hex
     closure = getattr(thing, "__closure__", None) or ()
@@ -225,10 +225,24 @@ def _code(thing: Any) -> str:
     return uuid.uuid4().hex if _ADDRESS in values else text + values
 
 
+def _source(thing: Any) -> str:
+    return (
+        _class_source(thing, _written(thing))
+        if isinstance(thing, type)
+        else inspect.getsource(thing)
+    )
+
+
 @lru_cache(maxsize=256)
-def _class_source(kind: Any) -> str:
+def _class_source(kind: type[Any], written: int) -> str:
     # Python parses the whole file for each class.
     return inspect.getsource(kind)
+
+
+def _written(kind: type[Any]) -> int:
+    """When the file of a class was written: a class may be reloaded from it in place."""
+    file = Path(inspect.getsourcefile(kind) or "")
+    return file.stat().st_mtime_ns if file.is_file() else 0
 
 
 def _is_known(thing: Any) -> bool:

@@ -7,7 +7,7 @@ middle lies in it. One unit serves all: what is asked, what is trained on, and w
 The last clip of a recording takes what is left over, up to a third of a length more.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,8 @@ from unfreeze.search.index_folder import Index
 
 # Rows that are read at once.
 _BLOCK = 8192
+# Windows whose vectors are in memory at once.
+_ROWS = 32_768
 # A rest of a recording shorter than this share of a clip belongs to the clip before.
 _REST = 1 / 3
 
@@ -154,12 +156,22 @@ def _largest(
         scores_of: (rows, classes) of a stretch of rows.
     """
     found = np.zeros((len(bounds) - 1, classes), np.float16)
-    for at in range(0, len(found), _BLOCK):
-        own = bounds[at : at + _BLOCK + 1]
+    for at, stop in _blocks(bounds):
+        own = bounds[at : stop + 1]
         scores = scores_of(int(own[0]), int(own[-1]))
         assert scores is not None
-        found[at : at + _BLOCK] = np.maximum.reduceat(scores, own[:-1] - own[0], axis=0)
+        found[at:stop] = np.maximum.reduceat(scores, own[:-1] - own[0], axis=0)
     return found
+
+
+def _blocks(bounds: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Clips from one to another whose windows fit into memory, until all are through."""
+    at = 0
+    while at < len(bounds) - 1:
+        most = int(np.searchsorted(bounds, bounds[at] + _ROWS, side="right")) - 1
+        stop = max(most, at + 1)
+        yield at, stop
+        at = stop
 
 
 def scored_again(index: Index, pool: Pool, head: QuickHead) -> Pool:
@@ -203,13 +215,11 @@ def similarities(index: Index, pool: Pool, clip: int, label: str) -> np.ndarray:
     best = int(scores[:, columns].max(axis=1).argmax())
     wanted = own[best] / max(float(np.linalg.norm(own[best])), 1e-12)
     found = np.empty(len(pool), np.float32)
-    for at in range(0, len(pool), _BLOCK):
-        bounds = pool.rows[at : at + _BLOCK + 1]
+    for at, stop in _blocks(pool.rows):
+        bounds = pool.rows[at : stop + 1]
         vectors = index.vectors(int(bounds[0]), int(bounds[-1])).astype(np.float32)
         norms = np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
-        found[at : at + _BLOCK] = np.maximum.reduceat(
-            vectors @ wanted / norms, bounds[:-1] - bounds[0]
-        )
+        found[at:stop] = np.maximum.reduceat(vectors @ wanted / norms, bounds[:-1] - bounds[0])
     return found
 
 

@@ -38,8 +38,8 @@ HOW = {"schedule": "probe", "annotated": "partly", "validation": 0.0, "test": 0.
 _MOST = 20_000
 # Rules by which added clips are left out, so that the test set stays what it is.
 _LEFT_OUT = ("between_parts", "disputed", "duplicate_label")
-# Below this, a probability is rounding.
-_LEAST = 1e-6
+# Below this, a score of an index is too roughly rounded to be divided by: it has 16 bits.
+_LEAST = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +98,23 @@ class QuickHead:
         return found
 
     def _passes(self, vectors: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """(windows,) how open the run's gate is, 0 to 1: without a gate 1, but for rounding."""
+        """(windows,) how open the run's gate is, 0 to 1; 1 without a gate, but for rounding."""
+        mine = self.old.scores(vectors).astype(np.float64)
+        if not self.head.several:
+            if BACKGROUND not in self.run_labels:
+                return np.ones(len(vectors))
+            # What the gate holds back is background, beside what the head itself calls so.
+            rest = 1 - before[:, self.run_labels.index(BACKGROUND)].astype(np.float64)
+            if BACKGROUND not in self.old_labels:
+                return np.clip(rest, 0, 1)
+            own = 1 - mine[:, self.old_labels.index(BACKGROUND)]
+            return np.where(own < _LEAST, 1, np.clip(rest / np.maximum(own, _LEAST), 0, 1))
         loud = [label for label in self.old_labels if not is_quiet(label)]
-        mine = self.old.scores(vectors)[:, [self.old_labels.index(label) for label in loud]]
-        its = before[:, [self.run_labels.index(label) for label in loud]].astype(np.float32)
-        best, rows = mine.argmax(axis=1), np.arange(len(vectors))
-        passes: np.ndarray = np.clip(its[rows, best] / np.maximum(mine[rows, best], _LEAST), 0, 1)
-        return passes
+        mine = mine[:, [self.old_labels.index(label) for label in loud]]
+        its = before[:, [self.run_labels.index(label) for label in loud]].astype(np.float64)
+        rows = np.arange(len(vectors))
+        its, mine = its[rows, mine.argmax(axis=1)], mine.max(axis=1)
+        return np.where(mine < _LEAST, 1, np.clip(its / np.maximum(mine, _LEAST), 0, 1))
 
 
 def train_head_again(
@@ -146,8 +156,8 @@ def train_head_again(
         raise RunError(
             "The new head is worse on the run's test clips, by more than chance explains: "
             f"{worse}. What is left keeps its order. Check the labels, and add clips of the old "
-            f"classes, too; or train a model all the same: `unfreeze train {show(table)} --add-to "
-            f"{show(run)} --even-if-worse --out RUN-2`"
+            f"classes, too; or have the model written all the same, with "
+            "--even-if-worse behind the command that the page shows"
         )
     problems = [{**asdict(one), "path": show(one.path)} for one in data.manifest.problems]
     about = told_of(data.notes, problems)
@@ -242,7 +252,9 @@ def _vectors(
         home = index if int(number) in added else known
         places.append((int(number), home, _rows(home, data.manifest.clips[int(number)])))
     # Long clips are heard at every so many windows; each keeps its first.
-    step = max(-(-sum(len(rows) for _, _, rows in places) // _MOST), 1)
+    total = sum(len(rows) for _, _, rows in places)
+    # Test clips are heard whole, as the run heard them.
+    step = 1 if part == "test" else max(-(-total // _MOST), 1)
     vectors, scores, clip = list[np.ndarray](), list[np.ndarray](), list[int]()
     for number, home, rows in places:
         own = home.vectors(rows.start, rows.stop)[::step].astype(np.float32)

@@ -17,6 +17,7 @@ own validation and test clips stay what they are, and the change is measured on 
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from unfreeze.audio.sound_file import file_size, plain_sound
 from unfreeze.detection.detector import hop_steps
 from unfreeze.errors import RunError, UnfreezeError, show
 from unfreeze.files import make_folder
@@ -35,6 +37,7 @@ from unfreeze.review.label_files import write_training_table
 from unfreeze.review.label_store import Decision, LabelStore, TrainingRecord
 from unfreeze.review.old_run import run_front_end, run_source
 from unfreeze.review.quick_head import HOW, told_of, train_head_again, write_head_file
+from unfreeze.search.encoder import digest, model_file
 from unfreeze.search.index_folder import JOURNAL, Index, open_index
 
 #: How `unfreeze` is started.
@@ -42,6 +45,10 @@ PROGRAM = (sys.executable, "-P", "-c", "from unfreeze.cli import main; main()")
 #: Labels that are worth a training; and from how many on the run's recordings are heard.
 FEWEST, EARLY = 12, 3
 LISTENING, TRAINING = "listening", "training"
+# Seconds of the run's recordings that are heard for this: a minute of work for each half hour.
+_LONGEST = 4 * 3600.0
+# Bytes a second of sound whose length only another program knows: a usual compressed file.
+_RATE = 16_000
 #: What becomes of a model that was asked for, in the result of a training.
 MODEL, WRITING, WRITTEN, FAILED = "model", "writing", "written", "failed"
 # Seconds to wait for a process that outlived a killed server.
@@ -70,7 +77,8 @@ def train_words(folder: Path, number: int, run: Path) -> list[str]:
     return [
         *("train", str(table_of(folder, number)), "--add-to", str(run)),
         *("--out", str(run_of(folder, number)), "--schedule", str(HOW["schedule"])),
-        *("--annotated", str(HOW["annotated"]), "--validation", "0", "--test", "0"),
+        *("--annotated", str(HOW["annotated"])),
+        *("--validation", f"{HOW['validation']:g}", "--test", f"{HOW['test']:g}"),
     ]
 
 
@@ -135,7 +143,9 @@ class Retraining:
             return number
 
     def write(self) -> int:
-        """Begin to write the model of the last training; return its number.
+        """Begin to write a model from the labels of the last training; return its number.
+
+        Where no head could be solved, the model may still be.
 
         Raises:
             UnfreezeError: there is none, it is written, or one is being written.
@@ -143,9 +153,9 @@ class Retraining:
         with self._lock:
             if self._is_busy(WRITING):
                 raise UnfreezeError("a model is being written: wait until that has ended")
-            record = last_done(self._store.trainings())
+            record = last_ended(self._store.trainings())
             if record is None:
-                raise UnfreezeError("there is no new head yet: train again first")
+                raise UnfreezeError("nothing was trained yet: train again first")
             if record.result.get(MODEL, {}).get("state") == WRITTEN:
                 raise UnfreezeError(
                     f"the model is in {show(run_of(self._folder, record.number))} already"
@@ -182,8 +192,9 @@ class Retraining:
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until what is under way has ended."""
+        deadline = None if seconds is None else time.monotonic() + seconds
         for thread in list(self._threads.values()):
-            thread.join(seconds)
+            thread.join(None if deadline is None else max(deadline - time.monotonic(), 0))
 
     def close(self) -> None:
         """End what is under way; it is resumed the next time."""
@@ -205,13 +216,13 @@ class Retraining:
         self._begin(TRAINING, lambda: self._work(number))
 
     def _start_writing(self, record: TrainingRecord) -> None:
-        self._writing = record.number, time.monotonic()
         self._tell(record, {"state": WRITING})
+        self._writing = record.number, time.monotonic()
         self._begin(WRITING, lambda: self._write(record))
 
     def _tell(self, record: TrainingRecord, model: dict[str, Any]) -> None:
         """Keep what became of a training's model."""
-        self._store.end_training(record.number, "done", {**record.result, MODEL: model})
+        self._store.end_training(record.number, record.state, {**record.result, MODEL: model})
 
     def _work(self, number: int) -> None:
         try:
@@ -260,13 +271,33 @@ class Retraining:
     def _train(self, number: int) -> str | None:
         """Train a model; return why that failed, or None."""
         out = run_of(self._folder, number)
-        _wait_for_others(out)
+        self._wait_for_others(out)
         if run_folder.is_finished(out):
             return None
         words = train_words(self._folder, number, self._run)
         if run_folder.is_interrupted(out):
             words.append("--resume")
         return self._call([*words, "--quiet"])
+
+    def _wait_for_others(self, out: Path) -> None:
+        """Wait for a process that still writes to a folder: it may have outlived its server.
+
+        Raises:
+            RunError: it does not end.
+            UnfreezeError: the review is being closed.
+        """
+        make_folder(out.parent)
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                with locked(out):
+                    return
+            except RunError:
+                if self._stopped:
+                    raise UnfreezeError("the review is being closed") from None
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def _known(self) -> Index:
         """The index of the run's recordings; what it lacks is heard first.
@@ -276,9 +307,21 @@ class Retraining:
         """
         with self._hearing:
             home = self._folder / "known"
-            _wait_for_others(home)
+            self._wait_for_others(home)
+            if (home / JOURNAL).is_file() and (
+                open_index(home).settings.encoder != digest(model_file(self._run))
+            ):
+                # The run was trained again since, into the same folder.
+                shutil.rmtree(home)
             files = list(dict.fromkeys(entry.path for entry in run_source(self._run).entries))
             todo = _unheard(home, files)
+            if _is_long(todo):
+                raise RunError(
+                    f"the recordings of {show(self._run)} last more than {_LONGEST / 3600:g} "
+                    "hours, and all of them would have to be heard first. Write the model "
+                    "instead: it is trained on the same labels, and hears only what the run was "
+                    "trained on"
+                )
             front = run_front_end(self._run)
             # As the run heard its clips, so that its test scores are those of its report.
             hop = hop_steps(front, None) * front.step / front.sample_rate
@@ -330,6 +373,22 @@ def _unheard(home: Path, files: Sequence[Path]) -> list[Path]:
     return [file for file, item in known.items() if item is None or item.change() is not None]
 
 
+def _is_long(files: Sequence[Path]) -> bool:
+    """Whether recordings last longer than they can be heard for a training of seconds."""
+    total = 0.0
+    for file in files:
+        # One that cannot be read is reported by the command that hears it.
+        with suppress(UnfreezeError, OSError):
+            sound = plain_sound(file)
+            if sound is None or sound.stated is None:
+                total += file_size(file) / _RATE
+            else:
+                total += sound.stated / sound.sample_rate
+        if total > _LONGEST:
+            return True
+    return False
+
+
 def _in_commands(files: Sequence[Path]) -> Iterator[list[str]]:
     """The names of files, as many at once as a command takes."""
     most = max(_COMMAND // (max((len(str(file)) for file in files), default=0) + 3), 1)
@@ -361,23 +420,10 @@ def change_of(run: Path) -> dict[str, Any]:
 
 
 def last_done(records: Sequence[TrainingRecord]) -> TrainingRecord | None:
-    """The last training that ended with a run; None without one."""
+    """The last training that ended with a head; None without one."""
     return next((one for one in reversed(records) if one.state == "done"), None)
 
 
-def _wait_for_others(out: Path) -> None:
-    """Wait for a process that still writes to a run: it may have outlived its server.
-
-    Raises:
-        RunError: it does not end.
-    """
-    make_folder(out.parent)
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            with locked(out):
-                return
-        except RunError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
+def last_ended(records: Sequence[TrainingRecord]) -> TrainingRecord | None:
+    """The last training that ended, with a head or without; None without one."""
+    return next((one for one in reversed(records) if one.state != "running"), None)

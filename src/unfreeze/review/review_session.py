@@ -71,10 +71,12 @@ from unfreeze.review.quick_head import read_head_file
 from unfreeze.review.retraining import (
     EARLY,
     FEWEST,
+    MODEL,
     PROGRAM,
     Retraining,
     head_of,
     last_done,
+    last_ended,
     train_words,
 )
 from unfreeze.search.index_folder import Index
@@ -439,20 +441,19 @@ class ReviewSession:
         """What the page shows of trainings.
 
         Returns:
-            `now` and `writing`: what is under way; `last`: the last that ended; `done`: the last
-            with a head; `trainable` and `fewest`: labels; `command`: what writes the model of
-            the last head, or None.
+            `now` and `writing`: what is under way; `last`: the last that ended; `models`: by
+            number of a training, what became of the model that was asked for; `trainable` and
+            `fewest`: labels; `command`: what writes the model of the last training, or None.
         """
         records = self.store.trainings()
         rows = training_rows(self.store.decisions(), self.run_labels, self.several)
-        last = next((one for one in reversed(records) if one.state != "running"), None)
-        done = last_done(records)
-        words = None if done is None else train_words(self.folder, done.number, self.run)
+        last = last_ended(records)
+        words = None if last is None else train_words(self.folder, last.number, self.run)
         return {
             "now": self._retraining.progress(),
             "writing": self._retraining.writing(),
             "last": None if last is None else asdict(last),
-            "done": None if done is None else asdict(done),
+            "models": {one.number: one.result[MODEL] for one in records if MODEL in one.result},
             "trainable": len(rows),
             "fewest": FEWEST,
             "command": None if words is None else shlex.join(["unfreeze", *words]),

@@ -215,7 +215,7 @@ function showCounts(counts) {
 }
 
 function showTraining(training) {
-  const { now, writing, last, done, trainable, fewest } = training;
+  const { now, writing, last, models, trainable, fewest } = training;
   const clips = trainable === 1 ? "1 clip has" : `${trainable} clips have`;
   const doing = { listening: "Listening to the run's own recordings, once", training: "Training" };
   byId("train").disabled = Boolean(now) || trainable < fewest;
@@ -225,10 +225,10 @@ function showTraining(training) {
       ? `${clips} a label to train on. From ${fewest} on you can train again.`
       : `${clips} a label to train on.`;
   if (last) showChange(last);
-  byId("model").hidden = !done;
-  if (done) showModel(done, writing, training.command);
+  byId("model").hidden = !last;
+  if (last) showModel(last, writing, training.command);
   if (shown.training && !now) say(last?.state === "done" ? "The training has ended. What is left has a new order." : "The training has failed.");
-  if (shown.writing && !writing) say(done?.result.model?.state === "written" ? "The model is written." : "The model was not written.");
+  if (shown.writing && !writing) sayWritten(shown.writing.number, models[shown.writing.number]);
   Object.assign(shown, { training: now, writing });
   clearTimeout(showTraining.timer);
   if (now || writing) showTraining.timer = setTimeout(follow, 1000);
@@ -274,21 +274,26 @@ function showChange(last) {
   byId("change").replaceChildren(...parts, ...asNotes(change));
 }
 
-function showModel(done, writing, command) {
-  const model = writing ? { state: "writing" } : done.result.model;
+function sayWritten(number, model) {
+  say(model?.state === "written" ? `The model of training ${number} is written: ${model.run}.` : `The model of training ${number} was not written.`);
+}
+
+function showModel(last, writing, command) {
+  const model = writing ? { state: "writing" } : last.result.model;
   byId("command").textContent = command;
   byId("write").disabled = Boolean(writing);
   byId("write").hidden = model?.state === "written";
-  byId("model-text").textContent = modelText(done, model, writing);
+  byId("model-text").textContent = modelText(last, model, writing);
 }
 
-function modelText(done, model, writing) {
+function modelText(last, model, writing) {
   if (writing) return `Writing the model of training ${writing.number}, ${Math.round(writing.seconds)} s. Go on meanwhile.`;
   if (model?.state === "failed") return `The model was not written: ${model.cause}`;
   if (model?.state === "written") {
     const told = compared(model.change.test);
-    return `The model of training ${done.number} is in ${model.run}.${told ? ` Its ${told.name} on the same test clips: ${told.scores} (${told.change}).` : ""}`;
+    return `The model of training ${last.number} is in ${model.run}.${told ? ` Its ${told.name} on the same test clips: ${told.scores} (${told.change}).` : ""}`;
   }
+  if (last.state === "failed") return "A model may still be trained on these labels: a run of its own, with a gate, thresholds and a report. It takes some minutes.";
   return "Training has so far made a new head, which orders the clips. Write the model to use it elsewhere: a run with a gate, thresholds and a report, trained on the same labels. It takes some minutes, and is measured on the test clips again.";
 }
 
