@@ -291,7 +291,7 @@ def test_a_server_killed_in_a_training_loses_nothing(reviewed, tmp_path):
     )  # fmt: skip
     assert session.resumed == 1
     session.wait(300)
-    model = session.training()["done"]["result"]["model"]
+    model = session.training()["models"][1]
     assert model["state"] == "written", model
     assert unfreeze.SoundClassifier.load(tmp_path / "review" / "run-1").labels
     session.close()
