@@ -237,6 +237,49 @@ def test_the_runs_recordings_are_heard_once_and_by_one_process(reviewed, tmp_pat
     assert words[1][1:-6] == [str(file)]
 
 
+def test_hours_of_recordings_are_not_heard_and_the_page_is_told(reviewed, tmp_path, monkeypatch):
+    folder, _ = reviewed
+    monkeypatch.setattr(retraining, "_LONGEST", 10.0)
+    monkeypatch.setattr(Retraining, "_call", lambda self, words: pytest.fail(f"called: {words}"))
+    training = Retraining(
+        LabelStore(tmp_path, {}), tmp_path, folder / "run", None, lambda number: None
+    )
+    with pytest.raises(RunError, match=r"last more than .* Write the model instead"):
+        training._known()
+
+
+def test_of_a_run_that_was_trained_again_all_is_heard_again(reviewed, tmp_path, monkeypatch):
+    folder, _ = reviewed
+    words = []
+
+    def call(self, given):
+        words.append(given)
+        embed(given[1 : given.index("--out")], tmp_path / "known", run=folder / "run", hop=0.48)
+
+    monkeypatch.setattr(Retraining, "_call", call)
+    training = Retraining(
+        LabelStore(tmp_path, {}), tmp_path, folder / "run", None, lambda number: None
+    )
+    training._known()
+    monkeypatch.setattr(retraining, "digest", lambda file: "another")
+    training._known()
+    assert words[1] == words[0]
+
+
+def test_a_model_can_be_written_where_no_head_was_solved(home):
+    folder, store, begin, _ = home
+    training = begin()
+    (folder / "go").write_text("no head")
+    training.begin(store.decisions(), ("cat", "dog"), False)
+    training.wait()
+    (folder / "go").write_text("")
+    assert training.write() == 1
+    training.wait()
+    (record,) = store.trainings()
+    assert (record.state, record.result["cause"]) == ("failed", "no head")
+    assert record.result["model"]["state"] == "written"
+
+
 SERVER = """
 import pathlib, sys, time
 sys.path[:0] = [{tests!r}]
@@ -265,6 +308,12 @@ time.sleep(600)
 def test_a_server_killed_in_a_training_loses_nothing(reviewed, tmp_path):
     """The child may outlive it: the next server waits for it, and takes what it did."""
     folder, _ = reviewed
+
+    def served():
+        index = open_index(folder / "index")
+        out = tmp_path / "review"
+        return ReviewSession(folder / "run", index, out, length=LENGTH, program=PROGRAM)
+
     code = SERVER.format(
         tests=str(Path(__file__).parents[1]), folder=str(folder), out=str(tmp_path / "review")
     )
@@ -273,10 +322,7 @@ def test_a_server_killed_in_a_training_loses_nothing(reviewed, tmp_path):
     until(lambda: (tmp_path / "review" / "known").is_dir(), 120)
     server.send_signal(signal.SIGKILL)
     server.wait()
-    session = ReviewSession(
-        folder / "run", open_index(folder / "index"), tmp_path / "review",
-        length=LENGTH, program=PROGRAM,
-    )  # fmt: skip
+    session = served()
     assert session.resumed == 1
     assert session.counts()["answers"] == {"other": 14}
     session.wait(300)
@@ -285,10 +331,7 @@ def test_a_server_killed_in_a_training_loses_nothing(reviewed, tmp_path):
     assert record.result["change"]["test"]["clips"] > 0
     assert session.write_model() == 1
     session.close()
-    session = ReviewSession(
-        folder / "run", open_index(folder / "index"), tmp_path / "review",
-        length=LENGTH, program=PROGRAM,
-    )  # fmt: skip
+    session = served()
     assert session.resumed == 1
     session.wait(300)
     model = session.training()["models"][1]

@@ -56,8 +56,10 @@ def fallen(change: Mapping[str, Any] | None) -> str | None:
     Args:
         change: from `paired_change`; None without clips.
     """
-    for name, bounds in (change or {"intervals": {}})["intervals"].items():
-        if change is None or bounds is None or bounds[1] >= 0:
+    if change is None:
+        return None
+    for name, bounds in change["intervals"].items():
+        if bounds is None or bounds[1] >= 0:
             continue
         before, after = change["before"][name], change["after"][name]
         return (

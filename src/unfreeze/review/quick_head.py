@@ -114,6 +114,7 @@ class QuickHead:
         its = before[:, [self.run_labels.index(label) for label in loud]].astype(np.float64)
         rows = np.arange(len(vectors))
         its, mine = its[rows, mine.argmax(axis=1)], mine.max(axis=1)
+        # Where none of the old classes is heard, nothing says how open the gate is.
         return np.where(mine < _LEAST, 1, np.clip(its / np.maximum(mine, _LEAST), 0, 1))
 
 
@@ -156,8 +157,8 @@ def train_head_again(
         raise RunError(
             "The new head is worse on the run's test clips, by more than chance explains: "
             f"{worse}. What is left keeps its order. Check the labels, and add clips of the old "
-            f"classes, too; or have the model written all the same, with "
-            "--even-if-worse behind the command that the page shows"
+            "classes, too; or write the model all the same: run the command that the page shows, "
+            "with --even-if-worse"
         )
     problems = [{**asdict(one), "path": show(one.path)} for one in data.manifest.problems]
     about = told_of(data.notes, problems)

@@ -1,6 +1,6 @@
 """Train again in the background: a new head in seconds, and a model where one is asked for.
 
-"Train again" solves the run's head anew (`unfreeze.review.quick_head`), in a thread of this
+"Train again" solves the run's head again (`unfreeze.review.quick_head`), in a thread of this
 process, which needs no network and so no Keras. What it reads is made once for each review, by
 `unfreeze embed` as a process of its own: the vectors of the run's recordings. That begins with
 the first labels, so that mostly nobody waits for it.
@@ -118,7 +118,7 @@ class Retraining:
         with self._lock:
             if LISTENING not in self._threads and not self._stopped:
                 # What goes wrong is said by the training that needs it.
-                self._begin(LISTENING, lambda: suppressed(self._known))
+                self._begin(LISTENING, lambda: _whatever_fails(self._known))
 
     def begin(self, decisions: Sequence[Decision], labels: Sequence[str], several: bool) -> int:
         """Begin to train on what was decided; return the number of the training.
@@ -358,7 +358,7 @@ class Retraining:
         return text or f"it ended with status {process.returncode}"
 
 
-def suppressed(work: Callable[[], object]) -> None:
+def _whatever_fails(work: Callable[[], object]) -> None:
     """Do something whose failure is said elsewhere."""
     with suppress(Exception):
         work()
